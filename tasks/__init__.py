@@ -1,0 +1,1 @@
+"""What is learned: one file per task. See base.py for what a task is, streams.py for its data."""

@@ -1,0 +1,213 @@
+"""What a task is: how it draws source and target, and how these become inputs and labels.
+
+Shapes: `lengths` is [batch], everything else is [batch, tokens]. A *nominal* length is the one that
+a configuration names; how many tokens it takes is the task's affair (`source_length`).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import MISSING, dataclass, fields
+from typing import ClassVar, Literal, NamedTuple
+
+import numpy as np
+
+IGNORE = -100
+"""The label of a position that is not scored."""
+
+SPECIAL_TOKENS = ("pad", "bos", "eos", "mask", "sep")
+"""Their ids follow the task's own symbols, in this order."""
+
+
+class Batch(NamedTuple):
+    """Rows of unequal length are padded on the right."""
+
+    inputs: np.ndarray
+    """[batch, tokens] int64: what the model reads; PAD beyond a row's end."""
+    labels: np.ndarray
+    """[batch, tokens] int64: what it must output at the same position; IGNORE where not scored."""
+    lengths: np.ndarray
+    """[batch] int64: nominal lengths."""
+
+
+@dataclass
+class Task(ABC):
+    """A task of one of two kinds; a subclass is a dataclass whose fields are its configuration.
+
+    seq2seq: the sequence `BOS source [SEP] target EOS`, read by one causal model. Scored are the
+        positions that predict a target symbol or EOS. EOS is never an input.
+    tagging: the sequence `source`, one label per position, all scored. It gets no BOS: nothing
+        is generated, and positions then mean the same in `source`, inputs and labels.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[Literal["seq2seq", "tagging"]] = "seq2seq"
+    separator: ClassVar[bool] = True
+    """Whether SEP stands between source and target (seq2seq)."""
+
+    # ---- what a subclass defines
+
+    @abstractmethod
+    def sample(
+        self, rng: np.random.Generator, lengths: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw source and target, [batch, tokens] each, one row per nominal length.
+
+        The arrays are as wide as their longest row or wider: what lies beyond a row's own
+        source_length and target_length is ignored.
+        """
+
+    @property
+    def symbol_count(self) -> int:
+        """How many symbols are the task's own, labels included: the ids 0 .. symbol_count - 1."""
+        return self.symbols
+
+    def source_length(self, length: int | np.ndarray) -> int | np.ndarray:
+        """Source tokens at a nominal length."""
+        return length
+
+    def target_length(self, length: int | np.ndarray) -> int | np.ndarray:
+        """Target tokens at a nominal length, EOS not counted; may be a constant."""
+        return length
+
+    @property
+    def min_length(self) -> int:
+        """The least nominal length at which the task makes sense."""
+        return 1
+
+    def symbol(self, symbol: int) -> str:
+        """How one of the task's own symbols is printed."""
+        return str(symbol)
+
+    def for_split(self, split: str) -> "Task":
+        """The task as an evaluation split sees it; not `self` where splits have own material."""
+        return self
+
+    # ---- validation: one line, with the task's name
+
+    def __post_init__(self):
+        """Check every field's type against its default's; subclasses add ranges with `require`."""
+        for field in fields(self):
+            if field.default is MISSING:
+                continue
+            value, kind = getattr(self, field.name), type(field.default)
+            accepted = (int, float) if kind is float else kind
+            fits = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
+            self.require(fits, f"{field.name} must be {kind.__name__}, got {value!r}")
+
+    def require(self, condition: bool, message: str) -> None:
+        if not condition:
+            raise ValueError(f"{self.name}: {message}")
+
+    def check_length(self, length: int) -> None:
+        """Raise ValueError if the task has no sequence of this nominal length."""
+        whole = isinstance(length, int | np.integer) and not isinstance(length, bool)
+        self.require(whole, f"a length is a whole number, got {length!r}")
+        self.require(
+            length >= self.min_length,
+            f"length {length} is too short, the least possible is {self.min_length}",
+        )
+
+    # ---- the vocabulary
+
+    pad = property(lambda self: self.symbol_count)
+    bos = property(lambda self: self.symbol_count + 1)
+    eos = property(lambda self: self.symbol_count + 2)
+    mask = property(lambda self: self.symbol_count + 3)
+    sep = property(lambda self: self.symbol_count + 4)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of token ids a model of this task needs."""
+        return self.symbol_count + len(SPECIAL_TOKENS)
+
+    def token_length(self, length: int | np.ndarray) -> int | np.ndarray:
+        """The whole sequence in tokens, BOS, SEP and EOS included."""
+        if self.kind == "tagging":
+            return self.source_length(length)
+        specials = 3 if self.separator else 2
+        return self.source_length(length) + self.target_length(length) + specials
+
+    # ---- from symbols to what a model is given
+
+    def encode(self, rng: np.random.Generator, lengths: np.ndarray) -> Batch:
+        """Draw one sequence per nominal length."""
+        return self.assemble(*self.sample(rng, lengths), lengths)
+
+    def assemble(self, source: np.ndarray, target: np.ndarray, lengths: np.ndarray) -> Batch:
+        """Turn sampled rows into inputs and labels, trimmed to the longest row."""
+        # 16 bits while assembling: a quarter of the memory traffic of the int64 we return.
+        dtype = np.int16 if self.vocabulary <= np.iinfo(np.int16).max else np.int32
+        lengths = np.array(lengths, np.int64)  # a copy: callers may pass a read-only view
+        build = self._assemble_tagging if self.kind == "tagging" else self._assemble_seq2seq
+        inputs, labels = build(source, target, lengths, dtype)
+        return Batch(inputs.astype(np.int64), labels.astype(np.int64), lengths)
+
+    def _assemble_tagging(self, source, target, lengths, dtype):
+        extent = _column(self.source_length(lengths), lengths)
+        width = extent.max()
+        beyond = np.arange(width, dtype=np.int32) >= extent
+        inputs, labels = source[:, :width].astype(dtype), target[:, :width].astype(dtype)
+        inputs[beyond] = self.pad
+        labels[beyond] = IGNORE
+        return inputs, labels
+
+    def _assemble_seq2seq(self, source, target, lengths, dtype):
+        source_end = 1 + _column(self.source_length(lengths), lengths)  # after BOS and source
+        start = source_end + self.separator  # of the target
+        count = _column(self.target_length(lengths), lengths)
+        end = start + count  # where EOS stands
+        rows, columns = len(lengths), np.arange(end.max() + 1, dtype=np.int32)
+        row = np.arange(rows)[:, None]
+
+        tokens = np.empty((rows, columns.size), dtype)
+        tokens[:, 0] = self.bos
+        source_width = source_end.max() - 1
+        tokens[:, 1 : 1 + source_width] = source[:, :source_width]
+        if self.separator:
+            tokens[row, source_end] = self.sep
+        beyond = columns >= end
+        scored = (columns >= start) & ~beyond
+        # Masks select row by row, so the i-th place of one meets the i-th of the other.
+        target_width = count.max()
+        valid = np.arange(target_width, dtype=np.int32) < count
+        tokens[scored] = target[:, :target_width][valid]
+        tokens[row, end] = self.eos
+        scored[row, end] = True
+
+        labels = np.full_like(tokens, IGNORE)
+        np.copyto(labels, tokens, where=scored)
+        np.copyto(tokens, dtype(self.pad), where=beyond)
+        return tokens[:, :-1], labels[:, 1:]
+
+    # ---- for people
+
+    def text(self, token: int) -> str:
+        """One token, or label, as it is printed."""
+        if token == IGNORE:
+            return "."
+        if token >= self.symbol_count:
+            return f"<{SPECIAL_TOKENS[token - self.symbol_count]}>"
+        return self.symbol(int(token))
+
+    def render(self, tokens: np.ndarray) -> str:
+        """A row of inputs or labels as text."""
+        return " ".join(map(self.text, tokens))
+
+    def example(self, length: int, seed: int = 0) -> str:
+        """One sequence as two aligned lines: what the model reads, and what it must answer."""
+        self.check_length(length)
+        batch = self.encode(np.random.default_rng(seed), np.array([length]))
+        lines = [("inputs", *map(self.text, batch.inputs[0]))]
+        lines += [("labels", *map(self.text, batch.labels[0]))]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        padded = (map(str.ljust, line, widths) for line in lines)
+        return "\n".join(" ".join(line).rstrip() for line in padded)
+
+
+def uniform(rng: np.random.Generator, low: int, high: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Integers in [low, high), 16 bits wide where they fit: half the time to draw and to sort."""
+    return rng.integers(low, high, shape, dtype=np.uint16 if high <= 2**16 else np.int64)
+
+
+def _column(values: int | np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """One value per row as a [batch, 1] column; 32 bits, since it is compared with every token."""
+    return np.broadcast_to(values, lengths.shape).astype(np.int32)[:, None]

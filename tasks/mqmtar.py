@@ -1,0 +1,167 @@
+from copy import copy
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+
+from tasks.base import Task
+from tasks.streams import stream_rng
+
+SPACE, PAIR, QUERY, FIRST_LETTER = 0, 1, 2, 3
+
+
+@dataclass
+class MQMTAR(Task):
+    """Multi-query multi-token associative recall: look up the values of some keys.
+
+    The body holds floor(density·L / (key_length + value_length + 2)) pairs in slots of equal size,
+    each `key : value` at a uniform place of its slot, spaces elsewhere. Then come the queries
+    `? key`, keys of the body drawn with replacement; the target is `? value` for each. Within a
+    sequence all keys are distinct words, all values too, and a space is never part of a word.
+    Hard because: all letters of a key must match, among ever more keys that share some of them.
+    Source: ASEntmax, arXiv 2506.16640. The nominal length L is about the body's: the source has 76
+    tokens at L = 64 and 61178 at 65536.
+    Vocabulary: which `words` keys and values exist is a fixed function of (vocabulary_seed, split,
+    these fields). Evaluation splits have their own, mostly unseen in training, as in the authors'
+    data; `fresh_words=false` or words = alphabet**key_length makes them those of training.
+    Differs from the authors' data: they draw the words anew with each file; their places within a
+    slot gather about its middle; they allow fewer pairs than asked for where words run out.
+
+    >>> print(MQMTAR(alphabet=8, words=16, queries=1).example(18))
+    inputs <bos> _ 4 8 : 7 7 _ _ _ 5 7 : 7 5 _ _ _ _ ? 4 8 <sep> ? 7 7
+    labels .     . . . . . . . . . . . . . . . . . . . . . ?     7 7 <eos>
+    """
+
+    name: ClassVar[str] = "mqmtar"
+
+    alphabet: int = 256
+    """Number of letters."""
+    words: int = 10_000
+    """Number of keys, and of values, that exist; alphabet**key_length takes every word."""
+    queries: int = 4
+    """Number of queries."""
+    density: float = 0.8
+    """Share of the body that pairs take up, one space after each included."""
+    key_length: int = 2
+    """Letters of a key."""
+    value_length: int = 2
+    """Letters of a value."""
+    vocabulary_seed: int = 0
+    """Which words exist."""
+    fresh_words: bool = True
+    """Whether every evaluation split has words of its own; else all have those of training."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        for field in ("alphabet", "words", "queries", "key_length", "value_length"):
+            value = getattr(self, field)
+            self.require(value >= 1, f"{field} must be at least 1, got {value}")
+        self.require(0 < self.density <= 1, f"density must lie in (0, 1], got {self.density}")
+        longest = self.alphabet ** max(self.key_length, self.value_length)
+        self.require(longest < 2**63, f"{longest} words are possible, more than 2**63")
+        possible = self.alphabet ** min(self.key_length, self.value_length)
+        self.require(self.words <= possible, f"words={self.words}, but only {possible} exist")
+        self._split = "train"
+
+    @property
+    def symbol_count(self) -> int:
+        return FIRST_LETTER + self.alphabet
+
+    def symbol(self, symbol):
+        return str(symbol) if symbol >= FIRST_LETTER else "_:?"[symbol]
+
+    def for_split(self, split):
+        task = copy(self)
+        task._split = split if self.fresh_words else "train"
+        return task
+
+    # ---- lengths
+
+    @property
+    def _unit(self) -> int:
+        return self.key_length + self.value_length + 2  # with the separator and a space
+
+    def pairs(self, length):
+        """Number of key-value pairs at a nominal length."""
+        return _whole(self.density * length // self._unit)
+
+    def source_length(self, length):
+        pairs = self.pairs(length)
+        return pairs * (length // pairs) + self.queries * (1 + self.key_length)
+
+    def target_length(self, length):
+        return self.queries * (1 + self.value_length)
+
+    @property
+    def min_length(self) -> int:
+        length = int(self._unit / self.density)
+        return length if self.pairs(length) else length + 1
+
+    def check_length(self, length):
+        super().check_length(length)
+        pairs = self.pairs(length)
+        self.require(
+            pairs <= self.words,
+            f"length {length} needs {pairs} distinct keys, but words={self.words}",
+        )
+
+    # ---- data
+
+    def sample(self, rng, lengths):
+        batch, pairs = len(lengths), self.pairs(lengths)
+        most = pairs.max()
+        slot = (lengths // pairs)[:, None]
+        vocabulary = self.words, self.alphabet, self.vocabulary_seed, self._split
+        # Rows with fewer pairs use the first of them; the others land behind the body.
+        keys = _words("key", self.key_length, *vocabulary)[_distinct(rng, self.words, batch, most)]
+        values = _words("value", self.value_length, *vocabulary)
+        values = values[_distinct(rng, self.words, batch, most)]
+        begin = np.arange(most) * slot + rng.integers(0, slot - self._unit + 1, (batch, most))
+
+        body = pairs * slot[:, 0]
+        width = most * slot.max() + self.queries * (1 + self.key_length)
+        source = np.full((batch, width), SPACE, keys.dtype)
+        row = np.arange(batch)[:, None, None]
+        separator = np.full((batch, most, 1), PAIR, keys.dtype)
+        written = np.concatenate([keys, separator, values], axis=2)
+        source[row, begin[..., None] + np.arange(self._unit - 1)] = written
+
+        asked = rng.integers(0, pairs[:, None], (batch, self.queries))
+        question = _marked(np.take_along_axis(keys, asked[..., None], axis=1))
+        answer = _marked(np.take_along_axis(values, asked[..., None], axis=1))
+        source[row[..., 0], body[:, None] + np.arange(question.shape[1])] = question
+        return source[:, : self.source_length(lengths).max()], answer
+
+
+@lru_cache(maxsize=16)
+def _words(role, letters, count, alphabet, seed, split):
+    """[count, letters] distinct words, a fixed function of the arguments."""
+    rng = stream_rng(0, "words", role, letters, count, alphabet, seed, split)
+    numbers = rng.choice(alphabet**letters, count, replace=False)
+    places = alphabet ** np.arange(letters)
+    dtype = np.int16 if alphabet < 2**15 - FIRST_LETTER else np.int64
+    return (numbers[:, None] // places % alphabet + FIRST_LETTER).astype(dtype)
+
+
+def _distinct(rng, high, rows, count):
+    """[rows, count] integers below `high`, distinct in a row, each such row equally likely."""
+    if count**2 > high:
+        return rng.permuted(np.tile(np.arange(high), (rows, 1)), axis=1)[:, :count]
+    # Few among many: draw again the rows with a repetition, at most two of five on average.
+    drawn = rng.integers(0, high, (rows, count))
+    repeats = np.arange(rows)
+    while repeats.size:
+        ordered = np.sort(drawn[repeats], axis=1)
+        repeats = repeats[(ordered[:, 1:] == ordered[:, :-1]).any(axis=1)]
+        drawn[repeats] = rng.integers(0, high, (repeats.size, count))
+    return drawn
+
+
+def _marked(words):
+    """`? word` for each of [batch, queries, letters], one after the other."""
+    return np.insert(words, 0, QUERY, axis=2).reshape(len(words), -1)
+
+
+def _whole(number):
+    return number.astype(np.int64) if isinstance(number, np.ndarray) else int(number)

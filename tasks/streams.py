@@ -1,0 +1,101 @@
+"""Data as a pure function of its address: no files, no state, nothing to restore on resuming.
+
+Each stream has its own Philox key, a hash of what names it; its pieces (training batch t,
+evaluation block b) differ in the highest word of the counter. The low words count the numbers
+drawn, so a piece would have to draw 2^192 of them before it ran into the next.
+
+The key does not name the task: tasks that draw their source alike see the same sources.
+"""
+
+import hashlib
+from typing import Literal
+
+import numpy as np
+
+from tasks.base import Batch, Task
+
+BLOCK = 64
+"""Evaluation samples are drawn this many at a time, so how they are batched cannot matter."""
+
+
+def stream_rng(piece: int, *address: int | str) -> np.random.Generator:
+    """The generator of one piece of the stream called `address`."""
+    digest = hashlib.blake2b("\0".join(map(str, address)).encode(), digest_size=16).digest()
+    key = int.from_bytes(digest, "little")
+    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, piece]))
+
+
+def train_rng(seed: int, t: int) -> np.random.Generator:
+    """The generator of training batch t."""
+    return stream_rng(t, "train", seed)
+
+
+def eval_rng(seed: int, split: str, length: int, block: int) -> np.random.Generator:
+    """The generator of samples 64·block .. 64·block + 63 of a split at a length."""
+    return stream_rng(block, "eval", seed, split, length)
+
+
+def train_batch(
+    task: Task,
+    seed: int,
+    t: int,
+    batch_size: int,
+    min_length: int,
+    max_length: int,
+    per: Literal["sample", "batch"] = "sample",
+    rank: int = 0,
+    world: int = 1,
+) -> Batch:
+    """Training batch t, or the rows rank::world of it.
+
+    Nominal lengths are uniform in [min_length, max_length], drawn per sample or once per batch.
+    Every rank draws the whole batch and keeps its rows, so the data does not depend on `world`.
+    """
+    task.check_length(min_length)
+    task.check_length(max_length)
+    if per not in ("sample", "batch"):
+        raise ValueError(f"lengths are drawn per sample or per batch, got per={per!r}")
+    if max_length < min_length:
+        raise ValueError(f"max_length={max_length} is less than min_length={min_length}")
+    rng = train_rng(seed, t)
+    lengths = rng.integers(min_length, max_length + 1, batch_size if per == "sample" else 1)
+    lengths = np.broadcast_to(lengths, batch_size)
+    source, target = task.sample(rng, lengths)
+    rows = slice(rank, None, world)
+    return task.assemble(source[rows], target[rows], lengths[rows])
+
+
+class EvalStream:
+    """The samples of one split at one length, numbered from 0 without end.
+
+    Keeps the block drawn last, so that small batches of long sequences draw each block once.
+    """
+
+    def __init__(self, task: Task, seed: int, split: str, length: int):
+        task.check_length(length)
+        self.task = task.for_split(split)
+        self.address = (seed, split, length)
+        self.length = length
+        self._held = -1, None  # block number, its (source, target)
+
+    def batch(self, start: int, count: int) -> Batch:
+        """Samples start .. start + count - 1."""
+        stop = start + count
+        pieces = []
+        for block in range(start // BLOCK, -(-stop // BLOCK)):
+            first = block * BLOCK
+            rows = slice(max(start - first, 0), stop - first)
+            pieces.append([part[rows] for part in self._block(block)])
+        source, target = map(np.concatenate, zip(*pieces, strict=True))
+        return self.task.assemble(source, target, np.full(count, self.length))
+
+    def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._held[0] != block:
+            drawn = self.task.sample(eval_rng(*self.address, block), np.full(BLOCK, self.length))
+            self._held = block, drawn
+        return self._held[1]
+
+
+def eval_batch(task: Task, seed: int, split: str, length: int, start: int, count: int) -> Batch:
+    """Samples start .. start + count - 1 of a split at a length (many batches: EvalStream)."""
+    return EvalStream(task, seed, split, length).batch(start, count)

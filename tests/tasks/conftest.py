@@ -1,0 +1,43 @@
+"""`task` in a test's arguments: the test runs for every task found in the folder `tasks`."""
+
+import importlib
+import pkgutil
+
+import tasks
+from tasks.base import Task
+
+# Small alphabets beside the defaults: collisions and repetitions are frequent there.
+SMALL = {
+    "copy": {"symbols": 2},
+    "reverse": {"symbols": 2},
+    "sort": {"symbols": 3},
+    "mqmtar": {"alphabet": 16, "words": 16, "queries": 1, "key_length": 1, "value_length": 1},
+    "flip_flop": {"writes": 0.3, "per": "instruction"},
+    "local_count": {"symbols": 2, "max_reps": 3},
+    "n_back": {"n": 3, "symbols": 3},
+    "max_retrieval": {"priorities": 2, "classes": 2},
+}
+
+
+def task_classes() -> list[type[Task]]:
+    modules = [
+        importlib.import_module(f"tasks.{m.name}") for m in pkgutil.iter_modules(tasks.__path__)
+    ]
+    found = [(module, cls) for module in modules for cls in vars(module).values()]
+    return [
+        cls
+        for module, cls in found
+        if isinstance(cls, type) and issubclass(cls, Task) and cls.__module__ == module.__name__
+        if cls is not Task
+    ]
+
+
+def pytest_generate_tests(metafunc):
+    if "task_class" in metafunc.fixturenames:
+        classes = task_classes()
+        metafunc.parametrize("task_class", classes, ids=[cls.name for cls in classes])
+    if "task" in metafunc.fixturenames:
+        variants = [(cls, {}) for cls in task_classes()]
+        variants += [(cls, SMALL[cls.name]) for cls in task_classes() if cls.name in SMALL]
+        ids = [cls.name + ("-small" if options else "") for cls, options in variants]
+        metafunc.parametrize("task", [cls(**options) for cls, options in variants], ids=ids)
