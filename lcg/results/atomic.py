@@ -1,0 +1,31 @@
+"""Files that are either old or new, never half written."""
+
+import os
+import secrets
+from pathlib import Path
+
+
+def write_atomic(path: str | os.PathLike, content: str | bytes) -> Path:
+    """Replace `path` by `content` so that a crash leaves either the old file or the new one.
+
+    Writes a hidden temporary file beside it, syncs, renames, and syncs the folder, which is created
+    if missing. Text is UTF-8. Raises OSError; the temporary file is then removed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return path

@@ -1,0 +1,219 @@
+"""Runs arranged for reading: one cell per length, did it train, groups, the best of each."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from lcg.results.record import Cell, RunRecord
+from lcg.results.statistics import Mean, effective_length, mean_out_of_distribution
+
+TRAINED_AT = 0.5  # in-distribution exact match below this: the run did not train
+UNTITLED = ("seed", "lr")  # what varies inside a group never names it
+CONSEQUENCES = ("parameters",)  # follow from the method: name a group only if nothing else does
+
+
+@dataclass(frozen=True)
+class Run:
+    """A record as tables and plots read it."""
+
+    record: RunRecord
+
+    @cached_property
+    def cells(self) -> dict[int, Cell]:
+        """Length -> its cell: of the selected checkpoint, with a value, of the most samples."""
+        chosen: dict[int, Cell] = {}
+        for cell in sorted(self.record.ladder, key=self._preference):
+            chosen.setdefault(cell.length, cell)
+        return dict(sorted(chosen.items()))
+
+    def _preference(self, cell: Cell) -> tuple:
+        selection = self.record.selection
+        return (
+            selection is not None and cell.step != selection.step,
+            cell.state != "value",
+            -cell.samples,
+            cell.decode != "teacher_forcing",
+            cell.seed,
+            -(cell.step or 0),
+        )
+
+    @cached_property
+    def trained(self) -> bool | None:
+        """Is in-distribution exact match at least one half? None if it was never measured.
+
+        Read at the shortest test length within the training range, else at the longest such
+        validation length.
+        """
+        longest = self.record.train_max
+        for length, cell in self.cells.items():
+            if length <= longest and cell.state in ("did_not_train", "not_finite"):
+                return False
+            if length <= longest and cell.exact_match is not None:
+                return cell.exact_match >= TRAINED_AT
+        validation = self.record.validation
+        for length in sorted((n for n in validation if n <= longest), reverse=True):
+            if validation[length].exact_match is not None:
+                return validation[length].exact_match >= TRAINED_AT
+        failed = any(cell.state == "did_not_train" for cell in self.cells.values())
+        return False if failed or self.record.training.status == "not_finite" else None
+
+    def state(self, length: int) -> str | None:
+        """What to show at `length`: a cell state, or None if it was never evaluated.
+
+        Beyond the training range a run that did not train is shown as that, whatever it scored.
+        """
+        cell = self.cells.get(length)
+        if cell is None:
+            return None
+        measured = cell.state == "value" and length > self.record.train_max
+        return "did_not_train" if measured and self.trained is False else cell.state
+
+    def exact_match(self, length: int) -> float | None:
+        """The fraction measured at `length`, or None."""
+        cell = self.cells.get(length)
+        return None if cell is None else cell.exact_match
+
+    @property
+    def effective_length(self) -> int | None:
+        """See `statistics.effective_length`, at its default threshold."""
+        return effective_length(self.cells.values())
+
+    @property
+    def mean_out_of_distribution(self) -> Mean:
+        """Over the lengths beyond the training maximum."""
+        return mean_out_of_distribution(self.cells.values(), self.record.train_max)
+
+
+@dataclass(frozen=True)
+class Group:
+    """The runs of one experiment, which differ in seed and learning rate only.
+
+    name: attention · position, and the settings that set it apart from others of its task.
+    runs: by learning rate, then seed. best: chosen by validation, see `best_by_validation`.
+    """
+
+    key: str
+    task: str
+    name: str
+    runs: tuple[Run, ...]
+    best: Run
+
+    @property
+    def lr(self) -> float:
+        """The selected learning rate: that of the best run."""
+        return self.best.record.lr
+
+    @property
+    def seeds(self) -> tuple[Run, ...]:
+        """The runs at the selected learning rate: what statistics over seeds are taken over."""
+        return tuple(run for run in self.runs if run.record.lr == self.lr)
+
+    @property
+    def trained(self) -> int:
+        """How many of `seeds` trained."""
+        return sum(run.trained is True for run in self.seeds)
+
+    @property
+    def train_range(self) -> tuple[int, int]:
+        """The shortest and the longest training length."""
+        return self.best.record.train_min, self.best.record.train_max
+
+    @property
+    def not_bracketed(self) -> float | None:
+        """The learning rate to try next if the selected one is at the edge of a grid, else None.
+
+        The grid continues by its own last ratio; a single learning rate is no grid.
+        """
+        grid = sorted({run.record.lr for run in self.runs})
+        if len(grid) < 2 or self.lr not in (grid[0], grid[-1]):
+            return None
+        inner = grid[1] if self.lr == grid[0] else grid[-2]
+        return self.lr * (self.lr / inner)
+
+
+def best_by_validation(runs: Sequence[Run]) -> Run:
+    """The run with the highest validation exact match at the longest validation length.
+
+    Ties fall back on token accuracy there, then on the next shorter length, and so on; what is left
+    goes to the lowest seed, then learning rate, then name. A length a run lacks ranks below any
+    value. Raises ValueError for no runs.
+    """
+    if not runs:
+        raise ValueError("no runs to choose from")
+    lengths = sorted({length for run in runs for length in run.record.validation}, reverse=True)
+
+    def rank(run: Run) -> tuple:
+        scores = []
+        for length in lengths:
+            result = run.record.validation.get(length)
+            for name in ("exact_match", "token_accuracy"):
+                value = getattr(result, name, None)
+                scores.append(1.0 if value is None else -value)
+        return (*scores, run.record.seed, run.record.lr, run.record.run)
+
+    return min(runs, key=rank)
+
+
+def group_runs(records: Iterable[RunRecord]) -> list[Group]:
+    """Groups in the order of task, name and key. Raises ValueError if there is no record."""
+    by_key: dict[tuple, list[Run]] = {}
+    for record in records:
+        task = record.labels["task"]
+        by_key.setdefault((task, record.group), []).append(Run(record))
+    if not by_key:
+        raise ValueError("no runs to show")
+    names: dict[tuple, str] = {}
+    for task in {task for task, _ in by_key}:
+        own = {key: runs[0].record for key, runs in by_key.items() if key[0] == task}
+        names.update(zip(own, _names(list(own.values())), strict=True))
+    groups = []
+    for (task, key), runs in by_key.items():
+        runs.sort(key=lambda run: (run.record.lr, run.record.seed, run.record.run))
+        name = names[task, key]
+        groups.append(Group(key, task, name, tuple(runs), best_by_validation(runs)))
+    return sorted(groups, key=lambda group: (group.task, group.name, group.key))
+
+
+def _names(records: list[RunRecord]) -> list[str]:
+    """Distinct names: the method, every setting that differs, at last the group's hash."""
+    methods = [f"{r.labels['attention']} · {r.labels['position']}" for r in records]
+    names = _append(methods, records, lambda key: key not in CONSEQUENCES)
+    if len(set(names)) < len(names):
+        names = _append(names, records, lambda key: key in CONSEQUENCES)
+    repeated = {name for name, count in Counter(names).items() if count > 1}
+    return [
+        f"{name}, group {record.group}" if name in repeated else name
+        for name, record in zip(names, records, strict=True)
+    ]
+
+
+def _append(names: list[str], records: list[RunRecord], wanted: Callable[[str], bool]) -> list[str]:
+    """Add to each name the wanted settings and labels in which the records differ."""
+    described = [
+        {k: v for k, v in {**r.settings, **r.labels}.items() if k not in UNTITLED} for r in records
+    ]
+    keys = dict.fromkeys(key for settings in described for key in settings)
+    for key in filter(wanted, keys):
+        values = [setting_text(settings.get(key)) for settings in described]
+        if key not in ("task", "attention", "position") and len(set(values)) > 1:
+            words = "train" if key == "train_lengths" else key.replace("_", " ")
+            names = [f"{name}, {words} {value}" for name, value in zip(names, values, strict=True)]
+    return names
+
+
+def setting_text(value: Any) -> str:
+    """A setting for a reader: 0.001, 8–32, —."""
+    if value is None:
+        return "—"
+    if isinstance(value, list | tuple):
+        return "–".join(setting_text(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def training_lengths(groups: Iterable[Group]) -> str:
+    """The groups' training ranges in words: "length 32", "lengths 8–32 and 8–64"."""
+    ranges = sorted({group.train_range for group in groups})
+    texts = [str(low) if low == high else f"{low}–{high}" for low, high in ranges]
+    return ("length " if texts == [str(ranges[0][0])] else "lengths ") + " and ".join(texts)

@@ -1,0 +1,100 @@
+"""The lines under a table: what a reader must know before believing its numbers."""
+
+from collections.abc import Iterable
+
+from lcg.results.groups import Group, Run
+
+
+def notes(groups: list[Group]) -> list[str]:
+    """One sentence each, worst first, in a deterministic order."""
+    runs = [run for group in groups for run in group.runs]
+    return [
+        *_training(runs),
+        *_selection(runs),
+        *(line for group in groups for line in _group(group)),
+        *_evaluation(runs),
+        *_missing([group.best for group in groups]),
+    ]
+
+
+def _training(runs: list[Run]) -> Iterable[str]:
+    for run in runs:
+        training = run.record.training
+        if training.status == "finished":
+            continue
+        status = {"running": "still training", "not_finite": "training was not finite"}
+        steps = run.record.settings.get("steps")
+        where = f"at step {training.step}" + (f" of {steps}" if steps else "")
+        yield _about(
+            run, f"{status.get(training.status, training.status)} {where}", training.reason
+        )
+
+
+def _selection(runs: list[Run]) -> Iterable[str]:
+    for run in runs:
+        selection = run.record.selection
+        if selection is None:
+            continue
+        if selection.degenerate:
+            yield _about(run, f"degenerate selection by {selection.monitor}", selection.reason)
+        stale = [str(n) for n, cell in run.cells.items() if cell.step != selection.step]
+        if stale:
+            lengths = ", ".join(stale)
+            text = f"stale at {lengths}: not the selected checkpoint, step {selection.step}"
+            yield _about(run, text, "evaluate again")
+
+
+def _group(group: Group) -> Iterable[str]:
+    title = f"{group.task}, {group.name}"
+    if len(group.runs) > 1 and not any(run.record.validation for run in group.runs):
+        yield f"{title}: no validation results; the lowest seed stands in for the best run."
+    if (extension := group.not_bracketed) is not None:
+        yield f"{title}: learning rate {group.lr:g} is not bracketed: extend to {extension:.3g}."
+    unknown = sum(run.trained is None for run in group.seeds)
+    if unknown:
+        of = f"{unknown} of {len(group.seeds)} seeds"
+        yield f"{title}: in-distribution accuracy of {of} is unknown."
+
+
+def _evaluation(runs: list[Run]) -> Iterable[str]:
+    """Lengths at which rows of one task were not measured on the same samples."""
+    lengths: dict[tuple[str, str], list[int]] = {}
+    for task in dict.fromkeys(run.record.labels["task"] for run in runs):
+        own = [run for run in runs if run.record.labels["task"] == task]
+        for length in sorted({length for run in own for length in run.cells}):
+            setups: dict[tuple[int, int], list[str]] = {}
+            for run in own:
+                cell = run.cells.get(length)
+                if cell is not None and cell.state == "value":
+                    setups.setdefault((cell.samples, cell.seed), []).append(f"`{run.record.run}`")
+            if len(setups) > 1:
+                lengths.setdefault((task, _describe(setups)), []).append(length)
+    for (task, description), at in lengths.items():
+        yield f"{task} at {', '.join(map(str, at))}: rows differ in their test set: {description}."
+
+
+def _describe(setups: dict[tuple[int, int], list[str]]) -> str:
+    ordered = sorted(setups.items(), key=lambda item: (len(item[1]), item[0]))
+    several_seeds = len({seed for _, seed in setups}) > 1
+    parts = []
+    for index, ((samples, seed), runs) in enumerate(ordered):
+        what = f"{samples} samples" + (f" of evaluation seed {seed}" if several_seeds else "")
+        last = index == len(ordered) - 1
+        parts.append(f"{what} elsewhere" if last else f"{what} in {', '.join(runs)}")
+    return "; ".join(parts)
+
+
+def _missing(runs: list[Run]) -> Iterable[str]:
+    """Why the best run has no value somewhere."""
+    for run in runs:
+        reasons: dict[tuple[str, str], list[str]] = {}
+        for length, cell in run.cells.items():
+            if cell.state != "value":
+                reasons.setdefault((cell.state, cell.reason), []).append(str(length))
+        for (state, reason), lengths in reasons.items():
+            yield _about(run, f"{state.replace('_', ' ')} at {', '.join(lengths)}", reason)
+
+
+def _about(run: Run, text: str, reason: str) -> str:
+    sentence = f"`{run.record.run}`: {text}" + (f" ({reason.rstrip('.')})" if reason else "")
+    return f"{sentence}."

@@ -1,0 +1,105 @@
+"""Numbers made from ladder cells: intervals, effective length, aggregation over seeds.
+
+Everything is a fraction in [0, 1]. A cell without a value (skipped, out of memory, did not train,
+not finite) has exact match None and is left out of every mean, never counted as 0.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from lcg.results.record import Cell
+
+NOT_EVALUATED = ("skipped", "out_of_memory")
+
+
+def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """Wilson score interval of a proportion; z = 1.96 gives 95 %.
+
+    Raises ValueError unless 0 <= correct <= n and n >= 1.
+    """
+    if n < 1 or not 0 <= correct <= n:
+        raise ValueError(f"{correct} correct of {n} is not a proportion")
+    p, z2 = correct / n, z * z
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = z * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    low = 0.0 if correct == 0 else max(0.0, centre - half)
+    high = 1.0 if correct == n else min(1.0, centre + half)
+    return low, high
+
+
+def effective_length(cells: Iterable[Cell], threshold: float = 0.9) -> int | None:
+    """The largest evaluated length L such that every evaluated length <= L passes.
+
+    Skipped and out-of-memory cells were not evaluated; a length that did not train or was not
+    finite was, and fails. None if the shortest evaluated length fails or nothing was evaluated.
+    """
+    passes: dict[int, bool] = {}
+    for cell in cells:
+        if cell.state not in NOT_EVALUATED:
+            passed = cell.exact_match is not None and cell.exact_match >= threshold
+            passes[cell.length] = passes.get(cell.length, True) and passed
+    reached = None
+    for length in sorted(passes):
+        if not passes[length]:
+            break
+        reached = length
+    return reached
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over `n` values out of `of` that could have had one; None if there is none."""
+
+    value: float | None
+    n: int
+    of: int
+
+
+def mean(values: Iterable[float | None]) -> Mean:
+    """The mean of the values present."""
+    values = list(values)
+    present = [value for value in values if value is not None]
+    return Mean(fmean(present) if present else None, len(present), len(values))
+
+
+def mean_out_of_distribution(cells: Iterable[Cell], train_max: int) -> Mean:
+    """Mean exact match over the lengths beyond `train_max`; `n` < `of` if some have no value."""
+    return mean(cell.exact_match for cell in cells if cell.length > train_max)
+
+
+@dataclass(frozen=True)
+class OverSeeds:
+    """One quantity over the runs of a group, in the runs' order.
+
+    values: None where a run has none. median, low, high: over the values present.
+    trained: how many of `runs` trained. mean_trained, mean_all: over those, and over all runs.
+    """
+
+    values: tuple[float | None, ...]
+    median: float | None
+    low: float | None
+    high: float | None
+    trained: int
+    runs: int
+    mean_trained: Mean
+    mean_all: Mean
+
+
+def over_seeds(values: Sequence[float | None], trained: Sequence[bool | None]) -> OverSeeds:
+    """Aggregate one value per run; `trained` says of each run whether it trained (None: unknown).
+
+    Raises ValueError if the two differ in length.
+    """
+    present = [value for value in values if value is not None]
+    return OverSeeds(
+        values=tuple(values),
+        median=median(present) if present else None,
+        low=min(present, default=None),
+        high=max(present, default=None),
+        trained=sum(flag is True for flag in trained),
+        runs=len(values),
+        mean_trained=mean(v for v, flag in zip(values, trained, strict=True) if flag),
+        mean_all=mean(values),
+    )

@@ -1,0 +1,127 @@
+"""Which cell stands for a length, which run for a group, and what a group is called."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from lcg.results import Cell, RunRecord, Selection, Training
+from lcg.results.groups import Run, best_by_validation, group_runs
+
+Make = Callable[..., RunRecord]
+
+
+def best_seed(*records: RunRecord) -> int:
+    forward = best_by_validation([Run(record) for record in records])
+    backward = best_by_validation([Run(record) for record in reversed(records)])
+    assert forward.record == backward.record, "the order of the runs decides nothing"
+    return forward.record.seed
+
+
+def test_the_longest_validation_length_decides(make: Make) -> None:
+    short = make(seed=0, validation={32: (1.0, 1.0), 128: (0.2, 0.9)})
+    long = make(seed=1, validation={32: (0.8, 0.9), 128: (0.3, 0.5)})
+    assert best_seed(short, long) == 1
+
+
+def test_ties_fall_back_on_token_accuracy_then_shorter_lengths(make: Make) -> None:
+    flat = make(seed=0, validation={32: (1.0, 1.0), 64: (0.9, 0.9), 128: (0.0, 0.4)})
+    tokens = make(seed=1, validation={32: (1.0, 1.0), 64: (0.1, 0.9), 128: (0.0, 0.5)})
+    assert best_seed(flat, tokens) == 1
+    shorter = make(seed=2, validation={32: (1.0, 1.0), 64: (0.95, 0.9), 128: (0.0, 0.4)})
+    assert best_seed(flat, shorter) == 2
+    assert best_seed(replace(flat, settings={**flat.settings, "seed": 3}), flat) == 0
+
+
+def test_a_missing_validation_ranks_below_a_bad_one(make: Make) -> None:
+    missing = make(seed=0, validation={32: (1.0, 1.0)})
+    not_finite = make(seed=1, validation={32: (1.0, 1.0), 128: (None, None)})
+    zero = make(seed=2, validation={32: (0.1, 0.1), 128: (0.0, 0.0)})
+    assert best_seed(missing, not_finite, zero) == 2
+
+
+def test_the_cell_of_a_length(make: Make) -> None:
+    selected = Cell(64, 100, 1, step=2000, correct=50)
+    more = replace(selected, samples=1000, correct=510)
+    stale = replace(selected, samples=5000, step=1800)
+    broken = Cell(64, 9000, 1, step=2000, state="out_of_memory", reason="x")
+    run = Run(make().merge([stale, broken, selected, more]))
+    assert run.cells == {64: more}
+    assert Run(make().merge([stale])).cells == {64: stale}
+
+
+@pytest.mark.parametrize(
+    ("ladder", "validation", "trained"),
+    [
+        ({16: 500, 32: 100}, {32: (0.0, 0.0)}, True),  # the shortest test length comes first
+        ({16: 499, 32: 900}, {32: (1.0, 1.0)}, False),
+        ({16: "out_of_memory", 32: 900}, {32: (0.0, 0.0)}, True),
+        ({16: "not_finite", 32: 900}, {32: (1.0, 1.0)}, False),
+        ({64: 0}, {16: (0.0, 0.0), 32: (0.6, 0.9), 128: (0.0, 0.0)}, True),
+        ({64: 1000}, {32: (0.4, 0.9)}, False),
+        ({64: 1000}, {128: (1.0, 1.0)}, None),
+        ({64: "did_not_train"}, {128: (0.0, 0.0)}, False),
+    ],
+)
+def test_trained(make: Make, ladder: dict, validation: dict, trained: bool | None) -> None:
+    assert Run(make(ladder, validation=validation)).trained is trained
+
+
+def test_a_run_that_diverged_did_not_train(make: Make) -> None:
+    record = make(training=Training("not_finite", 3, reason="loss is NaN"))
+    assert Run(replace(record, validation={})).trained is False
+
+
+def test_an_untrained_run_shows_no_zero_beyond_training(make: Make) -> None:
+    run = Run(make({32: 30, 64: 0, 128: "skipped"}))
+    states = {length: run.state(length) for length in (32, 64, 128, 256)}
+    assert states == {32: "value", 64: "did_not_train", 128: "skipped", 256: None}
+
+
+def test_groups_and_statistics_at_the_selected_learning_rate(make: Make) -> None:
+    good, bad = {128: (0.9, 1.0)}, {128: (0.1, 1.0)}
+    records = [
+        make({32: 1000}, seed=1, lr=0.003, validation=good),
+        make({32: 100}, seed=0, lr=0.003, validation=bad),
+        make({32: 1000}, seed=0, lr=0.001, validation=bad),
+        make({32: 1000}, attention="entmax"),
+    ]
+    entmax, softmax = group_runs(records)
+    assert (entmax.name, softmax.name) == ("entmax · nape", "softmax · nape")
+    assert [(r.record.lr, r.record.seed) for r in softmax.runs] == [
+        (0.001, 0),
+        (0.003, 0),
+        (0.003, 1),
+    ]
+    assert (softmax.lr, len(softmax.seeds), softmax.trained) == (0.003, 2, 1)
+    assert softmax.not_bracketed == pytest.approx(0.009)
+    assert entmax.not_bracketed is None, "one learning rate is no grid"
+
+
+def test_a_bracketed_learning_rate_needs_no_extension(make: Make) -> None:
+    records = [make(lr=lr, validation={128: (v, 1.0)}) for lr, v in [(1, 0), (2, 1.0), (4, 0)]]
+    assert group_runs(records)[0].not_bracketed is None
+    assert group_runs(records[1:])[0].not_bracketed == pytest.approx(1.0)
+
+
+def test_names_tell_groups_apart(make: Make) -> None:
+    long = make(group="a", settings={"steps": 4000, "train_lengths": [8, 64]})
+    assert [g.name for g in group_runs([make(group="b"), long])] == [
+        "softmax · nape, steps 2000, train 8–32",
+        "softmax · nape, steps 4000, train 8–64",
+    ]
+    wide = make(group="c", settings={"parameters": 9})
+    names = [g.name for g in group_runs([make(group="b"), wide])]
+    assert names == ["softmax · nape, parameters 123456", "softmax · nape, parameters 9"]
+    twins = [g.name for g in group_runs([make(group="b"), make(group="d")])]
+    assert twins == ["softmax · nape, group b", "softmax · nape, group d"]
+    wide_entmax = make(attention="entmax", settings={"parameters": 9})
+    names = [g.name for g in group_runs([make(), wide_entmax])]
+    assert names == ["entmax · nape", "softmax · nape"], "parameters follow from the method"
+
+
+def test_a_cell_of_another_step_yields_to_the_selected_one(make: Make) -> None:
+    record = make({64: 900}, step=1000, selection=Selection(2000, "val"))
+    assert Run(record).cells[64].step == 1000
+    fresh = Cell(64, 100, 1, step=2000, state="out_of_memory", reason="x")
+    assert Run(record.merge([fresh])).cells[64] == fresh

@@ -1,0 +1,142 @@
+"""The three table formats: a golden page, the notes, and what machines read back."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lcg.results import RunRecord, Selection, Training, table
+
+Make = Callable[..., RunRecord]
+GOLDEN = Path(__file__).with_name("golden_table.md")
+
+
+def small_set(make: Make) -> list[RunRecord]:
+    """Three seeds of which one did not train, a second learning rate, a method out of memory."""
+    good, fair, bad = {128: (0.9, 1.0)}, {128: (0.5, 0.9)}, {128: (0.0, 0.2)}
+    return [
+        make({32: 1000, 64: 982, 128: 700}, seed=0, validation=good),
+        make({32: 990, 64: 800, 128: "skipped"}, seed=1, validation=fair),
+        make({32: 20, 64: 0, 128: 0}, seed=2, validation=bad),
+        make({32: 950, 64: 500}, seed=0, lr=0.0003, validation=fair),
+        make({32: 1000, 64: 1000, 128: "out_of_memory"}, attention="asentmax"),
+        make({32: 10, 64: 0, 128: 0}, position="nope", validation=bad),
+    ]
+
+
+def test_golden_markdown(make: Make) -> None:
+    assert table(small_set(make)) == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_the_order_of_records_changes_nothing(make: Make) -> None:
+    records = small_set(make)
+    for kind in ("markdown", "csv", "json"):
+        assert table(records[::-1], kind) == table(records, kind)
+
+
+def rows(text: str, start: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.replace("*", "").startswith(f"| {start}")]
+    return [[part.strip() for part in line.strip("|").split("|")] for line in lines]
+
+
+def test_states_are_words_and_never_averaged_as_zero(make: Make) -> None:
+    records = [make({32: 1000, 64: 800}), make({32: 1000, 64: "not_finite"}, seed=1)]
+    best, first, second, median, mean = rows(table(records), "softmax")
+    assert best[4].startswith("80.0 [")
+    assert (first[4], second[4]) == ("80.0", "not finite")
+    assert median[4] == "80.0 [80.0, 80.0] (1 of 2)"
+    assert mean[4] == "80.0 (1 of 2)"
+
+
+def test_both_means_appear_when_some_seed_did_not_train(make: Make) -> None:
+    records = [make({32: 1000, 64: 800}), make({32: 0, 64: 0}, seed=1)]
+    text = table(records)
+    assert rows(text, "softmax")[-2][1:5] == ["mean of 1 trained", "0.001", "100.0", "80.0"]
+    assert rows(text, "softmax")[-1][1:5] == ["mean of all 2", "0.001", "50.0", "40.0"]
+
+
+def test_every_task_has_its_section_and_lengths(make: Make) -> None:
+    length = {"train_lengths": [16, 16]}
+    text = table([make({32: 1000}), make({16: 90}, task="sort", samples=100, settings=length)])
+    assert "### copy, trained at lengths 8–32, 1000 samples per length" in text
+    assert "### sort, trained at length 16, 100 samples per length" in text
+    assert "| 16 (train) |" in text.replace("  ", "")
+
+
+def test_notes(make: Make) -> None:
+    stopped = Training("interrupted", 500, reason="stopped by a signal")
+    flat = Selection(2000, "val/len_128/exact_match", 0.0, degenerate=True, reason="all zero")
+    moved = Selection(1800, "val/len_128/exact_match", 0.9)
+    records = [
+        make({64: 900}, training=stopped),
+        make({64: 900}, seed=1, selection=flat),
+        make({64: 900}, seed=2, selection=moved),
+        make({64: 90}, seed=3, samples=100),
+        make({64: 900}, lr=0.01, seed=9, validation={32: (0.0, 0.0)}),
+    ]
+    page = table(records, extra_notes=["first of all."])
+    run = "- `copy-softmax-nape-s{}-lr0.001`: ".format
+    assert page.partition("## Notes\n\n")[2].splitlines() == [
+        "- first of all.",
+        run(0) + "interrupted at step 500 of 2000 (stopped by a signal).",
+        run(1) + "degenerate selection by val/len_128/exact_match (all zero).",
+        run(2) + "stale at 64: not the selected checkpoint, step 1800 (evaluate again).",
+        "- copy, softmax · nape: learning rate 0.001 is not bracketed: extend to 0.0001.",
+        "- copy at 64: rows differ in their test set: "
+        + "100 samples in `copy-softmax-nape-s3-lr0.001`; 1000 samples elsewhere.",
+    ]
+
+
+def test_notes_on_evaluation_seeds_and_missing_validation(make: Make) -> None:
+    records = [make({64: 900}), make({64: 900}, seed=1, evaluation_seed=2)]
+    text = table([replace(record, validation={}) for record in records])
+    assert "no validation results; the lowest seed stands in" in text
+    assert "1000 samples of evaluation seed 2 elsewhere" in text
+    assert "in-distribution accuracy of 2 of 2 seeds is unknown" in text
+
+
+def test_text_cannot_break_the_table(make: Make) -> None:
+    text = table([make({64: 900}, attention="a|b\nc")])
+    assert "a\\|b c · nape" in text
+
+
+def test_csv_is_tidy(make: Make) -> None:
+    parsed = list(csv.DictReader(io.StringIO(table([*small_set(make), make(task="idle")], "csv"))))
+    assert len(parsed) == 5 * 3 + 2 + 1, "a run never evaluated keeps a row"
+    row = next(r for r in parsed if r["best"] == "1" and r["attention"] == "softmax")
+    assert (row["task"], row["length"], row["samples"], row["correct"]) == (
+        "copy",
+        "32",
+        "1000",
+        "1000",
+    )
+    assert float(row["exact_match"]) == 1.0
+    assert float(row["wilson_low"]) == pytest.approx(0.99617, abs=1e-5)
+    skipped = next(r for r in parsed if r["state"] == "skipped")
+    assert (skipped["exact_match"], skipped["correct"], skipped["wilson_low"]) == ("", "", "")
+    assert {r["trained"] for r in parsed if r["seed"] == "2"} == {"0"}
+
+
+def test_json_holds_everything(make: Make) -> None:
+    records = small_set(make)
+    document = json.loads(table(records, "json"))
+    asentmax, softmax, nope = document["groups"]
+    assert (asentmax["name"], nope["trained"]) == ("asentmax · nape", {"k": 0, "n": 1})
+    assert softmax["best"] == records[0].run
+    assert softmax["trained"] == {"k": 2, "n": 3}
+    assert softmax["over_seeds"]["128"]["values"] == [0.7, None, 0.0]
+    assert softmax["over_seeds"]["128"]["mean_trained"] == {"value": 0.7, "n": 1, "of": 2}
+    assert softmax["runs"][1]["ladder"] == records[0].to_dict()["ladder"]
+    assert len(softmax["runs"]) == 4
+    assert document["notes"]
+
+
+def test_errors(make: Make) -> None:
+    with pytest.raises(ValueError, match="'html' is none of markdown, csv, json"):
+        table([make()], "html")
+    with pytest.raises(ValueError, match="no runs"):
+        table([])

@@ -1,0 +1,196 @@
+"""results.json: round trips, merging, errors that name the file, and what a crash leaves."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lcg.results import Cell, RecordError, RunRecord, Training, load_runs, write_atomic
+
+Make = Callable[..., RunRecord]
+
+
+def test_round_trip(make: Make, tmp_path: Path) -> None:
+    record = make({64: 993, 4096: "out_of_memory"})
+    assert record.save(tmp_path) == tmp_path / "results.json"
+    assert RunRecord.load(tmp_path) == record
+    stored = json.loads((tmp_path / "results.json").read_text())
+    assert stored["schema"] == 1
+    assert stored["validation"]["32"] == {"exact_match": 1.0, "token_accuracy": 1.0}
+    assert stored["ladder"][0]["correct"] == 993
+
+
+def test_a_run_without_checkpoint_round_trips(make: Make, tmp_path: Path) -> None:
+    cell = Cell(64, 1000, 1, state="not_finite", reason="no checkpoint")
+    record = replace(make(), selection=None, validation={}).merge([cell])
+    record.save(tmp_path)
+    assert RunRecord.load(tmp_path) == record
+
+
+def test_numbers_that_are_not_finite_become_null(make: Make, tmp_path: Path) -> None:
+    training = Training("not_finite", 7, final_loss=math.nan, reason="loss is NaN at step 7")
+    make(training=training).save(tmp_path)
+    assert "NaN" not in (tmp_path / "results.json").read_text().replace("is NaN at", "")
+    assert RunRecord.load(tmp_path).training.final_loss is None
+
+
+def test_merge_replaces_the_same_evaluation_only(make: Make) -> None:
+    record = make({64: 900, 128: "out_of_memory"})
+    again = replace(record.ladder[0], correct=950)
+    fits_now = Cell(128, 1000, 1, step=2000, correct=700)
+    others = [
+        replace(again, samples=2000),
+        replace(again, seed=2),
+        replace(again, decode="greedy"),
+        replace(again, step=1800),
+        replace(again, step=None),
+    ]
+    merged = record.merge([fits_now, *others, again])
+    assert len(merged.ladder) == 7
+    assert again in merged.ladder
+    assert record.ladder[0] not in merged.ladder
+    assert [cell.state for cell in merged.ladder if cell.length == 128] == ["value"]
+    assert len(record.ladder) == 2, "merging returns a copy"
+
+
+cells = st.builds(
+    Cell,
+    length=st.sampled_from([32, 64]),
+    samples=st.sampled_from([100, 1000]),
+    seed=st.integers(1, 2),
+    step=st.sampled_from([None, 10]),
+    correct=st.integers(0, 100),
+)
+
+
+def test_merge_is_idempotent_and_the_last_word_wins(make: Make) -> None:
+    empty = make()
+
+    @given(st.lists(cells), st.lists(cells))
+    def check(old: list[Cell], new: list[Cell]) -> None:
+        merged = empty.merge(old).merge(new)
+        assert merged.merge(new) == merged
+        expected = {cell.key: cell for cell in [*old, *new]}
+        assert {cell.key: cell for cell in merged.ladder} == expected
+        assert len(merged.ladder) == len(expected)
+
+    check()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"state": "oom", "reason": "x"}, "none of value, skipped"),
+        ({"state": "skipped"}, "needs a reason"),
+        ({"state": "skipped", "reason": "x", "correct": 0}, "cannot have a count"),
+        ({"correct": 11}, "11 correct of 10"),
+        ({}, "None correct of 10"),
+    ],
+)
+def test_a_cell_cannot_contradict_itself(fields: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Cell(64, 10, 1, **fields)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.update(schema=2), "schema 2"),
+        (lambda d: d.pop("hash"), "lacks hash"),
+        (lambda d: d.update(colour="red"), "unknown colour"),
+        (lambda d: d["labels"].pop("task"), "labels lack task"),
+        (lambda d: d["settings"].update(lr="1e-3"), "settings.lr is '1e-3', not float"),
+        (lambda d: d["settings"].update(train_lengths="8-32"), "not .shortest, longest."),
+        (lambda d: d["ladder"][0].update(length="64"), r"ladder\[0\].length is '64', not int"),
+        (lambda d: d["ladder"][0].update(correct=True), r"not int or null"),
+        (lambda d: d["training"].update(status="done"), "'done' is none of"),
+        (lambda d: d["validation"].update({"long": {}}), "'long' is not a number"),
+        (lambda d: d.update(ladder={}), "ladder is {}, not list"),
+    ],
+)
+def test_load_names_file_and_fault(
+    make: Make, tmp_path: Path, change: Callable, message: str
+) -> None:
+    data = make({64: 993}).to_dict()
+    change(data)
+    (tmp_path / "results.json").write_text(json.dumps(data))
+    with pytest.raises(RecordError, match=message) as error:
+        RunRecord.load(tmp_path)
+    assert str(tmp_path / "results.json") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b'{"schema": 1,', b"\xff\xfe", b"[]", b""])
+def test_load_refuses_what_is_no_record(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "results.json").write_bytes(content)
+    with pytest.raises(RecordError, match=r"results\.json: .*restore the file"):
+        RunRecord.load(tmp_path)
+
+
+def test_load_of_a_folder_without_record(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no such file; train this run first"):
+        RunRecord.load(tmp_path / "nowhere")
+
+
+def test_a_crash_before_the_rename_leaves_the_old_record(make: Make, tmp_path: Path) -> None:
+    """A process killed between writing and renaming leaves its temporary file behind."""
+    folder = tmp_path / "run"
+    make({64: 993}).save(folder)
+    script = (
+        "import os, sys; from lcg.results import write_atomic\n"
+        "os.replace = lambda *names: os._exit(9)\n"
+        "write_atomic(sys.argv[1], 'half a rec')"
+    )
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", script, str(folder / "results.json")]
+    assert subprocess.run(command, cwd=root, check=False).returncode == 9
+    assert len(list(folder.iterdir())) == 2, "the temporary file is still there"
+    assert load_runs([tmp_path]) == [make({64: 993})]
+
+
+def test_a_failed_write_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = write_atomic(tmp_path / "new" / "note.txt", "old")
+
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(target, b"new")
+    assert target.read_text() == "old"
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_load_runs_finds_runs_at_any_depth_once(make: Make, tmp_path: Path) -> None:
+    for seed, place in enumerate(["b/deep/run1", "a/run0", ".hidden/run2"]):
+        make(seed=seed).save(tmp_path / place)
+    (tmp_path / "a" / "other").mkdir()
+    runs = load_runs([tmp_path, tmp_path / "a" / "run0", tmp_path / "a/run0/results.json"])
+    assert [run.seed for run in runs] == [1, 0], "by path, hidden folders left out"
+    assert [run.seed for run in load_runs([str(tmp_path / "b"), tmp_path])] == [0, 1]
+
+
+def test_load_runs_names_every_problem(make: Make, tmp_path: Path) -> None:
+    for place in ("run1", "run2", "run3"):
+        make(seed=0 if place == "run3" else 1).save(tmp_path / place)
+    (tmp_path / "run3" / "results.json").write_text("{")
+    with pytest.raises(RecordError) as error:
+        load_runs([tmp_path])
+    message = str(error.value)
+    assert f"{tmp_path / 'run2'}: the same run as {tmp_path / 'run1'}" in message
+    assert f"{tmp_path / 'run3' / 'results.json'}: not valid JSON" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(("name", "problem"), [("", "below it"), ("nowhere", "no such folder")])
+def test_load_runs_of_a_path_without_runs(tmp_path: Path, name: str, problem: str) -> None:
+    with pytest.raises(RecordError, match=problem):
+        load_runs([tmp_path / name])
