@@ -1,0 +1,62 @@
+"""Keys and values of what a model has read, so that decoding reads each token once."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+class LayerCache:
+    """Keys (rotated) and values [b g k d] of one layer, in room that doubles when it is full."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._keys: Tensor | None = None
+        self._values: Tensor | None = None
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Add keys and values; returns all of them so far."""
+        end = self.length + keys.shape[-2]
+        self._keys = self._fit(self._keys, keys, end)
+        self._values = self._fit(self._values, values, end)
+        self._keys[..., self.length : end, :] = keys
+        self._values[..., self.length : end, :] = values
+        self.length = end
+        return self._keys[..., :end, :], self._values[..., :end, :]
+
+    def _fit(self, held: Tensor | None, new: Tensor, end: int) -> Tensor:
+        if held is not None and held.shape[-2] >= end:
+            return held
+        *outer, _, width = new.shape
+        room = new.new_empty(*outer, end if held is None else max(end, 2 * held.shape[-2]), width)
+        if held is not None:
+            room[..., : self.length, :] = held[..., : self.length, :]
+        return room
+
+
+class KVCache:
+    """One LayerCache per layer, and the position ids of the longest sequence to come.
+
+    The ids are drawn once and stay, so that an encoding with random positions is consistent
+    between what was read and what is decoded.
+    """
+
+    def __init__(self, layers: int, positions: Tensor) -> None:
+        self.layers = [LayerCache() for _ in range(layers)]
+        self.positions = positions
+
+    @property
+    def length(self) -> int:
+        """Tokens read so far."""
+        return self.layers[0].length
+
+    def next_positions(self, count: int) -> Tensor:
+        """Position ids of all tokens up to the next `count`.
+
+        Raises ValueError beyond the capacity the cache was made for.
+        """
+        end = self.length + count
+        if end > len(self.positions):
+            raise ValueError(
+                f"the cache was made for {len(self.positions)} tokens and is asked for {end}"
+            )
+        return self.positions[:end]

@@ -1,0 +1,99 @@
+"""Multi-head attention: projections around `attend()`, with the four seams in their places."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from lcg.attention.attend import Bias, attend, attention_weights
+from positional.base import BiasContext, PositionEncoding, Sizes
+
+if TYPE_CHECKING:
+    from lcg.attention import Attention
+    from lcg.attention.cache import LayerCache
+
+
+class MultiHeadAttention(nn.Module):
+    """Causal self-attention without projection biases.
+
+    The learned tensors of normalizer, scaling, encoding and output norm live here, one set per
+    layer; the choices themselves are stateless and shared between layers.
+
+    Raises ValueError, in one line, for sizes that a choice cannot work with.
+    """
+
+    def __init__(self, attention: Attention, position: PositionEncoding, sizes: Sizes) -> None:
+        super().__init__()
+        attention.normalizer.check(sizes)
+        position.check(sizes)
+        self.attention, self.position, self.sizes = attention, position, sizes
+        scaled = position.scaled_heads(sizes.heads)
+        self.unscaled_heads = scaled.start
+        width = sizes.heads * sizes.head_dim
+        kv_width = sizes.kv_heads * sizes.head_dim
+        self.query = nn.Linear(sizes.d_model, width, bias=False)
+        self.key = nn.Linear(sizes.d_model, kv_width, bias=False)
+        self.value = nn.Linear(sizes.d_model, kv_width, bias=False)
+        self.output = nn.Linear(width, sizes.d_model, bias=False)
+        self.normalizer_state = nn.ParameterDict(attention.normalizer.learned(sizes))
+        self.scaling_state = nn.ParameterDict(attention.scaling.learned(len(scaled), sizes.d_model))
+        self.position_state = nn.ParameterDict(position.learned(sizes))
+        self.output_norm_state = nn.ParameterDict(attention.output_norm.learned(width))
+        slopes = position.slopes(sizes.heads)
+        self.slopes: Tensor | None
+        self.register_buffer("slopes", slopes, persistent=False)
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        select: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """x [b t w] at positions[-t:] -> [b q w]; the queries are all of x, or x[:, select].
+
+        positions [k] covers all keys: those in the cache, then those of x.
+        """
+        q, k, v, bias = self._prepare(x, positions, select, cache)
+        choice = self.attention
+        heads = attend(q, k, v, choice.normalizer, bias, self.normalizer_state, choice.backend)
+        joined = rearrange(heads, "b h q d -> b q (h d)")
+        return self.output(choice.output_norm(joined, self.output_norm_state))
+
+    def weights(self, x: Tensor, positions: Tensor, select: Tensor | None = None) -> Tensor:
+        """The weights [b h q k] that `forward` uses, for whoever wants to look at them."""
+        q, k, _, bias = self._prepare(x, positions, select, None)
+        return attention_weights(q, k, self.attention.normalizer, bias, self.normalizer_state)
+
+    def scaler(self, x: Tensor, positions: Tensor) -> Tensor | None:
+        """The multiplier of the scaled heads' queries, [b h q] or [h q], or None for 1."""
+        # n_i counts visible keys: the order of a key, not its position id, and at least 1.
+        seen = torch.arange(len(positions), device=x.device)[-x.shape[1] :]
+        n = (seen + self.attention.normalizer.sees_itself).clamp_min(1).float()
+        return self.attention.scaling(x, n, self.scaling_state)
+
+    def _prepare(self, x, positions, select, cache):
+        """Queries (rotated and scaled), keys and values of all that is visible, and the bias."""
+        q_positions = positions[-x.shape[1] :]
+        queried = x
+        scaler = self.scaler(x, positions)
+        if select is not None:
+            q_positions, queried = q_positions[select], x[:, select]
+            scaler = None if scaler is None else scaler[..., select]
+        q = rearrange(self.query(queried), "b q (h d) -> b h q d", d=self.sizes.head_dim)
+        k = rearrange(self.key(x), "b k (g d) -> b g k d", d=self.sizes.head_dim)
+        v = rearrange(self.value(x), "b k (g d) -> b g k d", d=self.sizes.head_dim)
+        q = self.position.rotate_queries(q, q_positions)
+        k = self.position.rotate_keys(k, positions[-x.shape[1] :])
+        if cache is not None:
+            k, v = cache.append(k, v)
+        context = BiasContext(q, k, queried, q_positions, positions)
+        additive = self.position.bias(context, self.position_state)
+        if scaler is not None:
+            q = torch.cat(
+                [q[:, : self.unscaled_heads], q[:, self.unscaled_heads :] * scaler[..., None]], 1
+            )
+        return q.to(v.dtype), k, v, Bias(q_positions, positions, self.slopes, additive)

@@ -1,0 +1,70 @@
+"""The normalizer seam: two functions that every backend and every diagnostic shares.
+
+Shapes: scores [… q k] in float32, -inf where a key is masked; keys [k] counts the keys in order.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from positional.base import Sizes, torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+
+@dataclass
+class Normalizer(ABC):
+    """A normalizer is a dataclass: its fields are its options, its methods are pure functions.
+
+    `row_statistics` reads a whole row and returns what `weights` needs to treat every score by
+    itself; calling the normalizer composes both, differentiably. Learned tensors are declared by
+    `learned` and handed back by name.
+    """
+
+    name: ClassVar[str]
+    shift_invariant: ClassVar[bool] = True
+    """Adding a constant to a row changes nothing; only then may scores be shifted."""
+    rows_sum_to_one: ClassVar[bool] = True
+    elementwise: ClassVar[bool] = True
+    """`weights` treats each score by itself, given the statistics."""
+    sees_itself: ClassVar[bool] = True
+    """Under a causal mask a query sees its own key."""
+    backends: ClassVar[tuple[str, ...]] = ("reference",)
+
+    def check(self, sizes: Sizes) -> None:
+        """Raise ValueError, in one line, when these sizes cannot work."""
+
+    def learned(self, sizes: Sizes) -> dict[str, Tensor]:
+        """Initial values of the learned tensors of one attention layer."""
+        return {}
+
+    def row_statistics(
+        self, scores: Tensor, keys: Tensor, learned: Mapping[str, Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Statistics of each row, every one of shape [… q 1]."""
+        return ()
+
+    @abstractmethod
+    def weights(
+        self,
+        scores: Tensor,
+        statistics: tuple[Tensor, ...],
+        keys: Tensor,
+        learned: Mapping[str, Tensor],
+    ) -> Tensor:
+        """Weights [… q k] from scores and the statistics of their rows."""
+
+    def __call__(self, scores: Tensor, keys: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+        """Weights [… q k], differentiable in the scores and the learned tensors."""
+        return self.weights(scores, self.row_statistics(scores, keys, learned), keys, learned)
+
+
+def log_sum_exp(scores: Tensor) -> Tensor:
+    """log Σ exp over keys [… q 1], 0 for a fully masked row, so that its weights are exactly 0."""
+    total = torch.logsumexp(scores, dim=-1, keepdim=True)
+    return total.masked_fill(total == -torch.inf, 0.0)

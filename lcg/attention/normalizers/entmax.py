@@ -1,0 +1,89 @@
+"""α-entmax: sparse weights, with α fixed or learned by each head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from lcg.attention.normalizers.base import Normalizer
+from positional.base import torch
+
+
+@dataclass
+class Entmax(Normalizer):
+    """p_j = [(α - 1) z_j - τ]₊^(1/(α - 1)), τ such that Σ p = 1 (1905.05702).
+
+    α = 1 is softmax, α = 2 sparsemax.
+    """
+
+    name: ClassVar[str] = "entmax"
+
+    alpha: float = 1.5
+    """1 is softmax, 2 sparsemax; larger is sparser. Between 1.01 and 32, or exactly 1."""
+
+    def __post_init__(self) -> None:
+        if self.alpha != 1 and not 1.01 <= self.alpha <= 32:
+            raise ValueError(f"entmax: alpha must be 1 or in [1.01, 32], got {self.alpha:g}")
+
+    def row_statistics(self, scores, keys, learned):
+        from lcg.entmax import threshold
+
+        return (threshold(scores, self.alpha),)
+
+    def weights(self, scores, statistics, keys, learned):
+        from lcg.entmax import weights_from_threshold
+
+        return weights_from_threshold(scores, statistics[0], self.alpha)
+
+    def __call__(self, scores, keys, learned):
+        from lcg.entmax import entmax
+
+        return entmax(scores, self.alpha)
+
+
+@dataclass
+class LearnedEntmax(Normalizer):
+    """α-entmax with α = 1 + sigmoid(a), one learned a per head (1909.00015).
+
+    α - 1 = sigmoid(a) is carried, never recomputed from α, and kept at or above `floor`.
+    """
+
+    name: ClassVar[str] = "entmax_learned"
+
+    init: Literal["normal", "constant"] = "normal"
+    """a ~ N(0, 1), as in the authors' code, or a = logit(alpha - 1) in every head."""
+    alpha: float = 1.5
+    """α at the start with init=constant."""
+    floor: float = 0.01
+    """Lower clamp of α - 1; the gradient in a is zero below it."""
+
+    def __post_init__(self) -> None:
+        if not 1 < self.alpha < 2:
+            raise ValueError(f"entmax_learned: alpha must be in (1, 2), got {self.alpha:g}")
+        if not 0.01 <= self.floor < 1:
+            raise ValueError(f"entmax_learned: floor must be in [0.01, 1), got {self.floor:g}")
+
+    def learned(self, sizes):
+        if self.init == "normal":
+            return {"a": torch.randn(sizes.heads)}
+        return {"a": torch.full((sizes.heads,), self.alpha - 1).logit()}
+
+    def alpha_minus_one(self, learned):
+        """α - 1 per head, [h 1 1], in float32."""
+        return learned["a"].float().sigmoid().clamp_min(self.floor)[:, None, None]
+
+    def row_statistics(self, scores, keys, learned):
+        from lcg.entmax import threshold
+
+        return (threshold(scores, alpha_minus_one=self.alpha_minus_one(learned)),)
+
+    def weights(self, scores, statistics, keys, learned):
+        from lcg.entmax import weights_from_threshold
+
+        alpha_minus_one = self.alpha_minus_one(learned)
+        return weights_from_threshold(scores, statistics[0], alpha_minus_one=alpha_minus_one)
+
+    def __call__(self, scores, keys, learned):
+        from lcg.entmax import entmax
+
+        return entmax(scores, alpha_minus_one=self.alpha_minus_one(learned))

@@ -1,0 +1,23 @@
+"""Rectified linear attention: weights without a sum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lcg.attention.normalizers.base import Normalizer
+
+
+@dataclass
+class ReLU(Normalizer):
+    """p_j = max(z_j, 0) (ReLA, 2104.07012). Rows need not sum to one and may be all zeros.
+
+    The paper follows it with an RMSNorm over the concatenated heads: `output_norm`.
+    """
+
+    name: ClassVar[str] = "relu"
+    shift_invariant: ClassVar[bool] = False
+    rows_sum_to_one: ClassVar[bool] = False
+
+    def weights(self, scores, statistics, keys, learned):
+        return scores.relu()

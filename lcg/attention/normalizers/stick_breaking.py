@@ -1,0 +1,33 @@
+"""Stick-breaking attention: each key takes its share of what more recent keys have left."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lcg.attention.normalizers.base import Normalizer
+from positional.base import torch
+
+
+@dataclass
+class StickBreaking(Normalizer):
+    """p_j = σ(z_j) · Π_{j<k<i} (1 - σ(z_k)), over keys j < i strictly (2410.17980).
+
+    Walks from the most recent key back, so the order of keys matters and a query never sees its
+    own; rows sum to at most one and what is left over is dropped. The first query has no key and
+    gets zeros. It has a scan of its own: not elementwise.
+    """
+
+    name: ClassVar[str] = "stick_breaking"
+    shift_invariant: ClassVar[bool] = False
+    rows_sum_to_one: ClassVar[bool] = False
+    elementwise: ClassVar[bool] = False
+    sees_itself: ClassVar[bool] = False
+
+    def weights(self, scores, statistics, keys, learned):
+        masked = scores == -torch.inf
+        finite = scores.masked_fill(masked, 0.0)
+        log_take = torch.nn.functional.logsigmoid(finite)
+        log_leave = (log_take - finite).masked_fill(masked, 0.0)  # log(1 - σ(z))
+        left = log_leave.flip(-1).cumsum(dim=-1).flip(-1) - log_leave  # by the more recent keys
+        return (log_take + left).masked_fill(masked, -torch.inf).exp()

@@ -1,0 +1,49 @@
+"""Softmax over the k largest scores of a row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lcg.attention.normalizers.base import Normalizer, log_sum_exp
+from positional.base import torch
+
+
+@dataclass
+class TopK(Normalizer):
+    """Softmax over the k largest visible scores, exactly 0 elsewhere (2106.06899).
+
+    Of scores tied at the k-th place the most recent keys are kept, so that every backend keeps the
+    same. The gradient passes through the kept scores only.
+    """
+
+    name: ClassVar[str] = "topk"
+
+    k: int = 32
+    """How many keys a query keeps; all of them while it sees no more than that."""
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise ValueError(f"topk: k must be at least 1, got {self.k}")
+
+    def row_statistics(self, scores, keys, learned):
+        """The k-th largest score, the first key kept at a tie with it, and log Σ exp."""
+        kept = min(self.k, scores.shape[-1])
+        kth = scores.detach().topk(kept, dim=-1).values[..., -1:]
+        places = kept - (scores > kth).sum(dim=-1, keepdim=True)  # left for those tied with kth
+        tied = scores == kth
+        from_the_right = tied.flip(-1).cumsum(dim=-1).flip(-1)
+        after_all = int(keys[-1]) + 1
+        kept_ties = torch.where(tied & (from_the_right <= places), keys, after_all)
+        first_kept = kept_ties.amin(dim=-1, keepdim=True)
+        total = log_sum_exp(self._keep(scores, kth, first_kept, keys))
+        return kth, first_kept, total
+
+    def weights(self, scores, statistics, keys, learned):
+        kth, first_kept, total = statistics
+        return (self._keep(scores, kth, first_kept, keys) - total).exp()
+
+    @staticmethod
+    def _keep(scores, kth, first_kept, keys):
+        keep = (scores > kth) | ((scores == kth) & (keys >= first_kept))
+        return scores.masked_fill(~keep, -torch.inf)

@@ -1,0 +1,63 @@
+"""Output norms: what is done to the concatenated heads before the output projection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from positional.base import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+
+@dataclass
+class OutputNorm:
+    """An output norm is a dataclass: its fields are its options; learned tensors are handed in."""
+
+    name: ClassVar[str]
+
+    def learned(self, width: int) -> dict[str, Tensor]:
+        """Initial values of the learned tensors for heads that are `width` wide together."""
+        return {}
+
+    def __call__(self, x: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+        """Change the concatenated heads x [b q width]."""
+        return x
+
+
+@dataclass
+class NoNorm(OutputNorm):
+    """The heads go to the output projection as they are."""
+
+    name: ClassVar[str] = "none"
+
+
+@dataclass
+class RMSNorm(OutputNorm):
+    """scale · x · rsqrt(mean x² + eps), and · sigmoid(gate · x) when gated (ReLA, 2104.07012).
+
+    scale starts at 1, gate from U(-√(3/width), √(3/width)). `gated` is the paper's ReLA-g.
+    """
+
+    name: ClassVar[str] = "rms"
+
+    gated: bool = False
+    """Multiply by sigmoid(gate · x), elementwise."""
+    eps: float = 1.0e-6
+    """Keeps an all-zero row from dividing by zero."""
+
+    def learned(self, width):
+        tensors = {"scale": torch.ones(width)}
+        if self.gated:
+            tensors["gate"] = (2 * torch.rand(width) - 1) * (3 / width) ** 0.5
+        return tensors
+
+    def __call__(self, x, learned):
+        wide = x.float()
+        normed = learned["scale"] * wide * torch.rsqrt(wide.square().mean(-1, True) + self.eps)
+        if self.gated:
+            normed = normed * torch.sigmoid(learned["gate"] * wide)
+        return normed.to(x.dtype)

@@ -1,0 +1,236 @@
+"""The schema of a run: one field is one option, the text under it is its help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _check_ladder(lengths: list[int], samples: int) -> None:
+    _require(bool(lengths) and min(lengths) >= 1, f"lengths must be positive, got {lengths}")
+    _require(len(set(lengths)) == len(lengths), f"lengths repeat: {lengths}")
+    _require(samples >= 1, f"samples must be at least 1, got {samples}")
+
+
+@dataclass
+class Model:
+    """The transformer."""
+
+    kind: Literal["decoder"] = "decoder"
+    """decoder: causal self-attention, next-token prediction."""
+    block: Literal["prenorm", "gemma2"] = "prenorm"
+    """prenorm: RMSNorm and GELU MLP; gemma2: four norms and GeGLU, as the ASEntmax authors."""
+    layers: int = 2
+    """Number of blocks."""
+    d_model: int = 64
+    """Width of the residual stream."""
+    heads: int = 8
+    """Query heads."""
+    kv_heads: int | None = None
+    """Key and value heads, each shared by heads/kv_heads query heads; null: as many as heads."""
+    head_dim: int | None = None
+    """Dimensions of one head; null: d_model/heads."""
+    d_ff: int = 128
+    """Hidden width of the MLP."""
+    dropout: float = 0.0
+    """Dropped share of the embeddings and of every sublayer's output, in training."""
+    init_std: float = 0.02
+    """Standard deviation of matrices and embeddings at the start."""
+
+    def __post_init__(self) -> None:
+        for name in ("layers", "d_model", "heads", "d_ff"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        _require(
+            self.head_dim is not None or self.d_model % self.heads == 0,
+            f"d_model={self.d_model} is not a multiple of heads={self.heads}; set head_dim",
+        )
+        _require(
+            self.heads % self.key_heads == 0,
+            f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}",
+        )
+        _require(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
+        _require(self.init_std > 0, "init_std must be positive")
+
+    @property
+    def key_heads(self) -> int:
+        """kv_heads, or as many as heads."""
+        return self.kv_heads or self.heads
+
+    @property
+    def width_of_head(self) -> int:
+        """head_dim, or d_model/heads."""
+        return self.head_dim or self.d_model // self.heads
+
+
+@dataclass
+class Data:
+    """The training stream."""
+
+    batch_size: int = 64
+    """Sequences per step, over all devices together."""
+    min_length: int = 8
+    """Shortest nominal length trained on."""
+    max_length: int = 32
+    """Longest nominal length trained on."""
+    lengths_per: Literal["sample", "batch"] = "sample"
+    """Draw a length for each sample, or one for the whole batch."""
+    workers: int = 0
+    """Processes that prepare batches ahead; the batches are the same whatever the number."""
+
+    def __post_init__(self) -> None:
+        _require(self.batch_size >= 1, "batch_size must be at least 1")
+        _require(self.min_length >= 1, "min_length must be at least 1")
+        _require(
+            self.min_length <= self.max_length,
+            f"min_length={self.min_length} is greater than max_length={self.max_length}",
+        )
+        _require(self.workers >= 0, "workers must not be negative")
+
+
+@dataclass
+class Optimizer:
+    """AdamW with linear warm-up and a cosine to `final_lr`."""
+
+    lr: float = 1.0e-3
+    """Peak learning rate."""
+    warmup_steps: int = 100
+    """Steps from 0 to the peak."""
+    final_lr: float = 0.0
+    """Where the cosine ends, as a share of the peak."""
+    beta1: float = 0.9
+    """Decay of the first moment."""
+    beta2: float = 0.99
+    """Decay of the second moment."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay on matrices; vectors have none."""
+    clip_norm: float = 1.0
+    """Largest gradient norm; 0 turns clipping off."""
+
+    def __post_init__(self) -> None:
+        _require(self.lr > 0, f"lr must be positive, got {self.lr}")
+        _require(self.warmup_steps >= 0, "warmup_steps must not be negative")
+        _require(0 <= self.final_lr <= 1, "final_lr must be in [0, 1]")
+        _require(self.clip_norm >= 0, "clip_norm must not be negative")
+        _require(self.weight_decay >= 0, "weight_decay must not be negative")
+
+
+@dataclass
+class Trainer:
+    """Budget, machine and bookkeeping."""
+
+    steps: int = 2000
+    """Optimiser steps."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
+    """As Lightning names them; thresholds and row sums are float32 in every one."""
+    accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps"] = "auto"
+    """What to run on."""
+    devices: int = 1
+    """How many of them; more than one trains with DDP on the same batches."""
+    threads: int | None = None
+    """CPU threads; null: what torch chooses."""
+    log_every: int = 50
+    """Steps between rows of metrics.csv, and between checks that the loss is finite."""
+    checkpoint_every: int = 200
+    """Steps between checkpoints from which an interrupted run goes on."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "devices", "log_every", "checkpoint_every"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        _require(self.threads is None or self.threads >= 1, "threads must be at least 1")
+
+
+@dataclass
+class Validation:
+    """The ladder climbed while training; it selects the checkpoint, never from the test set."""
+
+    every: int = 500
+    """Steps between validations; there is always one at the last step."""
+    lengths: list[int] = field(default_factory=lambda: [32, 64, 128])
+    """Nominal lengths."""
+    samples: int = 128
+    """Samples per length."""
+    monitor: int | None = None
+    """Length whose exact match selects the best checkpoint; null: the longest."""
+
+    def __post_init__(self) -> None:
+        _require(self.every >= 1, "every must be at least 1")
+        _check_ladder(self.lengths, self.samples)
+        _require(
+            self.monitor is None or self.monitor in self.lengths,
+            f"monitor={self.monitor} is not one of lengths={self.lengths}",
+        )
+
+    @property
+    def monitored(self) -> int:
+        """The length that selects the checkpoint."""
+        return self.monitor or max(self.lengths)
+
+
+@dataclass
+class Evaluation:
+    """The test ladder."""
+
+    lengths: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 512])
+    """Nominal lengths."""
+    samples: int = 1000
+    """Samples per length."""
+    seed: int = 0
+    """Which test set; all runs of a task share it, whatever their own seed."""
+    decode: Literal["teacher_forcing", "greedy"] = "teacher_forcing"
+    """teacher_forcing: one pass, the same exact match; greedy: token by token, the check."""
+    batch_size: int | None = None
+    """Samples per forward pass; null: as many as memory allows."""
+    after_training: bool = True
+    """Climb the ladder as soon as training is done."""
+
+    def __post_init__(self) -> None:
+        _check_ladder(self.lengths, self.samples)
+        _require(self.batch_size is None or self.batch_size >= 1, "batch_size must be at least 1")
+
+
+@dataclass
+class Wandb:
+    """Weights & Biases."""
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """auto: online when there is a login and the server answers within 3 s, else offline."""
+    project: str = "lcg"
+    """Project."""
+    entity: str | None = None
+    """User or team; null: the login's own."""
+    group: str | None = None
+    """Group shown together in the interface."""
+    tags: list[str] = field(default_factory=list)
+    """Tags."""
+
+
+@dataclass
+class Config:
+    """A run."""
+
+    task: Any = "copy"
+    """What is learned: a name, package.module:Class, or path/to/file.py:Class."""
+    attention: Any = "softmax"
+    """A preset of configs/attention, or a normalizer."""
+    position: Any = "nape"
+    """Position encoding."""
+    model: Model = field(default_factory=Model)
+    data: Data = field(default_factory=Data)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    trainer: Trainer = field(default_factory=Trainer)
+    validation: Validation = field(default_factory=Validation)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    wandb: Wandb = field(default_factory=Wandb)
+    seed: int = 0
+    """Seed of the weights, the training data and the dropout."""
+    name: str | None = None
+    """Folder of the run below `runs`; null: made from the choices and a hash of the config."""
+    runs: str = "runs"
+    """Folder that holds the run directories."""
+    labels: dict[str, str] = field(default_factory=dict)
+    """What task, attention and position were called on the command line; filled in by itself."""

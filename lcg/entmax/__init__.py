@@ -1,0 +1,5 @@
+"""alpha-entmax: the map, its closed-form gradients in scores and alpha, and its row statistics."""
+
+from lcg.entmax.function import entmax, threshold, weight_slope, weights_from_threshold
+
+__all__ = ["entmax", "threshold", "weight_slope", "weights_from_threshold"]

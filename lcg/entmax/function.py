@@ -1,0 +1,298 @@
+"""The public functions: alpha-entmax with gradients, and its row statistics for attention backends.
+
+Sources: the map and its gradient arXiv:1905.05702; the gradient in alpha arXiv:1909.00015; the
+iterated threshold on tiles arXiv:2502.12082. Differences: the threshold is not bisected but found
+by a safeguarded Newton method on a convex form (``solver``); alpha <= 1.05 needs no special case;
+rows are not renormalised afterwards; a fully masked row gives zeros, not NaN.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lcg.entmax import gradient, solver
+from lcg.entmax.alpha import Exponent, make_exponent
+
+# Elements per chunk of rows. On a CPU a chunk and its scratch buffers stay in the second-level
+# cache; on an accelerator the limit only bounds the scratch memory.
+_CHUNK_CPU = 1 << 18
+_CHUNK_DEVICE = 1 << 26
+
+
+def entmax(
+    scores: Tensor,
+    alpha: float | Tensor = 1.5,
+    dim: int = -1,
+    *,
+    alpha_minus_one: Tensor | float | None = None,
+) -> Tensor:
+    """alpha-entmax along ``dim``: p_i = [(alpha-1) z_i - tau]_+^(1/(alpha-1)), tau so sum p = 1.
+
+    alpha = 1 is softmax, 2 sparsemax. Scores of -inf get weight 0; a row of nothing else gets
+    zeros and zero gradients. Weights off the support are exactly 0.
+
+    Args:
+        scores: floating point, any shape. float16 and bfloat16 are computed in float32 and
+            rounded once, the gradient too; float64 is computed in float64.
+        alpha: 1, or within [1.01, 32]; a number, or a tensor that broadcasts over the rows and
+            has size 1 along ``dim``: [heads, 1, 1] for scores [batch, heads, queries, keys].
+        dim: the dimension whose weights sum to one.
+        alpha_minus_one: alpha - 1 in place of alpha, within [0, 31], small values included. A
+            learned alpha = 1 + sigmoid(a) should pass sigmoid(a): the sum rounds it away.
+
+    Returns:
+        Weights of the shape and type of scores; differentiable once in scores and alpha.
+
+    Raises:
+        ValueError: alpha out of range, or not broadcastable over the rows.
+        TypeError: scores or alpha not floating point.
+
+    A tensor alpha on the CPU is checked, wherever the scores are. One on an accelerator is not
+    read, as that would wait for the device: its entries may be 1 <= alpha <= 2, and rows with
+    any other come out as NaN. Pass alpha > 2 as a number or as a CPU tensor.
+
+    >>> entmax(torch.tensor([2.0, 1.0, -1.0]), alpha=2.0)
+    tensor([1., 0., 0.])
+    """
+    rows, exponent, unflatten = _as_rows(scores, alpha, dim, alpha_minus_one)
+    if scores.numel() == 0:
+        return scores.clone()
+    return unflatten(_Entmax.apply(rows, exponent.rows, exponent))
+
+
+def threshold(
+    scores: Tensor,
+    alpha: float | Tensor = 1.5,
+    dim: int = -1,
+    *,
+    alpha_minus_one: Tensor | float | None = None,
+) -> Tensor:
+    """What fixes the weights of a row: float64, the shape of scores with size 2 along ``dim``.
+
+    The two entries are (anchor, log_weight): a key whose score is ``anchor`` has the weight
+    exp(log_weight). The usual threshold follows as tau = (alpha-1) anchor - exp((alpha-1)
+    log_weight), for alpha = 1 the log-sum-exp as anchor - log_weight; as one number, either
+    would cost the accuracy of the weights (see ``solver``). For alpha = 1.5, 2 and above 2 the
+    anchor is the lowest supported score, elsewhere the row maximum. A fully masked row gives
+    (inf, -inf), for which all weights are 0. Not differentiable. Arguments as in ``entmax``.
+    """
+    rows, exponent, unflatten = _as_rows(scores.detach(), alpha, dim, alpha_minus_one)
+    if scores.numel() == 0:
+        statistic = rows.new_full((rows.shape[0], 2), math.inf, dtype=torch.float64)
+        statistic[:, 1] = -math.inf
+        return unflatten(statistic)
+    with torch.no_grad():
+        return unflatten(_solve(rows, exponent, keep_weights=False)[1])
+
+
+def weights_from_threshold(
+    scores: Tensor,
+    statistic: Tensor,
+    alpha: float | Tensor = 1.5,
+    dim: int = -1,
+    *,
+    alpha_minus_one: Tensor | float | None = None,
+) -> Tensor:
+    """The weights of any part of the rows that ``statistic`` came from, elementwise.
+
+    ``weights_from_threshold(z, threshold(z))`` equals ``entmax(z)``; ``scores`` may hold a
+    subset of the keys along ``dim``. Not differentiable. Arguments as in ``entmax``.
+    """
+    rows, exponent, unflatten = _as_rows(scores.detach(), alpha, dim, alpha_minus_one)
+    if scores.numel() == 0:
+        return scores.clone()
+    flat = statistic.detach().movedim(dim, -1).reshape(-1, 2)
+    with torch.no_grad():
+        result = torch.empty_like(rows)
+        for part, eps, chunk in _chunks(rows, exponent.rows):
+            z = rows[part].to(_compute_type(rows))
+            direct = result.dtype == z.dtype
+            out = result[part] if direct else torch.empty_like(z)
+            _weights(z, flat[part], exponent, eps, chunk, out)
+            if not direct:
+                result[part] = out
+        return unflatten(result)
+
+
+def weight_slope(
+    weights: Tensor,
+    alpha: float | Tensor = 1.5,
+    dim: int = -1,
+    *,
+    alpha_minus_one: Tensor | float | None = None,
+) -> Tensor:
+    """u = p^(2-alpha) on the support and 0 off it, for a backend's own backward pass.
+
+    dL/dz = u * (dL/dp - sum(u dL/dp) / sum(u)). Above alpha = 2, u is unbounded and this product
+    is not a safe way to form it; ``entmax`` does so in log space. Not differentiable.
+    """
+    rows, exponent, unflatten = _as_rows(weights.detach(), alpha, dim, alpha_minus_one)
+    if weights.numel() == 0:
+        return weights.clone()
+    return unflatten(gradient.slope(rows, exponent.rows.detach(), exponent.value))
+
+
+def _as_rows(
+    scores: Tensor, alpha: float | Tensor, dim: int, alpha_minus_one: Tensor | float | None
+) -> tuple[Tensor, Exponent, Any]:
+    """The scores as [rows, keys], the exponent of each row, and the way back to their shape."""
+    if not scores.is_floating_point():
+        raise TypeError(f"entmax needs floating-point scores; got {scores.dtype}")
+    scalar = scores.dim() == 0
+    if scalar:
+        scores = scores.unsqueeze(0)
+    if not -scores.dim() <= dim < scores.dim():
+        raise IndexError(f"dim {dim} is out of range for scores of {scores.dim()} dimensions")
+    dim = dim % scores.dim()
+    exponent = make_exponent(alpha, alpha_minus_one, scores, dim)
+    moved = scores.movedim(dim, -1)
+    leading = moved.shape[:-1]
+
+    def unflatten(rows: Tensor) -> Tensor:
+        result = rows.reshape(*leading, rows.shape[-1]).movedim(-1, dim)
+        return result.squeeze(0) if scalar else result
+
+    return moved.reshape(leading.numel(), moved.shape[-1]).contiguous(), exponent, unflatten
+
+
+def _compute_type(scores: Tensor) -> torch.dtype:
+    return torch.float64 if scores.dtype == torch.float64 else torch.float32
+
+
+def _chunks(rows: Tensor, epsilon: Tensor) -> Iterator[tuple[slice, Tensor, solver.Workspace]]:
+    """Slices of rows with their epsilon, and scratch buffers that all slices share."""
+    count, keys = rows.shape
+    budget = _CHUNK_CPU if rows.device.type == "cpu" else _CHUNK_DEVICE
+    size = min(count, max(1, budget // keys))
+    work = solver.Workspace(size, keys, rows.new_empty(0, dtype=_compute_type(rows)))
+    epsilon = epsilon.detach()
+    for start in range(0, count, size):
+        part = slice(start, min(start + size, count))
+        yield part, (epsilon if epsilon.shape[0] == 1 else epsilon[part]), work
+
+
+def _solve(scores: Tensor, exponent: Exponent, keep_weights: bool) -> tuple[Tensor | None, Tensor]:
+    """Weights [rows, keys] in the compute type, if kept, and statistics [rows, 2]."""
+    dtype = _compute_type(scores)
+    weights = torch.empty_like(scores, dtype=dtype) if keep_weights else None
+    statistic = scores.new_empty(scores.shape[0], 2, dtype=torch.float64)
+    scratch = None
+    for part, epsilon, work in _chunks(scores, exponent.rows):
+        z = scores[part].to(dtype)
+        if weights is None:
+            scratch = torch.empty_like(z) if scratch is None else scratch
+            out = scratch[: z.shape[0]]
+        else:
+            out = weights[part]
+        statistic[part] = _solve_chunk(z, exponent, epsilon, work, out)
+    return weights, statistic
+
+
+def _solve_chunk(
+    z: Tensor, exponent: Exponent, epsilon: Tensor, work: solver.Workspace, out: Tensor
+) -> Tensor:
+    if exponent.value in (0.5, 1.0):
+        return solver.solve_closed(z, exponent.value, work, out)
+    if exponent.value == 0.0:
+        return solver.solve_softmax(z, out)
+    if not exponent.has_high:
+        statistic = solver.solve_low(z, epsilon, work, out)
+        if z.device.type != "cpu" and exponent.value is None:
+            outside = (epsilon < 0) | (epsilon > 1)
+            out.masked_fill_(outside, math.nan)
+            statistic.masked_fill_(outside, math.nan)
+        return statistic
+    statistic = solver.solve_high(z, epsilon.clamp(min=1.0))
+    if exponent.has_low:
+        low = solver.solve_low(z, epsilon.clamp(max=1.0), work, out)
+        statistic = torch.where(epsilon > 1, statistic, low)
+    _weights(z, statistic, exponent, epsilon, work, out)
+    return statistic
+
+
+def _weights(
+    z: Tensor,
+    statistic: Tensor,
+    exponent: Exponent,
+    epsilon: Tensor,
+    work: solver.Workspace,
+    out: Tensor,
+) -> None:
+    if exponent.value in (0.5, 1.0):
+        solver.weights_closed(z, statistic, exponent.value, out)
+    elif exponent.value == 0.0:
+        solver.weights_softmax(z, statistic, out)
+    elif not exponent.has_high:
+        solver.weights_low(z, statistic, epsilon, work, out)
+    elif not exponent.has_low:
+        solver.weights_high(z, statistic, epsilon, out)
+    else:
+        # A row of the other kind computes something finite or not; it is overwritten.
+        solver.weights_high(z, statistic, epsilon.clamp(min=1.0), out)
+        low = torch.empty_like(out)
+        solver.weights_low(z, statistic, epsilon.clamp(max=1.0), work, low)
+        torch.where(epsilon > 1, out, low, out=out)
+
+
+class _Entmax(torch.autograd.Function):
+    """scores [rows, keys], epsilon [rows or 1, 1]; keeps the weights in the compute type."""
+
+    @staticmethod
+    def forward(ctx: Any, scores: Tensor, epsilon: Tensor, exponent: Exponent) -> Tensor:
+        weights, _ = _solve(scores, exponent, keep_weights=True)
+        assert weights is not None
+        ctx.save_for_backward(weights, epsilon)
+        ctx.value, ctx.has_low, ctx.has_high = exponent.value, exponent.has_low, exponent.has_high
+        ctx.dtype = scores.dtype
+        return weights if weights.dtype == scores.dtype else weights.to(scores.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        weights, epsilon = ctx.saved_tensors
+        wants_scores, wants_alpha = ctx.needs_input_grad[:2]
+        grad = grad.contiguous()
+        grad_scores = torch.empty_like(weights, dtype=ctx.dtype) if wants_scores else None
+        grad_rows = weights.new_empty(weights.shape[0], 1) if wants_alpha else None
+        for part, eps, work in _chunks(weights, epsilon):
+            p, incoming = weights[part], grad[part].to(weights.dtype)
+            if grad_scores is not None:
+                direct = ctx.dtype == weights.dtype
+                out = grad_scores[part] if direct else work.take(p.shape[0])[0]
+                _scores_gradient(ctx, p, incoming, eps, out)
+                if not direct:
+                    grad_scores[part] = out
+            if grad_rows is not None:
+                grad_rows[part] = _alpha_gradient(ctx, p, incoming, eps)
+        grad_epsilon = None
+        if grad_rows is not None:
+            grad_epsilon = grad_rows.double()
+            if epsilon.shape[0] == 1:
+                grad_epsilon = grad_epsilon.sum(0, keepdim=True)
+        return grad_scores, grad_epsilon, None
+
+
+def _scores_gradient(ctx: Any, p: Tensor, grad: Tensor, epsilon: Tensor, out: Tensor) -> None:
+    if not ctx.has_high:
+        gradient.scores_gradient_low(p, grad, epsilon, ctx.value, out)
+        return
+    gradient.scores_gradient_high(p, grad, epsilon.clamp(min=1.0), out)
+    if ctx.has_low:
+        low = torch.empty_like(out)
+        gradient.scores_gradient_low(p, grad, epsilon.clamp(max=1.0), ctx.value, low)
+        torch.where(epsilon > 1, out, low, out=out)
+
+
+def _alpha_gradient(ctx: Any, p: Tensor, grad: Tensor, epsilon: Tensor) -> Tensor:
+    if not ctx.has_high:
+        return gradient.alpha_gradient_low(p, grad, epsilon)
+    high = gradient.alpha_gradient_high(p, grad, epsilon.clamp(min=1.0)).to(p.dtype)
+    if not ctx.has_low:
+        return high
+    low = gradient.alpha_gradient_low(p, grad, epsilon.clamp(max=1.0))
+    return torch.where(epsilon > 1, high, low)

@@ -1,0 +1,1 @@
+"""The length ladder: exact match at lengths far beyond training."""

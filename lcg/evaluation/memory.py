@@ -1,0 +1,69 @@
+"""How much memory a forward pass takes, and how much there is.
+
+On a CPU many small allocations beyond memory do not raise: the kernel kills the process. So the
+need is estimated and held against what is available before anything is run.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+SHARE = 0.6  # of the available memory that one forward pass may plan to use
+
+
+def forward_bytes(config, batch: int, tokens: int, scored: int) -> int:
+    """An upper estimate of what one evaluation pass over batch × tokens allocates at its peak."""
+    from lcg.attention.attend import rows_per_block
+
+    model = config.model
+    rows = rows_per_block(batch * model.heads, tokens)
+    scores = 5 * 4 * batch * model.heads * rows * tokens  # scores, biased, weights, two temporaries
+    bias = (2 * 8 + 3 * 4 * model.heads) * rows * tokens
+    width = model.heads * model.width_of_head
+    activations = 4 * batch * tokens * (10 * model.d_model + 6 * width + 3 * model.d_ff)
+    logits = 3 * 4 * batch * scored * config.task.vocabulary
+    return scores + bias + activations + logits
+
+
+def available_bytes(device: torch.device) -> int:
+    """Free memory of a device; on a CPU what the kernel says can be had without swapping."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + cached
+    return min(_meminfo(), _cgroup())
+
+
+def _meminfo() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return 8 * 2**30  # no such file outside Linux: assume a small laptop
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def _cgroup() -> int:
+    """What a container's limit leaves; without a limit, no bound."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        limit = (root / "memory.max").read_text().strip()
+        used = int((root / "memory.current").read_text())
+        inactive = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return 2**62
+    return 2**62 if limit == "max" else int(limit) - used + int(inactive.get("inactive_file", 0))
+
+
+def batch_size(config, tokens: int, scored: int, samples: int, device: torch.device) -> int:
+    """The most samples whose pass fits the planned share of memory; 0 if not even one does.
+
+    No more than 65,536 tokens at a time: beyond that a larger batch is not faster.
+    """
+    budget = SHARE * available_bytes(device)
+    size = max(1, min(samples, 65536 // tokens))
+    while size > 1 and forward_bytes(config, size, tokens, scored) > budget:
+        size //= 2
+    return size if forward_bytes(config, size, tokens, scored) <= budget else 0

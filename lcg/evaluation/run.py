@@ -1,0 +1,76 @@
+"""Evaluate a trained run on the test ladder and merge the cells into its record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+
+from lcg.config import Config, config_from_tree
+from lcg.evaluation.ladder import Progress, climb
+from lcg.results import Cell, RunRecord
+from lcg.training import checkpoints
+from lcg.training.module import build_model
+
+
+def read_config(directory: Path) -> Config:
+    """The config a run was trained with. Raises ValueError when there is none."""
+    path = directory / "config.yaml"
+    if not path.is_file():
+        raise ValueError(f"{directory} is not a run directory: it has no config.yaml")
+    return config_from_tree(OmegaConf.to_container(OmegaConf.load(path)))
+
+
+def load_model(directory: Path, config: Config, device: str | torch.device = "cpu"):
+    """The selected checkpoint's model and its step.
+
+    Raises ValueError when there is no checkpoint, DamagedCheckpoint when it cannot be read.
+    """
+    path = directory / "checkpoints" / checkpoints.BEST
+    if not path.exists():
+        raise ValueError(
+            f"{directory} has no {checkpoints.BEST} yet; train it to a validation first"
+        )
+    content = checkpoints.load(path)
+    model = build_model(config)
+    model.load_state_dict(content["state_dict"])
+    return model.to(device).eval(), content["step"]
+
+
+def evaluate(
+    directory: Path,
+    config: Config,
+    device: str = "auto",
+    progress: Progress = lambda length, done, total: None,
+) -> Iterator[Cell]:
+    """Climb the test ladder of `config.evaluation` with a run's selected checkpoint.
+
+    A rung that was climbed before, by the same checkpoint with the same samples, is not climbed
+    again. Each cell is in results.json before it is yielded, so nothing is lost by stopping.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, step = load_model(directory, config, device)
+    asked = config.evaluation
+    known = {cell.key: cell for cell in RunRecord.load(directory).ladder if cell.state == "value"}
+    for length in sorted(asked.lengths):
+        key = (length, asked.samples, asked.seed, asked.decode, step)
+        if key in known:
+            yield known[key]
+            continue
+        (cell,) = climb(
+            model,
+            config,
+            [length],
+            asked.samples,
+            split="test",
+            seed=asked.seed,
+            decode=asked.decode,
+            batch_size=asked.batch_size,
+            step=step,
+            progress=progress,
+        )
+        RunRecord.load(directory).merge([cell]).save(directory)
+        yield cell

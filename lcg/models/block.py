@@ -1,0 +1,89 @@
+"""Norms, MLPs and the residual block, composed in the constructor by the block's style.
+
+`prenorm` is the plain pre-norm block: RMSNorm, GELU MLP. `gemma2` is the block of the ASEntmax
+authors (2506.16640, after Gemma 2, 2408.00118): RMSNorms before and after both sublayers, GeGLU.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from lcg.attention.multihead import MultiHeadAttention
+from positional.base import PositionEncoding, Sizes
+
+if TYPE_CHECKING:
+    from lcg.attention import Attention
+    from lcg.attention.cache import LayerCache
+    from lcg.config.schema import Model
+
+
+class RMSNorm(nn.Module):
+    """x · rsqrt(mean x² + eps) · (1 + w), w = 0 at the start (1910.07467), computed in float32."""
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (normed * (1 + self.weight.float())).to(x.dtype)
+
+
+class GELUMLP(nn.Module):
+    """W_out · gelu(W_in · x)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.input = nn.Linear(width, hidden, bias=False)
+        self.output = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(F.gelu(self.input(x), approximate="tanh"))
+
+
+class GeGLU(nn.Module):
+    """W_out · (gelu(W_gate · x) * (W_in · x)), gelu with the tanh approximation (2002.05202)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias=False)
+        self.input = nn.Linear(width, hidden, bias=False)
+        self.output = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(F.gelu(self.gate(x), approximate="tanh") * self.input(x))
+
+
+class Block(nn.Module):
+    """x + post(attention(pre(x))), then the same around the MLP."""
+
+    def __init__(self, model: Model, attention: Attention, position: PositionEncoding) -> None:
+        super().__init__()
+        sizes = Sizes(model.heads, model.key_heads, model.width_of_head, model.d_model)
+        gemma = model.block == "gemma2"
+        self.attention_norm = RMSNorm(model.d_model)
+        self.attention = MultiHeadAttention(attention, position, sizes)
+        self.attention_post_norm = RMSNorm(model.d_model) if gemma else nn.Identity()
+        self.mlp_norm = RMSNorm(model.d_model)
+        self.mlp = (GeGLU if gemma else GELUMLP)(model.d_model, model.d_ff)
+        self.mlp_post_norm = RMSNorm(model.d_model) if gemma else nn.Identity()
+        self.dropout = nn.Dropout(model.dropout)
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        select: Tensor | None = None,
+        cache: LayerCache | None = None,
+    ) -> Tensor:
+        """x [b t w] -> [b t w], or [b q w] at x[:, select]."""
+        heads = self.attention(self.attention_norm(x), positions, select, cache)
+        x = x if select is None else x[:, select]
+        x = x + self.dropout(self.attention_post_norm(heads))
+        return x + self.dropout(self.mlp_post_norm(self.mlp(self.mlp_norm(x))))

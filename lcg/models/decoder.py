@@ -1,0 +1,81 @@
+"""The decoder-only transformer."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from lcg.attention.cache import KVCache
+from lcg.models.block import Block, RMSNorm
+from positional.base import PositionEncoding, Sizes
+
+if TYPE_CHECKING:
+    from lcg.attention import Attention
+    from lcg.config.schema import Model
+
+
+class Decoder(nn.Module):
+    """Embedding, blocks, final RMSNorm, untied head; the embedding is multiplied by √d_model
+    in the gemma2 style. Every matrix and embedding starts from N(0, init_std²).
+
+    Nothing depends on a maximum length.
+    """
+
+    def __init__(
+        self, model: Model, attention: Attention, position: PositionEncoding, vocabulary: int
+    ) -> None:
+        super().__init__()
+        self.position = position
+        self.embedding_scale = math.sqrt(model.d_model) if model.block == "gemma2" else 1.0
+        self.embedding = nn.Embedding(vocabulary, model.d_model)
+        sizes = Sizes(model.heads, model.key_heads, model.width_of_head, model.d_model)
+        self.position_state = nn.ParameterDict(position.learned_embedding(sizes))
+        self.dropout = nn.Dropout(model.dropout)
+        self.blocks = nn.ModuleList(Block(model, attention, position) for _ in range(model.layers))
+        self.norm = RMSNorm(model.d_model)
+        self.head = nn.Linear(model.d_model, vocabulary, bias=False)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=model.init_std)
+
+    def forward(
+        self, tokens: Tensor, select: Tensor | None = None, cache: KVCache | None = None
+    ) -> Tensor:
+        """Next-token logits [b t v] in float32 of tokens [b t], or [b q v] at tokens[:, select].
+
+        Only the selected positions have queries in the last layer and logits. With a cache, tokens
+        continue what the cache has read.
+        """
+        if cache is None:
+            positions = self.position.positions(tokens.shape[1], device=tokens.device)
+            layer_caches = [None] * len(self.blocks)
+        else:
+            positions = cache.next_positions(tokens.shape[1])
+            layer_caches = cache.layers
+        x = self.embedding(tokens) * self.embedding_scale
+        x = self.position.embed(x, positions[-tokens.shape[1] :], self.position_state)
+        x = self.dropout(x)
+        last = len(self.blocks) - 1
+        for i, (block, layer_cache) in enumerate(zip(self.blocks, layer_caches, strict=True)):
+            x = block(x, positions, select if i == last else None, layer_cache)
+        return self.head(self.norm(x)).float()
+
+    def make_cache(self, length: int) -> KVCache:
+        """An empty cache for sequences of up to `length` tokens."""
+        positions = self.position.positions(length, device=self.embedding.weight.device)
+        return KVCache(len(self.blocks), positions)
+
+    @torch.no_grad()
+    def greedy(self, tokens: Tensor, count: int) -> Tensor:
+        """Continue tokens [b t] by `count` greedy tokens, read one at a time; returns [b count]."""
+        cache = self.make_cache(tokens.shape[1] + count)
+        last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
+        step = self(tokens, last, cache).argmax(dim=-1)  # [b 1]
+        decoded = [step]
+        for _ in range(count - 1):
+            step = self(step, cache=cache).argmax(dim=-1)
+            decoded.append(step)
+        return torch.cat(decoded, dim=1)

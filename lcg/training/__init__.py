@@ -1,0 +1,1 @@
+"""Training: Lightning modules, exact resuming, checkpoints that survive anything."""

@@ -1,0 +1,85 @@
+"""The LightningModule: model, loss, optimiser, schedule."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from lightning import LightningModule
+from torch import Tensor
+from torch.nn import functional as F
+
+from lcg.config import Config
+from lcg.config.schema import Optimizer
+from lcg.models.decoder import Decoder
+from tasks.base import IGNORE
+
+
+def build_model(config: Config) -> Decoder:
+    """The model of a config, its weights drawn from the run's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return Decoder(config.model, config.attention, config.position, config.task.vocabulary)
+
+
+def learning_rate_factor(step: int, optimizer: Optimizer, steps: int) -> float:
+    """Share of the peak learning rate at a step: linear warm-up, then a cosine to final_lr."""
+    if step < optimizer.warmup_steps:
+        return (step + 1) / optimizer.warmup_steps
+    done = (step - optimizer.warmup_steps) / max(1, steps - optimizer.warmup_steps)
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    return optimizer.final_lr + (1 - optimizer.final_lr) * cosine
+
+
+class TrainingModule(LightningModule):
+    """Next-token cross-entropy over the scored positions, by AdamW."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.model = build_model(config)
+        # Kept on the device and read now and then: reading them every step would stall a GPU.
+        self.loss: Tensor | None = None
+        self.grad_norm: Tensor | None = None
+        self.register_buffer("finite", torch.ones((), dtype=torch.bool), persistent=False)
+
+    def on_train_batch_start(self, batch, batch_idx: int) -> None:
+        # Lightning does not save the random state; a seed of (seed, step, rank) needs no saving.
+        mixed = (self.config.seed * 1_000_003 + self.global_step) * 1009 + self.global_rank
+        torch.manual_seed(mixed % 2**63)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        logits = self.model(batch["inputs"])
+        total = F.cross_entropy(
+            logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORE, reduction="sum"
+        )
+        # The mean over the global batch: DDP averages over ranks, hence the factor.
+        loss = total * self.trainer.world_size / batch["scored"]
+        self.loss = loss.detach()
+        self.finite &= self.loss.isfinite()
+        return loss
+
+    def configure_gradient_clipping(self, optimizer, *args, **kwargs) -> None:
+        """Clip to clip_norm, and keep the norm and whether it is finite."""
+        limit = self.config.optimizer.clip_norm or math.inf
+        self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self.finite &= self.grad_norm.isfinite()
+
+    def configure_optimizers(self):
+        """AdamW with decay on matrices only, and the schedule by step."""
+        options, steps = self.config.optimizer, self.config.trainer.steps
+        parameters = list(self.model.parameters())
+        groups = [
+            {"params": [p for p in parameters if p.dim() >= 2]},
+            {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW(
+            groups,
+            lr=options.lr,
+            betas=(options.beta1, options.beta2),
+            weight_decay=options.weight_decay,
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: learning_rate_factor(step, options, steps)
+        )
+        return [optimizer], [{"scheduler": schedule, "interval": "step"}]

@@ -1,0 +1,91 @@
+"""Where a result came from: command, versions, code, device."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from lcg import registry
+from lcg.config import Config
+
+PACKAGES = ("lcg", "torch", "lightning", "numpy", "einops", "omegaconf", "wandb")
+NAME = "provenance.json"
+
+
+def code_digest(config: Config) -> str:
+    """Hash of every source file that made a run: lcg, tasks, positional, and a user's own."""
+    root = Path(__file__).resolve().parents[2]
+    files = [p for part in ("lcg", "tasks", "positional") for p in (root / part).rglob("*.py")]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    for path in sorted(user_sources(config)):
+        digest.update(b"\0user\0" + Path(path).read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def user_sources(config: Config) -> dict[str, str]:
+    """Files of the user's own classes, with a hash of each."""
+    attention = config.attention
+    parts = (config.task, config.position, attention.normalizer, attention.scaling)
+    sources = {}
+    for part in (*parts, attention.output_norm):
+        path = registry.source_file(type(part))
+        if path is not None:
+            sources[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return sources
+
+
+def gather(config: Config, device: str) -> dict[str, Any]:
+    """The content of provenance.json."""
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "code": code_digest(config),
+        "user_sources": user_sources(config),
+        "git": _git(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "machine": f"{platform.system()} {platform.machine()}",
+        "device": device,
+    }
+
+
+def read(directory: Path) -> dict[str, Any]:
+    """provenance.json of a run; empty when there is none."""
+    try:
+        return json.loads((directory / NAME).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and dirty flag of the checkout that the code runs from; None outside one."""
+    here = Path(__file__).resolve().parents[2]
+    try:
+        top = _run_git(here, "rev-parse", "--show-toplevel")
+        if Path(top).resolve() != here:
+            return None  # installed inside somebody else's checkout
+        commit = _run_git(here, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_run_git(here, "status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _run_git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=5
+    )
+    return done.stdout.strip()
