@@ -1,17 +1,16 @@
 """The `lcg` command. Results go to stdout, everything else to stderr.
 
-Exit codes: 0 done, 2 bad input (nothing was written), 3 the run is busy, 4 the loss was not finite,
-128 + n stopped by signal n after saving.
+Torch, lightning, wandb and matplotlib are imported by the commands that need them: help, lists and
+the mistakes in a config must not wait for them.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
-# torch, lightning, wandb and matplotlib are imported by the commands that need them: help, lists
-# and config errors must not wait for them.
 from lcg import __version__
 
 COMMANDS = {
@@ -23,53 +22,66 @@ COMMANDS = {
     "show": "print a few sequences of a task",
     "demo": "train softmax and ASEntmax on copy, and see how far each carries",
 }
+EXIT_CODES = """exit codes:
+  0    done
+  1    the machine refused (disk, memory, permission), or a fault in the code, with its traceback
+  2    bad input; nothing was written
+  3    the run is busy: another process trains it
+  4    loss, gradient or weights were not finite
+  130  stopped by Ctrl-C, 143 by SIGTERM; training has saved, the same command goes on"""
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
-    if not words or words[0] in ("-h", "--help"):
+    try:
+        code = _run(words)
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        _say("lcg: stopped")
+        return 130
+    except BrokenPipeError:  # | head; Python would complain once more when it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except ValueError as error:
+        _say(f"lcg: {' '.join(str(error).split())}")
+        return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _say(f"lcg: {error.filename}: {error.strerror}")
+        return 1
+
+
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if words else 2
     if words[0] == "--version":
         print(__version__)
         return 0
-    command, rest = words[0], words[1:]
-    try:
-        if command not in COMMANDS:
-            from lcg.registry import nearest
-
-            raise ValueError(f"there is no command {command!r}; {nearest(command, list(COMMANDS))}")
-        return globals()[f"_{command}"](rest)
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:  # | head
-        return 0
-    except ValueError as error:
-        _say(f"lcg: {error}")
-        return 2
+    if words[0] not in COMMANDS:
+        raise ValueError(f"there is no command {words[0]}; {_nearest(words[0], COMMANDS)}")
+    return globals()[f"_{words[0]}"](words[1:])
 
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    lines = [f"  lcg {name:<{width}}  {text}" for name, text in COMMANDS.items()]
-    examples = [
-        "  lcg train experiment=quick/copy attention=asentmax position=rope seed=3",
-        "  lcg eval runs/copy-* lengths=1024,2048",
-        "  lcg table runs/copy-*",
-    ]
     return "\n".join(
-        ["Train short, evaluate long.", "", *lines, "", "lcg COMMAND --help says more.", "", *examples]
-    )
-
-
-def _parser(command: str, usage: str, **options) -> argparse.ArgumentParser:
-    return argparse.ArgumentParser(
-        prog=f"lcg {command}",
-        usage=f"lcg {command} {usage}",
-        description=COMMANDS[command][0].upper() + COMMANDS[command][1:] + ".",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        **options,
+        [
+            "Train short, evaluate long.",
+            "",
+            *(f"  lcg {name:<{width}}  {text}" for name, text in COMMANDS.items()),
+            "",
+            "lcg COMMAND --help says more.",
+            "",
+            "  lcg train experiment=quick/copy attention=asentmax position=rope seed=3",
+            "  lcg eval runs/copy-* lengths=1024,2048",
+            "  lcg table runs/copy-*",
+            "",
+            EXIT_CODES,
+        ]
     )
 
 
@@ -78,36 +90,45 @@ def _parser(command: str, usage: str, **options) -> argparse.ArgumentParser:
 
 def _train(words: list[str]) -> int:
     from lcg.config import load_config
+    from lcg.config.remarks import remarks
 
-    parser = _parser("train", "[experiment=NAME] [key=value …] [--dry-run]", add_help=False)
-    parser.add_argument("overrides", nargs="*")
-    parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("-h", "--help", action="store_true")
-    options = parser.parse_intermixed_args(words)
-    config = load_config(options.overrides)
+    parser = _Parser("train", "[experiment=NAME] [key=value …] [--dry-run]", add_help=False)
+    parser.add_argument("--dry-run", action="store_true", help="print config, time, memory, disk")
+    parser.add_argument("-h", "--help", action="store_true", help="print this and all options")
+    options, overrides = parser.parse_words(words)
+    config = load_config(overrides)
     if options.help:
         from lcg.config.help import describe
 
-        print(parser.format_usage() + "\n" + describe(config))
+        print(f"{parser.format_help()}\n{EXIT_CODES}\n\n{describe(config)}")
         return 0
+    for remark in remarks(config):
+        _say(f"note: {remark}")
     if options.dry_run:
         from lcg.training.projection import project
 
         print(project(config))
         return 0
-    return _train_and_evaluate(config)[1]
+    outcome = _train_and_evaluate(config)
+    if outcome is None:
+        return 3
+    if _is_first_process():
+        print(outcome.directory)
+    return outcome.exit_code
 
 
-def _train_and_evaluate(config) -> tuple[Path, int]:
-    from lcg.training.run import Busy, is_first_process, train
+def _train_and_evaluate(config):
+    """How training ended; None when the run is busy."""
+    from lcg.terminal import evaluate_and_say
+    from lcg.training.run import Busy, train
 
     try:
         outcome = train(config)
     except Busy as error:
         _say(f"lcg: {error}")
-        return Path(), 3
-    if not is_first_process():
-        return outcome.directory, outcome.exit_code
+        return None
+    if not _is_first_process():
+        return outcome
     if outcome.status == "interrupted":
         _say(f"stopped at step {outcome.step}; the same command goes on from there")
     elif outcome.status == "not_finite":
@@ -115,24 +136,36 @@ def _train_and_evaluate(config) -> tuple[Path, int]:
     elif outcome.already:
         _say(f"{outcome.directory} is finished, {outcome.step} steps")
     if outcome.status == "finished" and config.evaluation.after_training:
-        _evaluate_run(outcome.directory, config)
-    print(outcome.directory)
-    return outcome.directory, outcome.exit_code
+        evaluate_and_say(outcome.directory, config)
+    return outcome
+
+
+def _is_first_process() -> bool:
+    from lcg.training.processes import is_first_process
+
+    return is_first_process()
 
 
 # ---- eval -------------------------------------------------------------------------------------
 
 
 def _eval(words: list[str]) -> int:
-    parser = _parser("eval", "RUN … [lengths=64,128] [samples=1000] [seed=0] [decode=greedy]")
-    parser.add_argument("words", nargs="*", metavar="RUN or field=value", help=_evaluation_help())
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    options = parser.parse_intermixed_args(words)
     from lcg.config import with_overrides
-    from lcg.evaluation.files import read_config
+    from lcg.config.help import describe_fields
+    from lcg.config.schema import Evaluation
+    from lcg.evaluation.files import check_selected, read_config
+    from lcg.terminal import evaluate_and_say
 
-    overrides = [word for word in options.words if "=" in word]
-    runs = [Path(word) for word in options.words if "=" not in word]
+    parser = _Parser(
+        "eval",
+        "RUN … [key=value …] [--device NAME]",
+        epilog="What is not given is as the run has it. Defaults:\n"
+        + describe_fields(Evaluation()),
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    options, words = parser.parse_words(words)
+    runs = [Path(word) for word in words if "=" not in word or Path(word).exists()]
+    overrides = [word for word in words if Path(word) not in runs]
     if not runs:
         raise ValueError("name a run directory to evaluate")
     configs = []
@@ -141,59 +174,11 @@ def _eval(words: list[str]) -> int:
         config.evaluation = with_overrides(config.evaluation, overrides, "evaluation")
         for length in config.evaluation.lengths:
             config.task.check_length(length)
+        check_selected(run)
         configs.append(config)
     for run, config in zip(runs, configs, strict=True):
-        _evaluate_run(run, config, options.device)
+        evaluate_and_say(run, config, options.device)
     return 0
-
-
-def _evaluation_help() -> str:
-    from lcg.config.help import field_help
-    from lcg.config.schema import Evaluation
-
-    return " | ".join(f"{name}: {text}" for name, text in field_help(Evaluation).items())
-
-
-def _evaluate_run(run: Path, config, device: str = "auto") -> None:
-    """Evaluate one run, a bar and then a line per length."""
-    from lcg.evaluation.run import evaluate
-    from lcg.results import wilson
-
-    _say(f"{run}: test ladder, {config.evaluation.samples} samples per length")
-    with _bars() as progress:
-        for cell in evaluate(run, config, device, progress):
-            if cell.state == "value":
-                low, high = wilson(cell.correct, cell.samples)
-                shown = f"exact match {100 * cell.exact_match:5.1f} % "
-                shown += f"[{100 * low:.1f}, {100 * high:.1f}]"
-                shown += f"   tokens {100 * cell.token_accuracy:5.1f} %   {cell.seconds:.1f} s"
-            else:
-                shown = f"{cell.state.replace('_', ' ')}: {cell.reason}"
-            progress.close()
-            _say(f"  {cell.length:>7,}  {shown}")
-
-
-class _bars:
-    """A progress bar per length, gone when the length is done."""
-
-    def __enter__(self):
-        self._bar = None
-        return self
-
-    def __call__(self, length: int, done: int, total: int) -> None:
-        from tqdm import tqdm
-
-        if self._bar is None:
-            self._bar = tqdm(total=total, desc=f"  {length:>7,}", unit="sample", leave=False)
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = None
-
-    def __exit__(self, *exception) -> None:
-        self.close()
 
 
 # ---- table, plot ------------------------------------------------------------------------------
@@ -202,11 +187,11 @@ class _bars:
 def _table(words: list[str]) -> int:
     from lcg.results import load_runs, table, write_atomic
 
-    parser = _parser("table", "RUN … [--format markdown|csv|json] [-o FILE]")
+    parser = _Parser("table", "RUN … [--format markdown|csv|json] [-o FILE]")
     parser.add_argument("runs", nargs="+", help="run directories, or folders that hold some")
     parser.add_argument("--format", choices=("markdown", "csv", "json"), default="markdown")
     parser.add_argument("-o", "--output", help="write to this file instead of stdout")
-    options = parser.parse_args(words)
+    options = parser.parse_intermixed_args(words)
     text = table(load_runs(options.runs), options.format)
     if options.output:
         write_atomic(options.output, text)
@@ -219,12 +204,12 @@ def _table(words: list[str]) -> int:
 def _plot(words: list[str]) -> int:
     from lcg.results import load_runs, plot
 
-    parser = _parser("plot", "RUN … [-o FILE.png|FILE.svg]")
+    parser = _Parser("plot", "RUN … [-o FILE.png|FILE.svg]")
     parser.add_argument("runs", nargs="+", help="run directories, or folders that hold some")
     parser.add_argument(
         "-o", "--output", help="default: RUN/plots/ for one run, else accuracy_vs_length.png here"
     )
-    options = parser.parse_args(words)
+    options = parser.parse_intermixed_args(words)
     records = load_runs(options.runs)
     single = Path(options.runs[0]) / "plots" / "accuracy_vs_length.png"
     alone = len(records) == 1 and single.parent.is_dir()
@@ -236,57 +221,63 @@ def _plot(words: list[str]) -> int:
 # ---- list, show -------------------------------------------------------------------------------
 
 LISTS = {
-    "tasks": "task",
-    "attentions": "attention",
-    "positions": "position",
-    "normalizers": "normalizer",
-    "scalings": "scaling",
-    "output_norms": "output_norm",
-    "experiments": "experiment",
+    "tasks": ("task", "task=NAME"),
+    "attentions": ("attention", "attention=NAME"),
+    "normalizers": ("normalizer", "attention=NAME or attention.normalizer=NAME"),
+    "scalings": ("scaling", "attention.scaling=NAME"),
+    "output_norms": ("output_norm", "attention.output_norm=NAME"),
+    "positions": ("position", "position=NAME"),
+    "experiments": ("experiment", "experiment=NAME"),
 }
 
 
 def _list(words: list[str]) -> int:
     from lcg.config.listing import difference, listing
 
-    parser = _parser("list", "[tasks|attentions|positions|experiments|…] [--diff A B]")
-    parser.add_argument("what", nargs="?", choices=list(LISTS), help="default: everything")
-    parser.add_argument(
-        "--diff", nargs=2, metavar=("A", "B"), help="how two experiments differ, field by field"
-    )
+    parser = _Parser("list", "[WHAT] | --diff A B")
+    parser.add_argument("what", nargs="?", help=f"{', '.join(LISTS)}; default: everything")
+    parser.add_argument("--diff", nargs=2, metavar=("A", "B"), help="how two experiments differ")
     options = parser.parse_intermixed_args(words)
+    if options.what not in (None, *LISTS):
+        raise ValueError(f"there is no list of {options.what}; {_nearest(options.what, LISTS)}")
     if options.diff:
         print(difference(*options.diff))
         return 0
+    blocks = []
     for title in [options.what] if options.what else LISTS:
-        print(f"{title}:")
-        for name, text in listing(LISTS[title]):
-            print(f"  {name:<22} {text}".rstrip())
+        kind, usage = LISTS[title]
+        rows = listing(kind)
+        width = max((len(name) for name, _ in rows), default=0)
+        lines = [f"{title} ({usage})", *(f"  {name:<{width}}  {text}" for name, text in rows)]
+        blocks.append("\n".join(line.rstrip() for line in lines))
+    print("\n\n".join(blocks))
     return 0
 
 
 def _show(words: list[str]) -> int:
-    from lcg.config import load_config
+    from lcg.config import load_task
+    from lcg.config.convert import convert
+    from lcg.show import introduction, sequence
 
-    parser = _parser("show", "task=NAME [task.field=value …] [length=8] [count=3] [seed=0]")
-    parser.add_argument("overrides", nargs="*", help="a task, its fields, length, count and seed")
-    options = parser.parse_intermixed_args(words)
-    numbers, rest = {"length": 8, "count": 3, "seed": 0}, []
-    for word in options.overrides:
-        key, _, value = word.partition("=")
+    parser = _Parser("show", "task=NAME [task.FIELD=VALUE …] [length=8] [count=3] [seed=0]")
+    _, overrides = parser.parse_words(words)
+    numbers, chosen = {"length": 8, "count": 3, "seed": 0}, []
+    for word in overrides:
+        key, _, value = word.lstrip("-").partition("=")
         if key in numbers:
-            if not value.isdigit():
-                raise ValueError(f"{key}={value} is not a whole number")
-            numbers[key] = int(value)
+            numbers[key] = convert(int, value, key)
+        elif key.partition(".")[0] in ("task", "experiment"):
+            chosen.append(word)
         else:
-            rest.append(word)
-    task = load_config(rest).task
-    length = numbers["length"]
+            raise ValueError(f"{word} changes nothing here: give a task, length, count or seed")
+    length, count, first = numbers.values()
+    if count < 1 or first < 0:
+        raise ValueError("count must be at least 1 and seed at least 0")
+    task = load_task(chosen)
     task.check_length(length)
-    print(f"{task.name}, nominal length {length}, {task.token_length(length)} tokens")
-    print("labels: what must be output at each position; . is not scored\n")
-    for i in range(numbers["count"]):
-        print(task.example(length, numbers["seed"] + i), end="\n\n")
+    print(introduction(task, length))
+    for seed in range(first, first + count):
+        print("\n" + sequence(task, length, seed))
     return 0
 
 
@@ -297,20 +288,19 @@ def _demo(words: list[str]) -> int:
     from lcg.config import load_config
     from lcg.results import load_runs, plot, table
 
-    parser = _parser("demo", "[key=value …]")
-    parser.add_argument("overrides", nargs="*", help="laid over both runs, as for lcg train")
-    options = parser.parse_intermixed_args(words)
+    parser = _Parser("demo", "[key=value …]", epilog="key=value is laid over both runs.")
+    _, overrides = parser.parse_words(words)
     sides = ("demo/softmax", "demo/asentmax")
-    configs = [load_config([f"experiment={side}", *options.overrides]) for side in sides]
+    configs = [load_config([f"experiment={side}", *overrides]) for side in sides]
     _say("Two transformers learn to copy short sequences; then each is asked for longer ones.")
     _say("Each trains at the learning rate that validation chose from one grid for both, over")
     _say("three seeds: docs/results.md has the whole grid. This is one seed of each.\n")
     directories = []
     for config in configs:
-        directory, code = _train_and_evaluate(config)
-        if code:
-            return code
-        directories.append(directory)
+        outcome = _train_and_evaluate(config)
+        if outcome is None or outcome.exit_code:
+            return 3 if outcome is None else outcome.exit_code
+        directories.append(outcome.directory)
     records = load_runs(directories)
     picture = plot(records, Path(configs[0].runs) / "accuracy_vs_length.png")
     print("\n" + table(records))
@@ -320,7 +310,39 @@ def _demo(words: list[str]) -> int:
     return 0
 
 
+# ---- words ------------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """Raises ValueError, in one line, where argparse would print its usage and exit."""
+
+    def __init__(self, command: str, usage: str, **options) -> None:
+        super().__init__(
+            prog=f"lcg {command}",
+            usage=f"lcg {command} {usage}",
+            description=COMMANDS[command][0].upper() + COMMANDS[command][1:] + ".",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **options,
+        )
+
+    def error(self, message: str):
+        raise ValueError(f"{message}; {self.prog} --help says more")
+
+    def parse_words(self, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        """The options, and all other words in order; --key=value, as W&B has it, is one of them."""
+        options, others = self.parse_known_args(words)
+        for word in others:
+            if word.startswith("-") and "=" not in word:
+                raise ValueError(f"there is no option {word}; {self.prog} --help says more")
+        return options, others
+
+
+def _nearest(name: str, valid) -> str:
+    from lcg.registry import nearest
+
+    return nearest(name, list(valid))
+
+
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-

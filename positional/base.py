@@ -96,7 +96,7 @@ class PositionEncoding:
         return k
 
     def slopes(self, heads: int) -> Tensor | None:
-        """Slopes m [h] of a bias -m·|i - j|, or None. Backends know this form."""
+        """Slopes m [h] of a bias -m·|i - j|, in float32, or None. Backends know this form."""
         return None
 
     def bias(self, context: BiasContext, learned: Mapping[str, Tensor]) -> Tensor | None:

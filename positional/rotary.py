@@ -36,14 +36,14 @@ class RoPE(PositionEncoding):
 
     def check(self, sizes: Sizes) -> None:
         rotated = self.fraction * sizes.head_dim
-        if rotated != int(rotated) or int(rotated) % 2:
+        if abs(rotated - round(rotated)) > 1e-6 or round(rotated) % 2:
             raise ValueError(
                 f"rope: fraction·head_dim must be an even number of dimensions, "
                 f"got {self.fraction}·{sizes.head_dim} = {rotated:g}"
             )
 
     def rotate_queries(self, q: Tensor, positions: Tensor) -> Tensor:
-        rotated = int(self.fraction * q.shape[-1])
+        rotated = round(self.fraction * q.shape[-1])
         exponents = torch.arange(0, rotated, 2, device=q.device, dtype=torch.float64) / rotated
         angles = positions.double()[:, None] * self.base**-exponents  # [t r/2]
         cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)

@@ -38,7 +38,7 @@ class ALiBi(PositionEncoding):
 
     def slopes(self, heads: int) -> Tensor:
         make = geometric_slopes if self.variant == "geometric" else interleaved_slopes
-        return torch.tensor(make(heads))
+        return torch.tensor(make(heads), dtype=torch.float32)
 
 
 @dataclass
@@ -67,7 +67,7 @@ class NAPE(PositionEncoding):
     def slopes(self, heads: int) -> Tensor:
         alibi = range(1, (heads + 1) // 2 + 1)
         steep = [1 / h if self.variant == "linear" else 2.0 ** -(h - 1) for h in alibi]
-        return torch.tensor(steep + [0.0] * (heads - len(steep)))
+        return torch.tensor(steep + [0.0] * (heads - len(steep)), dtype=torch.float32)
 
     def scaled_heads(self, heads: int) -> range:
         return range((heads + 1) // 2, heads)

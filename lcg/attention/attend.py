@@ -1,3 +1,4 @@
+# ruff: noqa: F722  (shapes in annotations)
 """`attend()`: weights = normalizer(q·k/√d + bias), applied to the values, by one of its backends.
 
 Shapes: b batch, h heads, g key heads (h is a multiple of g), q queries, k keys, d head dimension.
@@ -10,9 +11,12 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lcg.attention.normalizers.base import Normalizer
+from lcg.shapes import Bool, Float, Shaped
+
+Learned = Mapping[str, Tensor] | nn.ParameterDict
 
 
 class Bias(NamedTuple):
@@ -22,12 +26,12 @@ class Bias(NamedTuple):
     sees keys at positions up to its own (`causal`), and among them those of key_mask [b k].
     """
 
-    q_positions: Tensor
-    k_positions: Tensor
-    slopes: Tensor | None = None
+    q_positions: Shaped[Tensor, " q"]
+    k_positions: Shaped[Tensor, " k"]
+    slopes: Float[Tensor, " h"] | None = None
     additive: Tensor | None = None
     causal: bool = True
-    key_mask: Tensor | None = None
+    key_mask: Bool[Tensor, "b k"] | None = None
 
     def keys_before(self, queries: slice) -> int:
         """How many of the first keys hold all that these queries see; at least one."""
@@ -51,15 +55,15 @@ class Bias(NamedTuple):
 
 
 def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
+    q: Float[Tensor, "b h q d"],
+    k: Float[Tensor, "b g k d"],
+    v: Float[Tensor, "b g k d"],
     normalizer: Normalizer,
     bias: Bias,
-    learned: Mapping[str, Tensor] | None = None,
+    learned: Learned | None = None,
     backend: str = "auto",
-) -> Tensor:
-    """Attend with queries q [b h q d] to keys k and values v [b g k d]; returns [b h q d].
+) -> Float[Tensor, "b h q d"]:
+    """Attend with queries q to keys k and values v.
 
     q carries any length scaling already; the 1/√d is applied here. Scores, row statistics and
     weights are float32 whatever the input; the result has the dtype of v. A query that sees no key
@@ -81,17 +85,17 @@ def choose_backend(normalizer: Normalizer, backend: str) -> str:
 
 
 def attention_weights(
-    q: Tensor,
-    k: Tensor,
+    q: Float[Tensor, "b h q d"],
+    k: Float[Tensor, "b g k d"],
     normalizer: Normalizer,
     bias: Bias,
-    learned: Mapping[str, Tensor] | None = None,
-) -> Tensor:
-    """Every weight [b h q k] in float32: what the reference backend multiplies with the values."""
+    learned: Learned | None = None,
+) -> Float[Tensor, "b h q k"]:
+    """Every weight in float32: what the reference backend multiplies with the values."""
     k = _per_query_head(k, q.shape[1])
     visible, blind = _visibility(bias, normalizer.sees_itself)
     scores = torch.matmul(q * (1 / math.sqrt(q.shape[-1])), k.mT).float()
-    scores = scores + _additive(bias, visible)
+    scores += _additive(bias, visible)  # in place: nothing else holds the scores
     if blind is not None:
         scores = scores.masked_fill(blind, 0.0)  # finite, so that no normalizer divides by zero
     keys = torch.arange(k.shape[-2], device=k.device)

@@ -1,19 +1,20 @@
-"""Multi-head attention: projections around `attend()`, with the four seams in their places."""
+# ruff: noqa: F722  (shapes in annotations)
+"""Multi-head attention: projections around `attend()`, with the four seams in their places.
+
+Shapes: b batch, t tokens, w model width, h heads, q queries, k keys.
+"""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from lcg.attention import Attention
 from lcg.attention.attend import Bias, attend, attention_weights
+from lcg.attention.cache import LayerCache
+from lcg.shapes import Float, Int, Shaped
 from positional.base import BiasContext, PositionEncoding, Sizes
-
-if TYPE_CHECKING:
-    from lcg.attention import Attention
-    from lcg.attention.cache import LayerCache
 
 
 class MultiHeadAttention(nn.Module):
@@ -31,6 +32,11 @@ class MultiHeadAttention(nn.Module):
         position.check(sizes)
         self.attention, self.position, self.sizes = attention, position, sizes
         scaled = position.scaled_heads(sizes.heads)
+        if scaled.stop != sizes.heads or scaled.step != 1:
+            raise ValueError(
+                f"{position.name}: scaled_heads must be a run up to the last of heads={sizes.heads}, "
+                f"got {scaled}"
+            )
         self.unscaled_heads = scaled.start
         width = sizes.heads * sizes.head_dim
         kv_width = sizes.kv_heads * sizes.head_dim
@@ -46,16 +52,24 @@ class MultiHeadAttention(nn.Module):
         self.slopes: Tensor | None
         self.register_buffer("slopes", slopes, persistent=False)
 
+    def _apply(self, *args, **kwargs):
+        """As nn.Module, but .to(bfloat16) leaves the slopes alone: 1/3 would be off by 0.2 %."""
+        exact = self.slopes
+        super()._apply(*args, **kwargs)
+        if exact is not None:
+            self.slopes = exact.to(self.slopes.device)
+        return self
+
     def forward(
         self,
-        x: Tensor,
-        positions: Tensor,
-        select: Tensor | None = None,
+        x: Float[Tensor, "b t w"],
+        positions: Shaped[Tensor, " k"],
+        select: Int[Tensor, " q"] | None = None,
         cache: LayerCache | None = None,
-    ) -> Tensor:
-        """x [b t w] at positions[-t:] -> [b q w]; the queries are all of x, or x[:, select].
+    ) -> Float[Tensor, "b q w"]:
+        """x is at positions[-t:]; the queries are all of x, or x[:, select].
 
-        positions [k] covers all keys: those in the cache, then those of x.
+        positions covers all keys: those in the cache, then those of x.
         """
         q, k, v, bias = self._prepare(x, positions, select, cache)
         choice = self.attention
@@ -63,13 +77,20 @@ class MultiHeadAttention(nn.Module):
         joined = rearrange(heads, "b h q d -> b q (h d)")
         return self.output(choice.output_norm(joined, self.output_norm_state))
 
-    def weights(self, x: Tensor, positions: Tensor, select: Tensor | None = None) -> Tensor:
-        """The weights [b h q k] that `forward` uses, for whoever wants to look at them."""
+    def weights(
+        self,
+        x: Float[Tensor, "b t w"],
+        positions: Shaped[Tensor, " t"],
+        select: Int[Tensor, " q"] | None = None,
+    ) -> Float[Tensor, "b h q t"]:
+        """The weights that `forward` uses, for whoever wants to look at them."""
         q, k, _, bias = self._prepare(x, positions, select, None)
         return attention_weights(q, k, self.attention.normalizer, bias, self.normalizer_state)
 
-    def scaler(self, x: Tensor, positions: Tensor) -> Tensor | None:
-        """The multiplier of the scaled heads' queries, [b h q] or [h q], or None for 1."""
+    def scaler(
+        self, x: Float[Tensor, "b t w"], positions: Shaped[Tensor, " k"]
+    ) -> Float[Tensor, "b h t"] | Float[Tensor, "h t"] | None:
+        """The multiplier of the scaled heads' queries; None is 1."""
         # n_i counts visible keys: the order of a key, not its position id, and at least 1.
         seen = torch.arange(len(positions), device=x.device)[-x.shape[1] :]
         n = (seen + self.attention.normalizer.sees_itself).clamp_min(1).float()

@@ -3,6 +3,10 @@
 Nothing here imports torch, so a mistake is answered at once.
 """
 
+import copyreg
+
+from lcg.config.errors import ConfigError
+from lcg.config.groups import choices
 from lcg.config.identity import (
     experiment_identity,
     identity,
@@ -10,15 +14,8 @@ from lcg.config.identity import (
     to_tree,
     to_yaml,
 )
-from lcg.config.resolve import (
-    COMPONENTS,
-    ConfigError,
-    choices,
-    config_from_tree,
-    load_config,
-    with_overrides,
-)
-from lcg.config.schema import Config
+from lcg.config.resolve import config_from_tree, load_config, load_task, with_overrides
+from lcg.config.schema import COMPONENTS, Config
 
 __all__ = [
     "COMPONENTS",
@@ -29,8 +26,13 @@ __all__ = [
     "experiment_identity",
     "identity",
     "load_config",
+    "load_task",
     "run_directory",
     "to_tree",
     "to_yaml",
     "with_overrides",
 ]
+
+# A config travels to data workers by the names of its classes: a user's file is no module that
+# another process could import.
+copyreg.pickle(Config, lambda config: (config_from_tree, (to_tree(config),)))

@@ -1,10 +1,22 @@
-"""The text under each field of a dataclass, which is its help."""
+"""What can be set and what it means, from the text under each field of the dataclasses."""
 
 from __future__ import annotations
 
 import ast
 import dataclasses
 import inspect
+import itertools
+import re
+import shutil
+import textwrap
+import typing
+from typing import Any, Literal
+
+from lcg import registry
+from lcg.config.groups import choices
+from lcg.config.schema import ATTENTION_PARTS, PLAIN, SECTIONS, Config
+
+COLUMN = 34  # where the meanings begin
 
 
 def field_help(cls: type) -> dict[str, str]:
@@ -13,9 +25,146 @@ def field_help(cls: type) -> dict[str, str]:
     for base in reversed(cls.__mro__):
         if not dataclasses.is_dataclass(base):
             continue
-        body = ast.parse(inspect.cleandoc("\n" + inspect.getsource(base))).body[0].body
-        for statement, below in zip(body, body[1:], strict=False):
+        try:
+            source = inspect.getsource(base)
+        except (OSError, TypeError):  # a class that was made without a file
+            continue
+        body = ast.parse(inspect.cleandoc("\n" + source)).body[0].body
+        for statement, below in itertools.pairwise(body):
             is_text = isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant)
             if isinstance(statement, ast.AnnAssign) and is_text:
                 texts[statement.target.id] = " ".join(str(below.value.value).split())
     return {f.name: texts.get(f.name, "") for f in dataclasses.fields(cls)}
+
+
+def summary(cls: type) -> str:
+    """The first sentence of a class's own docstring."""
+    paragraph = inspect.cleandoc(vars(cls).get("__doc__") or "").partition("\n\n")[0]
+    return first_sentence(" ".join(paragraph.split()))
+
+
+def first_sentence(text: str) -> str:
+    """A text up to its first full stop that a capital follows."""
+    return re.split(r"(?<=[^.]\.) (?=[A-Z])", text, maxsplit=1)[0]
+
+
+def as_text(value: Any) -> str:
+    """A value as it can be given on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ",".join(map(as_text, value)) or "[]"
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value)
+
+
+def describe(config: Config) -> str:
+    """Every option of this config: what it is set to, its meaning, its default where that differs.
+
+    The options of the chosen task, attention and position are those of their classes.
+    """
+    blocks = [
+        _choices(config),
+        _component("task", config.task),
+        _attention(config),
+        _component("position", config.position),
+    ]
+    for section, cls in SECTIONS.items():
+        title = _wrap(f"{section}: {summary(cls)}")
+        blocks.append([*title, *_fields(section, getattr(config, section))])
+    return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def describe_fields(instance: Any) -> str:
+    """The options of one dataclass alone."""
+    return "\n".join(_fields("", instance))
+
+
+def _choices(config: Config) -> list[str]:
+    """What can be chosen by name, and the options that stand in no section."""
+    own = "or your own, as package.module:Class or path/to/file.py:Class"
+    both = {
+        kind: sorted({*choices(kind), *registry.available(kind)}) for kind in ("task", "position")
+    }
+    chosen = {
+        "experiment": (", ".join(choices("experiment")), ""),
+        "task": (f"{', '.join(both['task'])}, {own}", ""),
+        "attention": (f"{', '.join(choices('attention'))}, a normalizer, {own}", ""),
+        "position": (f"{', '.join(both['position'])}, {own}", ""),
+    }
+    chosen |= {
+        section: (", ".join(choices(section)), "") for section in SECTIONS if choices(section)
+    }
+    lines = ["choices (lcg list says what each one is)"]
+    for group, (names, value) in chosen.items():
+        lines += _option(group, config.labels.get(group, value), names)
+    texts, defaults = field_help(Config), _defaults(Config)
+    for name in PLAIN:
+        lines += _option(name, getattr(config, name), texts[name], defaults)
+    return lines
+
+
+def _component(kind: str, instance: Any) -> list[str]:
+    name = registry.name_of(type(instance))
+    return [*_wrap(f"{kind} {name}: {summary(type(instance))}"), *_fields(kind, instance)]
+
+
+def _attention(config: Config) -> list[str]:
+    attention = config.attention
+    texts, defaults = field_help(type(attention)), _defaults(type(attention))
+    lines = _wrap(f"attention {config.labels['attention']}: {summary(type(attention))}")
+    for part in ATTENTION_PARTS:
+        instance, names = getattr(attention, part), ", ".join(registry.available(part))
+        path = f"attention.{part}"
+        lines += _option(path, registry.name_of(type(instance)), f"{texts[part]} One of {names}.")
+        lines += _fields(path, instance)
+    return [*lines, *_option("attention.backend", attention.backend, texts["backend"], defaults)]
+
+
+def _fields(prefix: str, instance: Any) -> list[str]:
+    cls = type(instance)
+    texts, defaults, kinds = field_help(cls), _defaults(cls), typing.get_type_hints(cls)
+    lines = []
+    for f in dataclasses.fields(cls):
+        if not f.init:
+            continue
+        text = texts[f.name]
+        if typing.get_origin(kinds[f.name]) is Literal:
+            options = [str(option) for option in typing.get_args(kinds[f.name])]
+            if not all(f"{option}:" in text for option in options):
+                text = f"{text} One of {', '.join(options)}."
+        path = f"{prefix}.{f.name}".lstrip(".")
+        lines += _option(path, getattr(instance, f.name), text, defaults)
+    return lines
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    found = {}
+    for f in dataclasses.fields(cls):
+        if f.default is not dataclasses.MISSING:
+            found[f.name] = f.default
+        elif f.default_factory is not dataclasses.MISSING:
+            found[f.name] = f.default_factory()
+    return found
+
+
+def _option(path: str, value: Any, text: str, defaults: dict[str, Any] | None = None) -> list[str]:
+    """One option: `path=value`, and beside it its meaning and its default if it is another."""
+    name = path.rpartition(".")[2]
+    if defaults and name in defaults and defaults[name] != value:
+        text = f"{text} (default {as_text(defaults[name])})"
+    left = f"  {path}={as_text(value)}"
+    lines = _wrap(text, " " * COLUMN)
+    if len(left) + 2 > COLUMN or not lines:
+        return [left, *lines]
+    return [left.ljust(COLUMN) + lines[0].lstrip(), *lines[1:]]
+
+
+def _wrap(text: str, indent: str = "") -> list[str]:
+    width = max(60, min(110, shutil.get_terminal_size((100, 24)).columns))
+    return textwrap.wrap(
+        text, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )

@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from lcg import registry
 from lcg.config.resolve import COMPONENTS
 from lcg.config.schema import Config
 
@@ -25,8 +26,10 @@ def to_tree(config: Config) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-        fields = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-        name = value.__dict__.get("_name") or getattr(type(value), "name", None)
+        fields = {
+            f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init
+        }
+        name = registry.name_of(type(value))
         return {"name": name} | fields if isinstance(name, str) and "name" not in fields else fields
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import PurePath
 from typing import Any, Literal
 
 
@@ -11,9 +13,16 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def _stays_below(name: str) -> bool:
+    path = PurePath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+
+
 def _check_ladder(lengths: list[int], samples: int) -> None:
-    _require(bool(lengths) and min(lengths) >= 1, f"lengths must be positive, got {lengths}")
-    _require(len(set(lengths)) == len(lengths), f"lengths repeat: {lengths}")
+    _require(bool(lengths), "lengths is empty, give at least one")
+    _require(min(lengths) >= 1, f"lengths must be positive, got {min(lengths)}")
+    repeated = sorted({n for n in lengths if lengths.count(n) > 1})
+    _require(not repeated, f"lengths has {', '.join(map(str, repeated))} more than once")
     _require(samples >= 1, f"samples must be at least 1, got {samples}")
 
 
@@ -39,12 +48,14 @@ class Model:
     """Hidden width of the MLP."""
     dropout: float = 0.0
     """Dropped share of the embeddings and of every sublayer's output, in training."""
-    init_std: float = 0.02
-    """Standard deviation of matrices and embeddings at the start."""
+    init_std: float | None = None
+    """Standard deviation of matrices and embeddings at the start; null: 1/√(inputs) for a matrix
+    and 1 for the embedding, with which small models learn several times faster than at 0.02."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "d_model", "heads", "d_ff"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1")
+        for name in ("layers", "d_model", "heads", "d_ff", "kv_heads", "head_dim"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"{name} must be at least 1, got {value}")
         _require(
             self.head_dim is not None or self.d_model % self.heads == 0,
             f"d_model={self.d_model} is not a multiple of heads={self.heads}; set head_dim",
@@ -54,7 +65,10 @@ class Model:
             f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}",
         )
         _require(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
-        _require(self.init_std > 0, "init_std must be positive")
+        _require(
+            self.init_std is None or 0 < self.init_std < math.inf,
+            f"init_std must be positive, got {self.init_std}",
+        )
 
     @property
     def key_heads(self) -> int:
@@ -83,13 +97,14 @@ class Data:
     """Processes that prepare batches ahead; the batches are the same whatever the number."""
 
     def __post_init__(self) -> None:
-        _require(self.batch_size >= 1, "batch_size must be at least 1")
-        _require(self.min_length >= 1, "min_length must be at least 1")
+        for name in ("batch_size", "min_length"):
+            value = getattr(self, name)
+            _require(value >= 1, f"{name} must be at least 1, got {value}")
         _require(
             self.min_length <= self.max_length,
             f"min_length={self.min_length} is greater than max_length={self.max_length}",
         )
-        _require(self.workers >= 0, "workers must not be negative")
+        _require(self.workers >= 0, f"workers must not be negative, got {self.workers}")
 
 
 @dataclass
@@ -112,11 +127,14 @@ class Optimizer:
     """Largest gradient norm; 0 turns clipping off."""
 
     def __post_init__(self) -> None:
-        _require(self.lr > 0, f"lr must be positive, got {self.lr}")
-        _require(self.warmup_steps >= 0, "warmup_steps must not be negative")
-        _require(0 <= self.final_lr <= 1, "final_lr must be in [0, 1]")
-        _require(self.clip_norm >= 0, "clip_norm must not be negative")
-        _require(self.weight_decay >= 0, "weight_decay must not be negative")
+        _require(0 < self.lr < math.inf, f"lr must be positive, got {self.lr:g}")
+        for name in ("warmup_steps", "clip_norm", "weight_decay"):
+            value = getattr(self, name)
+            _require(0 <= value < math.inf, f"{name} must not be negative, got {value:g}")
+        for name in ("beta1", "beta2"):
+            value = getattr(self, name)
+            _require(0 <= value < 1, f"{name} must be in [0, 1), got {value:g}")
+        _require(0 <= self.final_lr <= 1, f"final_lr must be in [0, 1], got {self.final_lr:g}")
 
 
 @dataclass
@@ -139,9 +157,9 @@ class Trainer:
     """Steps between checkpoints from which an interrupted run goes on."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "devices", "log_every", "checkpoint_every"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1")
-        _require(self.threads is None or self.threads >= 1, "threads must be at least 1")
+        for name in ("steps", "devices", "threads", "log_every", "checkpoint_every"):
+            value = getattr(self, name)
+            _require(value is None or value >= 1, f"{name} must be at least 1, got {value}")
 
 
 @dataclass
@@ -158,7 +176,7 @@ class Validation:
     """Length whose exact match selects the best checkpoint; null: the longest."""
 
     def __post_init__(self) -> None:
-        _require(self.every >= 1, "every must be at least 1")
+        _require(self.every >= 1, f"every must be at least 1, got {self.every}")
         _check_ladder(self.lengths, self.samples)
         _require(
             self.monitor is None or self.monitor in self.lengths,
@@ -190,7 +208,9 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         _check_ladder(self.lengths, self.samples)
-        _require(self.batch_size is None or self.batch_size >= 1, "batch_size must be at least 1")
+        size = self.batch_size
+        _require(size is None or size >= 1, f"batch_size must be at least 1, got {size}")
+        _require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
 
 
 @dataclass
@@ -234,3 +254,15 @@ class Config:
     """Folder that holds the run directories."""
     labels: dict[str, str] = field(default_factory=dict)
     """What task, attention and position were called on the command line; filled in by itself."""
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.seed < 2**63, f"seed must be in [0, 2^63), got {self.seed}")
+        inside = self.name is None or _stays_below(self.name)
+        _require(inside, f"name={self.name} must be a folder below runs={self.runs}")
+        _require(bool(self.runs), "runs is empty; name a folder")
+
+
+COMPONENTS = ("task", "attention", "position")
+ATTENTION_PARTS = ("normalizer", "scaling", "output_norm")
+PLAIN = ("seed", "name", "runs")
+SECTIONS = {f.name: f.default_factory for f in fields(Config) if is_dataclass(f.default_factory)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,10 +19,13 @@ from torch import Tensor
 from lcg.entmax import gradient, solver
 from lcg.entmax.alpha import Exponent, make_exponent
 
-# Elements per chunk of rows. On a CPU a chunk and its scratch buffers stay in the second-level
-# cache; on an accelerator the limit only bounds the scratch memory.
+# Elements per chunk of rows, on a CPU per thread: a chunk and its scratch buffers stay in the
+# second-level cache. On an accelerator the limit only bounds the scratch memory.
 _CHUNK_CPU = 1 << 18
 _CHUNK_DEVICE = 1 << 26
+
+
+_NOTHING = torch.empty(0)
 
 
 def entmax(
@@ -34,13 +38,14 @@ def entmax(
     """alpha-entmax along ``dim``: p_i = [(alpha-1) z_i - tau]_+^(1/(alpha-1)), tau so sum p = 1.
 
     alpha = 1 is softmax, 2 sparsemax. Scores of -inf get weight 0; a row of nothing else gets
-    zeros and zero gradients. Weights off the support are exactly 0.
+    zeros and zero gradients; NaN or +inf makes its row NaN. Weights off the support are exactly 0.
 
     Args:
         scores: floating point, any shape. float16 and bfloat16 are computed in float32 and
             rounded once, the gradient too; float64 is computed in float64.
         alpha: 1, or within [1.01, 32]; a number, or a tensor that broadcasts over the rows and
             has size 1 along ``dim``: [heads, 1, 1] for scores [batch, heads, queries, keys].
+            Several values that are not all 2 or less, or not all more, cost two solves.
         dim: the dimension whose weights sum to one.
         alpha_minus_one: alpha - 1 in place of alpha, within [0, 31], small values included. A
             learned alpha = 1 + sigmoid(a) should pass sigmoid(a): the sum rounds it away.
@@ -56,12 +61,17 @@ def entmax(
     read, as that would wait for the device: its entries may be 1 <= alpha <= 2, and rows with
     any other come out as NaN. Pass alpha > 2 as a number or as a CPU tensor.
 
+    Under torch.compile it is one opaque operator.
+
     >>> entmax(torch.tensor([2.0, 1.0, -1.0]), alpha=2.0)
     tensor([1., 0., 0.])
     """
     rows, exponent, unflatten = _as_rows(scores, alpha, dim, alpha_minus_one)
     if scores.numel() == 0:
         return scores.clone()
+    if torch.compiler.is_compiling():
+        known = (exponent.value, exponent.has_low, exponent.has_high)
+        return unflatten(_entmax_rows(rows, exponent.rows, *known).to(scores.dtype))
     return unflatten(_Entmax.apply(rows, exponent.rows, exponent))
 
 
@@ -77,8 +87,9 @@ def threshold(
     The two entries are (anchor, log_weight): a key whose score is ``anchor`` has the weight
     exp(log_weight). The usual threshold follows as tau = (alpha-1) anchor - exp((alpha-1)
     log_weight), for alpha = 1 the log-sum-exp as anchor - log_weight; as one number, either
-    would cost the accuracy of the weights (see ``solver``). For alpha = 1.5, 2 and above 2 the
-    anchor is the lowest supported score, elsewhere the row maximum. A fully masked row gives
+    would cost the accuracy of the weights (see ``solver``). Above alpha = 2 the
+    anchor is the lowest supported score, for 1.5 and 2 it or a number a few ulps below, elsewhere
+    the row maximum. A fully masked row gives
     (inf, -inf), for which all weights are 0. Not differentiable. Arguments as in ``entmax``.
     """
     rows, exponent, unflatten = _as_rows(scores.detach(), alpha, dim, alpha_minus_one)
@@ -87,7 +98,7 @@ def threshold(
         statistic[:, 1] = -math.inf
         return unflatten(statistic)
     with torch.no_grad():
-        return unflatten(_solve(rows, exponent, keep_weights=False)[1])
+        return unflatten(_statistics(rows, exponent))
 
 
 def weights_from_threshold(
@@ -134,7 +145,8 @@ def weight_slope(
     rows, exponent, unflatten = _as_rows(weights.detach(), alpha, dim, alpha_minus_one)
     if weights.numel() == 0:
         return weights.clone()
-    return unflatten(gradient.slope(rows, exponent.rows.detach(), exponent.value))
+    out = torch.empty_like(rows)
+    return unflatten(gradient.slope(rows, exponent.rows.detach(), exponent.value, out))
 
 
 def _as_rows(
@@ -167,7 +179,8 @@ def _compute_type(scores: Tensor) -> torch.dtype:
 def _chunks(rows: Tensor, epsilon: Tensor) -> Iterator[tuple[slice, Tensor, solver.Workspace]]:
     """Slices of rows with their epsilon, and scratch buffers that all slices share."""
     count, keys = rows.shape
-    budget = _CHUNK_CPU if rows.device.type == "cpu" else _CHUNK_DEVICE
+    on_cpu = rows.device.type == "cpu"
+    budget = _CHUNK_CPU * torch.get_num_threads() if on_cpu else _CHUNK_DEVICE
     size = min(count, max(1, budget // keys))
     work = solver.Workspace(size, keys, rows.new_empty(0, dtype=_compute_type(rows)))
     epsilon = epsilon.detach()
@@ -176,33 +189,43 @@ def _chunks(rows: Tensor, epsilon: Tensor) -> Iterator[tuple[slice, Tensor, solv
         yield part, (epsilon if epsilon.shape[0] == 1 else epsilon[part]), work
 
 
-def _solve(scores: Tensor, exponent: Exponent, keep_weights: bool) -> tuple[Tensor | None, Tensor]:
-    """Weights [rows, keys] in the compute type, if kept, and statistics [rows, 2]."""
-    dtype = _compute_type(scores)
-    weights = torch.empty_like(scores, dtype=dtype) if keep_weights else None
-    statistic = scores.new_empty(scores.shape[0], 2, dtype=torch.float64)
-    scratch = None
+def _solve(scores: Tensor, exponent: Exponent) -> Tensor:
+    """The weights [rows, keys] in the compute type."""
+    weights = torch.empty_like(scores, dtype=_compute_type(scores))
     for part, epsilon, work in _chunks(scores, exponent.rows):
-        z = scores[part].to(dtype)
-        if weights is None:
-            scratch = torch.empty_like(z) if scratch is None else scratch
-            out = scratch[: z.shape[0]]
-        else:
-            out = weights[part]
-        statistic[part] = _solve_chunk(z, exponent, epsilon, work, out)
-    return weights, statistic
+        z = scores[part].to(weights.dtype)
+        _solve_chunk(z, exponent, epsilon, work, weights[part], False)
+    return weights
+
+
+def _statistics(scores: Tensor, exponent: Exponent) -> Tensor:
+    """The row statistics [rows, 2]; the weights are computed on the way and dropped."""
+    statistic = scores.new_empty(scores.shape[0], 2, dtype=torch.float64)
+    spare = None
+    for part, epsilon, work in _chunks(scores, exponent.rows):
+        z = scores[part].to(_compute_type(scores))
+        spare = torch.empty_like(z) if spare is None else spare[: z.shape[0]]
+        statistic[part] = _solve_chunk(z, exponent, epsilon, work, spare, True)
+    return statistic
 
 
 def _solve_chunk(
-    z: Tensor, exponent: Exponent, epsilon: Tensor, work: solver.Workspace, out: Tensor
-) -> Tensor:
+    z: Tensor,
+    exponent: Exponent,
+    epsilon: Tensor,
+    work: solver.Workspace,
+    out: Tensor,
+    wanted: bool,
+) -> Tensor | None:
+    """Writes the weights of one chunk; returns its statistics, where wanted."""
     if exponent.value in (0.5, 1.0):
-        return solver.solve_closed(z, exponent.value, work, out)
+        solved = solver.solve_closed(z, exponent.value, work, out)
+        return solver.closed_statistic(*solved, exponent.value) if wanted else None
     if exponent.value == 0.0:
         return solver.solve_softmax(z, out)
     if not exponent.has_high:
         statistic = solver.solve_low(z, epsilon, work, out)
-        if z.device.type != "cpu" and exponent.value is None:
+        if exponent.value is None and not solver.host_reads_free(z):
             outside = (epsilon < 0) | (epsilon > 1)
             out.masked_fill_(outside, math.nan)
             statistic.masked_fill_(outside, math.nan)
@@ -244,55 +267,131 @@ class _Entmax(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, scores: Tensor, epsilon: Tensor, exponent: Exponent) -> Tensor:
-        weights, _ = _solve(scores, exponent, keep_weights=True)
-        assert weights is not None
+        weights = _solve(scores, exponent)
         ctx.save_for_backward(weights, epsilon)
-        ctx.value, ctx.has_low, ctx.has_high = exponent.value, exponent.has_low, exponent.has_high
-        ctx.dtype = scores.dtype
+        ctx.exponent, ctx.dtype = replace(exponent, rows=_NOTHING), scores.dtype
         return weights if weights.dtype == scores.dtype else weights.to(scores.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         weights, epsilon = ctx.saved_tensors
+        exponent = replace(ctx.exponent, rows=epsilon)
         wants_scores, wants_alpha = ctx.needs_input_grad[:2]
-        grad = grad.contiguous()
-        grad_scores = torch.empty_like(weights, dtype=ctx.dtype) if wants_scores else None
-        grad_rows = weights.new_empty(weights.shape[0], 1) if wants_alpha else None
-        for part, eps, work in _chunks(weights, epsilon):
-            p, incoming = weights[part], grad[part].to(weights.dtype)
-            if grad_scores is not None:
-                direct = ctx.dtype == weights.dtype
-                out = grad_scores[part] if direct else work.take(p.shape[0])[0]
-                _scores_gradient(ctx, p, incoming, eps, out)
-                if not direct:
-                    grad_scores[part] = out
-            if grad_rows is not None:
-                grad_rows[part] = _alpha_gradient(ctx, p, incoming, eps)
-        grad_epsilon = None
+        return *_gradients(weights, grad, exponent, ctx.dtype, wants_scores, wants_alpha), None
+
+
+def _gradients(
+    weights: Tensor,
+    grad: Tensor,
+    exponent: Exponent,
+    dtype: torch.dtype,
+    wants_scores: bool,
+    wants_alpha: bool,
+) -> tuple[Tensor | None, Tensor | None]:
+    """dL/dscores [rows, keys] in ``dtype`` and dL/depsilon [rows or 1, 1] in float64."""
+    grad = grad.contiguous()
+    grad_scores = torch.empty_like(weights, dtype=dtype) if wants_scores else None
+    grad_rows = weights.new_empty(weights.shape[0], 1) if wants_alpha else None
+    for part, epsilon, work in _chunks(weights, exponent.rows):
+        p, incoming = weights[part], grad[part].to(weights.dtype)
+        if grad_scores is not None:
+            direct = dtype == weights.dtype
+            spare, scratch, _ = work.take(p.shape[0])
+            out = grad_scores[part] if direct else scratch
+            _scores_gradient(p, incoming, exponent, epsilon, spare, out)
+            if not direct:
+                grad_scores[part] = out
         if grad_rows is not None:
-            grad_epsilon = grad_rows.double()
-            if epsilon.shape[0] == 1:
-                grad_epsilon = grad_epsilon.sum(0, keepdim=True)
-        return grad_scores, grad_epsilon, None
+            grad_rows[part] = _alpha_gradient(p, incoming, exponent, epsilon)
+    if grad_rows is None:
+        return grad_scores, None
+    grad_rows = grad_rows.double()
+    shared = exponent.rows.shape[0] == 1
+    return grad_scores, grad_rows.sum(0, keepdim=True) if shared else grad_rows
 
 
-def _scores_gradient(ctx: Any, p: Tensor, grad: Tensor, epsilon: Tensor, out: Tensor) -> None:
-    if not ctx.has_high:
-        gradient.scores_gradient_low(p, grad, epsilon, ctx.value, out)
+def _scores_gradient(
+    p: Tensor, grad: Tensor, exponent: Exponent, epsilon: Tensor, spare: Tensor, out: Tensor
+) -> None:
+    if not exponent.has_high:
+        gradient.scores_gradient_low(p, grad, epsilon, exponent.value, spare, out)
         return
     gradient.scores_gradient_high(p, grad, epsilon.clamp(min=1.0), out)
-    if ctx.has_low:
+    if exponent.has_low:
         low = torch.empty_like(out)
-        gradient.scores_gradient_low(p, grad, epsilon.clamp(max=1.0), ctx.value, low)
+        gradient.scores_gradient_low(p, grad, epsilon.clamp(max=1.0), None, spare, low)
         torch.where(epsilon > 1, out, low, out=out)
 
 
-def _alpha_gradient(ctx: Any, p: Tensor, grad: Tensor, epsilon: Tensor) -> Tensor:
-    if not ctx.has_high:
+def _alpha_gradient(p: Tensor, grad: Tensor, exponent: Exponent, epsilon: Tensor) -> Tensor:
+    if not exponent.has_high:
         return gradient.alpha_gradient_low(p, grad, epsilon)
     high = gradient.alpha_gradient_high(p, grad, epsilon.clamp(min=1.0)).to(p.dtype)
-    if not ctx.has_low:
+    if not exponent.has_low:
         return high
     low = gradient.alpha_gradient_low(p, grad, epsilon.clamp(max=1.0))
     return torch.where(epsilon > 1, high, low)
+
+
+# torch.compile ---------------------------------------------------------------------------------
+# The solvers' loops depend on the data, so a compiled program calls them as two opaque operators.
+
+
+@torch.library.custom_op("lcg::entmax_rows", mutates_args=())
+def _entmax_rows(
+    scores: Tensor, epsilon: Tensor, value: float | None, has_low: bool, has_high: bool
+) -> Tensor:
+    return _solve(scores, Exponent(epsilon, value, has_low, has_high))
+
+
+@_entmax_rows.register_fake
+def _(
+    scores: Tensor, epsilon: Tensor, value: float | None, has_low: bool, has_high: bool
+) -> Tensor:
+    return torch.empty_like(scores, dtype=_compute_type(scores))
+
+
+@torch.library.custom_op("lcg::entmax_rows_backward", mutates_args=())
+def _entmax_rows_backward(
+    weights: Tensor,
+    grad: Tensor,
+    epsilon: Tensor,
+    value: float | None,
+    has_low: bool,
+    has_high: bool,
+    wants_alpha: bool,
+) -> tuple[Tensor, Tensor]:
+    exponent = Exponent(epsilon, value, has_low, has_high)
+    scores, alpha = _gradients(weights, grad, exponent, weights.dtype, True, wants_alpha)
+    assert scores is not None
+    return scores, torch.zeros_like(epsilon) if alpha is None else alpha
+
+
+@_entmax_rows_backward.register_fake
+def _(
+    weights: Tensor,
+    grad: Tensor,
+    epsilon: Tensor,
+    value: float | None,
+    has_low: bool,
+    has_high: bool,
+    wants_alpha: bool,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(weights), torch.empty_like(epsilon)
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    scores, epsilon, *ctx.known = inputs
+    ctx.dtype = scores.dtype
+    ctx.save_for_backward(output, epsilon)
+
+
+def _compiled_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    weights, epsilon = ctx.saved_tensors
+    wants_alpha = ctx.needs_input_grad[1]
+    scores, alpha = _entmax_rows_backward(weights, grad, epsilon, *ctx.known, wants_alpha)
+    return scores.to(ctx.dtype), alpha if wants_alpha else None, None, None, None
+
+
+_entmax_rows.register_autograd(_compiled_backward, setup_context=_remember)

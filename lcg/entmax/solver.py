@@ -28,6 +28,9 @@ _FAR = -1000.0
 # epsilon at or below this is softmax to the last bit of the compute type.
 _SOFT = {torch.float32: 1e-12, torch.float64: 1e-30}
 _TINY = {torch.float32: 1e-37, torch.float64: 1e-300}
+# Newton lands left of the root, so stopping early keeps a key too many, never one too few; the
+# closed form then notices, and only such rows are refined.
+_STEP_CLOSED = 1e-3
 _STEP = {torch.float32: 1e-6, torch.float64: 1e-13}
 _ROUNDED = {torch.float32: 2.5e-7, torch.float64: 1e-15}
 _HALVINGS = {torch.float32: 24, torch.float64: 48}
@@ -39,11 +42,18 @@ class Workspace:
     """Scratch buffers of one chunk of rows, reused from chunk to chunk."""
 
     def __init__(self, rows: int, keys: int, like: Tensor) -> None:
-        self._store = [like.new_empty(rows, keys) for _ in range(3)]
+        self._store = like.new_empty(3, rows, keys)
 
     def take(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        first, second, third = (buffer[:rows] for buffer in self._store)
+        first, third, second = self._store[:, :rows].unbind()
         return first, second, third
+
+    def wide(self, values: Tensor) -> Tensor:
+        """The values as float64; overwrites the first and the third buffer."""
+        if values.dtype == torch.float64:
+            return values
+        pair = self._store[:2].view(-1).view(torch.float64)
+        return pair[: values.numel()].view(values.shape).copy_(values)
 
 
 def row_maximum(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,13 +70,18 @@ def pack(anchor: Tensor, log_weight: Tensor, dead: Tensor) -> Tensor:
     return torch.cat([anchor, log_weight], dim=-1)
 
 
+def host_reads_free(tensor: Tensor) -> bool:
+    """Whether the host may look at values without waiting for a device's queue."""
+    return tensor.device.type == "cpu"
+
+
 def keep_going(step: int, gap: Tensor, tolerance: float) -> bool:
     """Whether a solver needs another step; on an accelerator asked only every eighth step.
 
     The answer has to reach the host. A CPU gives it for free, a GPU only after it has finished
     all queued work, so there the usual solve runs its eight Newton steps unasked.
     """
-    if gap.device.type != "cpu" and (step + 1) % NEWTON_STEPS:
+    if not host_reads_free(gap) and (step + 1) % NEWTON_STEPS:
         return True
     if step < 2:
         return True
@@ -76,8 +91,13 @@ def keep_going(step: int, gap: Tensor, tolerance: float) -> bool:
 # alpha = 1.5 and alpha = 2 --------------------------------------------------------------------
 
 
-def solve_closed(z: Tensor, epsilon: float, work: Workspace, weights: Tensor) -> Tensor:
-    """alpha = 1.5 (epsilon = 0.5) or alpha = 2 (epsilon = 1); writes weights, returns statistics.
+def solve_closed(
+    z: Tensor, epsilon: float, work: Workspace, weights: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """alpha = 1.5 (epsilon = 0.5) or alpha = 2 (epsilon = 1); writes weights.
+
+    Returns (anchor, s, fully masked) of each row; ``closed_statistic`` makes a statistic of them,
+    which costs more than the rest on short rows and is not wanted by every caller.
 
     Newton on the norm of r = (t + epsilon (z - max))_+, which is convex in t: it starts at t = 1
     and descends to the root without overshooting. It finds the support; the last step then solves
@@ -89,45 +109,74 @@ def solve_closed(z: Tensor, epsilon: float, work: Workspace, weights: Tensor) ->
     top, dead = row_maximum(z)
     torch.add(top * -epsilon, z, alpha=epsilon, out=x).clamp_(min=-2.0)
     t = torch.ones_like(top)
-    low = torch.full_like(top, keys**-epsilon * (1 - 1e-6))
-    for step in range(NEWTON_STEPS + _HALVINGS[dtype]):
-        bisecting = step >= NEWTON_STEPS
-        at = (t + low) / 2 if bisecting else t
-        torch.add(x, at, out=r).clamp_(min=0)
-        if epsilon == 0.5:
-            norm = torch.linalg.vector_norm(r, dim=-1, keepdim=True)
-            move = norm * (norm - 1) / r.sum(-1, keepdim=True).clamp_min_(_TINY[dtype])
-        else:
-            norm = r.sum(-1, keepdim=True)
-            count = torch.gt(r, 0, out=r).sum(-1, keepdim=True)
-            move = (norm - 1) / count.clamp_min_(1)
-        gap = move.abs()
-        if bisecting:
-            low = torch.where(norm < 1, at, low)
-            gap = torch.minimum(gap, t - low)
-        t = torch.minimum(t, at - move).clamp_(min=low)
-        if not keep_going(step, gap, _STEP[dtype]):
+    for step in range(NEWTON_STEPS):
+        move, _ = _newton_move(x, t, epsilon, r)
+        t.sub_(move)
+        if not keep_going(step, move, _STEP_CLOSED):
             break
+    else:
+        t = _bisect(x, t, keys**-epsilon * (1 - 1e-6), epsilon, r)
 
     # A key within rounding of the edge is kept for now, and the anchor is placed at or just below
     # the lowest key kept, so that distances from it are exact where they are small.
     unit = torch.finfo(dtype).eps
-    torch.add(x, t + 8 * unit, out=r)
+    torch.add(x, t.add_(8 * unit), out=r)
     lowest = torch.gt(r, 0, out=weights).mul_(x).amin(-1, keepdim=True) / epsilon
-    anchor = (top + lowest) - 2 * unit * (top.abs() - lowest)
-    s = _solve_on_support(z, anchor, epsilon, r, weights, x)
+    below = (top + lowest) - 2 * unit * (top.abs() - lowest)
+    anchor = torch.where(lowest == 0, top, below)
+    s = _solve_on_support(z, anchor, epsilon, work, r, weights)
     doubtful = (s <= 0) & ~dead
-    if z.device.type != "cpu" or bool(doubtful.any()):
-        refined = _refine(anchor, epsilon, r, weights, x)
+    if not host_reads_free(z):
+        refined = _refine(z, epsilon, r, weights, x)
         anchor = torch.where(doubtful, refined, anchor)
-        s = torch.where(doubtful, _solve_on_support(z, refined, epsilon, r, weights, x), s)
-    statistic = pack(anchor, s.clamp(min=0).double().log() / epsilon, dead)
-    weights_closed(z, statistic, epsilon, weights)
-    return statistic
+        solved = _solve_on_support(z, refined, epsilon, work, r, weights)
+        s = torch.where(doubtful, solved, s)
+        torch.add(anchor * -epsilon, z, alpha=epsilon, out=r)
+    elif doubtful.any():
+        some = doubtful.squeeze(-1).nonzero().squeeze(-1)
+        some_z, some_r = z[some], r[some]
+        spare = torch.empty_like(some_z)
+        anchor[some] = _refine(some_z, epsilon, some_r, spare, torch.empty_like(spare))
+        s[some] = _solve_on_support(some_z, anchor[some], epsilon, work, some_r, spare)
+        r[some] = some_r
+    s = s.clamp_(min=0).masked_fill_(dead, 0.0)
+    # As ``weights_closed`` will see it: a float64 s may not survive its own logarithm.
+    seen = s if dtype != torch.float64 else (s.log() / epsilon * epsilon).exp_()
+    torch.add(r, seen, out=weights).clamp_(min=0)
+    if epsilon == 0.5:
+        torch.mul(weights, weights, out=weights)
+    return anchor, s, dead
+
+
+def _newton_move(x: Tensor, t: Tensor, epsilon: float, r: Tensor) -> tuple[Tensor, Tensor]:
+    """How far t lies right of the root of |(t + x)_+| = 1, to first order, and the norm itself."""
+    torch.add(x, t, out=r).clamp_(min=0)
+    if epsilon == 0.5:
+        norm = torch.linalg.vector_norm(r, dim=-1, keepdim=True)
+        return (norm - 1).mul_(norm).div_(r.sum(-1, keepdim=True)), norm
+    norm = r.sum(-1, keepdim=True)
+    return (norm - 1).div_(torch.gt(r, 0, out=r).sum(-1, keepdim=True)), norm
+
+
+def _bisect(x: Tensor, t: Tensor, floor: float, epsilon: float, r: Tensor) -> Tensor:
+    """Halves [floor, t] with a Newton step from each midpoint: rows Newton alone is slow on."""
+    low = torch.full_like(t, floor)
+    for step in range(NEWTON_STEPS, NEWTON_STEPS + _HALVINGS[x.dtype]):
+        middle = (t + low) / 2
+        move, norm = _newton_move(x, middle, epsilon, r)
+        low = torch.where(norm < 1, middle, low)
+        t = torch.minimum(t, middle - move).clamp_(min=low)
+        if not keep_going(step, torch.minimum(move.abs(), t - low), _STEP[x.dtype]):
+            break
+    return t
+
+
+def closed_statistic(anchor: Tensor, s: Tensor, dead: Tensor, epsilon: float) -> Tensor:
+    return pack(anchor, s.double().log() / epsilon, dead)
 
 
 def _solve_on_support(
-    z: Tensor, anchor: Tensor, epsilon: float, distance: Tensor, above: Tensor, member: Tensor
+    z: Tensor, anchor: Tensor, epsilon: float, work: Workspace, distance: Tensor, above: Tensor
 ) -> Tensor:
     """s with sum over z >= anchor of (s + epsilon (z - anchor))^(1/epsilon) = 1, in closed form.
 
@@ -135,44 +184,41 @@ def _solve_on_support(
     epsilon (z - anchor).
     """
     torch.add(anchor * -epsilon, z, alpha=epsilon, out=distance)
-    count = torch.ge(distance, 0, out=member).sum(-1, keepdim=True)
-    total = torch.clamp(distance, min=0, out=above).sum(-1, keepdim=True)
+    count = torch.ge(distance, 0, out=above).sum(-1, keepdim=True)
+    # Summed in float64 and rounded at the end, s does not depend on how the terms are grouped,
+    # and so not on the number of keys off the support.
+    terms = work.wide(torch.clamp(distance, min=0, out=above))
+    total = terms.sum(-1, keepdim=True)
     if epsilon == 1.0:
-        return (1 - total) / count
-    # Not vector_norm: it accumulates in sequence and is off by 1e-5 on 65,536 keys.
-    missing = 1 - torch.mul(above, above, out=member).sum(-1, keepdim=True)
-    return missing / (total + (total.square() + count * missing).clamp_(min=0).sqrt())
+        return ((1 - total) / count).to(z.dtype)
+    missing = 1 - torch.linalg.vector_norm(terms, dim=-1, keepdim=True).square_()
+    root = (total.square() + count * missing).clamp_(min=0).sqrt_()
+    return (missing / root.add_(total)).to(z.dtype)
 
 
-def _refine(
-    anchor: Tensor, epsilon: float, distance: Tensor, above: Tensor, scratch: Tensor
-) -> Tensor:
-    """The lowest supported key, given an anchor below the edge and the distances from it.
+def _refine(z: Tensor, epsilon: float, distance: Tensor, above: Tensor, scratch: Tensor) -> Tensor:
+    """The lowest supported score, given the distances from an anchor below the edge.
+
+    It is read off the scores: rebuilt from its distance it could lie an ulp above itself.
 
     The same Newton iteration, in s and from s = 0: near the edge the distances are small numbers,
     exact to the last bit, so a key is told from the edge however close the two are.
     """
-    s = torch.zeros_like(anchor)
-    for _ in range(2 * NEWTON_STEPS):
-        torch.add(distance, s, out=above).clamp_(min=0)
-        if epsilon == 0.5:
-            norm = torch.linalg.vector_norm(above, dim=-1, keepdim=True)
-            move = norm * (norm - 1) / above.sum(-1, keepdim=True)
-        else:
-            norm = above.sum(-1, keepdim=True)
-            move = (norm - 1) / torch.gt(above, 0, out=scratch).sum(-1, keepdim=True)
+    s = torch.zeros_like(z[..., :1])
+    for step in range(5 * NEWTON_STEPS):
+        move, norm = _newton_move(distance, s, epsilon, above)
         s = torch.minimum(s, s - move)
+        if not keep_going(step, norm - 1, 2 * torch.finfo(distance.dtype).eps):
+            break
     torch.add(distance, s, out=above)
-    outside = torch.le(above, 0, out=scratch).mul_(torch.finfo(distance.dtype).max)
-    lowest = torch.clamp(distance, min=0, out=above).add_(outside).amin(-1, keepdim=True)
-    return anchor + lowest / epsilon
+    return torch.where(above > 0, z, torch.inf).amin(-1, keepdim=True)
 
 
 def weights_closed(z: Tensor, statistic: Tensor, epsilon: float, out: Tensor) -> None:
     """Elementwise (s + epsilon (z - anchor))_+ ** (1/epsilon) for epsilon 0.5 and 1."""
     anchor, log_weight = statistic.split(1, dim=-1)
-    anchor, s = anchor.to(z.dtype), (log_weight * epsilon).exp_().to(z.dtype)
-    torch.add(anchor * -epsilon, z, alpha=epsilon, out=out).add_(s).clamp_(min=0)
+    torch.add(anchor.to(z.dtype) * -epsilon, z, alpha=epsilon, out=out)
+    out.add_((log_weight * epsilon).exp_().to(z.dtype)).clamp_(min=0)
     if epsilon == 0.5:
         torch.mul(out, out, out=out)
 
@@ -240,7 +286,7 @@ def solve_low(z: Tensor, epsilon: Tensor, work: Workspace, weights: Tensor) -> T
             break
 
     c = c.double()
-    corrections = 4 if z.device.type == "cpu" else 2
+    corrections = 4 if host_reads_free(z) else 2
     for left in range(corrections, -1, -1):
         statistic = _low_statistic(top, c, epsilon, soft, dead)
         weights_low(z, statistic, epsilon, work, weights)
@@ -304,7 +350,7 @@ def solve_high(z: Tensor, epsilon: Tensor) -> Tensor:
     z = z.double()
     top, dead = row_maximum(z)
     keys = z.shape[-1]
-    if z.device.type == "cpu":
+    if host_reads_free(z):
         keys = int(((z - top) * epsilon > -1).sum(-1).max().clamp(min=1))
     ranked = z.topk(keys, dim=-1).values.masked_fill(dead, 0.0)
     inverse = 1 / epsilon

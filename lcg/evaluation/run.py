@@ -6,21 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from omegaconf import OmegaConf
 
-from lcg.config import Config, config_from_tree
+from lcg.config import Config
+from lcg.evaluation.files import check_selected
 from lcg.evaluation.ladder import Progress, climb
 from lcg.results import Cell, RunRecord
 from lcg.training import checkpoints
 from lcg.training.module import build_model
-
-
-def read_config(directory: Path) -> Config:
-    """The config a run was trained with. Raises ValueError when there is none."""
-    path = directory / "config.yaml"
-    if not path.is_file():
-        raise ValueError(f"{directory} is not a run directory: it has no config.yaml")
-    return config_from_tree(OmegaConf.to_container(OmegaConf.load(path)))
 
 
 def load_model(directory: Path, config: Config, device: str | torch.device = "cpu"):
@@ -28,15 +20,22 @@ def load_model(directory: Path, config: Config, device: str | torch.device = "cp
 
     Raises ValueError when there is no checkpoint, DamagedCheckpoint when it cannot be read.
     """
-    path = directory / "checkpoints" / checkpoints.BEST
-    if not path.exists():
-        raise ValueError(
-            f"{directory} has no {checkpoints.BEST} yet; train it to a validation first"
-        )
-    content = checkpoints.load(path)
+    check_selected(directory)
+    content = checkpoints.load(directory / "checkpoints" / checkpoints.BEST)
     model = build_model(config)
     model.load_state_dict(content["state_dict"])
     return model.to(device).eval(), content["step"]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name, `auto` being a GPU if there is one. Raises ValueError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"--device {name} cannot be used: {reason}") from None
 
 
 def evaluate(
@@ -50,9 +49,7 @@ def evaluate(
     A rung that was climbed before, by the same checkpoint with the same samples, is not climbed
     again. Each cell is in results.json before it is yielded, so nothing is lost by stopping.
     """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    model, step = load_model(directory, config, device)
+    model, step = load_model(directory, config, choose_device(device))
     asked = config.evaluation
     known = {cell.key: cell for cell in RunRecord.load(directory).ladder if cell.state == "value"}
     for length in sorted(asked.lengths):

@@ -1,3 +1,4 @@
+# ruff: noqa: F722  (shapes in annotations)
 """What one forward pass says about a batch: who is right, where, and by how much.
 
 Greedy decoding reproduces a target exactly if and only if the teacher-forced argmax is right at
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lcg.shapes import Int
 from tasks.base import IGNORE
 
 CLOSE = 1e-4  # two best logits nearer than this: rounding may order them either way
@@ -45,14 +47,14 @@ class Score:
         )
 
 
-def scored_positions(labels: Tensor) -> Tensor:
-    """Indices [m] of the scored positions of labels [b t]; the same in every row of one length."""
+def scored_positions(labels: Int[Tensor, "b t"]) -> Int[Tensor, " m"]:
+    """Indices of the scored positions; the same in every row of one length."""
     return (labels[0] != IGNORE).nonzero().squeeze(-1)
 
 
 @torch.no_grad()
-def score_teacher_forcing(model, inputs: Tensor, labels: Tensor) -> Score:
-    """Score a batch of one length by one forward pass over inputs [b t]."""
+def score_teacher_forcing(model, inputs: Int[Tensor, "b t"], labels: Int[Tensor, "b t"]) -> Score:
+    """Score a batch of one length by one forward pass."""
     select = scored_positions(labels)
     logits = model(inputs, select)
     best = logits.topk(2, dim=-1).values
@@ -64,14 +66,14 @@ def score_teacher_forcing(model, inputs: Tensor, labels: Tensor) -> Score:
 
 
 @torch.no_grad()
-def score_greedy(model, inputs: Tensor, labels: Tensor) -> Score:
+def score_greedy(model, inputs: Int[Tensor, "b t"], labels: Int[Tensor, "b t"]) -> Score:
     """Score a batch of one length by decoding the target token by token from its source."""
     select = scored_positions(labels)
     decoded = model.greedy(inputs[:, : int(select[0]) + 1], len(select))
     return _score(decoded, labels[:, select], torch.zeros((), dtype=torch.long))
 
 
-def _score(predicted: Tensor, target: Tensor, close: Tensor) -> Score:
+def _score(predicted: Int[Tensor, "b m"], target: Int[Tensor, "b m"], close: Tensor) -> Score:
     right = predicted == target
     prefix = right.long().cumprod(dim=-1).sum(dim=-1)
     return Score(

@@ -1,25 +1,27 @@
-"""The decoder-only transformer."""
+# ruff: noqa: F722  (shapes in annotations)
+"""The decoder-only transformer.
+
+Shapes: b batch, t tokens, q selected positions, v vocabulary.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from lcg.attention import Attention
 from lcg.attention.cache import KVCache
+from lcg.config.schema import Model
 from lcg.models.block import Block, RMSNorm
+from lcg.shapes import Float, Int
 from positional.base import PositionEncoding, Sizes
-
-if TYPE_CHECKING:
-    from lcg.attention import Attention
-    from lcg.config.schema import Model
 
 
 class Decoder(nn.Module):
     """Embedding, blocks, final RMSNorm, untied head; the embedding is multiplied by √d_model
-    in the gemma2 style. Every matrix and embedding starts from N(0, init_std²).
+    in the gemma2 style. Matrices and embedding start as `init_std` says.
 
     Nothing depends on a maximum length.
     """
@@ -38,13 +40,20 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(model.d_model)
         self.head = nn.Linear(model.d_model, vocabulary, bias=False)
         for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=model.init_std)
+            if isinstance(module, nn.Linear):
+                std = model.init_std or module.in_features**-0.5
+                nn.init.normal_(module.weight, std=std)
+            elif isinstance(module, nn.Embedding):
+                std = model.init_std or 1 / self.embedding_scale  # 1 where the blocks begin
+                nn.init.normal_(module.weight, std=std)
 
     def forward(
-        self, tokens: Tensor, select: Tensor | None = None, cache: KVCache | None = None
-    ) -> Tensor:
-        """Next-token logits [b t v] in float32 of tokens [b t], or [b q v] at tokens[:, select].
+        self,
+        tokens: Int[Tensor, "b t"],
+        select: Int[Tensor, " q"] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "b q v"]:
+        """Next-token logits in float32, of all tokens or at tokens[:, select].
 
         Only the selected positions have queries in the last layer and logits. With a cache, tokens
         continue what the cache has read.
@@ -69,8 +78,8 @@ class Decoder(nn.Module):
         return KVCache(len(self.blocks), positions)
 
     @torch.no_grad()
-    def greedy(self, tokens: Tensor, count: int) -> Tensor:
-        """Continue tokens [b t] by `count` greedy tokens, read one at a time; returns [b count]."""
+    def greedy(self, tokens: Int[Tensor, "b t"], count: int) -> Int[Tensor, "b {count}"]:
+        """Continue tokens by `count` greedy tokens, read one at a time."""
         cache = self.make_cache(tokens.shape[1] + count)
         last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
         step = self(tokens, last, cache).argmax(dim=-1)  # [b 1]

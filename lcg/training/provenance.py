@@ -6,22 +6,33 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import secrets
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lcg import registry
-from lcg.config import Config
+from lcg.config import Config, identity
+from lcg.results import write_atomic
+from lcg.training.processes import say
 
 PACKAGES = ("lcg", "torch", "lightning", "numpy", "einops", "omegaconf", "wandb")
 NAME = "provenance.json"
 
+# What decides which weights and which numbers come out; not the command line, tables or plots.
+CODE = (
+    *("tasks", "positional"),
+    *(f"lcg/{part}" for part in ("attention", "entmax", "models", "training", "evaluation")),
+)
+
 
 def code_digest(config: Config) -> str:
-    """Hash of every source file that made a run: lcg, tasks, positional, and a user's own."""
+    """Hash of every source file that made a run, a user's own included."""
     root = Path(__file__).resolve().parents[2]
-    files = [p for part in ("lcg", "tasks", "positional") for p in (root / part).rglob("*.py")]
+    files = [path for part in CODE for path in (root / part).rglob("*.py")]
     digest = hashlib.sha256()
     for path in sorted(files):
         digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
@@ -42,17 +53,34 @@ def user_sources(config: Config) -> dict[str, str]:
     return sources
 
 
-def gather(config: Config, device: str) -> dict[str, Any]:
-    """The content of provenance.json."""
+def write(config: Config, directory: Path, device: torch.device, resumed: bool) -> dict[str, Any]:
+    """Write provenance.json and return its content; says so when a run goes on with other code."""
+    before = read(directory)
+    facts = gather(config, device)
+    earlier = before.get("earlier_code", []) if resumed else []
+    if resumed and before.get("code") != facts["code"]:
+        earlier = [*earlier, before.get("code")]
+        say(f"note: {directory} goes on with other code than before; {NAME} says so")
+    facts |= {"earlier_code": earlier, "identity": identity(config)}
+    facts["wandb_id"] = before.get("wandb_id") or secrets.token_hex(4)
+    write_atomic(directory / NAME, json.dumps(facts, indent=1) + "\n")
+    return facts
+
+
+def gather(config: Config, device: torch.device) -> dict[str, Any]:
+    """Command, code, versions and machine."""
+    program = Path(sys.argv[0]).name
     return {
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": ["lcg" if program == "__main__.py" else program, *sys.argv[1:]],
         "code": code_digest(config),
         "user_sources": user_sources(config),
         "git": _git(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
         "machine": f"{platform.system()} {platform.machine()}",
-        "device": device,
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
     }
 
 

@@ -2,268 +2,249 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
+import errno
 import logging
 import os
-import secrets
-import sys
+import subprocess
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning import Trainer
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from lcg.config import Config, experiment_identity, identity, run_directory, to_tree, to_yaml
-from lcg.results import RunRecord, Selection, Training, Validation, write_atomic
+from lcg.config import Config, to_yaml
+from lcg.results import RunRecord, write_atomic
 from lcg.training import checkpoints, provenance
+from lcg.training import directory as directories
 from lcg.training.callbacks import (
     Checkpoints,
+    Finite,
     GracefulStop,
     LadderValidation,
     Metrics,
     Progress,
 )
 from lcg.training.data import TaskData
+from lcg.training.directory import Busy
+from lcg.training.lengths import realised_lengths
 from lcg.training.module import TrainingModule
-from lcg.training.tracking import CSVMetrics, WandbMetrics
+from lcg.training.processes import deaf_children, is_first_process, say
+from lcg.training.record import Outcome, RecordKeeper
+from lcg.training.tracking import CSVMetrics, Tracking, columns
+from lcg.training.weights_and_biases import WandbMetrics
 
+__all__ = ["Busy", "Outcome", "is_first_process", "say", "train"]
 
-class Busy(RuntimeError):
-    """Another process trains this run; the message is one line."""
-
-
-@dataclass
-class Outcome:
-    """How a call to `train` ended: finished, interrupted, not_finite or already finished."""
-
-    directory: Path
-    status: str
-    step: int
-    signal: int = 0
-    already: bool = False
-    reason: str = ""
-
-    @property
-    def exit_code(self) -> int:
-        """0, 128 + signal as shells have it, or 4 for a loss that is not finite."""
-        if self.status == "interrupted":
-            return 128 + self.signal
-        return 4 if self.status == "not_finite" else 0
-
-
-def say(text: str) -> None:
-    """A line for the person in front of the terminal; results go to stdout, this does not."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that keeps the books; Lightning starts the others for DDP."""
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold the run directory for this process alone; the system lets go when it dies.
-
-    Raises Busy when another process holds it.
-    """
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise Busy(f"{directory} is being trained by another process") from None
-        yield
+# What a full or withdrawn disk says; other OSErrors are not about files.
+UNWRITABLE = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM")
+    if hasattr(errno, name)
+}
 
 
 def train(config: Config, progress: bool = True) -> Outcome:
     """Train a run to its end, from wherever it stands; returns how that went.
 
-    Raises Busy, DamagedCheckpoint, or ValueError for a run directory of another config.
+    Raises Busy, or ValueError with one line: damaged checkpoints (DamagedCheckpoint), a directory
+    of another config or one that cannot be written, a machine that is not there.
     """
-    directory = run_directory(config)
+    directory = directories.place(config)
     if not is_first_process():
-        return _train(config, directory, progress=False)
-    with locked(directory):
-        return _train(config, directory, progress)
+        return _Run(config, directory, progress=False).go()
+    run = _Run(config, directory, progress)
+    with directories.locked(directory), _one_line_when_unwritable(directory):
+        return run.go()
 
 
-def _train(config: Config, directory: Path, progress: bool) -> Outcome:
-    first = is_first_process()
-    _check_same_config(config, directory)
-    finished = _finished(config, directory)
-    if finished is not None:
-        return finished
-    resume = checkpoints.newest_readable(directory / "checkpoints", say if first else _silent)
-    resume_step = checkpoints.load(resume)["global_step"] if resume else 0
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
+class _Run:
+    """The callbacks of one run, wired to each other, and the trainer that calls them."""
 
-    module = TrainingModule(config)
-    loggers = _loggers(config, directory, resume_step) if first else []
-    metrics = Metrics(config, loggers)
-    folder = directory / "checkpoints"
-    validation = LadderValidation(config, folder, loggers, metrics)
-    saver = Checkpoints(config, folder)
-    stop = GracefulStop(saver)
-    bar = [Progress(config, directory.name)] if progress else []
-    with _quiet():
-        trainer = _trainer(config, [metrics, *bar, validation, saver, stop])
-    if first:
-        _open_run(config, directory, str(trainer.strategy.root_device))
-        if resume:
-            say(f"resuming {directory} at step {resume_step} of {config.trainer.steps}")
-    exit_code = 1
-    try:
-        with _quiet():
-            trainer.fit(module, TaskData(config), ckpt_path=resume, weights_only=True)
-        outcome = _outcome(directory, trainer, metrics, stop)
-        if first:
-            record = _record(config, directory, module, trainer, metrics, validation, outcome)
-            record.save(directory)
-            _summarize(loggers, record)
-        exit_code = outcome.exit_code
+    def __init__(self, config: Config, directory: Path, progress: bool) -> None:
+        self.config, self.directory = config, directory
+        self.folder = directory / "checkpoints"
+        self.tracking = Tracking()
+        self.finite = Finite(config)
+        self.metrics = Metrics(config, self.tracking)
+        self.saver = Checkpoints(config, self.folder, self.finite)
+        self.stop = GracefulStop(self.saver)
+        self.validation = LadderValidation(
+            config,
+            self.folder,
+            self.tracking,
+            self.metrics,
+            self.finite,
+            must_stop=lambda: self.stop.signal != 0,
+            validated=lambda step: self.keeper.save("running", step),
+        )
+        bar = [Progress(config, directory.name, self.metrics)] if progress else []
+        callbacks = [self.finite, self.metrics, *bar, self.validation, self.saver, self.stop]
+        self.trainer = _trainer(config, callbacks)
+        self.device = self.trainer.strategy.root_device
+
+    def go(self) -> Outcome:
+        """Train, unless that has been done."""
+        directories.check_same_config(self.config, self.directory)
+        record = directories.finished(self.config, self.directory)
+        if record is not None:
+            done = record.training
+            return Outcome(self.directory, done.status, done.step, already=True, reason=done.reason)
+        with self.stop.listening():
+            outcome = self._train()
+        if self.stop.signal and outcome.status == "finished":
+            outcome = replace(outcome, status="interrupted", signal=self.stop.signal)
         return outcome
-    finally:
-        stop.restore()
-        for logger in loggers:
-            logger.close(*([exit_code] if isinstance(logger, WandbMetrics) else []))
+
+    def _train(self) -> Outcome:
+        config = self.config
+        resume = checkpoints.newest_readable(self.folder, say)
+        if resume:
+            directories.check_same_checkpoint(config, resume)
+        _set_threads(config)
+        module = TrainingModule(config)
+        parameters = sum(p.numel() for p in module.model.parameters())
+        self.keeper = RecordKeeper(
+            config, self.directory, self.metrics, self.validation, str(self.device), parameters
+        )
+        exit_code = 1
+        try:
+            if is_first_process():
+                self._open(resume)
+            self._fit(module, resume)
+            outcome = self._outcome()
+            if is_first_process():
+                record = self.keeper.save(outcome.status, outcome.step, outcome.reason)
+                self.tracking.summarize(_summary(record))
+            exit_code = outcome.exit_code
+            return outcome
+        finally:
+            self.tracking.close(exit_code)
+
+    def _open(self, resume: checkpoints.Resume | None) -> None:
+        """Write what is known before the first step, and say it."""
+        config, step = self.config, resume.step if resume else 0
+        (self.directory / "plots").mkdir(exist_ok=True)
+        facts = provenance.write(config, self.directory, self.device, bool(resume))
+        write_atomic(self.directory / "config.yaml", to_yaml(config))
+        checkpoints.remove_leftovers(self.folder)
+        if resume:
+            checkpoints.set_aside(self.folder, resume)
+            say(f"resuming {self.directory} at step {step} of {config.trainer.steps}")
+        table = CSVMetrics(self.directory / "metrics.csv", columns(config), step)
+        self.tracking.places.append(table)
+        self.tracking.places.append(WandbMetrics(config, self.directory, facts["wandb_id"]))
+        self.keeper.open(step)
+        say(realised_lengths(config))
+
+    def _fit(self, module: TrainingModule, resume: checkpoints.Resume | None) -> None:
+        path = resume.path if resume else None
+        try:
+            with _quiet():
+                self.trainer.fit(module, TaskData(self.config), ckpt_path=path, weights_only=True)
+        except BaseException:
+            self._end_others(patience=0)
+            raise
+        self._end_others(patience=30)
+
+    def _end_others(self, patience: float) -> None:
+        """Wait for the processes that Lightning started, and end those that do not end."""
+        for process in getattr(self.trainer.strategy.launcher, "procs", []):
+            try:
+                process.wait(patience)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def _outcome(self) -> Outcome:
+        """How the run stands now."""
+        step = self.trainer.global_step
+        if self.finite.failed_at is not None:
+            reason = f"loss, gradient or weights were not finite by step {step}"
+            return Outcome(self.directory, "not_finite", step, reason=reason)
+        all_done = step >= self.config.trainer.steps and self.validation.pending is None
+        status = "finished" if all_done else "interrupted"
+        return Outcome(self.directory, status, step, self.stop.signal)
 
 
 def _trainer(config: Config, callbacks: list) -> Trainer:
-    return Trainer(
-        accelerator=config.trainer.accelerator,
-        devices=config.trainer.devices,
-        strategy="ddp" if config.trainer.devices > 1 else "auto",
-        precision=config.trainer.precision,
-        max_steps=config.trainer.steps,
-        max_epochs=-1,
-        callbacks=callbacks,
-        plugins=[checkpoints.AtomicCheckpointIO()],
-        # All of these have their own, simpler counterpart above.
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        limit_val_batches=0,
-        num_sanity_val_steps=0,
-        log_every_n_steps=10**9,
-    )
-
-
-def _check_same_config(config: Config, directory: Path) -> None:
-    """Refuse a named directory that holds a run of another config."""
-    path = directory / "config.yaml"
-    if path.exists():
-        held = json.loads((directory / provenance.NAME).read_text())["identity"]
-        if held != identity(config):
-            raise ValueError(
-                f"{directory} holds a run of another config ({held}, this is {identity(config)}); "
-                "choose another name"
+    options = config.trainer
+    try:
+        with _quiet():
+            trainer = Trainer(
+                accelerator=options.accelerator,
+                devices=options.devices,
+                strategy="ddp" if options.devices > 1 else "auto",
+                precision=options.precision,
+                max_steps=options.steps,
+                max_epochs=-1,
+                callbacks=callbacks,
+                plugins=[checkpoints.AtomicCheckpointIO(), LightningEnvironment()],
+                # All of these have their own, simpler counterpart above.
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+                limit_val_batches=0,
+                num_sanity_val_steps=0,
+                log_every_n_steps=10**9,
             )
+    except MisconfigurationException as error:
+        raise ValueError(
+            f"trainer.accelerator={options.accelerator} trainer.devices={options.devices}: "
+            + " ".join(str(error).split())
+        ) from None
+    if options.precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
+        raise ValueError("trainer.precision=16-mixed needs a GPU; a CPU has bf16-mixed")
+    if (launcher := trainer.strategy.launcher) is not None:
+        launcher._call_children_scripts = deaf_children()(launcher._call_children_scripts)
+    # Its SIGTERM handler would stop without saving, and under DDP talk to the other processes from
+    # inside the handler; GracefulStop is there instead.
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    return trainer
 
 
-def _finished(config: Config, directory: Path) -> Outcome | None:
-    """The outcome of a run that needs no more training; says so when its code has changed."""
-    if not (directory / "results.json").exists():
-        return None
-    training = RunRecord.load(directory).training
-    if training.status not in ("finished", "not_finite"):
-        return None
-    if provenance.read(directory).get("code") != provenance.code_digest(config):
-        say(f"{directory} is stale: it was trained by other code; delete it to train again")
-    return Outcome(directory, training.status, training.step, already=True, reason=training.reason)
+def _set_threads(config: Config) -> None:
+    if config.trainer.threads:
+        torch.set_num_threads(config.trainer.threads)
+        if config.trainer.devices > 1:  # else Lightning sets another number for DDP
+            os.environ["OMP_NUM_THREADS"] = str(config.trainer.threads)
 
 
-def _open_run(config: Config, directory: Path, device: str) -> None:
-    """Write what is known before the first step."""
-    (directory / "plots").mkdir(exist_ok=True)
-    facts = provenance.gather(config, device)
-    facts["identity"] = identity(config)
-    facts["wandb_id"] = _wandb_id(directory)
-    write_atomic(directory / provenance.NAME, json.dumps(facts, indent=1) + "\n")
-    write_atomic(directory / "config.yaml", to_yaml(config))
+def _summary(record: RunRecord) -> dict[str, Any]:
+    summary: dict[str, Any] = {"status": record.training.status}
+    for length, values in record.validation.items():
+        summary[f"best/len_{length}/exact_match"] = values.exact_match
+    return summary
 
 
-def _wandb_id(directory: Path) -> str:
-    return provenance.read(directory).get("wandb_id") or secrets.token_hex(4)
-
-
-def _loggers(config: Config, directory: Path, resume_step: int) -> list:
-    columns = ["loss", "lr", "grad_norm", "tokens_per_second", "seconds"]
-    columns = [f"train/{name}" for name in columns]
-    for length in config.validation.lengths:
-        columns += [f"val/len_{length}/{name}" for name in ("exact_match", "token_accuracy")]
-    table = CSVMetrics(directory / "metrics.csv", columns, resume_step)
-    run_id = _wandb_id(directory)
-    tracker = WandbMetrics(config, to_tree(config), directory, directory.name, run_id)
-    if tracker.note:
-        say(tracker.note)
-    return [table, tracker]
-
-
-def _outcome(directory, trainer, metrics, stop) -> Outcome:
-    step = trainer.global_step
-    if metrics.not_finite_at is not None:
-        reason = f"the loss or a gradient was not finite by step {metrics.not_finite_at}"
-        return Outcome(directory, "not_finite", step, reason=reason)
-    if step < trainer.max_steps:
-        return Outcome(directory, "interrupted", step, stop.signal)
-    return Outcome(directory, "finished", step)
-
-
-def _record(config, directory, module, trainer, metrics, validation, outcome) -> RunRecord:
-    selected = validation.selection()
-    best = validation.best or {"lengths": {}}
-    record = RunRecord(
-        run=directory.name,
-        hash=identity(config),
-        group=experiment_identity(config),
-        labels=config.labels,
-        settings={
-            "seed": config.seed,
-            "lr": config.optimizer.lr,
-            "steps": config.trainer.steps,
-            "batch_size": config.data.batch_size,
-            "train_lengths": [config.data.min_length, config.data.max_length],
-            "parameters": sum(p.numel() for p in module.model.parameters()),
-        },
-        training=Training(
-            status=outcome.status,
-            step=outcome.step,
-            seconds=round(metrics.seconds, 2),
-            device=str(trainer.strategy.root_device),
-            final_loss=metrics.final_loss,
-            reason=outcome.reason,
-        ),
-        selection=None if selected is None else Selection(**selected),
-        validation={int(n): Validation(**values) for n, values in best["lengths"].items()},
-    )
-    if (directory / "results.json").exists():
-        record = record.merge(RunRecord.load(directory).ladder)
-    return record
-
-
-def _summarize(loggers: list, record: RunRecord) -> None:
-    for logger in loggers:
-        if isinstance(logger, WandbMetrics):
-            summary = {"status": record.training.status}
-            for length, values in record.validation.items():
-                summary[f"best/len_{length}/exact_match"] = values.exact_match
-            logger.summarize(summary)
+@contextmanager
+def _one_line_when_unwritable(directory: Path) -> Iterator[None]:
+    """Turn a full disk into a ValueError; what was written before is whole."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        raise ValueError(
+            f"{error.filename or directory} cannot be written: {error.strerror}; what is there is "
+            "whole, and the same command goes on from its last checkpoint"
+        ) from error
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without Lightning's remarks on things that are meant as they are."""
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.ERROR)
+    logs = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         for pattern in (".*num_workers.*", ".*does not have many workers.*", ".*GPU available.*"):
             warnings.filterwarnings("ignore", pattern)
@@ -272,8 +253,5 @@ def _quiet() -> Iterator[None]:
         try:
             yield
         finally:
-            log.setLevel(level)
-
-
-def _silent(text: str) -> None:
-    """The other processes of a DDP run say nothing."""
+            for log, level in zip(logs, levels, strict=True):
+                log.setLevel(level)

@@ -28,6 +28,8 @@ class StickBreaking(Normalizer):
         masked = scores == -torch.inf
         finite = scores.masked_fill(masked, 0.0)
         log_take = torch.nn.functional.logsigmoid(finite)
-        log_leave = (log_take - finite).masked_fill(masked, 0.0)  # log(1 - σ(z))
-        left = log_leave.flip(-1).cumsum(dim=-1).flip(-1) - log_leave  # by the more recent keys
+        # log(1 - σ(z)), not as log_take - z: thousands of low scores would add up its rounding.
+        log_leave = torch.nn.functional.logsigmoid(-finite).masked_fill(masked, 0.0)
+        later = torch.nn.functional.pad(log_leave[..., 1:], (0, 1))
+        left = later.flip(-1).cumsum(dim=-1).flip(-1)  # by the more recent keys
         return (log_take + left).masked_fill(masked, -torch.inf).exp()

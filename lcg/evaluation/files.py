@@ -1,0 +1,31 @@
+"""What of a run directory can be read without torch, so that a wrong one is answered at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lcg.config import Config, ConfigError, config_from_tree
+from lcg.config.groups import read_yaml
+
+
+def read_config(directory: Path) -> Config:
+    """The config a run was trained with.
+
+    Raises ValueError, naming the directory, when there is none or it cannot be used.
+    """
+    path = directory / "config.yaml"
+    if not path.is_file():
+        there = directory.exists()
+        problem = "is no run directory: it has no config.yaml" if there else "does not exist"
+        raise ValueError(f"{directory} {problem}")
+    tree = read_yaml(path)
+    try:
+        return config_from_tree(tree)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error.__cause__
+
+
+def check_selected(directory: Path) -> None:
+    """Raise ValueError when a run has no selected checkpoint yet."""
+    if not (directory / "checkpoints" / "best.ckpt").is_file():
+        raise ValueError(f"{directory} has no best.ckpt yet; train it to a validation first")

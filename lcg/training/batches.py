@@ -1,0 +1,48 @@
+"""Batch t of the training stream: a pure function of (task, seed, t).
+
+Loader workers import this file, and nothing in it takes long to import.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from lcg.config import Config, config_from_tree, to_tree
+from tasks.base import IGNORE
+from tasks.streams import train_batch
+
+
+class Batches(Dataset):
+    """Batch t by its number: the rows rank::world of the global batch."""
+
+    def __init__(self, config: Config, rank: int, world: int) -> None:
+        self.config, self.rank, self.world = config, rank, world
+
+    def __getstate__(self) -> dict[str, Any]:
+        # As plain text, since a class from a user's own file cannot be pickled.
+        return vars(self) | {"config": to_tree(self.config)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, config=config_from_tree(state["config"]))
+
+    def __getitem__(self, t: int) -> dict[str, torch.Tensor]:
+        """inputs and labels [rows tokens]; scored, the scored positions of the global batch."""
+        data = self.config.data
+        batch = train_batch(
+            self.config.task,
+            self.config.seed,
+            t,
+            data.batch_size,
+            data.min_length,
+            data.max_length,
+            data.lengths_per,
+        )
+        rows = slice(self.rank, None, self.world)
+        return {
+            "inputs": torch.from_numpy(batch.inputs[rows]).contiguous(),
+            "labels": torch.from_numpy(batch.labels[rows]).contiguous(),
+            "scored": torch.tensor((batch.labels != IGNORE).sum()),
+        }

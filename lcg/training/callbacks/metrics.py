@@ -1,0 +1,60 @@
+"""Loss, learning rate, gradient norm and speed."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning import Callback
+
+from lcg.config import Config
+from lcg.training.module import learning_rate_factor
+from lcg.training.tracking import Tracking
+
+
+class Metrics(Callback):
+    """Writes a row every log_every steps, and after the last one."""
+
+    def __init__(self, config: Config, tracking: Tracking) -> None:
+        self.config, self.tracking = config, tracking
+        self.seconds = 0.0
+        self.final_loss: float | None = None
+        self._tokens = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds, "final_loss": self.final_loss}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seconds, self.final_loss = state["seconds"], state.get("final_loss")
+
+    def on_train_start(self, trainer, module) -> None:
+        self._since = time.perf_counter()
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx: int) -> None:
+        self._tokens += batch["inputs"].numel()
+        step, options = trainer.global_step, self.config.optimizer
+        if step % self.config.trainer.log_every and step != self.config.trainer.steps:
+            return
+        # Each process has its share of the batch; the mean is the loss of all of it.
+        self.final_loss = float(trainer.strategy.reduce(module.loss.clone(), reduce_op="mean"))
+        elapsed = time.perf_counter() - self._since
+        self.seconds += elapsed
+        factor = learning_rate_factor(step - 1, options, self.config.trainer.steps)
+        row = {
+            "train/loss": self.final_loss,
+            "train/lr": options.lr * factor,
+            "train/grad_norm": float(module.grad_norm),
+            "train/tokens_per_second": self._tokens * trainer.world_size / max(elapsed, 1e-9),
+            "train/seconds": self.seconds,
+        }
+        self.tracking.log(step, row)
+        self._since, self._tokens = time.perf_counter(), 0
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """What is done inside does not count as training time."""
+        started = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - started

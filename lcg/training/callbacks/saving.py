@@ -1,0 +1,35 @@
+"""The checkpoints from which an interrupted run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback
+
+from lcg.config import Config, identity
+from lcg.training import checkpoints
+from lcg.training.callbacks.finite import Finite
+
+
+class Checkpoints(Callback):
+    """Saves every checkpoint_every steps, at the end, and when asked to stop."""
+
+    def __init__(self, config: Config, folder: Path, finite: Finite) -> None:
+        self.config, self.folder, self.finite = config, folder, finite
+        self._saved_at: int | None = None
+
+    def on_save_checkpoint(self, trainer, module, checkpoint: dict[str, Any]) -> None:
+        checkpoint["identity"] = identity(self.config)
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx: int) -> None:
+        step = trainer.global_step
+        due = step % self.config.trainer.checkpoint_every == 0
+        if due or step == self.config.trainer.steps:
+            self.save(trainer, module)
+
+    def save(self, trainer, module) -> None:
+        """Write last.ckpt, unless it is written, or what it would hold is not finite."""
+        if self._saved_at != trainer.global_step and self.finite.holds(trainer, module):
+            trainer.save_checkpoint(self.folder / checkpoints.LAST)
+            self._saved_at = trainer.global_step

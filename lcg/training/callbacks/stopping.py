@@ -1,0 +1,71 @@
+"""Stopping when asked to: at a step boundary, with everything saved."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from lightning import Callback
+
+from lcg.training.callbacks.saving import Checkpoints
+from lcg.training.processes import is_first_process
+
+NOTICE = b"\nstopping after this step; Ctrl-C again stops at once, without saving\n"
+
+
+class GracefulStop(Callback):
+    """SIGTERM and Ctrl-C set a flag; the step under way is finished, saved, and then we stop.
+
+    Stopping inside a step would save new weights under an old step count. A second Ctrl-C stops at
+    once. `signal` is the number received, 0 if none.
+    """
+
+    def __init__(self, saver: Checkpoints) -> None:
+        self.saver = saver
+        self.signal = 0
+        self._group = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Answer signals in here, in the main thread; others cannot have handlers."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGTERM, signal.SIGINT)
+        before = {number: signal.signal(number, self._received) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _received(self, number: int, frame) -> None:
+        if self.signal and number == signal.SIGINT:
+            # Not KeyboardInterrupt: Lightning would turn it into exit code 1.
+            raise SystemExit(128 + number)
+        if not self.signal and is_first_process():
+            os.write(2, NOTICE)  # print is not safe in a handler
+        self.signal = self.signal or number
+
+    def on_train_start(self, trainer, module) -> None:
+        if trainer.world_size > 1:  # on the CPU, so that asking never waits for a GPU
+            self._group = torch.distributed.new_group(backend="gloo")
+        if self._asked():
+            trainer.should_stop = True  # before the first step there is nothing to save
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx: int) -> None:
+        if self._asked():
+            self.saver.save(trainer, module)
+            trainer.should_stop = True
+
+    def _asked(self) -> bool:
+        """Whether any process was asked to stop: all of them must stop at the same step."""
+        if self._group is not None:
+            asked = torch.tensor(self.signal)
+            torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX, self._group)
+            self.signal = int(asked)
+        return self.signal != 0

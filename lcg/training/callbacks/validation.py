@@ -1,0 +1,160 @@
+"""The validation ladder, and the checkpoint that it selects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback
+
+from lcg.config import Config, to_tree
+from lcg.evaluation.ladder import climb
+from lcg.training import checkpoints
+from lcg.training.callbacks.finite import Finite
+from lcg.training.callbacks.metrics import Metrics
+from lcg.training.processes import say
+from lcg.training.tracking import Tracking
+
+
+class _Abandoned(Exception):
+    """A stop was asked for in the middle of a validation."""
+
+
+class LadderValidation(Callback):
+    """Climbs the validation ladder every so many steps and keeps the best checkpoint.
+
+    A validation that a stop request cuts short is `pending`: it is saved as such, and is the first
+    thing that a resumed run does, so that resuming changes nothing.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        tracking: Tracking,
+        metrics: Metrics,
+        finite: Finite,
+        must_stop: Callable[[], bool] = lambda: False,
+        validated: Callable[[int], None] = lambda step: None,
+    ) -> None:
+        self.config, self.folder, self.tracking = config, folder, tracking
+        self.metrics, self.finite, self.must_stop = metrics, finite, must_stop
+        self.validated = validated  # called with the step once a validation is done
+        self.history: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.pending: int | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        monitored = self.config.validation.monitored
+        state = {"history": self.history, "best": self.best, "pending": self.pending}
+        return state | {"monitored": monitored}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        monitored = self.config.validation.monitored
+        self.pending = state.get("pending")
+        before = state.get("monitored", monitored)
+        if before == monitored:
+            self.history, self.best = state["history"], state["best"]
+        elif state["best"] is not None:
+            say(
+                f"selection starts anew: it was by length {before} and now is by {monitored}; "
+                "checkpoints so far are no candidates"
+            )
+
+    def on_fit_start(self, trainer, module) -> None:
+        if self.pending is not None:
+            if trainer.is_global_zero:
+                self._validate(module, self.pending)
+            trainer.strategy.barrier()
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx: int) -> None:
+        step, steps = trainer.global_step, self.config.trainer.steps
+        if step % self.config.validation.every and step != steps:
+            return
+        if not self.finite.holds(trainer, module):
+            return
+        if trainer.is_global_zero:
+            with self.metrics.pause():
+                self._validate(module, step)
+        trainer.strategy.barrier()
+
+    def _validate(self, module, step: int) -> None:
+        validation = self.config.validation
+        self.pending = step
+        cells = climb(
+            module.model,
+            self.config,
+            validation.lengths,
+            validation.samples,
+            split="validation",
+            seed=self.config.evaluation.seed,
+            step=step,
+            progress=self._go_on,
+        )
+        try:
+            cells = {cell.length: cell for cell in cells}
+        except _Abandoned:
+            return
+        self.pending = None
+        names = ("exact_match", "token_accuracy")
+        lengths = {
+            str(length): {name: getattr(cell, name) for name in names}
+            for length, cell in cells.items()
+            if cell.state == "value"
+        }
+        row = {
+            f"val/len_{n}/{key}": v for n, values in lengths.items() for key, v in values.items()
+        }
+        if lengths:
+            self.tracking.log(step, row)
+            self._select(module, step, lengths, cells[validation.monitored])
+        self.validated(step)
+
+    def _go_on(self, length: int, done: int, total: int) -> None:
+        if self.must_stop():
+            raise _Abandoned
+
+    def _select(self, module, step: int, lengths: dict[str, Any], monitored) -> None:
+        """Keep these weights if they are the best so far, by the monitored length if it can be."""
+        used = str(monitored.length)
+        missing = ""
+        if used not in lengths:
+            used = max(lengths, key=int)
+            missing = f"{monitored.state.replace('_', ' ')}: {monitored.reason}"
+        candidate = {"step": step, "lengths": lengths, "by": int(used), "missing": missing}
+        candidate |= lengths[used]
+        self.history = [h for h in self.history if h["step"] < step] + [candidate]
+        if self.best is None or self._key(candidate) >= self._key(self.best):
+            self.best = candidate
+            content = {"state_dict": module.model.state_dict(), "step": step}
+            content["config"] = to_tree(self.config)
+            checkpoints.save(content, self.folder / checkpoints.BEST)
+
+    def _key(self, candidate: dict[str, Any]) -> tuple:
+        by = candidate.get("by", self.config.validation.monitored)
+        return (by == self.config.validation.monitored, by, *checkpoints.selection_key(candidate))
+
+    def selection(self) -> dict[str, Any] | None:
+        """The selected checkpoint for the run record, flagged when the monitor did not select."""
+        if self.best is None:
+            return None
+        monitor = f"val/len_{self.config.validation.monitored}/exact_match"
+        values = {h["exact_match"] for h in self.history}
+        reason = ""
+        if self.best.get("missing"):
+            reason = f"{monitor} has no value ({self.best['missing']}); "
+            reason += f"length {self.best['by']} decided"
+        elif len(values) == 1 and len(self.history) > 1:
+            reason = (
+                f"{monitor} was {values.pop():g} at all {len(self.history)} validations; "
+                "token accuracy, then the later step decided"
+            )
+        return {
+            "step": self.best["step"],
+            "monitor": monitor,
+            "value": None if self.best.get("missing") else self.best["exact_match"],
+            "token_accuracy": self.best["token_accuracy"],
+            "degenerate": bool(reason),
+            "reason": reason,
+        }

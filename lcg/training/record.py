@@ -1,0 +1,94 @@
+"""What a run leaves behind: how the call ended, and results.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lcg.config import Config, experiment_identity, identity
+from lcg.results import RunRecord, Selection, Training, Validation
+from lcg.training.callbacks import LadderValidation, Metrics
+from lcg.training.processes import is_first_process
+
+
+@dataclass
+class Outcome:
+    """How a call to `train` ended: finished, interrupted, not_finite or already finished.
+
+    `interrupted` with all steps done means that a signal came with the last one: the record says
+    finished, and whatever would have come after training is left to the next call.
+    """
+
+    directory: Path
+    status: str
+    step: int
+    signal: int = 0
+    already: bool = False
+    reason: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """0, 128 + signal as shells have it, or 4 for a loss that is not finite.
+
+        Only the first process's counts: Lightning kills all when another's is not 0.
+        """
+        if not is_first_process():
+            return 0
+        if self.status == "interrupted":
+            return 128 + self.signal
+        return 4 if self.status == "not_finite" else 0
+
+
+@dataclass
+class RecordKeeper:
+    """Writes results.json from what the callbacks know; a ladder climbed before is kept."""
+
+    config: Config
+    directory: Path
+    metrics: Metrics
+    validation: LadderValidation
+    device: str
+    parameters: int
+
+    def open(self, step: int) -> None:
+        """Say that the run is under way, before its first step."""
+        if (self.directory / "results.json").exists():
+            record = RunRecord.load(self.directory)
+            training = replace(record.training, status="running", reason="")
+            replace(record, training=training).save(self.directory)
+        else:
+            self.save("running", step)
+
+    def save(self, status: str, step: int, reason: str = "") -> RunRecord:
+        """Write the record as it stands at a step."""
+        config = self.config
+        selected = self.validation.selection()
+        best = self.validation.best or {"lengths": {}}
+        record = RunRecord(
+            run=self.directory.name,
+            hash=identity(config),
+            group=experiment_identity(config),
+            labels=config.labels,
+            settings={
+                "seed": config.seed,
+                "lr": config.optimizer.lr,
+                "steps": config.trainer.steps,
+                "batch_size": config.data.batch_size,
+                "train_lengths": [config.data.min_length, config.data.max_length],
+                "parameters": self.parameters,
+            },
+            training=Training(
+                status=status,
+                step=step,
+                seconds=round(self.metrics.seconds, 2),
+                device=self.device,
+                final_loss=self.metrics.final_loss,
+                reason=reason,
+            ),
+            selection=None if selected is None else Selection(**selected),
+            validation={int(n): Validation(**values) for n, values in best["lengths"].items()},
+        )
+        if (self.directory / "results.json").exists():
+            record = record.merge(RunRecord.load(self.directory).ladder)
+        record.save(self.directory)
+        return record

@@ -1,0 +1,178 @@
+"""Weights & Biases, online or offline: whatever happens to it, training goes on.
+
+`wandb` is imported by the first run that uses it. Everything is in metrics.csv as well.
+"""
+
+from __future__ import annotations
+
+import netrc
+import os
+import shlex
+import socket
+import threading
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from lcg.config import Config, to_tree
+from lcg.training.processes import say
+
+LOGIN_VARIABLES = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+SERVICE = "api.wandb.ai"  # logins made before the service moved are under this name
+
+
+def choose_mode(requested: str, timeout: float = 2.5) -> tuple[str, str]:
+    """The W&B mode to use, and why it is not online where that needs saying.
+
+    `wandb.init` waits 100 s for a network that is not there, so this looks first: for a login, and
+    for a server that accepts a connection, in at most `timeout` seconds.
+    """
+    if requested != "auto":
+        return requested, ""
+    if asked := os.environ.get("WANDB_MODE"):
+        return {"dryrun": "offline", "run": "online"}.get(asked, asked), ""
+    if not any(map(os.environ.get, LOGIN_VARIABLES)) and not any(map(Path.exists, _netrc_files())):
+        return "offline", "there is no W&B login (wandb login)"
+    address, preferred = _settings()
+    if preferred in ("offline", "disabled"):
+        return preferred, "wandb's own settings say so"
+    url = urlparse(address)
+    host = url.hostname or SERVICE
+    if not any(map(os.environ.get, LOGIN_VARIABLES)) and not _has_password(url.netloc, SERVICE):
+        return "offline", f"there is no W&B login for {host} (wandb login)"
+    port = url.port or (443 if url.scheme == "https" else 80)
+    if not _reachable(*_through_proxy(url.scheme, host, port), timeout):
+        return "offline", f"{host} does not answer"
+    return "online", ""
+
+
+def _settings() -> tuple[str, str | None]:
+    """The server's address, and the mode that `wandb offline` may have set."""
+    if address := os.environ.get("WANDB_BASE_URL"):
+        return address, None
+    try:
+        import wandb
+
+        settings = wandb.setup().settings
+        return settings.base_url, settings.mode
+    except Exception:
+        return f"https://{SERVICE}", None
+
+
+def _netrc_files() -> list[Path]:
+    named = os.environ.get("NETRC")
+    return [Path(p).expanduser() for p in ([named] if named else ["~/.netrc", "~/_netrc"])]
+
+
+def _has_password(*hosts: str) -> bool:
+    for path in _netrc_files():
+        try:
+            if any(map(netrc.netrc(str(path)).authenticators, hosts)):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
+
+
+def _through_proxy(scheme: str, host: str, port: int) -> tuple[str, int]:
+    """What a connection is really made to."""
+    proxy = urllib.request.getproxies().get(scheme)
+    if not proxy or urllib.request.proxy_bypass(host):
+        return host, port
+    url = urlparse(proxy if "//" in proxy else f"//{proxy}")
+    return url.hostname or host, url.port or 3128
+
+
+def _reachable(host: str, port: int, timeout: float) -> bool:
+    """Whether a connection opens in time, name lookup included."""
+    answer: list[bool] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=timeout).close()
+            answer.append(True)
+        except OSError:
+            answer.append(False)
+
+    # A thread, because a name lookup has no time-out of its own.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    return answer == [True]
+
+
+class WandbMetrics:
+    """A W&B run on a step axis of our own.
+
+    An offline run that resumes starts a second offline folder, and W&B drops rows whose own step
+    is lower than the last: hence `trainer/step` as the axis of every metric.
+    """
+
+    def __init__(self, config: Config, directory: Path, run_id: str) -> None:
+        self.run = None
+        mode, why = choose_mode(config.wandb.mode)
+        if mode == "disabled":
+            return
+        try:
+            self._start(config, directory, run_id, mode)
+        except Exception as error:
+            why = f"it did not start: {_one_line(error)}"
+            try:
+                self._start(config, directory, run_id, mode := "offline")
+            except Exception as error:
+                say(f"W&B: not used, {_one_line(error)}; metrics are in metrics.csv")
+                return
+        if mode == "offline":
+            folder = shlex.quote(str(Path(self.run.dir).parent))
+            because = f" because {why}" if why else ""
+            say(f"W&B: offline{because}; upload later with: wandb sync {folder}")
+        else:
+            say(f"W&B: {self.run.url}")
+
+    def _start(self, config: Config, directory: Path, run_id: str, mode: str) -> None:
+        import wandb
+
+        run = wandb.init(
+            project=config.wandb.project,
+            entity=config.wandb.entity,
+            group=config.wandb.group,
+            tags=config.wandb.tags or None,
+            name=directory.name,
+            id=os.environ.get("WANDB_RUN_ID") or run_id,
+            resume=None if mode == "offline" else "allow",
+            config=to_tree(config),
+            dir=directory,
+            mode=mode,
+            settings=wandb.Settings(silent=True, console="off", init_timeout=20, finish_timeout=30),
+        )
+        run.define_metric("trainer/step")
+        run.define_metric("*", step_metric="trainer/step")
+        self.run = run
+
+    def log(self, step: int, metrics: dict[str, Any]) -> None:
+        """Send a row."""
+        self._try(lambda run: run.log({"trainer/step": step} | metrics))
+
+    def summarize(self, values: dict[str, Any]) -> None:
+        """Set what the run's page shows on top."""
+        self._try(lambda run: run.summary.update(values))
+
+    def close(self, exit_code: int = 0) -> None:
+        """Wait for what is under way, but not for long: it is on disk as well."""
+        self._try(lambda run: run.finish(exit_code=exit_code))
+        self.run = None
+
+    def _try(self, action: Callable[[Any], None]) -> None:
+        if self.run is None:
+            return
+        try:
+            action(self.run)
+        except Exception as error:
+            self.run = None
+            say(f"W&B: stopped working ({_one_line(error)}); metrics go on in metrics.csv")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

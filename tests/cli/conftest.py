@@ -1,0 +1,79 @@
+"""Ways to call the command: in a process of its own, or here, with torch imported once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lcg.cli import main
+
+TINY = """
+    model.d_model=16 model.heads=2 model.d_ff=16
+    data.batch_size=8 data.min_length=2 data.max_length=4 optimizer.warmup_steps=2
+    trainer.steps=6 trainer.log_every=3 trainer.checkpoint_every=3
+    trainer.threads=1 trainer.accelerator=cpu
+    validation.every=3 validation.lengths=4,8 validation.samples=16
+    evaluation.lengths=4,8 evaluation.samples=16 wandb.mode=disabled
+""".split()  # noqa: SIM905
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty current folder; what a test adds to sys.path is forgotten after it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    return tmp_path
+
+
+@pytest.fixture
+def process(here):
+    """Run a Python command line in the current folder; returns what came of it."""
+
+    def process(*words: str, **options) -> subprocess.CompletedProcess:
+        environment = os.environ | {"OMP_NUM_THREADS": "1"} | options.pop("env", {})
+        return subprocess.run(
+            [sys.executable, *words],
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=120,
+            **options,
+        )
+
+    return process
+
+
+@pytest.fixture
+def call(here, capsys):
+    """Run the command in this process; returns exit code, stdout and stderr."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = main(list(words))
+        except SystemExit as stop:  # argparse's own --help
+            code = stop.code
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def tiny():
+    """The words of a run of a second, some replaced by others."""
+
+    def tiny(*words: str) -> list[str]:
+        said = dict(word.split("=", 1) for word in (*TINY, *words))
+        return [f"{key}={value}" for key, value in said.items()]
+
+    return tiny
+
+
+@pytest.fixture
+def written(here):
+    """What lies below the current folder, without Python's own caches."""
+    return lambda: {p for p in here.rglob("*") if "__pycache__" not in p.parts}

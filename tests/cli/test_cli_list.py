@@ -1,0 +1,47 @@
+"""`lcg list`: every kind under the words that choose it."""
+
+import pytest
+
+from lcg import registry
+from lcg.cli import LISTS
+from lcg.config import choices
+
+
+@pytest.mark.parametrize("title", LISTS)
+def test_one_list(title, call):
+    code, out, err = call("list", title)
+    assert (code, err) == (0, "")
+    kind, usage = LISTS[title]
+    head, *rows = out.splitlines()
+    assert head == f"{title} ({usage})"
+    names = [row.split()[0] for row in rows]
+    known = set(choices(kind))
+    if kind in registry.HOMES:
+        known |= set(registry.available(kind))
+    assert set(names) == known
+    starts = {len(row) - len(row.lstrip().partition("  ")[2].lstrip()) for row in rows}
+    assert len(starts) == 1, "the texts are aligned"
+
+
+def test_everything(call):
+    code, out, _ = call("list")
+    assert code == 0
+    blocks = out.split("\n\n")
+    assert [block.split()[0] for block in blocks] == list(LISTS)
+
+
+def test_names_that_are_listed_can_be_chosen(call):
+    for title in ("tasks", "attentions", "positions", "normalizers", "scalings", "output_norms"):
+        usage = LISTS[title][1]
+        for row in call("list", title)[1].splitlines()[1:]:
+            for word in usage.split(" or "):
+                choice = word.replace("NAME", row.split()[0])
+                code, _, err = call("train", choice, "--help")
+                assert code == 0, err
+
+
+def test_difference(call):
+    code, out, _ = call("list", "--diff", "paper/reverse", "repo/reverse")
+    assert code == 0
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()[1:]}
+    assert rows["model.d_ff"] == ["512", "1024"]

@@ -1,0 +1,82 @@
+"""Mistakes of form are one line and exit code 2, never a usage dump or a traceback."""
+
+import pytest
+
+MISTAKES = {
+    "evl": "there is no command evl; did you mean eval?",
+    "fly": "there is no command fly",
+    "train --dry-rum": "there is no option --dry-rum; lcg train --help says more",
+    "train -x": "there is no option -x",
+    "train copy": "'copy' is not of the form key=value",
+    "train --seed": "there is no option --seed",
+    "train --dry-run=yes": "ignored explicit argument 'yes'",
+    "eval": "name a run directory to evaluate",
+    "eval lengths=3": "name a run directory to evaluate",
+    "eval nowhere": "nowhere does not exist",
+    "eval empty": "empty is no run directory: it has no config.yaml",
+    "eval empty --device": "argument --device: expected one argument",
+    "eval broken": "broken/config.yaml:2: ",
+    "eval old": "old/config.yaml: flavour is not an option",
+    "eval fresh": "fresh has no best.ckpt yet; train it to a validation first",
+    "eval fresh lenths=3": "lenths is not an option; did you mean lengths?",
+    "eval fresh lengths=3,x": "lengths: 'x' is not a whole number",
+    "eval fresh lengths=": "lengths= has no value",
+    "eval fresh samples=0": "samples must be at least 1, got 0",
+    "eval fresh lengths=1": "n_back: length 1 is too short",
+    "eval fresh decode=gredy": "decode=gredy is not known; did you mean greedy?",
+    "table": "the following arguments are required: runs",
+    "table empty": "empty: no results.json in it or below it",
+    "table empty --format=xml": "argument --format: invalid choice: 'xml'",
+    "plot": "the following arguments are required: runs",
+    "plot nowhere": "nowhere: no such folder",
+    "list taks": "there is no list of taks; did you mean tasks?",
+    "list --diff quick/copy": "argument --diff: expected 2 arguments",
+    "list --diff quick/copy quick/cop": "quick/cop is not known; did you mean quick/copy?",
+    "show task=cop": "task=cop is not known; did you mean copy?",
+    "show task=copy length=x": "length: 'x' is not a whole number",
+    "show task=copy length=0": "copy: length 0 is too short",
+    "show task=copy count=0": "count must be at least 1",
+    "show task=copy model.layers=3": "model.layers=3 changes nothing here",
+    "show copy": "copy changes nothing here: give a task",
+    "demo task.symbls=3": "did you mean task.symbols?",
+}
+
+
+@pytest.fixture
+def folders(here):
+    from lcg.config import load_config, to_yaml
+
+    config = to_yaml(load_config(["task=n_back"]))
+    contents = {"broken": "a: [1", "old": config + "flavour: sweet\n", "fresh": config}
+    (here / "empty").mkdir()
+    for name, text in contents.items():
+        (here / name).mkdir()
+        (here / name / "config.yaml").write_text(text)
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_is_one_line(words, folders, call, written):
+    before = written()
+    code, out, err = call(*words.split())
+    assert (code, out) == (2, "")
+    assert err.startswith("lcg: ")
+    assert err.count("\n") == 1
+    assert MISTAKES[words] in err
+    assert written() == before
+
+
+def test_a_folder_that_cannot_be_written(call, here, tiny):
+    (here / "runs").write_text("a file where a folder should be")
+    code, out, err = call("train", *tiny())
+    assert code in (1, 2)
+    assert out == ""
+    assert "runs" in err.splitlines()[-1]
+    assert "Traceback" not in err
+
+
+def test_an_output_that_cannot_be_written(call, here, tiny):
+    assert call("train", *tiny("evaluation.after_training=false", "name=run"))[0] == 0
+    code, out, err = call("table", "runs/run", "-o", "runs/run/config.yaml/table.md")
+    assert (code, out) == (1, "")
+    assert "runs/run/config.yaml" in err
+    assert err.count("\n") == 1

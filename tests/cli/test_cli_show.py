@@ -1,0 +1,91 @@
+"""Sequences as people read them: aligned, source and target plain, what is scored marked."""
+
+import numpy as np
+import pytest
+
+from lcg import registry
+from lcg.show import introduction, sequence
+from tasks.base import IGNORE
+
+TASKS = registry.available("task")
+
+
+def columns(block: str) -> list[tuple[str, ...]]:
+    """The cells of one block of aligned rows, a column for each token read."""
+    rows = block.splitlines()
+    names = [row[2:11].strip() for row in rows]
+    assert names in (["reads", "answers", ""], ["reads"])
+    rows = [row[11:] for row in rows]
+    width = max(map(len, rows))
+    rows = [row.ljust(width) for row in rows] + [" " * width] * (3 - len(rows))
+    starts = [i for i in range(width) if any(r[i] != " " for r in rows)]
+    cells, begin = [], starts[0]
+    for i in range(begin, width + 1):
+        if i == width or all(row[i] == " " for row in rows):
+            if i > begin:
+                cells.append(tuple(row[begin:i].strip() for row in rows))
+            begin = i + 1
+    return cells
+
+
+@pytest.mark.parametrize("width", [100, 40])
+@pytest.mark.parametrize("name", TASKS)
+def test_every_token_is_shown_in_its_place(name, width):
+    task = TASKS[name]()
+    length = max(20, task.min_length)
+    text = sequence(task, length, seed=5, width=width)
+    assert all(len(line) <= width for line in text.splitlines())
+    batch = task.encode(np.random.default_rng(5), np.array([length]))
+    expected = [
+        (task.text(read), "", "") if answer == IGNORE else (task.text(read), task.text(answer), "^")
+        for read, answer in zip(batch.inputs[0], batch.labels[0], strict=True)
+    ]
+    aligned = text[text.index("  reads") :]
+    shown = [cell for block in aligned.split("\n\n") for cell in columns(block)]
+    assert shown == expected
+
+
+def test_source_and_target_are_plain(call):
+    code, out, err = call("show", "task=reverse", "task.symbols=9", "length=6", "count=2")
+    assert (code, err) == (0, "")
+    blocks = out.split("\n\n")
+    assert len(blocks) == 3  # what it is, and two sequences
+    assert blocks[0].startswith("reverse, length 6: 15 tokens, target and <eos> are scored")
+    for block in blocks[1:]:
+        named = {line.split()[0]: line.split()[1:] for line in block.splitlines()}
+        assert named["target"] == named["source"][::-1]
+        assert named["reads"] == ["<bos>", *named["source"], "<sep>", *named["target"]]
+        assert named["answers"] == [*named["target"], "<eos>"]
+        assert named["^"] == ["^"] * 6
+
+
+def test_what_is_shown_depends_on_the_seed_alone(call):
+    first = call("show", "task=sort", "count=2")[1]
+    assert first == call("show", "count=2", "task=sort", "seed=0")[1]
+    second = call("show", "task=sort", "count=1", "seed=1")[1]
+    assert second.split("\n\n")[1] == first.rstrip("\n").split("\n\n")[2] + "\n"
+
+
+def test_a_task_of_labels_has_no_source_beside_them(call):
+    out = call("show", "task=local_count", "length=5", "count=1")[1]
+    assert "every position is scored" in out
+    assert "source" not in out
+    marks = out.rstrip("\n").splitlines()[-1]
+    assert marks.split() == ["^"] * 5
+
+
+def test_an_experiment_s_task(call):
+    out = call("show", "experiment=quick/mqmtar", "length=20")[1]
+    assert out.startswith("mqmtar, length 20")
+
+
+def test_a_sequence_without_scored_positions_in_a_block():
+    task = TASKS["mqmtar"]()
+    text = sequence(task, 64, seed=0, width=60)
+    blocks = text[text.index("  reads") :].split("\n\n")
+    assert [len(block.splitlines()) for block in blocks][:2] == [1, 1]
+    assert len(blocks[-1].splitlines()) == 3
+
+
+def test_introduction_counts_tokens():
+    assert "19 tokens" in introduction(TASKS["copy"](), 8)

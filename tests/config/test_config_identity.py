@@ -1,0 +1,102 @@
+"""A run's name changes with whatever changes its weights, and with nothing else."""
+
+import shutil
+
+import pytest
+from omegaconf import OmegaConf
+
+from lcg.config import experiment_identity, identity, load_config, run_directory, to_tree, to_yaml
+
+CHANGES = [
+    "task=reverse",
+    "task.symbols=8",
+    "attention=ssmax",
+    "attention.normalizer=topk",
+    "position=rope",
+    "position.variant=exponential",
+    "model.layers=3",
+    "model.block=gemma2",
+    "model.dropout=0.1",
+    "data.batch_size=32",
+    "data.max_length=33",
+    "data.lengths_per=batch",
+    "optimizer.warmup_steps=7",
+    "optimizer.beta2=0.95",
+    "trainer.steps=1999",
+    "trainer.precision=bf16-mixed",
+]
+OF_ONE_METHOD = ["seed=1", "optimizer.lr=0.002"]
+NO_CHANGE = [
+    "attention.backend=reference",
+    "data.workers=2",
+    "trainer.devices=2",
+    "trainer.accelerator=cpu",
+    "trainer.threads=1",
+    "trainer.log_every=10",
+    "trainer.checkpoint_every=10",
+    "validation.every=10",
+    "validation.lengths=32,64",
+    "evaluation.lengths=32",
+    "evaluation.samples=10",
+    "evaluation.seed=3",
+    "wandb.mode=disabled",
+    "runs=elsewhere",
+    "attention.normalizer.name=softmax",
+]
+
+
+@pytest.mark.parametrize("word", CHANGES)
+def test_what_changes_the_weights_changes_both(word, here):
+    plain, changed = load_config([]), load_config([word])
+    assert identity(plain) != identity(changed)
+    assert experiment_identity(plain) != experiment_identity(changed)
+
+
+@pytest.mark.parametrize("word", OF_ONE_METHOD)
+def test_seed_and_learning_rate_make_runs_of_one_method(word, here):
+    plain, changed = load_config([]), load_config([word])
+    assert identity(plain) != identity(changed)
+    assert experiment_identity(plain) == experiment_identity(changed)
+
+
+@pytest.mark.parametrize("word", NO_CHANGE)
+def test_what_does_not_change_the_weights(word, here):
+    assert identity(load_config([])) == identity(load_config([word]))
+
+
+def test_ways_to_say_the_same_are_one_run(write):
+    write("configs/experiment/mine.yaml", "task: {name: copy, symbols: 32}\nattention: softmax\n")
+    write("configs/experiment/other.yaml", "base: mine\nmodel: {d_model: 64}\n")
+    words = [[], ["experiment=mine"], ["experiment=other"], ["optimizer.lr=1e-3"]]
+    words += [["attention={normalizer: softmax}"], ["model.d_model=64.0"]]
+    assert len({identity(load_config(w)) for w in words}) == 1
+
+
+def test_the_folder_of_a_user_s_file_does_not_matter(write, here):
+    source = write(
+        "a/mine.py",
+        "from dataclasses import dataclass\nfrom typing import ClassVar\n"
+        "from tasks.copy import Copy\n\n@dataclass\nclass Mine(Copy):\n"
+        '    name: ClassVar[str] = "mine"\n',
+    )
+    (here / "b").mkdir()
+    shutil.copy(source, here / "b" / "mine.py")
+    first, second = (load_config([f"task=./{folder}/mine.py:Mine"]) for folder in "ab")
+    assert identity(first) == identity(second)
+    assert to_tree(first)["task"]["name"] == f"{here}/a/mine.py:Mine"  # found from anywhere
+    assert to_tree(second)["task"]["name"] == f"{here}/b/mine.py:Mine"
+    assert run_directory(first).name.startswith("Mine-softmax-nape-s0-")
+
+
+def test_names_of_run_directories(here):
+    config = load_config(["attention=asentmax", "seed=3", "runs=some/where"])
+    expected = f"some/where/copy-asentmax-nape-s3-{identity(config)}"
+    assert str(run_directory(config)) == expected
+    assert str(run_directory(load_config(["name=mine"]))) == "runs/mine"
+    odd = load_config(["attention={normalizer: entmax, scaling: log}"])
+    assert run_directory(odd).name.startswith("copy-entmax+log-nape-s0-")
+
+
+def test_yaml_of_a_config_reads_back(here):
+    config = load_config(["attention=asentmax", "name=007", "wandb.tags=a,b", "model.kv_heads=4"])
+    assert OmegaConf.to_container(OmegaConf.create(to_yaml(config))) == to_tree(config)

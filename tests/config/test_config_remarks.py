@@ -1,0 +1,37 @@
+"""What is set and has no effect is said; a config in which everything counts is left alone."""
+
+import pytest
+
+from lcg.config import choices, load_config
+from lcg.config.remarks import remarks
+
+NO_EFFECT = {
+    "data.lengths_per=batch data.min_length=32": "data.lengths_per=batch has no effect",
+    "task=n_back evaluation.decode=greedy": "evaluation.decode=greedy has no effect: n_back",
+    "attention=entmax_learned attention.normalizer.alpha=1.7": "normalizer.alpha has no effect",
+    "position=alibi position.variant=interleaved": "model.heads=8 is a power of two",
+    "trainer.steps=50": "the learning rate never reaches optimizer.lr=0.001",
+}
+COUNTS = [
+    "data.lengths_per=batch",
+    "evaluation.decode=greedy",
+    "attention=entmax_learned attention.normalizer.alpha=1.7 attention.normalizer.init=constant",
+    "position=alibi position.variant=interleaved model.heads=6 model.d_model=48",
+    "trainer.steps=50 optimizer.warmup_steps=10",
+]
+
+
+@pytest.mark.parametrize("words", NO_EFFECT)
+def test_no_effect_is_said(words, here):
+    (remark,) = remarks(load_config(words.split()))
+    assert NO_EFFECT[words] in remark
+
+
+@pytest.mark.parametrize("words", COUNTS)
+def test_nothing_is_said_of_what_counts(words, here):
+    assert remarks(load_config(words.split())) == []
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_our_experiments_set_nothing_in_vain(name, here):
+    assert remarks(load_config([f"experiment={name}"])) == []

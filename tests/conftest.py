@@ -1,0 +1,20 @@
+"""Shapes in signatures are enforced in every test: see lcg/shapes.py.
+
+Nothing may import these modules before the hook is there, so it is set when pytest starts.
+"""
+
+import os
+
+from jaxtyping import install_import_hook
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' matrices are tiny
+
+CHECKED = [
+    "lcg.attention.attend",
+    "lcg.attention.cache",
+    "lcg.attention.multihead",
+    "lcg.evaluation.scoring",
+    "lcg.models.decoder",
+]
+
+install_import_hook(CHECKED, "beartype.beartype")

@@ -1,0 +1,302 @@
+"""Attention by its formulas: one query, one key, one head at a time, in float64.
+
+Written from the papers. Nothing here imports lcg or positional: a choice is known by its name, its
+options and its learned tensors, so that no mistake is made twice. Every registered choice needs an
+entry in one of the four tables: NORMALIZERS, SCALINGS, POSITIONS, OUTPUT_NORMS.
+
+Scores z hold the keys that a query sees, oldest first. `learned` maps names to tensors whose first
+dimension is the head, unless the formula says otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+Options = dict[str, Any]
+State = dict[str, Tensor]
+
+
+class Chosen(NamedTuple):
+    """A choice by its name and options."""
+
+    name: str
+    options: Options = {}
+
+
+class Choices(NamedTuple):
+    """What one attention layer is made of, and its sizes."""
+
+    normalizer: Chosen
+    scaling: Chosen
+    position: Chosen
+    output_norm: Chosen
+    heads: int
+    kv_heads: int
+
+
+def formula(table: dict[str, Any], kind: str, name: str) -> Any:
+    """The entry of a table, or an error that says what to do."""
+    if name not in table:
+        raise LookupError(
+            f"{kind} {name!r} has no oracle: write its formula in tests/oracles/attention.py"
+        )
+    return table[name]
+
+
+# ---- normalizers: z [keys] -> weights [keys]
+
+
+def softmax(z: Tensor, options: Options, learned: State, head: int) -> Tensor:
+    e = (z - z.max().item()).exp()
+    return e / e.sum()
+
+
+def entmax(z: Tensor, options: Options, learned: State, head: int) -> Tensor:
+    return _entmax(z, torch.tensor(options["alpha"] - 1.0, dtype=torch.float64))
+
+
+def entmax_learned(z: Tensor, options: Options, learned: State, head: int) -> Tensor:
+    a = learned["a"][head]
+    return _entmax(z, torch.clamp(1 / (1 + (-a).exp()), min=options["floor"]))
+
+
+def _entmax(z: Tensor, a: Tensor) -> Tensor:
+    """[a·z - τ]₊^(1/a) for a = α - 1, τ by bisection; its derivative follows from Σ p = 1."""
+    if a == 0:
+        return softmax(z, {}, {}, 0)
+    scaled, power = [a.item() * value for value in z.tolist()], 1 / a.item()
+    low, high = max(scaled) - 1, max(scaled)
+    for _ in range(100):
+        tau = (low + high) / 2
+        if sum((s - tau) ** power for s in scaled if s > tau) > 1:
+            low = tau
+        else:
+            high = tau
+    support = a * z > tau
+    kept = a * z[support]
+    mass = ((kept - tau) ** (1 / a)).sum()
+    slope = ((kept - tau) ** (1 / a - 1) / a).sum().item()
+    moved = tau + (mass - 1) / slope  # a Newton step of length 0: only its derivative counts
+    weights = torch.zeros_like(z)
+    weights[support] = (kept - moved) ** (1 / a)
+    return weights
+
+
+def relu(z: Tensor, options: Options, learned: State, head: int) -> Tensor:
+    return torch.stack([value if value > 0 else 0 * value for value in z])
+
+
+def topk(z: Tensor, options: Options, learned: State, head: int) -> Tensor:
+    by_rank = sorted(range(len(z)), key=lambda j: (z[j].item(), j))  # the most recent wins a tie
+    kept = sorted(by_rank[-options["k"] :])
+    weights = torch.zeros_like(z)
+    weights[kept] = softmax(z[kept], {}, {}, 0)
+    return weights
+
+
+def adaptive_temperature(z: Tensor, options: Options, learned: State, head: int) -> Tensor:
+    p = softmax(z, {}, {}, 0)
+    H = sum(-value * value.log() for value in p)
+    beta = 1.0
+    if H > 0.5:
+        beta = -0.037 * H**4 + 0.481 * H**3 - 2.3 * H**2 + 4.917 * H - 1.791
+    return softmax(z * (beta if beta > 1 else 1.0), {}, {}, 0)
+
+
+def stick_breaking(z: Tensor, options: Options, learned: State, head: int) -> Tensor:
+    left, taken = torch.ones((), dtype=torch.float64), []
+    for value in reversed(list(z)):
+        share = 1 / (1 + (-value).exp())
+        taken.append(share * left)
+        left = left * (1 - share)
+    return torch.stack(taken[::-1])
+
+
+NORMALIZERS: dict[str, Callable[[Tensor, Options, State, int], Tensor]] = {
+    "softmax": softmax,
+    "entmax": entmax,
+    "entmax_learned": entmax_learned,
+    "relu": relu,
+    "topk": topk,
+    "adaptive_temperature": adaptive_temperature,
+    "stick_breaking": stick_breaking,
+}
+STRICTLY_PAST = {"stick_breaking"}  # a query does not see its own key
+
+
+# ---- query scalings: one query's input x [width] and its count n of keys -> a number
+
+
+def no_scaling(x: Tensor, n: int, options: Options, learned: State, head: int) -> Tensor:
+    return torch.ones((), dtype=torch.float64)
+
+
+def log_scaling(x: Tensor, n: int, options: Options, learned: State, head: int) -> Tensor:
+    return learned["s"][head] * math.log(n + options["offset"])
+
+
+def adaptive_scaling(x: Tensor, n: int, options: Options, learned: State, head: int) -> Tensor:
+    b = learned["beta_weight"][head].dot(x)
+    g = learned["gamma_weight"][head].dot(x)
+    if options["bias"]:
+        b = b + learned["beta_bias"][head]
+        g = g + learned["gamma_bias"][head]
+    beta, gamma = (1 + b.exp()).log(), options["gamma_range"] * g.tanh()
+    return options["delta"] + beta * math.log(n + options["offset"]) ** gamma
+
+
+def head_scaling(x: Tensor, n: int, options: Options, learned: State, head: int) -> Tensor:
+    power = math.log(n + options["offset"]) ** learned["gamma"][head]
+    return options["delta"] + learned["beta"][head] * power
+
+
+SCALINGS: dict[str, Callable[[Tensor, int, Options, State, int], Tensor]] = {
+    "none": no_scaling,
+    "log": log_scaling,
+    "adaptive": adaptive_scaling,
+    "head": head_scaling,
+}
+
+
+# ---- position encodings
+
+
+class Pair(NamedTuple):
+    """A query at position i and a key at position j, for one of `heads` heads."""
+
+    head: int
+    heads: int
+    i: int
+    j: int
+    q: Tensor
+    k: Tensor
+    x: Tensor
+
+
+class Encoding(NamedTuple):
+    """Each part of an encoding, with what it is for an encoding without it."""
+
+    rotate: Callable[[Tensor, int, Options], Tensor] = lambda vector, position, options: vector
+    bias: Callable[[Pair, Options, State], Any] = lambda pair, options, learned: 0.0
+    scaled: Callable[[int, int], bool] = lambda head, heads: True
+    embed: Callable[[Tensor, int, Options, State], Tensor] = lambda x, position, options, learned: x
+
+
+def alibi_slope(head: int, heads: int, options: Options) -> float:
+    """m of head 0, 1, …; interleaved: a geometric sequence of a power of two, then the odd members
+    (first, third, …) of the sequence of twice that power."""
+    if options["variant"] == "geometric" or heads & (heads - 1) == 0:
+        return 2 ** (-8 * (head + 1) / heads)
+    power = 1
+    while 2 * power < heads:
+        power *= 2
+    if head < power:
+        return 2 ** (-8 * (head + 1) / power)
+    return 2 ** (-8 * (2 * (head - power) + 1) / (2 * power))
+
+
+def nape_slope(head: int, heads: int, options: Options) -> float:
+    if head >= math.ceil(heads / 2):
+        return 0.0
+    return 1 / (head + 1) if options["variant"] == "linear" else 0.5**head
+
+
+def rope(vector: Tensor, position: int, options: Options) -> Tensor:
+    """Dimensions m and m + r/2 are a complex number, turned by position·base^(-2m/r)."""
+    turned = vector.clone()
+    r = round(options["fraction"] * len(vector))
+    for m in range(r // 2):
+        angle = position * options["base"] ** (-2 * m / r)
+        number = torch.complex(vector[m], vector[m + r // 2]) * complex(
+            math.cos(angle), math.sin(angle)
+        )
+        turned[m], turned[m + r // 2] = number.real, number.imag
+    return turned
+
+
+POSITIONS: dict[str, Encoding] = {
+    "nope": Encoding(),
+    "alibi": Encoding(bias=lambda p, o, _: -alibi_slope(p.head, p.heads, o) * abs(p.i - p.j)),
+    "nape": Encoding(
+        bias=lambda p, o, _: -nape_slope(p.head, p.heads, o) * abs(p.i - p.j),
+        scaled=lambda head, heads: head >= math.ceil(heads / 2),
+    ),
+    "rope": Encoding(rotate=rope),
+}
+
+
+# ---- output norms: the concatenated heads of one query [width] -> [width]
+
+
+def rms(o: Tensor, options: Options, learned: State) -> Tensor:
+    normed = learned["scale"] * o / (sum(value**2 for value in o) / len(o) + options["eps"]).sqrt()
+    return normed / (1 + (-learned["gate"] * o).exp()) if options["gated"] else normed
+
+
+OUTPUT_NORMS: dict[str, Callable[[Tensor, Options, State], Tensor]] = {
+    "none": lambda o, options, learned: o,
+    "rms": rms,
+}
+
+
+# ---- all of it
+
+
+def attention(x: Tensor, state: State, choices: Choices) -> tuple[Tensor, list[list[Tensor]]]:
+    """Causal self-attention of one sequence x [tokens width], float64.
+
+    state: the layer's tensors by their names in its state dict. Returns the outputs
+    [tokens width], and for each head and query the weights of the keys that it sees.
+    """
+    heads, kv_heads = choices.heads, choices.kv_heads
+    normalize = formula(NORMALIZERS, "normalizer", choices.normalizer.name)
+    multiplier = formula(SCALINGS, "scaling", choices.scaling.name)
+    encoding = formula(POSITIONS, "position", choices.position.name)
+    output_norm = formula(OUTPUT_NORMS, "output_norm", choices.output_norm.name)
+    options = choices.position.options
+    first_scaled = next((h for h in range(heads) if encoding.scaled(h, heads)), heads)
+
+    def project(name: str, group: int, groups: int, position: int) -> Tensor:
+        return state[f"{name}.weight"].chunk(groups)[group] @ x[position]
+
+    def part(name: str) -> State:
+        return {k.split(".")[1]: v for k, v in state.items() if k.startswith(f"{name}_state.")}
+
+    keys = [
+        [encoding.rotate(project("key", g, kv_heads, j), j, options) for j in range(len(x))]
+        for g in range(kv_heads)
+    ]
+    values = [[project("value", g, kv_heads, j) for j in range(len(x))] for g in range(kv_heads)]
+    outputs, weights = [], [[] for _ in range(heads)]
+    for i in range(len(x)):
+        seen = i if choices.normalizer.name in STRICTLY_PAST else i + 1
+        joined = []
+        for h in range(heads):
+            g = h // (heads // kv_heads)
+            q = encoding.rotate(project("query", h, heads, i), i, options)
+            factor = 1.0
+            if encoding.scaled(h, heads):
+                factor = multiplier(
+                    x[i], max(seen, 1), choices.scaling.options, part("scaling"), h - first_scaled
+                )
+            total = torch.zeros_like(values[g][0])
+            p = torch.zeros(0, dtype=torch.float64)
+            if seen:
+                z = []
+                for j in range(seen):
+                    pair = Pair(h, heads, i, j, q, keys[g][j], x[i])
+                    bias = encoding.bias(pair, options, part("position"))
+                    z.append(factor * q.dot(keys[g][j]) / math.sqrt(len(q)) + bias)
+                p = normalize(torch.stack(z), choices.normalizer.options, part("normalizer"), h)
+            for j in range(seen):
+                total = total + p[j] * values[g][j]
+            weights[h].append(p)
+            joined.append(total)
+        normed = output_norm(torch.cat(joined), choices.output_norm.options, part("output_norm"))
+        outputs.append(state["output.weight"] @ normed)
+    return torch.stack(outputs), weights

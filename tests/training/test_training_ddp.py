@@ -1,0 +1,165 @@
+"""Two processes on a CPU (gloo) through the shell command: the same batches, one set of books."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from training.processes import (
+    ROOT,
+    checkpoint,
+    metrics,
+    only_run,
+    record,
+    tiny,
+    wait_until,
+)
+
+# Without dropout: each process draws its own masks.
+WORDS = ("model.dropout=0", "trainer.devices=2")
+
+
+def start(*words: str) -> subprocess.Popen:
+    """Lightning starts the second process by the same command, so it must be a real one."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "lcg", "train", *tiny(*WORDS, *words)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def group_members(group: int) -> list[int]:
+    """Processes of a group, those that are dead but not yet waited for included."""
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{entry}/stat") as file:
+                fields = file.read().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group:
+            found.append(int(entry))
+    return found
+
+
+def rank(pid: int) -> int:
+    with open(f"/proc/{pid}/environ") as file:
+        return 1 if "LOCAL_RANK=1" in file.read().split("\0") else 0
+
+
+def assert_nobody_left(process: subprocess.Popen) -> None:
+    wait_until(lambda: group_members(process.pid) == [], timeout=15)
+
+
+@pytest.fixture
+def one_device(lcg, tmp_path):
+    """The directory of the same run on one device."""
+    process = lcg.run("train", *tiny("model.dropout=0", f"runs={tmp_path / 'one'}"))
+    assert process.code == 0, process.err
+    return only_run(tmp_path / "one")
+
+
+def test_two_devices_train_as_one(one_device, tmp_path):
+    """Stopped in between by Ctrl-C to the whole group, and resumed.
+
+    With a length per sample, the two processes score different numbers of tokens: their losses
+    must be weighted by these to give the gradient of the whole batch.
+    """
+    runs = tmp_path / "two"
+    process = start(f"runs={runs}", "validation.samples=200000")
+    wait_until(lambda: any("\n12," in f.read_text() for f in runs.glob("*/metrics.csv")))
+    os.killpg(process.pid, signal.SIGINT)
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
+    assert errors.count("training lengths") == 1  # only one process talks
+    run = only_run(runs)
+    stopped_at = checkpoint(run)["global_step"]
+    assert stopped_at in (12, 13, 14, 15)  # the validation at 15 would take seconds
+    assert_nobody_left(process)
+
+    process = start(f"runs={runs}")
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, errors
+    assert f"at step {stopped_at} of 30" in errors
+    assert_nobody_left(process)
+    assert record(run)["training"]["status"] == "finished"
+
+    one, two = checkpoint(one_device), checkpoint(run)
+    for name, weights in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][name], weights, atol=2e-5, rtol=1e-4)
+    # Each row once, and of the whole batch, not of one process's share.
+    expected = [row for row in metrics(one_device) if row["train/loss"]]
+    found = [row for row in metrics(run) if row["train/loss"]]
+    assert [row["step"] for row in found] == [row["step"] for row in expected]
+    for a, b in zip(found, expected, strict=True):
+        for name in ("train/loss", "train/lr", "train/grad_norm"):
+            assert float(a[name]) == pytest.approx(float(b[name]), rel=1e-4)
+    # The same weights as at the start would pass the comparison above, so: they have moved.
+    initial = checkpoint(one_device, "previous")["state_dict"]
+    assert any(not torch.allclose(initial[n], w, atol=1e-4) for n, w in one["state_dict"].items())
+
+
+@pytest.mark.slow
+def test_not_finite_ends_both_processes_with_code_4(tmp_path):
+    process = start(f"runs={tmp_path}", "optimizer.lr=1e30", "optimizer.warmup_steps=0")
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 4, errors
+    assert record(only_run(tmp_path))["training"]["status"] == "not_finite"
+    assert_nobody_left(process)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_killed_process_takes_the_other_with_it(tmp_path, which):
+    """Nobody hangs, and the run can be resumed."""
+    process = start(f"runs={tmp_path}", "trainer.steps=100000", "validation.every=50000")
+    wait_until(lambda: list(tmp_path.glob("*/checkpoints/last.ckpt")))
+    ranks = {rank(pid): pid for pid in group_members(process.pid)}
+    assert ranks[0] == process.pid
+    os.kill(ranks[which], signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert_nobody_left(process)
+    assert checkpoint(only_run(tmp_path))["global_step"] >= 10
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_first_process_stops_both(tmp_path):
+    process = start(f"runs={tmp_path}", "trainer.steps=100000", "validation.every=50000")
+    wait_until(lambda: list(tmp_path.glob("*/checkpoints/last.ckpt")))
+    process.terminate()
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 143, errors
+    assert_nobody_left(process)
+
+
+@pytest.mark.slow
+def test_ctrl_c_while_the_processes_start(tmp_path):
+    process = start(f"runs={tmp_path}")
+    wait_until(lambda: len(group_members(process.pid)) >= 2)
+    time.sleep(0.5)  # the second one is importing
+    os.killpg(process.pid, signal.SIGINT)
+    errors = process.communicate(timeout=90)[1]
+    assert process.returncode == 130, errors
+    assert_nobody_left(process)
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_both_processes(tmp_path):
+    """What fails in the first process must not leave the second waiting for it."""
+    import resource
+
+    process = start(f"runs={tmp_path}", "trainer.steps=100000", "validation.every=50000")
+    wait_until(lambda: list(tmp_path.glob("*/checkpoints/last.ckpt")))
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1000, 1000))
+    errors = process.communicate(timeout=60)[1]
+    assert process.returncode not in (0, None)
+    assert "cannot be written: File too large" in errors
+    assert_nobody_left(process)

@@ -1,0 +1,198 @@
+"""SIGTERM and Ctrl-C: the step under way is finished, all is saved, the exit code says so."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from training.processes import (
+    ROOT,
+    checkpoint,
+    differences,
+    essence,
+    metrics,
+    only_run,
+    record,
+    tiny,
+    wait_until,
+)
+
+# Sends this process a signal when a method of a callback is called and a condition on its first
+# argument holds.
+SEND = """
+import os, signal
+from lcg.training import callbacks
+original = callbacks.{method}
+
+def sending(self, first, *rest):
+    if {condition}:
+        os.kill(os.getpid(), signal.{name})
+    return original(self, first, *rest)
+
+callbacks.{method} = sending
+"""
+
+
+def send(name: str, method: str, condition: str = "True") -> str:
+    return SEND.format(name=name, method=method, condition=condition)
+
+
+@pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_stops_at_the_step_boundary(lcg, uninterrupted, tmp_path, name, code):
+    """Step 17 is no checkpoint, no validation and no logging step."""
+    before = send(name, "Metrics.on_train_batch_end", "first.global_step == 17")
+    process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=before)
+    run = only_run(tmp_path)
+    assert process.code == code, process.err
+    assert "stopped at step 17; the same command goes on from there" in process.err
+    assert "Traceback" not in process.err
+    assert checkpoint(run)["global_step"] == 17
+    assert record(run)["training"] | {"seconds": 0} == {
+        "status": "interrupted",
+        "step": 17,
+        "seconds": 0,
+        "device": "cpu",
+        "final_loss": float(metrics(run)[-1]["train/loss"] or metrics(run)[-2]["train/loss"]),
+        "reason": "",
+    }
+    again = lcg.run("train", *tiny(f"runs={tmp_path}"))
+    assert again.code == 0, again.err
+    assert "at step 17 of 30" in again.err
+    results = essence(run)
+    previous = checkpoint(run, "previous")
+    assert previous["global_step"] == 20
+    assert differences(uninterrupted, results) == []
+
+
+def test_sigterm_through_the_shell_command(tmp_path):
+    """`python -m lcg train`, as a scheduler would stop it."""
+    words = tiny(f"runs={tmp_path}", "trainer.steps=100000", "trainer.checkpoint_every=50000")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lcg", "train", *words],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until(
+        lambda: any(
+            len(file.read_text().splitlines()) > 3 for file in tmp_path.glob("*/metrics.csv")
+        )
+    )
+    process.terminate()
+    errors = process.communicate(timeout=30)[1]
+    assert process.returncode == 143, errors
+    assert f"stopped at step {checkpoint(only_run(tmp_path))['global_step']};" in errors
+
+
+def test_ctrl_c_reaches_every_process_and_only_the_trainer_answers(lcg, tmp_path):
+    """A terminal signals the whole group: loader workers, too, and while they start."""
+    words = tiny(f"runs={tmp_path}", "trainer.steps=100000", "data.workers=1")
+    early = lcg.start("train", *words)
+    wait_until(lambda: processes_below(early.pid) >= 2, explain=lambda: early.err)
+    early.signal(signal.SIGINT, group=True)
+    assert early.wait() == 130, early.err
+    assert "Traceback" not in early.err
+    process = lcg.start("train", *words)
+    wait_until(lambda: "4," in (only_run(tmp_path) / "metrics.csv").read_text())
+    process.signal(signal.SIGINT, group=True)
+    assert process.wait() == 130, process.err
+    assert "Traceback" not in process.err
+
+
+def processes_below(pid: int) -> int:
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        return len(file.read().split())
+
+
+def test_a_second_ctrl_c_stops_at_once(lcg, tmp_path):
+    """Here in the middle of a validation whose next batch asks to be stopped again."""
+    before = send("SIGINT", "LadderValidation._go_on", "first == 4 and [os.kill(os.getpid(), 2)]")
+    process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=before)
+    assert process.code == 130, process.err
+    assert "Traceback" not in process.err
+    assert "stopped at step" not in process.err
+    assert checkpoint(only_run(tmp_path))["global_step"] == 10  # the last one due before step 15
+    assert record(only_run(tmp_path))["training"]["status"] == "running"
+
+
+def test_a_signal_during_validation_cuts_it_short(lcg, uninterrupted, tmp_path):
+    """The resumed run starts with the validation that was cut short."""
+    before = send("SIGTERM", "LadderValidation._go_on", "first == 4")
+    process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=before)
+    run = only_run(tmp_path)
+    assert process.code == 143, process.err
+    assert checkpoint(run)["global_step"] == 15
+    assert checkpoint(run)["callbacks"]["LadderValidation"]["pending"] == 15
+    assert not (run / "checkpoints" / "best.ckpt").exists()
+    assert not any(row["val/len_4/exact_match"] for row in metrics(run))
+    assert lcg.run("train", *tiny(f"runs={tmp_path}")).code == 0
+    assert differences(uninterrupted, essence(run)) == []
+
+
+def test_a_signal_during_the_last_validation(lcg, uninterrupted, tmp_path):
+    """All steps are done, but the run is not finished before its last validation is."""
+    before = "count = []\n" + send(
+        "SIGTERM", "LadderValidation._go_on", "count.append(first) or len(count) == 3"
+    )
+    process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=before)
+    run = only_run(tmp_path)
+    assert process.code == 143, process.err
+    assert checkpoint(run)["global_step"] == 30
+    assert record(run)["training"]["status"] == "interrupted"
+    # And once more, in the validation that the resumed run begins with.
+    before = send("SIGTERM", "LadderValidation._go_on")
+    assert lcg.run("train", *tiny(f"runs={tmp_path}"), before=before).code == 143
+    assert record(run)["training"]["status"] == "interrupted"
+    assert lcg.run("train", *tiny(f"runs={tmp_path}")).code == 0
+    expected, found = uninterrupted | {"callbacks": None}, essence(run)
+    # last.ckpt was written before the validation that it was pending.
+    assert found.pop("callbacks")["LadderValidation"]["pending"] == 30
+    assert differences(expected, found | {"callbacks": None}) == []
+
+
+def test_a_signal_with_the_last_step(lcg, uninterrupted, tmp_path):
+    """The run is finished and says so; what comes after training is left to the next call."""
+    words = tiny(f"runs={tmp_path}", "evaluation.after_training=true")
+    before = send("SIGTERM", "GracefulStop.on_train_batch_end", "first.global_step == 30")
+    process = lcg.run("train", *words, before=before)
+    run = only_run(tmp_path)
+    assert process.code == 143, process.err
+    assert record(run)["training"]["status"] == "finished"
+    assert record(run)["ladder"] == []
+    assert differences(uninterrupted, essence(run)) == []
+    again = lcg.run("train", *words)
+    assert again.code == 0, again.err
+    assert len(record(run)["ladder"]) == 1
+
+
+@pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGINT", 130)])
+def test_a_signal_before_the_first_step(lcg, uninterrupted, tmp_path, name, code):
+    before = send(name, "LadderValidation.on_fit_start")
+    process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=before)
+    assert process.code == code, process.err
+    assert "stopped at step 0" in process.err
+    assert list((only_run(tmp_path) / "checkpoints").glob("*")) == []
+    assert lcg.run("train", *tiny(f"runs={tmp_path}")).code == 0
+    assert differences(uninterrupted, essence(only_run(tmp_path))) == []
+
+
+def test_signals_belong_to_the_caller_again_afterwards(config):
+    from lcg.training.run import train
+
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    assert train(config(), progress=False).status == "finished"
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_training_in_a_thread_works_without_signals(config):
+    import threading
+
+    from lcg.training.run import train
+
+    outcomes = []
+    thread = threading.Thread(target=lambda: outcomes.append(train(config(), progress=False)))
+    thread.start()
+    thread.join()
+    assert outcomes[0].status == "finished"

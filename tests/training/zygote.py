@@ -1,0 +1,54 @@
+"""A process that has imported everything and forks an `lcg` process per request, in milliseconds.
+
+Importing torch and Lightning takes seconds; the tests here start dozens of processes, because only
+a real one can be killed. Reads requests on stdin, one JSON object a line; answers on stdout.
+"""
+
+import json
+import os
+import resource
+import sys
+
+
+def serve() -> dict:
+    """Answer requests; returns only in a forked child, with what it is to do."""
+    for line in sys.stdin:
+        request = json.loads(line)
+        if request["do"] == "start":
+            pid = os.fork()
+            if pid == 0:
+                return request
+            answer = pid
+        else:
+            pid, status = os.waitpid(request["pid"], os.WNOHANG)
+            answer = None if pid == 0 else os.waitstatus_to_exitcode(status)
+        print(json.dumps(answer), flush=True)
+    sys.exit(0)
+
+
+def become(request: dict) -> None:
+    """Make this child what a shell would have started: own group, files, folder, environment."""
+    os.setsid()
+    for number, path in enumerate((os.devnull, request["stdout"], request["stderr"])):
+        flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        file = os.open(path, flags, 0o644)
+        os.dup2(file, number)
+        os.close(file)
+    os.chdir(request["folder"])
+    os.environ.update(request["environment"])
+    sys.argv = ["lcg", *request["words"]]
+    if request["user"] is not None:
+        os.setuid(request["user"])
+
+
+if __name__ == "__main__":
+    import lcg.cli
+    import lcg.evaluation.run
+    import lcg.training.run
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    print(json.dumps("ready"), flush=True)
+    request = serve()
+    become(request)
+    exec(compile(request["before"], "before", "exec"), {})
+    sys.exit(lcg.cli.main())
