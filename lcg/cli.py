@@ -96,7 +96,7 @@ def _train(words: list[str]) -> int:
     parser.add_argument("--dry-run", action="store_true", help="print config, time, memory, disk")
     parser.add_argument("-h", "--help", action="store_true", help="print this and all options")
     options, overrides = parser.parse_words(words)
-    config = load_config(overrides)
+    config = load_config(overrides, fitting=not options.help)
     if options.help:
         from lcg.config.help import describe
 

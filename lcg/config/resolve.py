@@ -22,12 +22,16 @@ DEFAULT_PART = {
 }
 
 
-def load_config(words: list[str]) -> Config:
+def load_config(words: list[str], fitting: bool = True) -> Config:
     """The config that a list of `key=value` words describes.
 
-    Raises ConfigError, in one line, for anything unknown, ill-typed or impossible.
+    Raises ConfigError, in one line, for anything unknown or ill-typed, and, when it must be
+    `fitting`, for parts that cannot work together.
     """
-    return _build(tree_from_words(read_words(words)))
+    config = _build(tree_from_words(read_words(words)))
+    if fitting:
+        _check(config)
+    return config
 
 
 def load_task(words: list[str]) -> Any:
@@ -53,7 +57,9 @@ def config_from_tree(tree: dict[str, Any]) -> Config:
     for group in COMPONENTS:
         if not isinstance(tree.get(group), dict):
             raise ConfigError(f"{group}: expected a name and its fields, got {tree.get(group)!r}")
-    return _build(tree)
+    config = _build(tree)
+    _check(config)
+    return config
 
 
 def _build(tree: dict[str, Any]) -> Config:
@@ -72,9 +78,7 @@ def _build(tree: dict[str, Any]) -> Config:
         if key in tree:
             values[key] = convert(hints[key], tree[key], key)
     with told_by(Config, ""):
-        config = Config(**values)
-    _check(config)
-    return config
+        return Config(**values)
 
 
 def _attention(node: dict[str, Any]) -> Attention:

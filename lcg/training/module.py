@@ -46,7 +46,12 @@ class TrainingModule(LightningModule):
     def on_train_batch_start(self, batch, batch_idx: int) -> None:
         # Lightning does not save the random state; a seed of (seed, step, rank) needs no saving.
         mixed = (self.config.seed * 1_000_003 + self.global_step) * 1009 + self.global_rank
-        torch.manual_seed(mixed % 2**63)
+        # As torch.manual_seed, which formats a stack trace each time where there is no GPU.
+        torch.default_generator.manual_seed(mixed % 2**63)
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(mixed % 2**63)
+        elif self.device.type == "mps":
+            torch.mps.manual_seed(mixed % 2**63)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         logits = self.model(batch["inputs"])

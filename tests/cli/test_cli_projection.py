@@ -57,7 +57,7 @@ def test_time_grows_with_steps_and_validations(measured):
 
 
 def test_steps_are_the_run_s_own(measured):
-    small, large = measured(), measured("data.batch_size=256", "data.max_length=64")
+    small, large = measured(), measured("data.batch_size=128", "data.max_length=32")
     assert large.step_seconds - projection.BOOKKEEPING > 3 * (
         small.step_seconds - projection.BOOKKEEPING
     )

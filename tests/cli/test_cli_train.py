@@ -115,7 +115,7 @@ def test_table_and_plot(call, tiny, here):
 
 def test_demo(call, tiny, here):
     """The whole demo, made tiny by words laid over both of its runs."""
-    code, out, err = call("demo", *tiny())
+    code, out, err = call("demo", *tiny("validation.monitor=8"))
     assert code == 0, err
     assert "softmax" in out
     assert "asentmax" in out

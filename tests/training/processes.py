@@ -35,6 +35,23 @@ def tiny(*words: str) -> list[str]:
 TIMES = ("train/tokens_per_second", "train/seconds")
 
 
+def at_step(step: int, action: str) -> str:
+    """Code for `before`: run an action when a step has been logged, before it is saved."""
+    return f"""
+import os, signal, time
+from lcg.training.callbacks import Metrics
+logged = Metrics.on_train_batch_end
+def and_then(self, trainer, *rest):
+    logged(self, trainer, *rest)
+    if trainer.global_step == {step}:
+        {action}
+Metrics.on_train_batch_end = and_then
+"""
+
+
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+
+
 class Process:
     """One started process; `out` and `err` are what it has printed so far."""
 

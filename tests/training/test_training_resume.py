@@ -6,6 +6,8 @@ import time
 
 import pytest
 from training.processes import (
+    KILL,
+    at_step,
     checkpoint,
     differences,
     essence,
@@ -72,12 +74,7 @@ def test_kill_9_at_random_moments(lcg, uninterrupted, tmp_path):
 
 def test_kill_9_between_checkpoints(lcg, uninterrupted, tmp_path):
     """Rows of steps that are done again are dropped, not written twice."""
-    die = (
-        "import os\nfrom lcg.training.callbacks import Metrics\nlog = Metrics.on_train_batch_end\n"
-    )
-    die += "def kill(self, trainer, *rest):\n    log(self, trainer, *rest)\n"
-    die += "    trainer.global_step == 18 and os.kill(os.getpid(), 9)\n"
-    die += "Metrics.on_train_batch_end = kill"
+    die = at_step(18, KILL)
     assert lcg.run("train", *tiny(f"runs={tmp_path}"), before=die).code == -9
     run = only_run(tmp_path)
     assert checkpoint(run)["global_step"] == 10
@@ -104,11 +101,7 @@ def test_kill_9_at_every_write(lcg, uninterrupted, tmp_path):
 def test_kill_9_with_loader_workers(lcg, uninterrupted, tmp_path):
     """The batches are the same, and the workers end with their trainer."""
     words = tiny(f"runs={tmp_path}", "data.workers=2")
-    stall = "import time\nfrom lcg.training.callbacks import Metrics\n"
-    stall += "log = Metrics.on_train_batch_end\ndef wait(self, trainer, *rest):\n"
-    stall += "    log(self, trainer, *rest)\n    trainer.global_step == 13 and time.sleep(60)\n"
-    stall += "Metrics.on_train_batch_end = wait"
-    process = lcg.start("train", *words, before=stall)
+    process = lcg.start("train", *words, before=at_step(13, "time.sleep(60)"))
     wait_until(lambda: list(tmp_path.glob("*/checkpoints/last.ckpt")), explain=lambda: process.err)
     workers = children(process.pid)
     assert len(workers) >= 2

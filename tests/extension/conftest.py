@@ -1,0 +1,45 @@
+"""A user's folder, far from this repository, with folders named like ours that hold traps."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TRAP = "raise RuntimeError('this is the user folder, not the package of the same name')\n"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Its `tasks/` and `positional/` must never be taken for ours; its `configs/` comes first."""
+    for name in ("tasks", "positional"):
+        (tmp_path / name).mkdir()
+        for module in ("__init__", "base", "copy"):
+            (tmp_path / name / f"{module}.py").write_text(TRAP)
+    (tmp_path / "configs" / "experiment").mkdir(parents=True)
+    (tmp_path / "configs" / "experiment" / "mine.yaml").write_text("# Mine.\ntask: reverse\n")
+    return tmp_path
+
+
+@pytest.fixture
+def shell(folder):
+    """Run shell commands in the user's folder, `lcg` and `python` being those of this test run."""
+
+    def shell(commands: str, **variables: str) -> subprocess.CompletedProcess:
+        environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "WANDB_MODE": "disabled",
+            "OMP_NUM_THREADS": "1",
+        }
+        environment.pop("PYTHONPATH", None)
+        return subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", commands],
+            cwd=folder,
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return shell

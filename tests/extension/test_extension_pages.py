@@ -1,0 +1,165 @@
+"""The how-to pages, followed to the letter in a folder of a user."""
+
+import json
+import re
+import resource
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+class Block(NamedTuple):
+    """A fenced block: its language, its text, and the file that the paragraph before it names."""
+
+    language: str
+    text: str
+    file: str | None
+
+
+def blocks(page: str) -> list[Block]:
+    text = (ROOT / "docs" / page).read_text()
+    found = []
+    for match in re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        paragraph = text[: match.start()].rstrip().rpartition("\n\n")[2]
+        files = re.findall(r"`([\w/.-]+\.(?:py|yaml))`", paragraph)
+        file = files[0] if match[1] in ("python", "yaml") else None
+        found.append(Block(match[1], match[2], file))
+    return found
+
+
+def own(page: str) -> list[Block]:
+    """The blocks for the user's folder: all but those for a file of this repository's suite."""
+    return [block for block in blocks(page) if not (block.file or "").startswith("tests/")]
+
+
+# page -> its class's file, how many lines that may have, where it goes, and where its oracle does
+PAGES = {
+    "add-a-task.md": ("tasks/rotate.py", 60, "tasks", "runs/rotate", {16, 32, 64, 128}),
+    "add-an-attention.md": (
+        "quiet_softmax.py",
+        40,
+        "lcg/attention/normalizers",
+        "runs/quiet",
+        {32, 128, 256},
+    ),
+    "add-a-position-encoding.md": (
+        "kerple.py",
+        60,
+        "positional",
+        "runs/kerple",
+        {32, 128, 256},
+    ),
+}
+every_page = pytest.mark.parametrize("page", PAGES)
+
+
+@every_page
+def test_a_page_followed_to_the_letter(page, folder, shell):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    commands, output = 0, ""
+    for block in own(page):
+        if block.file:
+            path = folder / block.file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.text)
+        elif block.language == "bash":
+            done = shell(block.text)
+            assert done.returncode == 0, f"{block.text}\n{done.stdout}\n{done.stderr}"
+            commands, output = commands + 1, done.stdout
+        else:
+            assert block.language == "text"
+            assert output == block.text
+    assert commands >= 3
+    assert "passed" in output  # the tests come last
+    assert "failed" not in output
+    *_, run, lengths = PAGES[page]
+    record = json.loads((folder / run / "results.json").read_text())
+    assert {cell["length"] for cell in record["ladder"]} == lengths
+    assert {cell["state"] for cell in record["ladder"]} == {"value"}
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+    assert seconds < 60  # of processor time; about 15 here
+
+
+@every_page
+def test_the_file_is_as_short_as_promised(page):
+    file, most, *_ = PAGES[page]
+    (block,) = [block for block in own(page) if block.file == file]
+    assert len(block.text.splitlines()) <= most
+
+
+@every_page
+def test_the_page_tells_of_every_member_it_names(page):
+    """What its table and its text name exists, where they say it does."""
+    text = (ROOT / "docs" / page).read_text()
+    prose = re.sub(r"^```\w+\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    named = set(re.findall(r"`((?:tasks|positional|lcg|tests|configs)/[\w/.]*)`", prose))
+    named -= {block.file for block in own(page)} - {None}
+    missing = [path for path in named if not (ROOT / path).exists()]
+    assert not missing
+    bases = {
+        "add-a-task.md": "tasks.base:Task",
+        "add-an-attention.md": "lcg.attention.normalizers.base:Normalizer",
+        "add-a-position-encoding.md": "positional.base:PositionEncoding",
+    }
+    module, _, name = bases[page].partition(":")
+    __import__(module)
+    base = getattr(sys.modules[module], name)
+    cells = re.findall(r"^\| (`.*?`) \|", prose.replace("\\|", ""), re.MULTILINE)
+    members = [m for cell in cells for m in re.findall(r"`(\w+)", cell)]
+    assert all(hasattr(base, member) for member in members), members
+    assert members or page == "add-an-attention.md"
+
+
+# page -> the entry's name, and the line of its table that it goes before
+TABLES = {
+    "add-a-task.md": ("rotate", "DEFINITIONS = {\n    f.__name__: f\n    for f in (copy,", None),
+    "add-an-attention.md": ("quiet_softmax", '    "softmax": softmax,\n', "quiet_softmax"),
+    "add-a-position-encoding.md": ("kerple", '    "nope": Encoding(),\n', "Encoding(bias=kerple)"),
+}
+
+
+def contribute(page: str, repository: Path, definition: str) -> str:
+    """Do what the page's last section says in a copy of this repository; returns the suite."""
+    file, _, home, *_ = PAGES[page]
+    for name in ("lcg", "tasks", "positional", "configs", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__", ".*")
+        shutil.copytree(ROOT / name, repository / name, ignore=ignored)
+    shutil.copy(ROOT / "pyproject.toml", repository)
+    (contribution,) = [block.text for block in own(page) if block.file == file]
+    (repository / home / Path(file).name).write_text(contribution)
+    (target,) = [block.file for block in blocks(page) if block not in own(page)]
+    name, before, value = TABLES[page]
+    text = (repository / target).read_text()
+    assert text.count(before) == 1
+    if value is None:
+        entered = before + f" {name},"
+    else:
+        entered = f'    "{name}": {value},\n' + before
+    place = text.rindex("\n\n\n", 0, text.index(before))
+    text = text[:place] + "\n\n\n" + definition + text[place:].replace(before, entered)
+    (repository / target).write_text(text)
+    return "tests/tasks" if page == "add-a-task.md" else "tests/attention"
+
+
+@pytest.mark.slow
+@every_page
+@pytest.mark.parametrize("right", [True, False], ids=["right", "wrong"])
+def test_what_the_page_says_of_contributing(page, right, tmp_path, shell):
+    """With its definition the suite covers the class and passes; with a wrong one it fails."""
+    (definition,) = [block.text for block in blocks(page) if block not in own(page)]
+    if not right:
+        wrong = r"return (\1)[::-1]" if page == "add-a-task.md" else r"return 1.01 * (\1)"
+        definition = re.sub(r"return (.*)", wrong, definition)
+    repository = tmp_path / "repository"
+    suite = contribute(page, repository, definition)
+    name = TABLES[page][0]
+    command = f"python -m pytest -q -p no:cacheprovider -m 'not slow' {suite} -k {name}"
+    done = shell(f"cd {repository} && {command}", PYTHONPATH=str(repository))
+    assert " passed" in done.stdout, done.stdout[-3000:] + done.stderr[-2000:]
+    assert (" failed" in done.stdout) != right, done.stdout[-3000:]

@@ -1,0 +1,110 @@
+"""Exact match by one teacher-forced pass is exact match by greedy decoding."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from oracles.registered import label
+from torch.nn import functional as F
+
+from lcg.attention import Attention
+from lcg.attention.normalizers.entmax import Entmax
+from lcg.attention.normalizers.softmax import Softmax
+from lcg.attention.normalizers.stick_breaking import StickBreaking
+from lcg.attention.scalings import AdaptiveScaling, NoScaling
+from lcg.config.schema import Model
+from lcg.evaluation.scoring import Score, score_greedy, score_teacher_forcing, scored_positions
+from lcg.models.decoder import Decoder
+from positional.rotary import RoPE
+from positional.slopes import NAPE
+from tasks.base import IGNORE
+from tasks.copy import Copy
+from tasks.flip_flop import FlipFlop
+
+METHODS = {
+    "softmax-nape": (Attention(Softmax()), NAPE()),
+    "asentmax-nape": (Attention(Entmax(), AdaptiveScaling()), NAPE()),
+    "stick_breaking-rope": (Attention(StickBreaking(), NoScaling()), RoPE()),
+}
+TASK = Copy(symbols=2)
+
+
+def samples(task, seed, length, batch):
+    encoded = task.encode(np.random.default_rng(seed), np.full(batch, length))
+    return torch.from_numpy(encoded.inputs), torch.from_numpy(encoded.labels)
+
+
+@cache
+def trained(method, steps):
+    """A small model after some steps of copying one to four symbols."""
+    torch.manual_seed(0)
+    model = Decoder(Model(d_model=32, heads=4, d_ff=64), *METHODS[method], TASK.vocabulary)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for step in range(steps):
+        inputs, labels = samples(TASK, step, 1 + step % 4, 32)
+        loss = F.cross_entropy(model(inputs).flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("steps", [0, 60])
+def test_teacher_forcing_and_greedy_decoding_agree(method, steps):
+    """On the number right, and on where each sample first goes wrong, at every length."""
+    model, total = trained(method, steps), Score()
+    for length in (1, 2, 4, 7):
+        inputs, labels = samples(TASK, 1000 + length, length, 32)
+        forced = score_teacher_forcing(model, inputs, labels)
+        greedy = score_greedy(model, inputs, labels)
+        assert (forced.correct, forced.samples) == (greedy.correct, greedy.samples)
+        assert forced.prefix == pytest.approx(greedy.prefix)
+        total += forced
+    if steps:
+        assert 0 < total.correct < total.samples, "all right or all wrong shows nothing"
+
+
+class Table(torch.nn.Module):
+    """Says what is written in a table [b t], whatever it reads."""
+
+    def __init__(self, said, vocabulary=8):
+        super().__init__()
+        self.logits = F.one_hot(said, vocabulary).float()
+
+    def forward(self, tokens, select=None, cache=None):
+        return self.logits if select is None else self.logits[:, select]
+
+
+def test_a_score_by_hand():
+    """Two scored positions out of four; the first sample right, the second half, the third not."""
+    labels = torch.tensor([[IGNORE, 1, 2, IGNORE], [IGNORE, 3, 4, IGNORE], [IGNORE, 5, 6, IGNORE]])
+    said = torch.tensor([[0, 1, 2, 0], [0, 3, 5, 0], [0, 4, 6, 0]])
+    assert scored_positions(labels).tolist() == [1, 2]
+    score = score_teacher_forcing(Table(said), torch.zeros_like(labels), labels)
+    assert (score.samples, score.correct, score.positions, score.right) == (3, 1, 6, 4)
+    assert score.prefix == pytest.approx(1 + 0.5 + 0)
+    assert score.finite and score.close_calls == 0
+    assert (score + score).correct == 2 and (score + score).prefix == pytest.approx(3)
+
+
+def test_close_calls_and_numbers_that_are_not_finite_are_seen():
+    labels = torch.tensor([[1, 2]])
+    model = Table(torch.tensor([[1, 2]]))
+    model.logits[0, 0, 3] = 1 - 5e-5
+    assert score_teacher_forcing(model, labels, labels).close_calls == 1
+    model.logits[0, 1, 0] = torch.nan
+    assert not score_teacher_forcing(model, labels, labels).finite
+
+
+@pytest.mark.parametrize("task", [Copy(symbols=3), FlipFlop()], ids=label)
+def test_greedy_decoding_starts_from_the_source_alone(task):
+    """What stands in the target's place is never read."""
+    torch.manual_seed(0)
+    model = Decoder(Model(d_model=16, heads=4), *METHODS["softmax-nape"], task.vocabulary).eval()
+    inputs, labels = samples(task, 0, 6, 8)
+    first = int(scored_positions(labels)[0])
+    spoiled = inputs.clone()
+    spoiled[:, first + 1 :] = task.pad
+    assert score_greedy(model, inputs, labels) == score_greedy(model, spoiled, labels)

@@ -1,0 +1,249 @@
+"""The run directory: one process at a time, one config, and whole whatever the disk does."""
+
+import json
+import os
+import re
+import signal
+
+import pytest
+from training.processes import (
+    at_step,
+    checkpoint,
+    differences,
+    essence,
+    only_run,
+    record,
+    tiny,
+    wait_until,
+)
+
+from lcg.training import directory as directories
+from lcg.training import provenance
+from lcg.training.run import train
+
+
+def snapshot(directory):
+    """Content of every file but the lock."""
+    files = [p for p in directory.rglob("*") if p.is_file() and p.name != ".lock"]
+    return {path: path.read_bytes() for path in files}
+
+
+# ---- what is there
+
+
+def test_what_a_run_leaves(config):
+    outcome = train(config(), progress=False)
+    found = {str(p.relative_to(outcome.directory)) for p in outcome.directory.rglob("*")}
+    assert found == {
+        ".lock",
+        "config.yaml",
+        "provenance.json",
+        "metrics.csv",
+        "results.json",
+        "plots",
+        "checkpoints",
+        "checkpoints/last.ckpt",
+        "checkpoints/previous.ckpt",
+        "checkpoints/best.ckpt",
+    }
+
+
+def test_nothing_is_left_elsewhere(config, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    train(config(), progress=False)
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_provenance(lcg, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text(
+        "from dataclasses import dataclass\nfrom tasks.copy import Copy\n\n"
+        "@dataclass\nclass Mine(Copy):\n    name = 'mine'\n"
+    )
+    words = tiny(f"runs={tmp_path / 'runs'}", f"task={own}:Mine", "trainer.steps=4")
+    assert lcg.run("train", *words).code == 0
+    facts = provenance.read(only_run(tmp_path / "runs"))
+    assert facts["command"] == ["lcg", "train", *words]
+    assert list(facts["user_sources"]) == [str(own)]
+    assert re.fullmatch("[0-9a-f]{12}", facts["user_sources"][str(own)])
+    assert re.fullmatch("[0-9a-f]{12}", facts["code"])
+    assert facts["git"] is None or set(facts["git"]) == {"commit", "dirty"}
+    assert {"lcg", "torch", "lightning", "numpy"} <= set(facts["packages"])
+    assert facts["device"] == "cpu"
+    own.write_text(own.read_text() + "# changed\n")
+    again = lcg.run("train", *words)
+    assert again.code == 0
+    assert "is stale: it was trained by other code" in again.err
+
+
+# ---- a path of one's own
+
+
+@pytest.mark.parametrize("runs", ["with spaces and = signs", "ünïcödé"])
+def test_unusual_paths(lcg, uninterrupted, tmp_path, runs):
+    process = lcg.run("train", *tiny(f"runs={tmp_path / runs}"))
+    assert process.code == 0, process.err
+    assert differences(uninterrupted, essence(only_run(tmp_path / runs))) == []
+
+
+def test_a_name_may_have_folders(config, tmp_path):
+    outcome = train(config("name=sweep/first"), progress=False)
+    assert outcome.directory == tmp_path / "runs" / "sweep" / "first"
+    assert record(outcome.directory)["run"] == "first"
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "a/../../b", "/tmp/absolute", "..", "."])
+def test_a_name_stays_below_runs(config, tmp_path, name):
+    with pytest.raises(ValueError, match=r"must be a folder below runs="):
+        train(config(f"name={name}"), progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_inside_a_run_is_refused(config):
+    train(config("name=outer"), progress=False)
+    with pytest.raises(ValueError, match=r"lies inside the run .*outer"):
+        train(config("name=outer/inner"), progress=False)
+
+
+# ---- one process at a time
+
+
+def test_a_second_process_is_told_who_trains(lcg, tmp_path):
+    words = tiny(f"runs={tmp_path}", "trainer.steps=100000")
+    first = lcg.start("train", *words)
+    wait_until(lambda: list(tmp_path.glob("*/checkpoints/last.ckpt")), explain=lambda: first.err)
+    second = lcg.run("train", *words)
+    assert second.code == 3
+    assert second.err.count("\n") == 1
+    assert f"is being trained by process {first.pid} on " in second.err
+    assert first.poll() is None
+    # A process that dies in whatever way lets go.
+    first.signal(signal.SIGKILL)
+    first.wait()
+    third = lcg.start("train", *words)
+    wait_until(lambda: "resuming" in third.err)
+
+
+def test_a_file_system_without_locks_is_said_not_fatal(config, monkeypatch, capsys):
+    def no_locks(file, operation):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(directories.fcntl, "flock", no_locks)
+    assert train(config(), progress=False).status == "finished"
+    assert "this file system has no locks" in capsys.readouterr().err
+
+
+# ---- one config
+
+
+def test_a_finished_run_is_left_alone(lcg, tmp_path):
+    words = tiny(f"runs={tmp_path}")
+    assert lcg.run("train", *words).code == 0
+    before = snapshot(only_run(tmp_path))
+    again = lcg.run("train", *words)
+    assert again.code == 0
+    assert "is finished, 30 steps" in again.err
+    assert "stale" not in again.err
+    assert snapshot(only_run(tmp_path)) == before
+
+
+def test_a_finished_run_whose_code_has_changed_is_stale(config, capsys):
+    directory = train(config(), progress=False).directory
+    facts = provenance.read(directory)
+    (directory / "provenance.json").write_text(json.dumps(facts | {"code": "000000000000"}))
+    before = snapshot(directory)
+    capsys.readouterr()
+    assert train(config(), progress=False).already
+    assert "is stale: it was trained by other code" in capsys.readouterr().err
+    assert snapshot(directory) == before
+
+
+def test_code_that_changes_no_weights_makes_nothing_stale(config):
+    digest = provenance.code_digest(config())
+    assert "lcg/results" not in provenance.CODE
+    assert "lcg/models" in provenance.CODE
+    assert digest == provenance.code_digest(config("seed=5"))
+
+
+def test_a_resumed_run_records_that_its_code_has_changed(lcg, tmp_path):
+    words = tiny(f"runs={tmp_path}")
+    stop = at_step(12, "os.kill(os.getpid(), signal.SIGTERM)")
+    assert lcg.run("train", *words, before=stop).code == 143
+    directory = only_run(tmp_path)
+    facts = provenance.read(directory)
+    (directory / "provenance.json").write_text(json.dumps(facts | {"code": "000000000000"}))
+    process = lcg.run("train", *words)
+    assert process.code == 0
+    assert "goes on with other code than before" in process.err
+    after = provenance.read(directory)
+    assert after["earlier_code"] == ["000000000000"]
+    assert after["code"] == facts["code"]
+    assert after["wandb_id"] == facts["wandb_id"]
+
+
+def test_a_name_in_use_by_another_config_is_refused(config):
+    directory = train(config("name=mine"), progress=False).directory
+    before = snapshot(directory)
+    with pytest.raises(ValueError, match=r"belongs to a run of another config"):
+        train(config("name=mine", "seed=1"), progress=False)
+    assert snapshot(directory) == before
+    # What changes no weight is no other config.
+    assert train(config("name=mine", "data.workers=1", "trainer.log_every=2"), False).already
+
+
+def test_a_run_whose_provenance_is_lost_is_not_guessed_at(config):
+    directory = train(config("name=mine"), progress=False).directory
+    (directory / "provenance.json").write_text("{")
+    with pytest.raises(ValueError, match=r"provenance.json is missing or damaged"):
+        train(config("name=mine"), progress=False)
+
+
+# ---- a disk that is full or withdrawn
+
+
+def test_a_directory_that_cannot_be_written_is_one_line(lcg, tmp_path):
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    closed.chmod(0o555)
+    tmp_path.chmod(0o755)
+    for parent in list(tmp_path.parents)[:2]:
+        parent.chmod(0o755)
+    nobody = 65534 if os.getuid() == 0 else None  # root may write everywhere
+    process = lcg.run("train", *tiny(f"runs={closed}"), user=nobody)
+    assert process.code == 2
+    assert process.err.count("\n") == 1
+    assert "cannot be written: Permission denied" in process.err
+    assert list(closed.iterdir()) == []
+
+
+@pytest.mark.parametrize("room", [20_000, 300], ids=["no checkpoint", "not even a row"])
+def test_a_full_disk_spoils_nothing(lcg, uninterrupted, tmp_path, room):
+    """No file can grow beyond `room` bytes once step 12 is done."""
+    full = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))"
+    process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=at_step(12, full))
+    assert process.code not in (0, 1), process.err
+    assert "cannot be written: File too large" in process.err
+    assert "Traceback" not in process.err
+    run = only_run(tmp_path)
+    assert checkpoint(run)["global_step"] == 10
+    assert not list(run.rglob(".*.tmp"))
+    assert lcg.run("train", *tiny(f"runs={tmp_path}")).code == 0
+    assert differences(uninterrupted, essence(run)) == []
+
+
+# ---- a machine that is not there: nothing is written
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trainer.precision=16-mixed"], "16-mixed needs a GPU"),
+        (["trainer.accelerator=mps"], "trainer.accelerator=mps"),
+    ],
+)
+def test_a_machine_that_is_not_there(config, tmp_path, words, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        train(config(*words), progress=False)
+    assert "\n" not in str(raised.value)
+    assert list(tmp_path.iterdir()) == []
