@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -91,6 +92,7 @@ def _overview() -> str:
 def _train(words: list[str]) -> int:
     from lcg.config import load_config
     from lcg.config.remarks import remarks
+    from lcg.training.processes import is_first_process
 
     parser = _Parser("train", "[experiment=NAME] [key=value …] [--dry-run]", add_help=False)
     parser.add_argument("--dry-run", action="store_true", help="print config, time, memory, disk")
@@ -112,7 +114,7 @@ def _train(words: list[str]) -> int:
     outcome = _train_and_evaluate(config)
     if outcome is None:
         return 3
-    if _is_first_process():
+    if is_first_process():
         print(outcome.directory)
     return outcome.exit_code
 
@@ -120,6 +122,7 @@ def _train(words: list[str]) -> int:
 def _train_and_evaluate(config):
     """How training ended; None when the run is busy."""
     from lcg.terminal import evaluate_and_say
+    from lcg.training.processes import is_first_process
     from lcg.training.run import Busy, train
 
     try:
@@ -127,7 +130,7 @@ def _train_and_evaluate(config):
     except Busy as error:
         _say(f"lcg: {error}")
         return None
-    if not _is_first_process():
+    if not is_first_process():
         return outcome
     if outcome.status == "interrupted":
         _say(f"stopped at step {outcome.step}; the same command goes on from there")
@@ -136,14 +139,9 @@ def _train_and_evaluate(config):
     elif outcome.already:
         _say(f"{outcome.directory} is finished, {outcome.step} steps")
     if outcome.status == "finished" and config.evaluation.after_training:
-        evaluate_and_say(outcome.directory, config)
+        device = {"gpu": "cuda"}.get(config.trainer.accelerator, config.trainer.accelerator)
+        evaluate_and_say(outcome.directory, config, device)
     return outcome
-
-
-def _is_first_process() -> bool:
-    from lcg.training.processes import is_first_process
-
-    return is_first_process()
 
 
 # ---- eval -------------------------------------------------------------------------------------
@@ -275,9 +273,10 @@ def _show(words: list[str]) -> int:
         raise ValueError("count must be at least 1 and seed at least 0")
     task = load_task(chosen)
     task.check_length(length)
+    width = max(60, shutil.get_terminal_size((100, 24)).columns)
     print(introduction(task, length))
     for seed in range(first, first + count):
-        print("\n" + sequence(task, length, seed))
+        print("\n" + sequence(task, length, seed, width))
     return 0
 
 

@@ -86,21 +86,14 @@ def describe_fields(instance: Any) -> str:
 def _choices(config: Config) -> list[str]:
     """What can be chosen by name, and the options that stand in no section."""
     own = "or your own, as package.module:Class or path/to/file.py:Class"
-    both = {
-        kind: sorted({*choices(kind), *registry.available(kind)}) for kind in ("task", "position")
-    }
-    chosen = {
-        "experiment": (", ".join(choices("experiment")), ""),
-        "task": (f"{', '.join(both['task'])}, {own}", ""),
-        "attention": (f"{', '.join(choices('attention'))}, a normalizer, {own}", ""),
-        "position": (f"{', '.join(both['position'])}, {own}", ""),
-    }
-    chosen |= {
-        section: (", ".join(choices(section)), "") for section in SECTIONS if choices(section)
-    }
+    names = {group: choices(group) for group in ("experiment", "task", "attention", "position")}
+    names |= {section: choices(section) for section in SECTIONS if choices(section)}
+    for kind in ("task", "position"):
+        names[kind] = [*sorted({*names[kind], *registry.available(kind)}), own]
+    names["attention"] += ["a normalizer", own]
     lines = ["choices (lcg list says what each one is)"]
-    for group, (names, value) in chosen.items():
-        lines += _option(group, config.labels.get(group, value), names)
+    for group, known in names.items():
+        lines += _option(group, config.labels.get(group, ""), ", ".join(known))
     texts, defaults = field_help(Config), _defaults(Config)
     for name in PLAIN:
         lines += _option(name, getattr(config, name), texts[name], defaults)

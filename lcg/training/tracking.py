@@ -66,12 +66,13 @@ class CSVMetrics:
         kept = old_columns if rows else []
         self.columns = list(dict.fromkeys(["step", *columns, *kept]))
         text = io.StringIO()
-        writer = csv.DictWriter(text, self.columns, restval="")
+        form = {"restval": "", "extrasaction": "ignore", "lineterminator": "\n"}
+        writer = csv.DictWriter(text, self.columns, **form)
         writer.writeheader()
         writer.writerows(rows)
         write_atomic(path, text.getvalue())
         self._file = path.open("a", newline="")
-        self._writer = csv.DictWriter(self._file, self.columns, extrasaction="ignore", restval="")
+        self._writer = csv.DictWriter(self._file, self.columns, **form)
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
         """Append one row and hand it to the system."""

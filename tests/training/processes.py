@@ -73,11 +73,15 @@ class Process:
 
     @property
     def out(self) -> str:
-        return Path(self._files[0]).read_text()
+        return _text(Path(self._files[0]))
 
     @property
     def err(self) -> str:
-        return Path(self._files[1]).read_text()
+        return _text(Path(self._files[1]))
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""  # a process has it a moment after its start
 
 
 class Zygote:
@@ -102,7 +106,7 @@ class Zygote:
         *words: str,
         folder: Path | str = "/",
         before: str = "",
-        environment: dict[str, str] | None = None,
+        environment: dict[str, str | None] | None = None,
         user: int | None = None,
     ) -> Process:
         """`lcg` with these words; `before` is code that the process runs first."""

@@ -6,11 +6,13 @@ import re
 import signal
 
 import pytest
+import torch
 from training.processes import (
     at_step,
     checkpoint,
     differences,
     essence,
+    metrics,
     only_run,
     record,
     tiny,
@@ -217,11 +219,12 @@ def test_a_directory_that_cannot_be_written_is_one_line(lcg, tmp_path):
     assert list(closed.iterdir()) == []
 
 
-@pytest.mark.parametrize("room", [20_000, 300], ids=["no checkpoint", "not even a row"])
-def test_a_full_disk_spoils_nothing(lcg, uninterrupted, tmp_path, room):
-    """No file can grow beyond `room` bytes once step 12 is done."""
-    full = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}))"
-    process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=at_step(12, full))
+FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
+
+
+def test_a_full_disk_spoils_no_checkpoint(lcg, uninterrupted, tmp_path):
+    """Once step 12 is done no file can grow beyond 20 kB, which a checkpoint does."""
+    process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=at_step(12, FULL.format(20_000)))
     assert process.code not in (0, 1), process.err
     assert "cannot be written: File too large" in process.err
     assert "Traceback" not in process.err
@@ -232,14 +235,28 @@ def test_a_full_disk_spoils_nothing(lcg, uninterrupted, tmp_path, room):
     assert differences(uninterrupted, essence(run)) == []
 
 
+def test_a_full_disk_leaves_half_a_row_at_most(lcg, tmp_path):
+    words = tiny(f"runs={tmp_path}", "trainer.log_every=1")
+    size = f"os.path.getsize(*__import__('glob').glob('{tmp_path}/*/metrics.csv')) + 40"
+    process = lcg.run("train", *words, before=at_step(12, FULL.format(size)))
+    assert process.code not in (0, 1), process.err
+    assert "cannot be written: File too large" in process.err
+    table = only_run(tmp_path) / "metrics.csv"
+    assert not table.read_text().endswith("\n")
+    assert lcg.run("train", *words).code == 0
+    steps = [int(row["step"]) for row in metrics(only_run(tmp_path)) if row["train/loss"]]
+    assert steps == list(range(1, 31))
+
+
 # ---- a machine that is not there: nothing is written
 
 
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="it is there")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trainer.precision=16-mixed"], "16-mixed needs a GPU"),
-        (["trainer.accelerator=mps"], "trainer.accelerator=mps"),
+        (["trainer.precision=16-mixed", "trainer.accelerator=auto"], "16-mixed needs a GPU"),
+        (["trainer.accelerator=cuda"], "trainer.accelerator=cuda"),
     ],
 )
 def test_a_machine_that_is_not_there(config, tmp_path, words, message):

@@ -35,7 +35,10 @@ def become(request: dict) -> None:
         os.dup2(file, number)
         os.close(file)
     os.chdir(request["folder"])
-    os.environ.update(request["environment"])
+    for name, value in request["environment"].items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
     sys.argv = ["lcg", *request["words"]]
     if request["user"] is not None:
         os.setuid(request["user"])

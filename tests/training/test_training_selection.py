@@ -1,0 +1,182 @@
+"""Which checkpoint is the best, and what the record says where the monitor could not tell."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from training.processes import checkpoint, record
+
+from lcg.results import Cell
+from lcg.training import checkpoints
+from lcg.training.callbacks import Finite, LadderValidation, Metrics
+from lcg.training.callbacks import validation as validation_module
+from lcg.training.run import train
+from lcg.training.tracking import Tracking
+from tasks.streams import eval_batch
+
+
+def candidate(exact_match, token_accuracy, step):
+    return {"exact_match": exact_match, "token_accuracy": token_accuracy, "step": step}
+
+
+def test_exact_match_then_token_accuracy_then_the_later_step():
+    order = [
+        candidate(0.0, 0.1, 900),
+        candidate(0.0, 0.2, 100),
+        candidate(0.0, 0.2, 200),
+        candidate(0.5, 0.1, 50),
+        candidate(0.5, 0.6, 40),
+    ]
+    assert sorted(reversed(order), key=checkpoints.selection_key) == order
+
+
+@pytest.fixture
+def validate(config, tmp_path, monkeypatch):
+    """Validate at a step with made-up results by length; returns the callback."""
+    callbacks = {}
+
+    def cells(results):
+        for length, result in results.items():
+            common = {"length": length, "samples": 100, "seed": 0}
+            if isinstance(result, str):
+                yield Cell(**common, state=result, reason="told so")
+            else:
+                correct, accuracy = result
+                yield Cell(**common, correct=correct, token_accuracy=accuracy)
+
+    def validate(step, results, *words):
+        options = config(*words)
+        if words not in callbacks:
+            tracking = Tracking()
+            callbacks[words] = LadderValidation(
+                options, tmp_path, tracking, Metrics(options, tracking), Finite(options)
+            )
+        monkeypatch.setattr(validation_module, "climb", lambda *a, **k: cells(results))
+        model = torch.nn.Linear(1, 1)
+        model.weight.data.fill_(step)
+        callbacks[words]._validate(SimpleNamespace(model=model), step)
+        return callbacks[words]
+
+    return validate
+
+
+def best_weights(tmp_path):
+    return checkpoints.load(tmp_path / "best.ckpt")["state_dict"]["weight"].item()
+
+
+def test_the_best_at_the_monitored_length_is_kept(validate, tmp_path):
+    validate(10, {4: (90, 0.9), 8: (10, 0.5)})
+    validate(20, {4: (10, 0.1), 8: (50, 0.4)})
+    callback = validate(30, {4: (99, 0.9), 8: (40, 0.9)})
+    assert best_weights(tmp_path) == 20
+    assert callback.selection() == {
+        "step": 20,
+        "monitor": "val/len_8/exact_match",
+        "value": 0.5,
+        "token_accuracy": 0.4,
+        "degenerate": False,
+        "reason": "",
+    }
+
+
+def test_the_monitor_is_an_option(validate, tmp_path):
+    for step, results in ((10, {4: (90, 0.9), 8: (10, 0.5)}), (20, {4: (10, 0.1), 8: (50, 0.4)})):
+        callback = validate(step, results, "validation.monitor=4")
+    assert best_weights(tmp_path) == 10
+    assert callback.selection()["monitor"] == "val/len_4/exact_match"
+
+
+def test_a_flat_monitor_never_keeps_the_first_checkpoint(validate, tmp_path):
+    for step in (10, 20, 30):
+        callback = validate(step, {4: (0, 0.1), 8: (0, 0.05)})
+    assert best_weights(tmp_path) == 30
+    selection = callback.selection()
+    assert selection["degenerate"]
+    assert selection["reason"] == (
+        "val/len_8/exact_match was 0 at all 3 validations; "
+        "token accuracy, then the later step decided"
+    )
+
+
+def test_a_flat_monitor_leaves_it_to_token_accuracy(validate, tmp_path):
+    for step, accuracy in ((10, 0.1), (20, 0.3), (30, 0.2)):
+        callback = validate(step, {4: (0, 0.9), 8: (0, accuracy)})
+    assert best_weights(tmp_path) == 20
+    assert callback.selection()["degenerate"]
+
+
+def test_one_validation_is_not_degenerate(validate):
+    assert not validate(10, {4: (0, 0.1), 8: (0, 0.05)}).selection()["degenerate"]
+
+
+def test_a_monitored_length_without_a_value_leaves_it_to_a_shorter_one(validate, tmp_path):
+    for step, correct in ((10, 30), (20, 80), (30, 70)):
+        callback = validate(step, {4: (correct, 0.5), 8: "out_of_memory"})
+    assert best_weights(tmp_path) == 20
+    selection = callback.selection()
+    assert selection["value"] is None and selection["degenerate"]
+    assert selection["reason"] == (
+        "val/len_8/exact_match has no value (out of memory: told so); length 4 decided"
+    )
+    # One that has a value is preferred whatever the other says.
+    callback = validate(40, {4: (1, 0.1), 8: (1, 0.1)})
+    assert best_weights(tmp_path) == 40
+
+
+def test_without_any_value_there_is_no_best(validate, tmp_path):
+    callback = validate(10, {4: "not_finite", 8: "not_finite"})
+    assert callback.selection() is None
+    assert not (tmp_path / "best.ckpt").exists()
+
+
+def test_another_monitor_starts_anew(validate, capsys):
+    state = validate(10, {4: (90, 0.9), 8: (10, 0.5)}).state_dict()
+    resumed = validate(20, {4: (0, 0.0), 8: (0, 0.0)}, "validation.monitor=4")
+    resumed.load_state_dict(state | {"best": state["best"]})
+    assert "it was by length 8 and now is by 4" in capsys.readouterr().err
+    assert resumed.best["step"] == 20  # what it had; nothing of the other monitor's
+
+
+def test_the_record_tells_the_selection(config):
+    outcome = train(config(), progress=False)
+    selection = record(outcome.directory)["selection"]
+    best = checkpoint(outcome.directory, "best")
+    assert selection["step"] == best["step"]
+    history = checkpoint(outcome.directory)["callbacks"]["LadderValidation"]["history"]
+    assert [entry["step"] for entry in history] == [15, 30]
+    assert max(history, key=checkpoints.selection_key)["step"] == best["step"]
+
+
+def test_validation_samples_are_not_test_samples(config, monkeypatch):
+    splits = []
+    climb = validation_module.climb
+
+    def spy(*words, **options):
+        splits.append(options["split"])
+        return climb(*words, **options)
+
+    monkeypatch.setattr(validation_module, "climb", spy)
+    options = config()
+    train(options, progress=False)
+    assert splits == ["validation", "validation"]
+    streams = [
+        {tuple(row) for row in eval_batch(options.task, 0, split, 16, 0, 200).inputs}
+        for split in ("validation", "test")
+    ]
+    assert not streams[0] & streams[1]
+
+
+def test_the_best_model_is_the_one_that_was_validated(config):
+    """best.ckpt, loaded for evaluation, scores on the validation set what the record says."""
+    from lcg.evaluation.ladder import climb
+    from lcg.evaluation.run import load_model
+
+    options = config("trainer.steps=300", "validation.every=100", "optimizer.lr=1e-2")
+    outcome = train(options, progress=False)
+    model, step = load_model(outcome.directory, options)
+    assert step == record(outcome.directory)["selection"]["step"]
+    for cell in climb(model, options, [4, 8], 8, split="validation", seed=0):
+        saved = record(outcome.directory)["validation"][str(cell.length)]
+        assert saved["token_accuracy"] == pytest.approx(cell.token_accuracy)
+        assert saved["exact_match"] == pytest.approx(cell.exact_match)
+    assert saved["token_accuracy"] > 0.1

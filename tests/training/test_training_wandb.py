@@ -1,0 +1,281 @@
+"""Weights & Biases: the mode is found within seconds, and nothing it does ends a run."""
+
+import os
+import socket
+import struct
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from training.processes import (
+    at_step,
+    differences,
+    essence,
+    metrics,
+    only_run,
+    tiny,
+)
+
+from lcg.training import provenance, weights_and_biases
+from lcg.training.run import train
+from lcg.training.weights_and_biases import choose_mode
+
+
+@pytest.fixture(autouse=True)
+def stranger(tmp_path, monkeypatch):
+    """Nobody is logged in, and no setting of this machine is seen."""
+    for name in os.environ:
+        if name.startswith("WANDB_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "home").mkdir()
+
+
+@pytest.fixture
+def server(monkeypatch):
+    """Something that accepts connections."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(5)
+        port = listener.getsockname()[1]
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+        yield listener
+
+
+# ---- which mode
+
+
+@pytest.mark.parametrize("mode", ["online", "offline", "disabled"])
+def test_what_is_asked_for_is_not_questioned(mode, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "online" if mode == "disabled" else "disabled")
+    assert choose_mode(mode) == (mode, "")
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"),
+    [("online", "online"), ("disabled", "disabled"), ("dryrun", "offline"), ("run", "online")],
+)
+def test_auto_follows_the_environment(value, mode, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", value)
+    assert choose_mode("auto") == (mode, "")
+
+
+def test_without_a_login_it_is_offline_at_once():
+    started = time.perf_counter()
+    mode, why = choose_mode("auto")
+    assert mode == "offline"
+    assert "no W&B login" in why
+    assert time.perf_counter() - started < 0.5
+
+
+def test_a_login_and_a_server_make_it_online(server, monkeypatch):
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    assert choose_mode("auto") == ("online", "")
+
+
+def test_a_login_may_be_in_netrc(server, tmp_path):
+    host = os.environ["WANDB_BASE_URL"].removeprefix("http://")
+    (tmp_path / "netrc").write_text("machine elsewhere login user password secret\n")
+    assert choose_mode("auto")[0] == "offline"
+    (tmp_path / "netrc").write_text(f'machine "{host}" login user password secret\n')
+    assert choose_mode("auto") == ("online", "")
+
+
+def test_a_closed_port_makes_it_offline(monkeypatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
+    assert choose_mode("auto") == ("offline", "127.0.0.1 does not answer")
+
+
+def test_a_name_lookup_that_hangs_costs_three_seconds_at_most(monkeypatch):
+    """`timeout=` of a connection does not cover it."""
+    monkeypatch.setattr(socket, "create_connection", lambda *a, **k: time.sleep(60))
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.invalid")
+    started = time.perf_counter()
+    assert choose_mode("auto") == ("offline", "wandb.invalid does not answer")
+    assert time.perf_counter() - started < 3
+
+
+def test_behind_a_proxy_it_is_the_proxy_that_must_answer(server, monkeypatch):
+    proxy = os.environ["WANDB_BASE_URL"]
+    monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.invalid")
+    monkeypatch.setenv("https_proxy", proxy)
+    assert choose_mode("auto") == ("online", "")
+
+
+def test_wandb_is_asked_for_its_server_and_mode(monkeypatch, tmp_path):
+    """`wandb login --host` and `wandb offline` write these."""
+    (tmp_path / "netrc").write_text("machine lab.invalid login user password secret\n")
+    settings = SimpleNamespace(base_url="https://lab.invalid", mode=None)
+    fake = SimpleNamespace(setup=lambda: SimpleNamespace(settings=settings))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    asked = []
+    monkeypatch.setattr(weights_and_biases, "_reachable", lambda *a: not asked.append(a[:2]))
+    assert choose_mode("auto") == ("online", "")
+    assert asked == [("lab.invalid", 443)]
+    settings.mode = "offline"
+    assert choose_mode("auto")[0] == "offline"
+
+
+# ---- whatever it does
+
+
+class Fake:
+    """The parts of wandb that are used; `trouble` is raised where it says."""
+
+    def __init__(self, trouble: dict[str, Exception]):
+        self.trouble, self.calls, self.inits = trouble, [], []
+        self.dir, self.url, self.summary = "/folder/run/files", "https://run", self
+        self.Settings = dict
+
+    def _do(self, name, value):
+        self.calls.append((name, value))
+        if name in self.trouble:
+            raise self.trouble[name]
+
+    def init(self, **options):
+        self.inits.append(options)
+        self._do(f"init {options['mode']}", options)
+        return self
+
+    def define_metric(self, *words, **options):
+        self._do("define_metric", words)
+
+    def log(self, row):
+        self._do("log", row)
+
+    def update(self, values):
+        self._do("summary", values)
+
+    def finish(self, exit_code):
+        self._do("finish", exit_code)
+
+
+class CommError(Exception):
+    """As wandb's own."""
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        (["init online"], "W&B: offline because it did not start: broken"),
+        (["init online", "init offline"], "W&B: not used, broken; metrics are in metrics.csv"),
+        (["define_metric"], "W&B: not used, broken"),
+        (["log"], "W&B: stopped working (broken)"),
+        (["summary"], "W&B: stopped working (broken)"),
+        (["finish"], "W&B: stopped working (broken)"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, list) else "",
+)
+def test_trouble_is_a_line_and_training_goes_on(config, monkeypatch, capsys, where, said):
+    fake = Fake(dict.fromkeys(where, CommError("broken")))
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    outcome = train(config("wandb.mode=online"), progress=False)
+    assert outcome.status == "finished"
+    errors = capsys.readouterr().err
+    assert said in errors
+    assert errors.count("broken") == 1
+    assert [row["step"] for row in metrics(outcome.directory) if row["train/loss"]] == [
+        *map(str, range(4, 30, 4)),
+        "30",
+    ]
+
+
+def test_what_it_is_told(config, monkeypatch):
+    fake = Fake({})
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    words = ("wandb.mode=online", "wandb.project=p", "wandb.group=g", "wandb.tags=a,b")
+    outcome = train(config(*words), progress=False)
+    (options,) = fake.inits
+    assert options["project"] == "p" and options["group"] == "g" and options["tags"] == ["a", "b"]
+    assert options["name"] == outcome.directory.name
+    assert options["id"] == provenance.read(outcome.directory)["wandb_id"]
+    assert options["config"]["optimizer"]["lr"] == 1e-3
+    assert ("define_metric", ("trainer/step",)) in fake.calls
+    steps = [row["trainer/step"] for name, row in fake.calls if name == "log"]
+    assert steps == sorted(steps) and steps[-1] == 30
+    assert ("finish", 0) in fake.calls
+    (summary,) = [value for name, value in fake.calls if name == "summary"]
+    assert summary["status"] == "finished"
+    assert set(summary) == {"status", "best/len_4/exact_match", "best/len_8/exact_match"}
+
+
+def test_the_agent_decides_the_run_id(config, monkeypatch):
+    fake = Fake({})
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.setenv("WANDB_RUN_ID", "from-the-agent")
+    train(config("wandb.mode=online"), progress=False)
+    assert fake.inits[0]["id"] == "from-the-agent"
+
+
+# ---- the real one, offline
+
+
+def test_it_is_imported_only_when_it_is_used(lcg, tmp_path):
+    look = at_step(30, "assert not [m for m in __import__('sys').modules if m.startswith('wandb')]")
+    process = lcg.run("train", *tiny(f"runs={tmp_path}", "_wandb_extra=1"), before=look)
+    assert process.code == 0, process.err
+
+
+def test_offline_runs_resume(lcg, uninterrupted, tmp_path):
+    """A second offline folder of the same run, on the same axis of steps."""
+    words = tiny(f"runs={tmp_path / 'my runs'}", "wandb.mode=auto")
+    environment = {"HOME": str(tmp_path / "home"), "NETRC": str(tmp_path / "netrc")}
+    environment |= dict.fromkeys(("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE"))
+    stop = at_step(18, "os.kill(os.getpid(), signal.SIGTERM)")
+    first = lcg.run("train", *words, before=stop, environment=environment)
+    assert first.code == 143, first.err
+    second = lcg.run("train", *words, environment=environment)
+    assert second.code == 0, second.err
+    run = only_run(tmp_path / "my runs")
+    folders = sorted((run / "wandb").glob("offline-run-*"))
+    assert len(folders) == 2
+    for process, folder in zip((first, second), folders, strict=True):
+        assert "W&B: offline because there is no W&B login" in process.err
+        assert f"wandb sync '{folder}'" in process.err
+    identifiers = {folder.name.rpartition("-")[2] for folder in folders}
+    assert identifiers == {provenance.read(run)["wandb_id"]}
+    axes = [logged_steps(folder) for folder in folders]
+    assert axes == [[4, 8, 12, 15, 16], [20, 24, 28, 30, 30]]
+    found = essence(run)
+    assert differences(uninterrupted, found) == []
+
+
+def logged_steps(folder: Path) -> list[int]:
+    """trainer/step of every row in an offline run's file."""
+    from wandb.proto import wandb_internal_pb2
+
+    (file,) = folder.glob("*.wandb")
+    steps = []
+    for data in leveldb_records(file.read_bytes()[7:]):
+        record = wandb_internal_pb2.Record()
+        record.ParseFromString(data)
+        for item in record.history.item:
+            if item.key == "trainer/step" or list(item.nested_key) == ["trainer/step"]:
+                steps.append(int(item.value_json))
+    return steps
+
+
+def leveldb_records(data: bytes) -> list[bytes]:
+    """Records of a log in LevelDB's format; a file header of 7 bytes has been cut off."""
+    records, place, block = [], 0, 32768
+    while place + 7 <= len(data):
+        _, length, kind = struct.unpack_from("<IHB", data, place)
+        part = data[place + 7 : place + 7 + length]
+        if kind in (1, 2):  # whole, or the first part
+            records.append(part)
+        elif kind in (3, 4):
+            records[-1] += part
+        place += 7 + length
+        left = block - (place + 7) % block
+        if left < 7:  # a chunk's header is never split
+            place += left
+    return records
