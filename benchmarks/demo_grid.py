@@ -1,4 +1,4 @@
-"""The learning-rate grid behind the demo, the same for both sides: `python -m benchmarks.demo_grid`.
+"""The learning-rate grid behind the demo, one for both sides: `python -m benchmarks.demo_grid`.
 
 Trains every (side, learning rate, seed), one run per core, then evaluates the runs at the learning
 rate that validation chose for each side, and prints the table of docs/results.md. Finished runs are

@@ -34,8 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
         model = build_model(config).eval()
         batch = eval_batch(config.task, 0, "test", 512, 0, 8)
         inputs, labels = torch.from_numpy(batch.inputs), torch.from_numpy(batch.labels)
-        forced, greedy = score_teacher_forcing(model, inputs, labels), score_greedy(
-            model, inputs, labels
+        forced, greedy = (
+            score_teacher_forcing(model, inputs, labels),
+            score_greedy(model, inputs, labels),
         )
         if forced.correct != greedy.correct or forced.prefix != greedy.prefix:
             print(f"not timed: {attention} by teacher forcing and greedy differ", file=sys.stderr)

@@ -50,9 +50,7 @@ def gate(attention: str) -> float:
         model.to(dtype)
         model.zero_grad()
         logits = model(inputs[:4]).to(dtype)
-        F.cross_entropy(
-            logits.flatten(0, 1), labels[:4].flatten(), ignore_index=IGNORE
-        ).backward()
+        F.cross_entropy(logits.flatten(0, 1), labels[:4].flatten(), ignore_index=IGNORE).backward()
         grads.append(torch.cat([p.grad.double().flatten() for p in model.parameters()]))
     return float((grads[0] - grads[1]).abs().max() / grads[1].abs().max())
 

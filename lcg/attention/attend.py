@@ -94,7 +94,8 @@ def attention_weights(
     """Every weight in float32: what the reference backend multiplies with the values."""
     k = _per_query_head(k, q.shape[1])
     visible, blind = _visibility(bias, normalizer.sees_itself)
-    scores = torch.matmul(q * (1 / math.sqrt(q.shape[-1])), k.mT).float()
+    with torch.autocast(q.device.type, enabled=False):  # which would round scores to bfloat16
+        scores = torch.matmul(q.float() * (1 / math.sqrt(q.shape[-1])), k.float().mT)
     scores += _additive(bias, visible)  # in place: nothing else holds the scores
     if blind is not None:
         scores = scores.masked_fill(blind, 0.0)  # finite, so that no normalizer divides by zero

@@ -34,7 +34,7 @@ class MultiHeadAttention(nn.Module):
         scaled = position.scaled_heads(sizes.heads)
         if scaled.stop != sizes.heads or scaled.step != 1:
             raise ValueError(
-                f"{position.name}: scaled_heads must be a run up to the last of heads={sizes.heads}, "
+                f"{position.name}: scaled_heads must run up to the last of heads={sizes.heads}, "
                 f"got {scaled}"
             )
         self.unscaled_heads = scaled.start

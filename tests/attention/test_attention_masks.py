@@ -179,3 +179,17 @@ def test_scores_are_float32_and_the_result_has_the_type_of_the_values(normalizer
     assert weights.dtype == torch.float32
     if dtype == torch.float64:
         assert_near(out, exact, 1e-5)
+
+
+@normalizers
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bfloat16_queries_and_keys_give_the_weights_of_their_exact_product(normalizer, autocast):
+    """A product rounded to bfloat16 would move a score of 30 by 0.06, and a weight by as much."""
+    q, k, _, bias, learned = inputs(normalizer)
+    low, high = [], []
+    for tensor in (10 * q.detach(), k.detach()):
+        low.append(tensor.bfloat16())
+        high.append(low[-1].float())
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        weights = attention_weights(*low, normalizer, bias, learned)
+    assert_near(weights, attention_weights(*high, normalizer, bias, learned), 1e-5)
