@@ -18,7 +18,7 @@ def forward_bytes(config, batch: int, tokens: int, scored: int) -> int:
     from lcg.attention.attend import rows_per_block
 
     model = config.model
-    rows = rows_per_block(batch * model.heads, tokens)
+    rows = min(tokens, rows_per_block(batch * model.heads, tokens))
     scores = 5 * 4 * batch * model.heads * rows * tokens  # scores, biased, weights, two temporaries
     bias = (2 * 8 + 3 * 4 * model.heads) * rows * tokens
     width = model.heads * model.width_of_head

@@ -66,7 +66,7 @@ def one_device(lcg, tmp_path):
 
 
 def test_two_devices_train_as_one(one_device, tmp_path):
-    """Stopped in between by Ctrl-C to the whole group, and resumed.
+    """Stopped in between by SIGTERM to the first of them, and resumed.
 
     With a length per sample, the two processes score different numbers of tokens: their losses
     must be weighted by these to give the gradient of the whole batch.
@@ -74,9 +74,9 @@ def test_two_devices_train_as_one(one_device, tmp_path):
     runs = tmp_path / "two"
     process = start(f"runs={runs}", "validation.samples=200000")
     wait_until(lambda: any("\n12," in f.read_text() for f in runs.glob("*/metrics.csv")))
-    os.killpg(process.pid, signal.SIGINT)
+    process.terminate()
     errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, errors
+    assert process.returncode == 143, errors
     assert "Traceback" not in errors
     assert errors.count("training lengths") == 1  # only one process talks
     run = only_run(runs)
@@ -116,28 +116,17 @@ def test_not_finite_ends_both_processes_with_code_4(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", [0, 1])
-def test_a_killed_process_takes_the_other_with_it(tmp_path, which):
-    """Nobody hangs, and the run can be resumed."""
+def test_a_killed_process_takes_the_first_with_it(tmp_path):
+    """Nobody hangs, and the run can be resumed. A first one that fails: see the full disk."""
     process = start(f"runs={tmp_path}", "trainer.steps=100000", "validation.every=50000")
     wait_until(lambda: list(tmp_path.glob("*/checkpoints/last.ckpt")))
     ranks = {rank(pid): pid for pid in group_members(process.pid)}
     assert ranks[0] == process.pid
-    os.kill(ranks[which], signal.SIGKILL)
+    os.kill(ranks[1], signal.SIGKILL)
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert_nobody_left(process)
     assert checkpoint(only_run(tmp_path))["global_step"] >= 10
-
-
-@pytest.mark.slow
-def test_sigterm_to_the_first_process_stops_both(tmp_path):
-    process = start(f"runs={tmp_path}", "trainer.steps=100000", "validation.every=50000")
-    wait_until(lambda: list(tmp_path.glob("*/checkpoints/last.ckpt")))
-    process.terminate()
-    errors = process.communicate(timeout=60)[1]
-    assert process.returncode == 143, errors
-    assert_nobody_left(process)
 
 
 @pytest.mark.slow

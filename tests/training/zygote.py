@@ -4,10 +4,13 @@ Importing torch and Lightning takes seconds; the tests here start dozens of proc
 a real one can be killed. Reads requests on stdin, one JSON object a line; answers on stdout.
 """
 
+import atexit
+import gc
 import json
 import os
 import resource
 import sys
+import traceback
 
 
 def serve() -> dict:
@@ -44,14 +47,30 @@ def become(request: dict) -> None:
         os.setuid(request["user"])
 
 
+def main() -> int:
+    """As a shell sees `lcg`: the exit code, and a traceback on stderr for what nobody caught."""
+    try:
+        return lcg.cli.main()
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+
+
 if __name__ == "__main__":
     import lcg.cli
     import lcg.evaluation.run
     import lcg.training.run
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    gc.freeze()
     print(json.dumps("ready"), flush=True)
     request = serve()
     become(request)
     exec(compile(request["before"], "before", "exec"), {})
-    sys.exit(lcg.cli.main())
+    code = main()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)  # taking the interpreter down in good order would take a second
