@@ -21,7 +21,7 @@ from lcg.results import load_runs, table
 from lcg.results.groups import group_runs
 
 SIDES = ("softmax", "asentmax")
-LEARNING_RATES = (4.0e-3, 8.0e-3, 1.6e-2)
+LEARNING_RATES = (2.0e-3, 4.0e-3, 8.0e-3, 1.6e-2)
 SEEDS = (0, 1, 2)
 
 

@@ -63,7 +63,7 @@ class Process:
             self.code = self._ask({"do": "poll", "pid": self.pid})
         return self.code
 
-    def wait(self, timeout: float = 60) -> int:
+    def wait(self, timeout: float = 180) -> int:
         """The exit code; minus the signal's number when one killed it."""
         wait_until(lambda: self.poll() is not None, timeout, lambda: self.err)
         return self.code
@@ -143,7 +143,7 @@ class Zygote:
         return json.loads(self._server.stdout.readline())
 
 
-def wait_until(condition, timeout: float = 60, explain=lambda: "") -> None:
+def wait_until(condition, timeout: float = 180, explain=lambda: "") -> None:
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, f"still waiting after {timeout} s\n{explain()}"

@@ -1,5 +1,6 @@
 """Two processes on a CPU (gloo) through the shell command: the same batches, one set of books."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,16 +23,29 @@ from training.processes import (
 WORDS = ("model.dropout=0", "trainer.devices=2")
 
 
-def start(*words: str) -> subprocess.Popen:
-    """Lightning starts the second process by the same command, so it must be a real one."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "lcg", "train", *tiny(*WORDS, *words)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+@pytest.fixture
+def start():
+    """Start `lcg train`; Lightning starts the second process by the same command, so it is a real
+    one. What is still running at the end of a test is killed."""
+    started = []
+
+    def start(*words: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "lcg", "train", *tiny(*WORDS, *words)],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def group_members(group: int) -> list[int]:
@@ -54,7 +68,7 @@ def rank(pid: int) -> int:
 
 
 def assert_nobody_left(process: subprocess.Popen) -> None:
-    wait_until(lambda: group_members(process.pid) == [], timeout=15)
+    wait_until(lambda: group_members(process.pid) == [], timeout=60)
 
 
 @pytest.fixture
@@ -65,7 +79,7 @@ def one_device(lcg, tmp_path):
     return only_run(tmp_path / "one")
 
 
-def test_two_devices_train_as_one(one_device, tmp_path):
+def test_two_devices_train_as_one(start, one_device, tmp_path):
     """Stopped in between by SIGTERM to the first of them, and resumed.
 
     With a length per sample, the two processes score different numbers of tokens: their losses
@@ -75,7 +89,7 @@ def test_two_devices_train_as_one(one_device, tmp_path):
     process = start(f"runs={runs}", "validation.samples=200000")
     wait_until(lambda: any("\n12," in f.read_text() for f in runs.glob("*/metrics.csv")))
     process.terminate()
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=180)[1]
     assert process.returncode == 143, errors
     assert "Traceback" not in errors
     assert errors.count("training lengths") == 1  # only one process talks
@@ -85,7 +99,7 @@ def test_two_devices_train_as_one(one_device, tmp_path):
     assert_nobody_left(process)
 
     process = start(f"runs={runs}")
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=180)[1]
     assert process.returncode == 0, errors
     assert f"at step {stopped_at} of 30" in errors
     assert_nobody_left(process)
@@ -107,48 +121,48 @@ def test_two_devices_train_as_one(one_device, tmp_path):
 
 
 @pytest.mark.slow
-def test_not_finite_ends_both_processes_with_code_4(tmp_path):
+def test_not_finite_ends_both_processes_with_code_4(start, tmp_path):
     process = start(f"runs={tmp_path}", "optimizer.lr=1e30", "optimizer.warmup_steps=0")
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=180)[1]
     assert process.returncode == 4, errors
     assert record(only_run(tmp_path))["training"]["status"] == "not_finite"
     assert_nobody_left(process)
 
 
 @pytest.mark.slow
-def test_a_killed_process_takes_the_first_with_it(tmp_path):
+def test_a_killed_process_takes_the_first_with_it(start, tmp_path):
     """Nobody hangs, and the run can be resumed. A first one that fails: see the full disk."""
     process = start(f"runs={tmp_path}", "trainer.steps=100000", "validation.every=50000")
     wait_until(lambda: list(tmp_path.glob("*/checkpoints/last.ckpt")))
     ranks = {rank(pid): pid for pid in group_members(process.pid)}
     assert ranks[0] == process.pid
     os.kill(ranks[1], signal.SIGKILL)
-    process.communicate(timeout=60)
+    process.communicate(timeout=180)
     assert process.returncode != 0
     assert_nobody_left(process)
     assert checkpoint(only_run(tmp_path))["global_step"] >= 10
 
 
 @pytest.mark.slow
-def test_ctrl_c_while_the_processes_start(tmp_path):
+def test_ctrl_c_while_the_processes_start(start, tmp_path):
     process = start(f"runs={tmp_path}")
     wait_until(lambda: len(group_members(process.pid)) >= 2)
     time.sleep(0.5)  # the second one is importing
     os.killpg(process.pid, signal.SIGINT)
-    errors = process.communicate(timeout=90)[1]
+    errors = process.communicate(timeout=180)[1]
     assert process.returncode == 130, errors
     assert_nobody_left(process)
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_both_processes(tmp_path):
+def test_a_full_disk_ends_both_processes(start, tmp_path):
     """What fails in the first process must not leave the second waiting for it."""
     import resource
 
     process = start(f"runs={tmp_path}", "trainer.steps=100000", "validation.every=50000")
     wait_until(lambda: list(tmp_path.glob("*/checkpoints/last.ckpt")))
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1000, 1000))
-    errors = process.communicate(timeout=60)[1]
+    errors = process.communicate(timeout=180)[1]
     assert process.returncode not in (0, None)
     assert "cannot be written: File too large" in errors
     assert_nobody_left(process)

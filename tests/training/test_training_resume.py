@@ -110,7 +110,7 @@ def test_kill_9_with_loader_workers(lcg, uninterrupted, tmp_path):
     again = lcg.run("train", *words)
     assert again.code == 0, again.err
     assert differences(uninterrupted, essence(only_run(tmp_path))) == []
-    wait_until(lambda: not any(map(alive, workers)), timeout=15)
+    wait_until(lambda: not any(map(alive, workers)), timeout=60)
 
 
 def test_a_run_killed_after_its_last_step_is_finished_by_the_next_call(

@@ -81,7 +81,7 @@ def test_sigterm_through_the_shell_command(tmp_path):
         )
     )
     process.terminate()
-    errors = process.communicate(timeout=30)[1]
+    errors = process.communicate(timeout=180)[1]
     assert process.returncode == 143, errors
     assert f"stopped at step {checkpoint(only_run(tmp_path))['global_step']};" in errors
 
