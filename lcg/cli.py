@@ -293,7 +293,8 @@ def _demo(words: list[str]) -> int:
     configs = [load_config([f"experiment={side}", *overrides]) for side in sides]
     _say("Two transformers learn to copy short sequences; then each is asked for longer ones.")
     _say("Each trains at the learning rate that validation chose from one grid for both, over")
-    _say("three seeds: docs/results.md has the whole grid. This is one seed of each.\n")
+    _say("three seeds. What follows is one seed of each, and seeds differ widely at this size:")
+    _say("docs/results.md has the whole grid and says what survives all three.\n")
     directories = []
     for config in configs:
         outcome = _train_and_evaluate(config)
