@@ -34,8 +34,9 @@ class Task(ABC):
 
     seq2seq: the sequence `BOS source [SEP] target EOS`, read by one causal model. Scored are the
         positions that predict a target symbol or EOS. EOS is never an input.
-    tagging: the sequence `source`, one label per position, all scored. It gets no BOS: nothing
-        is generated, and positions then mean the same in `source`, inputs and labels.
+    tagging: the sequence `BOS source`, one label per source symbol, all of them scored. Without
+        BOS a causal model could not count within a first run: while all keys are alike, any
+        weights that sum to one give the same output.
     """
 
     name: ClassVar[str]
@@ -122,7 +123,7 @@ class Task(ABC):
     def token_length(self, length: int | np.ndarray) -> int | np.ndarray:
         """The whole sequence in tokens, BOS, SEP and EOS included."""
         if self.kind == "tagging":
-            return self.source_length(length)
+            return self.source_length(length) + 1
         specials = 3 if self.separator else 2
         return self.source_length(length) + self.target_length(length) + specials
 
@@ -142,10 +143,12 @@ class Task(ABC):
         return Batch(inputs.astype(np.int64), labels.astype(np.int64), lengths)
 
     def _assemble_tagging(self, source, target, lengths, dtype):
-        extent = _column(self.source_length(lengths), lengths)
-        width = extent.max()
-        beyond = np.arange(width, dtype=np.int32) >= extent
-        inputs, labels = source[:, :width].astype(dtype), target[:, :width].astype(dtype)
+        end = 1 + _column(self.source_length(lengths), lengths)
+        width = end.max()
+        inputs = np.full((len(lengths), width), self.bos, dtype)
+        labels = np.full((len(lengths), width), IGNORE, dtype)
+        inputs[:, 1:], labels[:, 1:] = source[:, : width - 1], target[:, : width - 1]
+        beyond = np.arange(width, dtype=np.int32) >= end
         inputs[beyond] = self.pad
         labels[beyond] = IGNORE
         return inputs, labels

@@ -17,8 +17,8 @@ class LocalCount(Task):
     here (the last run is cut where the sequence ends), there a sum over a fixed number of runs.
 
     >>> print(LocalCount(symbols=4, max_reps=5).example(14))
-    inputs 3 3 2 2 1 1 1 1 1 3 3 2 2 0
-    labels 0 1 0 1 0 1 2 3 4 0 1 0 1 0
+    inputs <bos> 3 3 2 2 1 1 1 1 1 3 3 2 2 0
+    labels .     0 1 0 1 0 1 2 3 4 0 1 0 1 0
     """
 
     name: ClassVar[str] = "local_count"

@@ -16,8 +16,8 @@ class NBack(Task):
     counts as one of the tokens.
 
     >>> print(NBack(n=2, symbols=6).example(10))
-    inputs 0 5 5 4 5 3 4 2 5 2
-    labels 0 0 0 5 5 4 5 3 4 2
+    inputs <bos> 0 5 5 4 5 3 4 2 5 2
+    labels .     0 0 0 5 5 4 5 3 4 2
     """
 
     name: ClassVar[str] = "n_back"

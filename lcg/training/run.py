@@ -17,6 +17,7 @@ import torch
 from lightning import Trainer
 from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.strategies import DDPStrategy
 
 from lcg.config import Config, to_yaml
 from lcg.results import RunRecord, write_atomic
@@ -179,7 +180,8 @@ def _trainer(config: Config, callbacks: list) -> Trainer:
             trainer = Trainer(
                 accelerator=options.accelerator,
                 devices=options.devices,
-                strategy="ddp" if options.devices > 1 else "auto",
+                # Buffers are constants, or each process's own.
+                strategy=DDPStrategy(broadcast_buffers=False) if options.devices > 1 else "auto",
                 precision=options.precision,
                 max_steps=options.steps,
                 max_epochs=-1,

@@ -68,7 +68,7 @@ def test_what_is_shown_depends_on_the_seed_alone(call):
 
 def test_a_task_of_labels_has_no_source_beside_them(call):
     out = call("show", "task=local_count", "length=5", "count=1")[1]
-    assert "every position is scored" in out
+    assert "every symbol but <bos> is scored" in out
     assert "source" not in out
     marks = out.rstrip("\n").splitlines()[-1]
     assert marks.split() == ["^"] * 5

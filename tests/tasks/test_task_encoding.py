@@ -64,9 +64,9 @@ def test_seq2seq_without_separator_golden():
 
 def test_tagging_golden():
     batch = Tagged().encode(None, RAGGED)
-    np.testing.assert_array_equal(batch.inputs, [[0, 0], [0, PAD]])
-    np.testing.assert_array_equal(batch.labels, [[1, 1], [1, _]])
-    assert Tagged().token_length(2) == 2
+    np.testing.assert_array_equal(batch.inputs, [[BOS, 0, 0], [BOS, 0, PAD]])
+    np.testing.assert_array_equal(batch.labels, [[_, 1, 1], [_, 1, _]])
+    assert Tagged().token_length(2) == 3
 
 
 def test_special_ids_follow_the_symbols():

@@ -101,11 +101,11 @@ def rows(batch, task):
     for inputs, labels, length in zip(*(array.tolist() for array in batch), strict=True):
         tokens = [token for token in inputs if token != task.pad]
         scored = [label for label in labels if label != IGNORE]
+        assert tokens.pop(0) == task.bos
         if task.kind == "tagging":
             yield length, tokens, scored
             continue
         assert scored.pop() == task.eos
-        assert tokens.pop(0) == task.bos
         source = tokens[: len(tokens) - len(scored)]
         assert tokens[len(source) :] == scored
         if task.separator:

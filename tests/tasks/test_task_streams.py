@@ -73,10 +73,10 @@ def test_golden_draws_in_another_process():
 FINGERPRINTS = {
     "copy": "24f3e9e18446",
     "flip_flop": "54899e0e405c",
-    "local_count": "08729627aabb",
+    "local_count": "c3e9a37fbe6c",
     "max_retrieval": "abb70f7325ff",
     "mqmtar": "8c7ad9e334e1",
-    "n_back": "418c974c4a70",
+    "n_back": "8f5352762815",
     "reverse": "9fbb33b0826a",
     "sort": "76e065b2d25e",
 }

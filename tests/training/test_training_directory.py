@@ -226,6 +226,7 @@ def test_a_full_disk_spoils_no_checkpoint(lcg, uninterrupted, tmp_path):
     """Once step 12 is done no file can grow beyond 20 kB, which a checkpoint does."""
     process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=at_step(12, FULL.format(20_000)))
     assert process.code not in (0, 1), process.err
+    assert "\nlcg: " in process.err  # on a line of its own, below the bar
     assert "cannot be written: File too large" in process.err
     assert "Traceback" not in process.err
     run = only_run(tmp_path)

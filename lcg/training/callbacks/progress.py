@@ -18,6 +18,7 @@ class Progress(Callback):
 
     def __init__(self, config: Config, label: str, metrics: Metrics) -> None:
         self.config, self.label, self.metrics = config, label, metrics
+        self._bar: tqdm | None = None
 
     def on_train_start(self, trainer, module) -> None:
         self._tokens, self._since = 0, time.perf_counter()
@@ -44,3 +45,7 @@ class Progress(Callback):
 
     def on_train_end(self, trainer, module) -> None:
         self._bar.close()
+
+    def on_exception(self, trainer, module, exception) -> None:
+        if self._bar is not None:
+            self._bar.close()  # so that what is said next starts on a line of its own
