@@ -35,6 +35,9 @@ EXIT_CODES = """exit codes:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
+    # Threads that spin while they wait slow torch down many times over on a machine that others
+    # use too; OpenMP reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = _run(words)
         sys.stdout.flush()

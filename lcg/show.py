@@ -16,7 +16,8 @@ def introduction(task: Task, length: int) -> str:
     scored = "every symbol but <bos> is" if task.kind == "tagging" else "target and <eos> are"
     return "\n".join(
         [
-            f"{task.name}, length {length}: {task.token_length(length)} tokens, {scored} scored",
+            f"{task.name}, nominal length {length}: {task.source_length(length)} source tokens, "
+            f"{task.token_length(length)} in all; {scored} scored",
             "  reads    what the model is given, token by token",
             "  answers  what it must output when it has read the token above",
             "  ^        scored: the sequence is right if all of these are",

@@ -180,7 +180,8 @@ class Validation:
         _check_ladder(self.lengths, self.samples)
         _require(
             self.monitor is None or self.monitor in self.lengths,
-            f"monitor={self.monitor} is not one of lengths={self.lengths}",
+            f"monitor={self.monitor} is not one of lengths={self.lengths}; "
+            "set validation.monitor to one of them, or to null for the longest",
         )
 
     @property

@@ -38,7 +38,11 @@ def _csv(groups: list[Group]) -> str:
     rows = []
     for group in groups:
         for run in group.runs:
-            cells = [_cell_fields(cell) for cell in run.cells.values()]
+            # What an untrained run scored beyond training stands there, but is no `value`.
+            cells = [
+                {**_cell_fields(cell), "state": run.state(length)}
+                for length, cell in run.cells.items()
+            ]
             rows += [{**_run_fields(group, run), **cell} for cell in cells or [{}]]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()

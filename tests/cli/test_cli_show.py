@@ -50,7 +50,9 @@ def test_source_and_target_are_plain(call):
     assert (code, err) == (0, "")
     blocks = out.split("\n\n")
     assert len(blocks) == 3  # what it is, and two sequences
-    assert blocks[0].startswith("reverse, length 6: 15 tokens, target and <eos> are scored")
+    assert blocks[0].startswith(
+        "reverse, nominal length 6: 6 source tokens, 15 in all; target and <eos> are scored"
+    )
     for block in blocks[1:]:
         named = {line.split()[0]: line.split()[1:] for line in block.splitlines()}
         assert named["target"] == named["source"][::-1]
@@ -69,14 +71,14 @@ def test_what_is_shown_depends_on_the_seed_alone(call):
 def test_a_task_of_labels_has_no_source_beside_them(call):
     out = call("show", "task=local_count", "length=5", "count=1")[1]
     assert "every symbol but <bos> is scored" in out
-    assert "source" not in out
+    assert "  source " not in out
     marks = out.rstrip("\n").splitlines()[-1]
     assert marks.split() == ["^"] * 5
 
 
 def test_an_experiment_s_task(call):
     out = call("show", "experiment=quick/mqmtar", "length=20")[1]
-    assert out.startswith("mqmtar, length 20")
+    assert out.startswith("mqmtar, nominal length 20: ")
 
 
 def test_a_sequence_without_scored_positions_in_a_block():
@@ -88,4 +90,6 @@ def test_a_sequence_without_scored_positions_in_a_block():
 
 
 def test_introduction_counts_tokens():
-    assert "19 tokens" in introduction(TASKS["copy"](), 8)
+    assert "8 source tokens, 19 in all" in introduction(TASKS["copy"](), 8)
+    mqmtar = introduction(TASKS["mqmtar"](), 64)  # nominal and token length differ
+    assert "nominal length 64: 76 source tokens, 91 in all" in mqmtar

@@ -99,7 +99,7 @@ def test_describe_a_user_s_class(write):
         "    silent: int = 6\n",
     )
     text = describe(load_config(["task=./mine.py:Mine", "task.extra=7"]))
-    assert "mine.py:Mine: Copy, but mine." in " ".join(text.split())
+    assert "mine.py:Mine:Copy,butmine." in "".join(text.split())  # wherever lines are broken
     assert entry(text, "task.extra=7") == "What is extra. (default 5)"
     assert entry(text, "task.symbols=32").startswith("Size of the alphabet")
     assert entry(text, "task.silent=6") == ""

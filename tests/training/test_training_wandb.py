@@ -4,6 +4,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,12 +96,19 @@ def test_a_closed_port_makes_it_offline(monkeypatch):
 
 def test_a_name_lookup_that_hangs_costs_three_seconds_at_most(monkeypatch):
     """`timeout=` of a connection does not cover it."""
-    monkeypatch.setattr(socket, "create_connection", lambda *a, **k: time.sleep(60))
+    release = threading.Event()
+
+    def hang(*words, **options):
+        release.wait(60)
+        raise OSError("at last")
+
+    monkeypatch.setattr(socket, "create_connection", hang)
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.invalid")
     started = time.perf_counter()
     assert choose_mode("auto") == ("offline", "wandb.invalid does not answer")
     assert time.perf_counter() - started < 3
+    release.set()
 
 
 def test_behind_a_proxy_it_is_the_proxy_that_must_answer(server, monkeypatch):
