@@ -115,6 +115,7 @@ def _reference(q, k, v, normalizer, bias, learned):
     if torch.is_grad_enabled() or q.shape[2] <= rows:
         weights = attention_weights(q, k, normalizer, bias, learned)
         return torch.matmul(weights.to(v.dtype), v)
+    k, v = k.contiguous(), v.contiguous()  # once, and not in every block
     attended = []
     for start in range(0, q.shape[2], rows):
         some = slice(start, start + rows)
@@ -127,8 +128,8 @@ def _reference(q, k, v, normalizer, bias, learned):
 
 
 def rows_per_block(batch_heads: int, keys: int) -> int:
-    """Queries treated at a time without gradient: about 2²⁴ scores, and at least 16 queries."""
-    return max(16, 2**24 // max(1, batch_heads * keys))
+    """Queries treated at a time without gradient: about 2²¹ scores, and at least 16 queries."""
+    return max(16, 2**21 // max(1, batch_heads * keys))
 
 
 def _per_query_head(x: Tensor, heads: int) -> Tensor:
