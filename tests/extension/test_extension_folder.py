@@ -89,8 +89,8 @@ def test_folders_named_like_ours_shadow_nothing(way, lcg):
     assert "alibi" in out
     assert "  mine  " in out, "the user's experiments are listed"
     assert "quick/copy" in out, "beside ours"
-    assert lcg("show experiment=mine", way).startswith("reverse, length 8")
-    assert lcg("show task=copy", way).startswith("copy, length 8")
+    assert lcg("show experiment=mine", way).startswith("reverse, nominal length 8")
+    assert lcg("show task=copy", way).startswith("copy, nominal length 8")
 
 
 @every_way
