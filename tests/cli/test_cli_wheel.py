@@ -73,6 +73,6 @@ def test_the_command_from_it(wheel, tmp_path):
     }
     listed = {line.split()[0] for line in lcg("list", "experiments").splitlines()[1:]}
     assert listed == experiments
-    assert lcg("show", "task=copy").startswith("copy, length 8")
+    assert lcg("show", "task=copy").startswith("copy, nominal length 8")
     assert "attention.scaling=adaptive" in lcg("train", "experiment=quick/copy", "--help")
     assert not list(here.iterdir())
