@@ -46,7 +46,7 @@ class Normalizer(ABC):
     def row_statistics(
         self, scores: Tensor, keys: Tensor, learned: Mapping[str, Tensor]
     ) -> tuple[Tensor, ...]:
-        """Statistics of each row, every one of shape [… q 1]."""
+        """Statistics of each row, every one of shape [… q 1] or [… q 2]."""
         return ()
 
     @abstractmethod
