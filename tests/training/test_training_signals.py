@@ -196,3 +196,25 @@ def test_training_in_a_thread_works_without_signals(config):
     thread.start()
     thread.join()
     assert outcomes[0].status == "finished"
+
+
+def test_a_signal_while_processes_ask_each_other_is_not_forgotten(monkeypatch):
+    """It arrives inside all_reduce, where a waiting process spends its time: too late for this
+    step, which all processes must agree on, and in time for the next."""
+    import torch
+
+    from lcg.training.callbacks import GracefulStop
+
+    stop = GracefulStop(saver=None)
+    stop._group = "both"
+    arriving = [signal.SIGTERM]
+
+    def all_reduce(asked, *_):
+        if arriving:
+            os.kill(os.getpid(), arriving.pop())
+
+    monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
+    with stop.listening():
+        assert not stop._asked()
+        assert stop.signal == signal.SIGTERM
+        assert stop._asked()

@@ -64,8 +64,11 @@ class GracefulStop(Callback):
 
     def _asked(self) -> bool:
         """Whether any process was asked to stop: all of them must stop at the same step."""
-        if self._group is not None:
-            asked = torch.tensor(self.signal)
-            torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX, self._group)
-            self.signal = int(asked)
-        return self.signal != 0
+        if self._group is None:
+            return self.signal != 0
+        asked = torch.tensor(self.signal)
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX, self._group)
+        agreed = int(asked)
+        if agreed:  # else a signal that came in the meantime would be forgotten
+            self.signal = agreed
+        return agreed != 0
