@@ -53,6 +53,16 @@ class BiasContext(NamedTuple):
     q_positions: Tensor
     k_positions: Tensor
 
+    def crop(self, queries: slice, keys: slice) -> BiasContext:
+        """The same for some of the queries and keys."""
+        return BiasContext(
+            self.q[:, :, queries],
+            self.k[:, :, keys],
+            self.x[:, queries],
+            self.q_positions[queries],
+            self.k_positions[keys],
+        )
+
 
 @dataclass
 class PositionEncoding:
@@ -66,7 +76,8 @@ class PositionEncoding:
     relative: ClassVar[bool] = True
     """Scores depend on position differences only (shift invariance is then tested)."""
     data_dependent: ClassVar[bool] = False
-    """The bias reads q, k or x, so only backends that materialise scores can run it."""
+    """The bias reads q, k or x: it is then computed for all queries and keys at once, which only
+    the reference backend does."""
 
     def check(self, sizes: Sizes) -> None:
         """Raise ValueError, in one line, when these sizes cannot work."""
@@ -100,7 +111,10 @@ class PositionEncoding:
         return None
 
     def bias(self, context: BiasContext, learned: Mapping[str, Tensor]) -> Tensor | None:
-        """Any other additive bias, broadcastable to [b h q k], or None. Never scaled by length."""
+        """Any other additive bias, broadcastable to [b h q k], or None. Never scaled by length.
+
+        Asked for some queries and keys at a time unless `data_dependent`.
+        """
         return None
 
     def scaled_heads(self, heads: int) -> range:

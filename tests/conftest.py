@@ -11,6 +11,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' matrices are tiny
 
 CHECKED = [
     "lcg.attention.attend",
+    "lcg.attention.backends.reference",
+    "lcg.attention.bias",
     "lcg.attention.cache",
     "lcg.attention.multihead",
     "lcg.evaluation.scoring",

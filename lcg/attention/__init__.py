@@ -8,14 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lcg.attention.backends import check_backend
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.output_norms import NoNorm, OutputNorm
 from lcg.attention.scalings import NoScaling, QueryScaling
 
 if TYPE_CHECKING:
     from lcg.attention.normalizers.base import Normalizer
-
-BACKENDS = ("reference",)
 
 
 @dataclass
@@ -29,18 +28,7 @@ class Attention:
     output_norm: OutputNorm = field(default_factory=NoNorm)
     """Norm of the concatenated heads before the output projection."""
     backend: str = "auto"
-    """auto, or reference: materialises all scores."""
+    """auto; reference: materialises all scores; blockwise: exact, memory linear in the length."""
 
     def __post_init__(self) -> None:
-        check_backend(self.normalizer, self.backend)
-
-
-def check_backend(normalizer: Normalizer, backend: str) -> None:
-    """Raise ValueError, naming both options, when this normalizer cannot run on this backend."""
-    if backend not in ("auto", *BACKENDS):
-        raise ValueError(f"backend={backend} is not known; use one of auto, {', '.join(BACKENDS)}")
-    if backend != "auto" and backend not in normalizer.backends:
-        raise ValueError(
-            f"normalizer={normalizer.name} has no {backend} backend; "
-            f"use backend={' or '.join(normalizer.backends)}"
-        )
+        check_backend(self.backend, self.normalizer)

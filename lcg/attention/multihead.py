@@ -6,12 +6,17 @@ Shapes: b batch, t tokens, w model width, h heads, q queries, k keys.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 
 from lcg.attention import Attention
-from lcg.attention.attend import Bias, attend, attention_weights
+from lcg.attention.attend import attend
+from lcg.attention.backends import check_backend, usable
+from lcg.attention.backends.reference import attention_weights
+from lcg.attention.bias import Bias
 from lcg.attention.cache import LayerCache
 from lcg.shapes import Float, Int, Shaped
 from positional.base import BiasContext, PositionEncoding, Sizes
@@ -40,6 +45,11 @@ class MultiHeadAttention(nn.Module):
         self.unscaled_heads = scaled.start
         width = sizes.heads * sizes.head_dim
         kv_width = sizes.kv_heads * sizes.head_dim
+        check_backend(attention.backend, attention.normalizer, position)
+        self.backend = attention.backend
+        if position.data_dependent and attention.backend == "auto":
+            self.backend = usable(attention.normalizer, position)[0]
+        self.biased = type(position).bias is not PositionEncoding.bias
         self.query = nn.Linear(sizes.d_model, width, bias=False)
         self.key = nn.Linear(sizes.d_model, kv_width, bias=False)
         self.value = nn.Linear(sizes.d_model, kv_width, bias=False)
@@ -73,7 +83,7 @@ class MultiHeadAttention(nn.Module):
         """
         q, k, v, bias = self._prepare(x, positions, select, cache)
         choice = self.attention
-        heads = attend(q, k, v, choice.normalizer, bias, self.normalizer_state, choice.backend)
+        heads = attend(q, k, v, choice.normalizer, bias, self.normalizer_state, self.backend)
         joined = rearrange(heads, "b h q d -> b q (h d)")
         return self.output(choice.output_norm(joined, self.output_norm_state))
 
@@ -112,9 +122,16 @@ class MultiHeadAttention(nn.Module):
         if cache is not None:
             k, v = cache.append(k, v)
         context = BiasContext(q, k, queried, q_positions, positions)
-        additive = self.position.bias(context, self.position_state)
         if scaler is not None:
             q = torch.cat(
                 [q[:, : self.unscaled_heads], q[:, self.unscaled_heads :] * scaler[..., None]], 1
             )
-        return q.to(v.dtype), k, v, Bias(q_positions, positions, self.slopes, additive)
+        bias = Bias(q_positions, positions, self.slopes)
+        if self.biased:
+            bias = bias._replace(
+                additive=partial(self._additive, context), additive_learned=self.position_state
+            )
+        return q.to(v.dtype), k, v, bias
+
+    def _additive(self, context, queries, keys, learned):
+        return self.position.bias(context.crop(queries, keys), learned)

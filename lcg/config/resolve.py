@@ -7,7 +7,8 @@ import typing
 from typing import Any
 
 from lcg import registry
-from lcg.attention import BACKENDS, Attention
+from lcg.attention import Attention
+from lcg.attention.backends import BACKENDS, check_backend
 from lcg.config.convert import build, convert
 from lcg.config.errors import ConfigError, one_line, told_by
 from lcg.config.hints import check_keys, hint_in, hint_of, suggestion
@@ -126,6 +127,8 @@ def _check(config: Config) -> None:
         position.check(sizes)
     with told_by(type(config.attention.normalizer), "attention.normalizer"):
         config.attention.normalizer.check(sizes)
+    with told_by(type(position), "position"):
+        check_backend(config.attention.backend, config.attention.normalizer, position)
     with told_by(type(task), "task"):
         if not task.vocabulary >= 1:
             raise ValueError(f"its vocabulary is {task.vocabulary}")

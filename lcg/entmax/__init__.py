@@ -1,5 +1,11 @@
 """alpha-entmax: the map, its closed-form gradients in scores and alpha, and its row statistics."""
 
-from lcg.entmax.function import entmax, threshold, weight_slope, weights_from_threshold
+from lcg.entmax.function import (
+    entmax,
+    support_edge,
+    threshold,
+    weight_slope,
+    weights_from_threshold,
+)
 
-__all__ = ["entmax", "threshold", "weight_slope", "weights_from_threshold"]
+__all__ = ["entmax", "support_edge", "threshold", "weight_slope", "weights_from_threshold"]

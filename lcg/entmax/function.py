@@ -101,6 +101,30 @@ def threshold(
         return unflatten(_statistics(rows, exponent))
 
 
+def support_edge(
+    scores: Tensor,
+    alpha: float | Tensor = 1.5,
+    dim: int = -1,
+    *,
+    alpha_minus_one: Tensor | float | None = None,
+) -> Tensor:
+    """tau / (alpha-1): the score at and below which weights are 0, in float64.
+
+    The shape of scores with size 1 along ``dim``. It only grows when keys are added to a row.
+    -inf for alpha = 1, inf for a fully masked row. Not differentiable. Arguments as in ``entmax``.
+    """
+    statistic = threshold(scores, alpha, dim, alpha_minus_one=alpha_minus_one)
+    anchor, log_weight = statistic.split(1, dim=dim)
+    if isinstance(alpha_minus_one, Tensor):
+        epsilon = alpha_minus_one.detach().double()
+    elif alpha_minus_one is not None:
+        epsilon = torch.tensor(alpha_minus_one, dtype=torch.float64)
+    else:
+        epsilon = torch.as_tensor(alpha, dtype=torch.float64).detach() - 1
+    epsilon = epsilon.to(scores.device)
+    return anchor - (epsilon * log_weight).exp() / epsilon
+
+
 def weights_from_threshold(
     scores: Tensor,
     statistic: Tensor,

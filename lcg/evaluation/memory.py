@@ -15,12 +15,15 @@ SHARE = 0.6  # of the available memory that one forward pass may plan to use
 
 def forward_bytes(config, batch: int, tokens: int, scored: int) -> int:
     """An upper estimate of what one evaluation pass over batch × tokens allocates at its peak."""
-    from lcg.attention.attend import rows_per_block
+    from lcg.attention.backends import blockwise
 
     model = config.model
-    rows = min(tokens, rows_per_block(batch * model.heads, tokens))
-    scores = 5 * 4 * batch * model.heads * rows * tokens  # scores, biased, weights, two temporaries
-    bias = (2 * 8 + 3 * 4 * model.heads) * rows * tokens
+    entries = batch * model.heads * tokens * tokens
+    if config.attention.backend != "reference" and not config.position.data_dependent:
+        rows = min(tokens, blockwise.LEAST_QUERIES)
+        entries = min(entries, max(blockwise.TILE, batch * model.heads * rows * tokens))
+    scores = 12 * 4 * entries  # scores, biased, candidates, weights and a solver's temporaries
+    bias = 2 * 8 * entries
     width = model.heads * model.width_of_head
     activations = 4 * batch * tokens * (10 * model.d_model + 6 * width + 3 * model.d_ff)
     logits = 3 * 4 * batch * scored * config.task.vocabulary

@@ -4,7 +4,6 @@ import pytest
 import torch
 from oracles.registered import assert_near, label, variants
 
-from lcg.attention import attend as module
 from lcg.attention.attend import Bias, attend, attention_weights
 from positional.base import Sizes
 
@@ -13,6 +12,18 @@ SIZES = Sizes(HEADS, 2, WIDTH, HEADS * WIDTH)
 
 normalizers = pytest.mark.parametrize("normalizer", variants("normalizer"), ids=label)
 directions = pytest.mark.parametrize("causal", [True, False], ids=["causal", "full"])
+
+
+def added(tensor):
+    """The fields of a bias that adds this tensor, given for the whole or for a part."""
+
+    def part(queries, keys, learned):
+        whole = learned["additive"]
+        if whole.dim() > 1 and whole.shape[-2] > 1:
+            whole = whole[..., queries, :]
+        return whole[..., keys] if whole.shape[-1] > 1 else whole
+
+    return {"additive": part, "additive_learned": {"additive": tensor}}
 
 
 def inputs(normalizer, batch=2, seed=0, queries=LENGTH):
@@ -25,10 +36,10 @@ def inputs(normalizer, batch=2, seed=0, queries=LENGTH):
         positions[-queries:],
         positions,
         slopes=torch.tensor([0.5, 0.1, 0.0, 0.02]),
-        additive=torch.randn(HEADS, queries, LENGTH),
+        **added(torch.randn(HEADS, queries, LENGTH)),
     )
     learned = normalizer.learned(SIZES)
-    for tensor in (q, k, v, bias.additive, *learned.values()):
+    for tensor in (q, k, v, bias.additive_learned["additive"], *learned.values()):
         tensor.requires_grad_()
     return q, k, v, bias, learned
 
@@ -49,7 +60,9 @@ def test_a_masked_key_is_as_if_it_were_not_there(normalizer, causal):
     for row, kept in enumerate(mask):
         one = slice(row, row + 1)
         less = bias._replace(
-            k_positions=bias.k_positions[kept], additive=bias.additive[..., kept], causal=causal
+            k_positions=bias.k_positions[kept],
+            causal=causal,
+            **added(bias.additive_learned["additive"][..., kept]),
         )
         expected = attend(q[one], k[one][:, :, kept], v[one][:, :, kept], normalizer, less, learned)
         sees_any = bias.q_positions >= less.k_positions[0] if causal else bias.q_positions >= 0
@@ -71,53 +84,12 @@ def test_a_query_that_sees_nothing_gets_zeros_and_passes_no_gradient(normalizer,
     out = attend(q, k, v, normalizer, bias._replace(causal=causal, key_mask=mask), learned)
     assert (out.transpose(1, 2)[blind] == 0).all()
     out.backward(torch.randn_like(out))
-    leaves = {"q": q, "k": k, "v": v, "additive": bias.additive, **learned}
+    leaves = {"q": q, "k": k, "v": v, "additive": bias.additive_learned["additive"], **learned}
     for name, tensor in leaves.items():
         assert tensor.grad is not None and tensor.grad.isfinite().all(), name
     assert (q.grad.transpose(1, 2)[blind] == 0).all()
-    assert (bias.additive.grad[:, blind.all(0)] == 0).all()
+    assert (bias.additive_learned["additive"].grad[:, blind.all(0)] == 0).all()
     assert (k.grad[1] == 0).all() and (v.grad[1] == 0).all()
-
-
-@normalizers
-@directions
-@pytest.mark.parametrize("masked", [False, True], ids=["", "masked"])
-@pytest.mark.parametrize("rows", [1, 2, 4])
-def test_some_queries_at_a_time_are_as_all_at_once(normalizer, causal, masked, rows, monkeypatch):
-    q, k, v, bias, learned = inputs(normalizer)
-    mask = torch.arange(LENGTH) < torch.tensor([[4], [LENGTH]]) if masked else None
-    bias = bias._replace(causal=causal, key_mask=mask)
-    monkeypatch.setattr(module, "rows_per_block", lambda batch_heads, keys: LENGTH)
-    with torch.no_grad():
-        whole = attend(q, k, v, normalizer, bias, learned)
-        monkeypatch.setattr(module, "rows_per_block", lambda batch_heads, keys: rows)
-        assert_near(attend(q, k, v, normalizer, bias, learned), whole, 1e-6)
-
-
-@normalizers
-def test_the_size_of_blocks_changes_no_gradient(normalizer, monkeypatch):
-    gradients = []
-    for rows in (2, LENGTH):
-        q, k, v, bias, learned = inputs(normalizer)
-        monkeypatch.setattr(module, "rows_per_block", lambda batch_heads, keys, rows=rows: rows)
-        attend(q, k, v, normalizer, bias, learned).square().sum().backward()
-        gradients.append([q.grad, k.grad, v.grad, bias.additive.grad])
-    for small, whole in zip(*gradients, strict=True):
-        assert_near(small, whole, 1e-5)
-
-
-@normalizers
-@pytest.mark.parametrize("shape", [(LENGTH,), (4, LENGTH), (HEADS, 1, LENGTH), (2, HEADS, 4, 1)])
-def test_an_additive_bias_may_have_any_shape_that_broadcasts(normalizer, shape, monkeypatch):
-    """Also when queries are treated in blocks, and scores larger than q and k suggest."""
-    q, k, v, bias, learned = inputs(normalizer, queries=4)
-    additive = torch.randn(shape)
-    full = bias._replace(additive=additive.expand(2, HEADS, 4, LENGTH))
-    monkeypatch.setattr(module, "rows_per_block", lambda batch_heads, keys: 3)
-    with torch.no_grad():
-        expected = attend(q, k, v, normalizer, full, learned)
-        actual = attend(q, k, v, normalizer, bias._replace(additive=additive), learned)
-        assert_near(actual, expected, 1e-6)
 
 
 @normalizers
@@ -126,12 +98,16 @@ def test_the_future_never_matters(normalizer):
     out = attend(q, k, v, normalizer, bias, learned)
     for i in range(LENGTH):
         torch.manual_seed(i)
-        later_k, later_v, later_bias = k.clone(), v.clone(), bias.additive.clone()
+        later_k, later_v, later_bias = (
+            k.clone(),
+            v.clone(),
+            bias.additive_learned["additive"].clone(),
+        )
         later_k[:, :, i + 1 :] = 10 * torch.randn_like(k[:, :, i + 1 :])
         later_v[:, :, i + 1 :] = 1e4 * torch.randn_like(v[:, :, i + 1 :])
         later_bias[..., i + 1 :] = 100
         changed = attend(
-            q, later_k, later_v, normalizer, bias._replace(additive=later_bias), learned
+            q, later_k, later_v, normalizer, bias._replace(**added(later_bias)), learned
         )
         assert_near(changed[:, :, : i + 1], out[:, :, : i + 1], 1e-6, f"query {i}")
         gradients = torch.autograd.grad(out[:, :, i].sum(), (k, v), retain_graph=True)
@@ -162,7 +138,7 @@ def test_weights_are_zero_on_masked_keys_and_sum_to_one_where_declared(normalize
 def test_a_query_sees_itself_where_declared(normalizer):
     """A key that scores far above all others takes the weight of the query beside it, or not."""
     q, k, _, bias, learned = inputs(normalizer)
-    bias = bias._replace(additive=100 * torch.eye(LENGTH))
+    bias = bias._replace(**added(100 * torch.eye(LENGTH)))
     own = attention_weights(q, k, normalizer, bias, learned).diagonal(dim1=-2, dim2=-1)
     assert (own > 0.9).all() if normalizer.sees_itself else (own == 0).all()
 

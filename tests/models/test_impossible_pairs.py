@@ -7,8 +7,9 @@ import pytest
 import torch
 from oracles.registered import label, variants
 
-from lcg.attention import BACKENDS, Attention
+from lcg.attention import Attention
 from lcg.attention.attend import Bias, attend
+from lcg.attention.backends import BACKENDS
 from lcg.attention.multihead import MultiHeadAttention
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.scalings import AdaptiveScaling, HeadScaling, LogScaling

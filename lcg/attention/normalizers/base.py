@@ -34,14 +34,24 @@ class Normalizer(ABC):
     """`weights` treats each score by itself, given the statistics."""
     sees_itself: ClassVar[bool] = True
     """Under a causal mask a query sees its own key."""
-    backends: ClassVar[tuple[str, ...]] = ("reference",)
+    sparse: ClassVar[bool] = False
+    """Low scores have weight 0, and `support_edge` says which, so that nobody need look at them."""
+    backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise")
 
     def check(self, sizes: Sizes) -> None:
         """Raise ValueError, in one line, when these sizes cannot work."""
 
     def learned(self, sizes: Sizes) -> dict[str, Tensor]:
-        """Initial values of the learned tensors of one attention layer."""
+        """Initial values of the learned tensors of one attention layer, each [heads …]."""
         return {}
+
+    def support_edge(self, scores: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+        """A score below which weights are exactly 0 [… q 1], in every row that has these scores
+        among its own: adding keys to a row never gives weight to another. -inf where none is.
+
+        Needed where `sparse`; not differentiated.
+        """
+        raise NotImplementedError
 
     def row_statistics(
         self, scores: Tensor, keys: Tensor, learned: Mapping[str, Tensor]
@@ -60,7 +70,10 @@ class Normalizer(ABC):
         """Weights [… q k] from scores and the statistics of their rows."""
 
     def __call__(self, scores: Tensor, keys: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
-        """Weights [… q k], differentiable in the scores and the learned tensors."""
+        """Weights [… q k], differentiable in the scores and the learned tensors.
+
+        keys is [k], or [… q k] where rows hold different keys; either way they increase.
+        """
         return self.weights(scores, self.row_statistics(scores, keys, learned), keys, learned)
 
 

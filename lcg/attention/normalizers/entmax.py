@@ -17,6 +17,7 @@ class Entmax(Normalizer):
     """
 
     name: ClassVar[str] = "entmax"
+    sparse: ClassVar[bool] = True
 
     alpha: float = 1.5
     """1 is softmax, 2 sparsemax; larger is sparser. Between 1.01 and 32, or exactly 1."""
@@ -24,6 +25,11 @@ class Entmax(Normalizer):
     def __post_init__(self) -> None:
         if self.alpha != 1 and not 1.01 <= self.alpha <= 32:
             raise ValueError(f"entmax: alpha must be 1 or in [1.01, 32], got {self.alpha:g}")
+
+    def support_edge(self, scores, learned):
+        from lcg.entmax import support_edge
+
+        return support_edge(scores, self.alpha)
 
     def row_statistics(self, scores, keys, learned):
         from lcg.entmax import threshold
@@ -49,6 +55,7 @@ class LearnedEntmax(Normalizer):
     """
 
     name: ClassVar[str] = "entmax_learned"
+    sparse: ClassVar[bool] = True
 
     init: Literal["normal", "constant"] = "normal"
     """a ~ N(0, 1), as in the authors' code, or a = logit(alpha - 1) in every head."""
@@ -71,6 +78,11 @@ class LearnedEntmax(Normalizer):
     def alpha_minus_one(self, learned):
         """α - 1 per head, [h 1 1], in float32."""
         return learned["a"].float().sigmoid().clamp_min(self.floor)[:, None, None]
+
+    def support_edge(self, scores, learned):
+        from lcg.entmax import support_edge
+
+        return support_edge(scores, alpha_minus_one=self.alpha_minus_one(learned))
 
     def row_statistics(self, scores, keys, learned):
         from lcg.entmax import threshold

@@ -19,5 +19,10 @@ class ReLU(Normalizer):
     shift_invariant: ClassVar[bool] = False
     rows_sum_to_one: ClassVar[bool] = False
 
+    sparse: ClassVar[bool] = True
+
+    def support_edge(self, scores, learned):
+        return scores.new_zeros(*scores.shape[:-1], 1)
+
     def weights(self, scores, statistics, keys, learned):
         return scores.relu()

@@ -18,6 +18,7 @@ class TopK(Normalizer):
     """
 
     name: ClassVar[str] = "topk"
+    sparse: ClassVar[bool] = True
 
     k: int = 32
     """How many keys a query keeps; all of them while it sees no more than that."""
@@ -26,6 +27,11 @@ class TopK(Normalizer):
         if self.k < 1:
             raise ValueError(f"topk: k must be at least 1, got {self.k}")
 
+    def support_edge(self, scores, learned):
+        if scores.shape[-1] < self.k:
+            return torch.full_like(scores[..., :1], -torch.inf)
+        return scores.topk(self.k, dim=-1).values[..., -1:]
+
     def row_statistics(self, scores, keys, learned):
         """The k-th largest score, the first key kept at a tie with it, and log Σ exp."""
         kept = min(self.k, scores.shape[-1])
@@ -33,8 +39,9 @@ class TopK(Normalizer):
         places = kept - (scores > kth).sum(dim=-1, keepdim=True)  # left for those tied with kth
         tied = scores == kth
         from_the_right = tied.flip(-1).cumsum(dim=-1).flip(-1)
-        after_all = int(keys[-1]) + 1
-        kept_ties = torch.where(tied & (from_the_right <= places), keys, after_all)
+        kept_ties = torch.where(
+            tied & (from_the_right <= places), keys, torch.iinfo(keys.dtype).max
+        )
         first_kept = kept_ties.amin(dim=-1, keepdim=True)
         total = log_sum_exp(self._keep(scores, kth, first_kept, keys))
         return kth, first_kept, total

@@ -1,0 +1,46 @@
+"""The backends of `attend()`: one file each, and here what each of them can run.
+
+Importing this package does not import torch, so that a config can be checked at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lcg.attention.normalizers.base import Normalizer
+    from positional.base import PositionEncoding
+
+BACKENDS = {
+    "reference": "materialises all scores; the ground truth of the others",
+    "blockwise": "exact, memory linear in the length, plain torch",
+}
+"""Name -> what it is."""
+
+
+def check_backend(
+    backend: str, normalizer: Normalizer, position: PositionEncoding | None = None
+) -> None:
+    """Raise ValueError, in one line that names the options, when a backend cannot run these."""
+    if backend not in ("auto", *BACKENDS):
+        raise ValueError(f"backend={backend} is not known; use one of auto, {', '.join(BACKENDS)}")
+    if backend != "auto" and backend not in normalizer.backends:
+        raise ValueError(
+            f"normalizer={normalizer.name} has no {backend} backend; "
+            f"use backend={' or '.join(normalizer.backends)}"
+        )
+    if position is not None and backend not in ("auto", *usable(normalizer, position)):
+        raise ValueError(
+            f"position={position.name} cannot run on backend={backend}: its bias {_why(position)}; "
+            f"use backend={' or '.join(usable(normalizer, position))}"
+        )
+
+
+def usable(normalizer: Normalizer, position: PositionEncoding) -> list[str]:
+    """The backends that can run both."""
+    able = ["reference"] if position.data_dependent else list(BACKENDS)
+    return [name for name in able if name in normalizer.backends]
+
+
+def _why(position: PositionEncoding) -> str:
+    return "reads q, k or x as a whole" if position.data_dependent else "is more than slopes"

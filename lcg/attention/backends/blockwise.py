@@ -1,0 +1,291 @@
+"""Exact attention with memory linear in the length, in plain torch, forward and backward.
+
+Rows of scores are independent, so some queries are treated at a time, and only the scores of these
+exist; with gradients they are computed again in the backward pass. What makes it fast is where a
+normalizer has a floor, a score at which its weights are exactly 0 (α-entmax, ReLU, top-k):
+
+- Keys out of reach. No score exceeds the product of the norms of query and key, less the slope's
+  share; blocks of keys whose bound lies under the floor of the row's nearest key are never read.
+- Candidates. The largest scores of short segments of a row are scores of that row, so their floor
+  is one of the whole row too, and close to its own. The row is solved on the segments above it.
+
+Shapes: b batch, h heads, g key heads, q queries, k keys, d head dimension.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lcg.attention.backends import reference
+from lcg.attention.bias import Bias, Learned
+from lcg.attention.normalizers.base import Normalizer
+
+TILE = 2**20
+"""Scores treated at a time: as many as stay in a core's cache, with room for some copies."""
+QUERIES, LEAST_QUERIES = 256, 16
+"""Most queries of a tile, so that windows are narrow and little lies above the diagonal; and
+fewest, so that keys are not read too often."""
+KEY_BLOCK = 64
+"""Keys that share a bound; of longer rows more, so that there are at most 1024 blocks."""
+SEGMENT = 16
+"""Keys of which only the largest score is looked at first."""
+LONG = 1024
+"""Rows with fewer keys are not worth a search for candidates."""
+
+
+class Tile(NamedTuple):
+    """Some heads and queries, and the keys that may have weight for them."""
+
+    heads: slice
+    queries: slice
+    keys: slice
+    sloped: bool
+    """Whether any of the heads has a slope other than 0."""
+
+
+class Problem(NamedTuple):
+    """What does not change from tile to tile, besides q, k and v."""
+
+    normalizer: Normalizer
+    bias: Bias
+    learned: Learned
+
+
+def attend(q, k, v, normalizer: Normalizer, bias: Bias, learned: Learned) -> Tensor:
+    """Tile by tile; what is small is one tile, and that is the reference backend's work."""
+    if q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] <= TILE:
+        return reference.attend(q, k, v, normalizer, bias, learned)
+    tensors = [*learned.values(), *bias.additive_learned.values()]
+    return _Blockwise.apply(q, k, v, Problem(normalizer, bias, learned), *tensors)
+
+
+class _Blockwise(torch.autograd.Function):
+    """Keeps its inputs and no scores; the backward pass differentiates one tile after the other."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, problem: Problem, *tensors: Tensor):
+        plan = list(tiles(q, k, problem))
+        out = torch.empty_like(q, dtype=v.dtype)
+        k_once, v_once = k.contiguous(), v.contiguous()  # and not in every tile
+        for tile in plan:
+            part = _attend_tile(*_crop(q, k_once, v_once, tile), _crop_problem(problem, tile))
+            out[:, tile.heads, tile.queries] = part
+        ctx.save_for_backward(q, k, v, *tensors)
+        ctx.problem, ctx.plan = problem, plan
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor):
+        q, k, v, *tensors = (tensor.detach() for tensor in ctx.saved_tensors)
+        tensors = [tensor.requires_grad_() for tensor in tensors]
+        problem = _with_tensors(ctx.problem, tensors)
+        # In float32: many tiles add up.
+        sums = [torch.zeros_like(tensor, dtype=torch.float32) for tensor in (q, k, v, *tensors)]
+        for tile in ctx.plan:
+            parts = [part.detach().requires_grad_() for part in _crop(q, k, v, tile)]
+            with torch.enable_grad():
+                out = _attend_tile(*parts, _crop_problem(problem, tile))
+            cotangent = grad[:, tile.heads, tile.queries]
+            found = torch.autograd.grad(out, [*parts, *tensors], cotangent, allow_unused=True)
+            rooms = [*_crop(*sums[:3], tile), *sums[3:]]
+            for room, part in zip(rooms, found, strict=True):
+                if part is not None:
+                    room += part
+        gradients = [
+            total.to(tensor.dtype) for total, tensor in zip(sums, (q, k, v, *tensors), strict=True)
+        ]
+        return *gradients[:3], None, *gradients[3:]
+
+
+def _with_tensors(problem: Problem, tensors: list[Tensor]) -> Problem:
+    """The problem with other learned tensors, in the order in which `attend` lists them."""
+    names, more = list(problem.learned), list(problem.bias.additive_learned)
+    bias = problem.bias._replace(
+        additive_learned=dict(zip(more, tensors[len(names) :], strict=True))
+    )
+    return Problem(problem.normalizer, bias, dict(zip(names, tensors[: len(names)], strict=True)))
+
+
+def _crop(q: Tensor, k: Tensor, v: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
+    shared = q.shape[1] // k.shape[1]
+    key_heads = slice(tile.heads.start // shared, tile.heads.stop // shared)
+    return q[:, tile.heads, tile.queries], k[:, key_heads, tile.keys], v[:, key_heads, tile.keys]
+
+
+def _crop_problem(problem: Problem, tile: Tile) -> Problem:
+    bias = problem.bias.crop(tile.queries, tile.keys, tile.heads)
+    if not tile.sloped:
+        bias = bias._replace(slopes=None)
+    learned = {name: tensor[tile.heads] for name, tensor in problem.learned.items()}
+    return Problem(problem.normalizer, bias, learned)
+
+
+def _attend_tile(q: Tensor, k: Tensor, v: Tensor, problem: Problem) -> Tensor:
+    """Differentiable: what is searched for are keys without weight, which have no gradient."""
+    normalizer, bias, learned = problem
+    scores, blind = reference.biased_scores(q, k, normalizer, bias)
+    keys = None
+    if normalizer.sparse and scores.shape[-1] >= LONG:
+        with torch.no_grad():
+            keys = candidates(scores.detach(), normalizer, learned)
+    if keys is None:
+        everything = torch.arange(scores.shape[-1], device=scores.device)
+        weights = normalizer(scores, everything, learned)
+    else:
+        some = normalizer(scores.gather(-1, keys), keys, learned)
+        weights = torch.zeros_like(scores).scatter(-1, keys, some)
+    if blind is not None:
+        weights = weights.masked_fill(blind, 0.0)
+    return reference.times_values(weights.to(v.dtype), v)
+
+
+def candidates(scores: Tensor, normalizer: Normalizer, learned: Learned) -> Tensor | None:
+    """Keys [b h q c], in order, that hold the support of every row; None if these are too many.
+
+    A segment takes one key from each of SEGMENT stretches of the row, which is what is fast to
+    reduce in memory.
+    """
+    count = scores.shape[-1]
+    width = count // SEGMENT
+    tops = scores[..., : width * SEGMENT].unflatten(-1, (SEGMENT, width)).amax(dim=-2)
+    floor = with_margin(normalizer.support_edge(tops, learned))
+    most = max(1, int((tops >= floor).sum(dim=-1).max()))
+    if most * SEGMENT > count // 3:
+        return None
+    chosen = tops.topk(most, dim=-1).indices.sort(dim=-1).values
+    stretches = torch.arange(0, width * SEGMENT, width, device=scores.device)
+    keys = (stretches[:, None] + chosen[..., None, :]).flatten(-2)
+    rest = torch.arange(width * SEGMENT, count, device=scores.device)
+    return torch.cat([keys, rest.expand(*keys.shape[:-1], -1)], dim=-1)
+
+
+def with_margin(floor: Tensor) -> Tensor:
+    """A little below the floor: it was computed with rounding, from scores that have some too."""
+    return floor - 1e-3 - 1e-5 * floor.abs()
+
+
+def tiles(q: Tensor, k: Tensor, problem: Problem) -> Iterator[Tile]:
+    """Tiles that cover all heads and queries: heads in groups, and of each group the queries."""
+    bias, normalizer = problem.bias, problem.normalizer
+    b, h, queries, _ = q.shape
+    shared, count = h // k.shape[1], k.shape[2]
+    slopes = [0.0] * h if bias.slopes is None else bias.slopes.tolist()
+    ends = visible_ends(bias, normalizer.sees_itself)
+    bounded = normalizer.sparse and bias.additive is None and count >= LONG
+    most_heads = max(1, TILE // (b * shared * LEAST_QUERIES * count)) * shared
+    start = 0
+    while start < h:
+        if bounded and all(slopes[start : start + shared]):
+            heads = slice(start, start + shared)
+            yield from _windowed(q, k, problem, heads, ends)
+        else:
+            stop = start + shared
+            while stop < h and stop - start < most_heads:
+                if bounded and all(slopes[stop : stop + shared]):
+                    break
+                stop += shared
+            heads = slice(start, stop)
+            sloped = any(slopes[heads])
+            first = 0
+            while first < queries:
+                seen = int(ends[first : first + LEAST_QUERIES].max())
+                room = TILE // (b * (stop - start) * max(1, seen))
+                some = slice(first, min(queries, first + min(QUERIES, max(LEAST_QUERIES, room))))
+                yield Tile(heads, some, slice(0, max(1, int(ends[some].max()))), sloped)
+                first = some.stop
+        start = heads.stop
+
+
+def visible_ends(bias: Bias, sees_itself: bool) -> Tensor:
+    """Of each query the number of first keys among which are all that it sees, on the CPU."""
+    if not bias.causal:
+        return torch.full((len(bias.q_positions),), len(bias.k_positions))
+    return torch.searchsorted(bias.k_positions, bias.q_positions, right=sees_itself).cpu()
+
+
+def _windowed(q, k, problem: Problem, heads: slice, ends: Tensor) -> Iterator[Tile]:
+    """Tiles of heads that share a key head, with the keys that the bound cannot exclude."""
+    whole = Tile(heads, slice(0, q.shape[2]), slice(0, k.shape[2]), True)
+    q, k, _ = _crop(q, k, k, whole)
+    first, last = key_range(q, k, _crop_problem(problem, whole), ends)
+    for i, (low, high) in enumerate(zip(first, last, strict=True)):
+        some = slice(i * QUERIES, min(q.shape[2], (i + 1) * QUERIES))
+        yield Tile(heads, some, slice(low, max(high, low + 1)), True)
+
+
+def key_range(q: Tensor, k: Tensor, problem: Problem, ends: Tensor) -> tuple[list, list]:
+    """Of each block of QUERIES the first and the end of the keys that may have weight.
+
+    Query i and key j score at most ‖q_i‖·‖k_j‖/√d - m·|i - j|. The row has the score of one key
+    that it sees, the nearest one, and therefore at least the floor of that score alone.
+    """
+    bias, count = problem.bias, k.shape[2]
+    scale = 1 / math.sqrt(q.shape[-1])
+    q, k = q.float(), k.float()
+    floor = with_margin(_floor_of_nearest(q, k, problem, ends))
+    size = max(KEY_BLOCK, -(-count // 1024))
+    q_norm = _blocks(q.norm(dim=-1), QUERIES, 0.0).amax(-1) * (scale * (1 + 1e-5))  # [b h i]
+    k_norm = _blocks(k.norm(dim=-1), size, 0.0).amax(-1)  # [b g j]
+    floor = _blocks(floor, QUERIES, torch.inf).amin(-1)
+    q_low, q_high = _extent(bias.q_positions, QUERIES)
+    k_low, k_high = _extent(bias.k_positions, size)
+    apart = torch.maximum(q_low[:, None] - k_high, k_low - q_high[:, None]).clamp(min=0)
+    slopes = bias.slopes.float()[:, None, None]
+    bound = q_norm[..., None] * k_norm[..., None, :] - slopes * apart
+    needed = (bound >= floor[..., None]).flatten(0, 1).any(dim=0)  # [i j]
+    last_seen = _blocks(ends.to(k.device), QUERIES, 0).amax(-1)
+    starts = torch.arange(0, count, size, device=k.device)
+    needed &= starts < last_seen[:, None]
+    first = needed.int().argmax(dim=-1) * size
+    blocks_after = needed.flip(-1).int().argmax(dim=-1)
+    last = ((len(starts) - blocks_after) * size).clamp(max=count)
+    last = torch.where(needed.any(dim=-1), torch.minimum(last, last_seen), first)
+    return first.tolist(), last.tolist()
+
+
+def _floor_of_nearest(q: Tensor, k: Tensor, problem: Problem, ends: Tensor) -> Tensor:
+    """The floor [b h q] of the score of one visible key near to the query, -inf where it has none.
+
+    Under a causal mask that is the nearest one; without, there may be a nearer one to the right.
+    """
+    normalizer, bias, learned = problem
+    if bias.causal:
+        near = ends.to(k.device) - 1
+    else:
+        near = torch.searchsorted(bias.k_positions, bias.q_positions, right=True) - 1
+    near = near.clamp(min=0).expand(len(k), -1)
+    seen = torch.ones_like(near, dtype=torch.bool)
+    if bias.key_mask is not None:
+        order = torch.arange(k.shape[2], device=k.device)
+        latest = torch.where(bias.key_mask, order, -1).cummax(dim=-1).values  # [b k]
+        near = latest.gather(-1, near)
+        seen = near >= 0
+        near = near.clamp(min=0)
+    distance = (bias.q_positions - bias.k_positions[near]).abs()  # [b q]
+    if bias.causal:
+        seen &= bias.k_positions[near] <= bias.q_positions
+    index = near[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[-1])
+    score = (q * k.gather(2, index)).sum(dim=-1) / math.sqrt(q.shape[-1])
+    score -= bias.slopes.float()[:, None] * distance[:, None]
+    floor = normalizer.support_edge(score[..., None], learned).squeeze(-1)
+    return floor.masked_fill(~seen[:, None], -torch.inf)
+
+
+def _blocks(x: Tensor, size: int, filler: float) -> Tensor:
+    """The last dimension in blocks [… i size], the last of them filled up."""
+    return torch.nn.functional.pad(x, (0, -x.shape[-1] % size), value=filler).unflatten(
+        -1, (-1, size)
+    )
+
+
+def _extent(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """The lowest and the highest position of each block."""
+    low = torch.stack([block.min() for block in positions.split(size)])
+    high = torch.stack([block.max() for block in positions.split(size)])
+    return low, high

@@ -1,0 +1,53 @@
+# ruff: noqa: F722  (shapes in annotations)
+"""The ground truth: every score of every row at once.
+
+Shapes: b batch, h heads, g key heads, q queries, k keys, d head dimension.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from lcg.attention.bias import Bias, Learned
+from lcg.attention.normalizers.base import Normalizer
+from lcg.shapes import Float
+
+
+def attend(q, k, v, normalizer: Normalizer, bias: Bias, learned: Learned) -> Tensor:
+    """Materialise the weights and multiply them with the values."""
+    weights = attention_weights(q, k, normalizer, bias, learned)
+    return times_values(weights.to(v.dtype), v)
+
+
+def attention_weights(
+    q: Float[Tensor, "b h q d"],
+    k: Float[Tensor, "b g k d"],
+    normalizer: Normalizer,
+    bias: Bias,
+    learned: Learned | None = None,
+) -> Float[Tensor, "b h q k"]:
+    """Every weight in float32."""
+    scores, blind = biased_scores(q, k, normalizer, bias)
+    keys = torch.arange(k.shape[-2], device=k.device)
+    weights = normalizer(scores, keys, {} if learned is None else learned)
+    return weights if blind is None else weights.masked_fill(blind, 0.0)
+
+
+def biased_scores(q, k, normalizer: Normalizer, bias: Bias) -> tuple[Tensor, Tensor | None]:
+    """q·k/√d and all that is added [b h q k], in float32, and the queries that see no key."""
+    with torch.autocast(q.device.type, enabled=False):  # which would round scores to bfloat16
+        scores = times_values(q.float() * (1 / math.sqrt(q.shape[-1])), k.float().mT)
+    return scores, bias.add_to(scores, normalizer.sees_itself)  # in place: nobody else holds them
+
+
+def times_values(weights: Float[Tensor, "b h q k"], values: Float[Tensor, "b g k e"]) -> Tensor:
+    """Their product [b h q e]; heads that share values are multiplied as one taller matrix."""
+    b, h, q, k = weights.shape
+    g = values.shape[1]
+    if h == g:
+        return torch.matmul(weights, values)
+    taller = weights.reshape(b, g, h // g * q, k)
+    return torch.matmul(taller, values).view(b, h, q, values.shape[-1])
