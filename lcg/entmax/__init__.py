@@ -1,5 +1,6 @@
 """alpha-entmax: the map, its closed-form gradients in scores and alpha, and its row statistics."""
 
+from lcg.entmax.above import edge_below, entmax_above
 from lcg.entmax.function import (
     entmax,
     support_edge,
@@ -8,4 +9,4 @@ from lcg.entmax.function import (
     weights_from_threshold,
 )
 
-__all__ = ["entmax", "support_edge", "threshold", "weight_slope", "weights_from_threshold"]
+__all__ = ["edge_below", "entmax", "support_edge", "threshold", "weight_slope", "weights_from_threshold"]

@@ -34,7 +34,7 @@ KEY_BLOCK = 64
 """Keys that share a bound; of longer rows more, so that there are at most 1024 blocks."""
 SEGMENT = 16
 """Keys of which only the largest score is looked at first."""
-LONG = 1024
+LONG = 512
 """Rows with fewer keys are not worth a search for candidates."""
 
 
@@ -130,39 +130,73 @@ def _attend_tile(q: Tensor, k: Tensor, v: Tensor, problem: Problem) -> Tensor:
     """Differentiable: what is searched for are keys without weight, which have no gradient."""
     normalizer, bias, learned = problem
     scores, blind = reference.biased_scores(q, k, normalizer, bias)
-    keys = None
-    if normalizer.sparse and scores.shape[-1] >= LONG:
-        with torch.no_grad():
-            keys = candidates(scores.detach(), normalizer, learned)
-    if keys is None:
+    keys = edge = None
+    with torch.no_grad():
+        if normalizer.sparse and scores.shape[-1] >= LONG:
+            edge, keys = candidates(scores.detach(), normalizer, learned)
+        elif normalizer.solves_from_edge:
+            edge = with_margin(normalizer.support_edge(scores.detach(), learned))
+    if keys is not None:
+        weights = normalizer(scores.gather(-1, keys), keys, learned)
+    elif normalizer.solves_from_edge:
+        weights = normalizer.from_edge(scores, edge)
+    else:
         everything = torch.arange(scores.shape[-1], device=scores.device)
         weights = normalizer(scores, everything, learned)
-    else:
-        some = normalizer(scores.gather(-1, keys), keys, learned)
-        weights = torch.zeros_like(scores).scatter(-1, keys, some)
     if blind is not None:
         weights = weights.masked_fill(blind, 0.0)
-    return reference.times_values(weights.to(v.dtype), v)
+    weights = weights.to(v.dtype)
+    if keys is not None:
+        return _times_some_values(weights, keys, v)
+    return reference.times_values(weights, v)
 
 
-def candidates(scores: Tensor, normalizer: Normalizer, learned: Learned) -> Tensor | None:
-    """Keys [b h q c], in order, that hold the support of every row; None if these are too many.
+def candidates(
+    scores: Tensor, normalizer: Normalizer, learned: Learned
+) -> tuple[Tensor, Tensor | None]:
+    """An edge of the support of every row, and the keys [b h q c] above it, in order.
 
-    A segment takes one key from each of SEGMENT stretches of the row, which is what is fast to
-    reduce in memory.
+    No keys where these are too many to be worth the search. A segment takes one key from each of
+    SEGMENT stretches of the row, which is what is fast to reduce in memory.
     """
     count = scores.shape[-1]
     width = count // SEGMENT
     tops = scores[..., : width * SEGMENT].unflatten(-1, (SEGMENT, width)).amax(dim=-2)
-    floor = with_margin(normalizer.support_edge(tops, learned))
-    most = max(1, int((tops >= floor).sum(dim=-1).max()))
-    if most * SEGMENT > count // 3:
-        return None
-    chosen = tops.topk(most, dim=-1).indices.sort(dim=-1).values
+    edge = with_margin(normalizer.support_edge(tops, learned)).to(scores.dtype)
+    most = _most(tops, edge)
+    if most * SEGMENT > count // (16 if normalizer.solves_from_edge else 2):
+        return edge, None
+    chosen = _largest(tops, most)
     stretches = torch.arange(0, width * SEGMENT, width, device=scores.device)
     keys = (stretches[:, None] + chosen[..., None, :]).flatten(-2)
     rest = torch.arange(width * SEGMENT, count, device=scores.device)
-    return torch.cat([keys, rest.expand(*keys.shape[:-1], -1)], dim=-1)
+    keys = torch.cat([keys, rest.expand(*keys.shape[:-1], -1)], dim=-1)
+    inside = scores.gather(-1, keys)
+    few = _most(inside, edge)
+    if few < keys.shape[-1]:
+        keys = keys.gather(-1, _largest(inside, few))
+    return edge, keys.sort(dim=-1).values
+
+
+def _most(scores: Tensor, edge: Tensor) -> int:
+    """The most scores at or above the edge that any row has, at least 1."""
+    return max(1, int((scores >= edge).sum(dim=-1).max()))
+
+
+def _largest(scores: Tensor, count: int) -> Tensor:
+    return scores.topk(count, dim=-1, sorted=False).indices
+
+
+def _times_some_values(weights: Tensor, keys: Tensor, v: Tensor) -> Tensor:
+    """Weights [b h q c] of keys [b h q c], applied to the values [b g k e] of these alone."""
+    b, h, queries, few = keys.shape
+    g, count = v.shape[1:3]
+    which = torch.arange(b * g, device=keys.device).view(b, g).repeat_interleave(h // g, dim=1)
+    rows = (keys + (which * count)[..., None, None]).view(-1, few)
+    out = torch.nn.functional.embedding_bag(
+        rows, v.reshape(-1, v.shape[-1]), mode="sum", per_sample_weights=weights.reshape(-1, few)
+    )
+    return out.view(b, h, queries, v.shape[-1])
 
 
 def with_margin(floor: Tensor) -> Tensor:
@@ -178,7 +212,7 @@ def tiles(q: Tensor, k: Tensor, problem: Problem) -> Iterator[Tile]:
     slopes = [0.0] * h if bias.slopes is None else bias.slopes.tolist()
     ends = visible_ends(bias, normalizer.sees_itself)
     bounded = normalizer.sparse and bias.additive is None and count >= LONG
-    most_heads = max(1, TILE // (b * shared * LEAST_QUERIES * count)) * shared
+    most_heads = max(1, TILE // (b * shared * QUERIES * count)) * shared
     start = 0
     while start < h:
         if bounded and all(slopes[start : start + shared]):
@@ -228,7 +262,7 @@ def key_range(q: Tensor, k: Tensor, problem: Problem, ends: Tensor) -> tuple[lis
     bias, count = problem.bias, k.shape[2]
     scale = 1 / math.sqrt(q.shape[-1])
     q, k = q.float(), k.float()
-    floor = with_margin(_floor_of_nearest(q, k, problem, ends))
+    floor = with_margin(_edge_of_nearest(q, k, problem, ends))
     size = max(KEY_BLOCK, -(-count // 1024))
     q_norm = _blocks(q.norm(dim=-1), QUERIES, 0.0).amax(-1) * (scale * (1 + 1e-5))  # [b h i]
     k_norm = _blocks(k.norm(dim=-1), size, 0.0).amax(-1)  # [b g j]
@@ -249,7 +283,7 @@ def key_range(q: Tensor, k: Tensor, problem: Problem, ends: Tensor) -> tuple[lis
     return first.tolist(), last.tolist()
 
 
-def _floor_of_nearest(q: Tensor, k: Tensor, problem: Problem, ends: Tensor) -> Tensor:
+def _edge_of_nearest(q: Tensor, k: Tensor, problem: Problem, ends: Tensor) -> Tensor:
     """The floor [b h q] of the score of one visible key near to the query, -inf where it has none.
 
     Under a causal mask that is the nearest one; without, there may be a nearer one to the right.

@@ -47,10 +47,20 @@ class Normalizer(ABC):
 
     def support_edge(self, scores: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
         """A score below which weights are exactly 0 [… q 1], in every row that has these scores
-        among its own: adding keys to a row never gives weight to another. -inf where none is.
+        among its own: adding keys to a row never gives weight to another. -inf where none is;
+        a bound from below will do.
 
         Needed where `sparse`; not differentiated.
         """
+        raise NotImplementedError
+
+    @property
+    def solves_from_edge(self) -> bool:
+        """Whether `from_edge` is there, and much faster than solving a row from nothing."""
+        return False
+
+    def from_edge(self, scores: Tensor, edge: Tensor) -> Tensor:
+        """The weights, given a `support_edge`, written over float32 scores; differentiable."""
         raise NotImplementedError
 
     def row_statistics(

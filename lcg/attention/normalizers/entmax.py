@@ -27,9 +27,18 @@ class Entmax(Normalizer):
             raise ValueError(f"entmax: alpha must be 1 or in [1.01, 32], got {self.alpha:g}")
 
     def support_edge(self, scores, learned):
-        from lcg.entmax import support_edge
+        from lcg.entmax import edge_below, support_edge
 
-        return support_edge(scores, self.alpha)
+        return (edge_below if self.solves_from_edge else support_edge)(scores, self.alpha)
+
+    @property
+    def solves_from_edge(self):
+        return self.alpha in (1.5, 2.0)
+
+    def from_edge(self, scores, edge):
+        from lcg.entmax import entmax_above
+
+        return entmax_above(scores, edge, self.alpha)
 
     def row_statistics(self, scores, keys, learned):
         from lcg.entmax import threshold
