@@ -9,4 +9,12 @@ from lcg.entmax.function import (
     weights_from_threshold,
 )
 
-__all__ = ["edge_below", "entmax", "support_edge", "threshold", "weight_slope", "weights_from_threshold"]
+__all__ = [
+    "edge_below",
+    "entmax",
+    "entmax_above",
+    "support_edge",
+    "threshold",
+    "weight_slope",
+    "weights_from_threshold",
+]

@@ -145,10 +145,9 @@ def _attend_tile(q: Tensor, k: Tensor, v: Tensor, problem: Problem) -> Tensor:
         weights = normalizer(scores, everything, learned)
     if blind is not None:
         weights = weights.masked_fill(blind, 0.0)
-    weights = weights.to(v.dtype)
     if keys is not None:
-        return _times_some_values(weights, keys, v)
-    return reference.times_values(weights, v)
+        return _times_some_values(weights, keys, v.float()).to(v.dtype)
+    return reference.times_values(weights.to(v.dtype), v)
 
 
 def candidates(
@@ -249,8 +248,18 @@ def _windowed(q, k, problem: Problem, heads: slice, ends: Tensor) -> Iterator[Ti
     q, k, _ = _crop(q, k, k, whole)
     first, last = key_range(q, k, _crop_problem(problem, whole), ends)
     for i, (low, high) in enumerate(zip(first, last, strict=True)):
-        some = slice(i * QUERIES, min(q.shape[2], (i + 1) * QUERIES))
-        yield Tile(heads, some, slice(low, max(high, low + 1)), True)
+        keys = slice(low, max(high, low + 1))
+        room = TILE // (q.shape[0] * q.shape[1] * (keys.stop - low))
+        stop = min(q.shape[2], (i + 1) * QUERIES)
+        for some in _slices(i * QUERIES, stop, room):
+            yield Tile(heads, some, keys, True)
+
+
+def _slices(start: int, stop: int, room: int) -> Iterator[slice]:
+    """Queries start … stop in parts of at most `room`, or of LEAST_QUERIES if that is more."""
+    size = max(LEAST_QUERIES, room)
+    for first in range(start, stop, size):
+        yield slice(first, min(stop, first + size))
 
 
 def key_range(q: Tensor, k: Tensor, problem: Problem, ends: Tensor) -> tuple[list, list]:

@@ -1,0 +1,218 @@
+"""The blockwise backend: exact in every tile, nothing quadratic in memory, and keys left unread."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from oracles.entmax import entmax_row
+from oracles.registered import assert_near, label, variants
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lcg.attention.attend import Bias, attend
+from lcg.attention.backends import blockwise
+from lcg.attention.backends.reference import attention_weights
+from lcg.attention.normalizers.entmax import Entmax, LearnedEntmax
+from lcg.attention.normalizers.relu import ReLU
+from lcg.attention.normalizers.softmax import Softmax
+from lcg.attention.normalizers.topk import TopK
+from positional.base import Sizes
+
+HEADS, SHARED, WIDTH = 4, 2, 8
+SIZES = Sizes(HEADS, SHARED, WIDTH, HEADS * WIDTH)
+SLOPES = torch.tensor([2.0, 0.5, 0.25, 0.0])
+
+normalizers = pytest.mark.parametrize("normalizer", variants("normalizer"), ids=label)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Tiles so small that a short sequence has many of every kind."""
+    sizes = {"TILE": 96, "QUERIES": 6, "LEAST_QUERIES": 2, "KEY_BLOCK": 3, "SEGMENT": 4, "LONG": 10}
+    for name, value in sizes.items():
+        monkeypatch.setattr(blockwise, name, value)
+
+
+def problem(normalizer, queries, keys, causal=True, masked=False, slopes=SLOPES, seed=0, scale=2.0):
+    torch.manual_seed(seed)
+    q = scale * torch.randn(2, HEADS, queries, WIDTH)
+    k, v = torch.randn(2, 2, SHARED, keys, WIDTH)
+    k = k * torch.rand(2, SHARED, keys, 1) * 2  # norms that differ, so that bounds do
+    positions = torch.arange(keys) * 2 + 3
+    mask = None
+    if masked:
+        mask = torch.rand(2, keys) < 0.7
+        mask[0, keys // 2 :] = False  # right padding
+    bias = Bias(positions[-queries:], positions, slopes, causal=causal, key_mask=mask)
+    learned = {name: t.detach() for name, t in normalizer.learned(SIZES).items()}
+    return q, k, v, bias, learned
+
+
+def both(normalizer, q, k, v, bias, learned, extra=()):
+    """Outputs and gradients of both backends."""
+    leaves = [t.requires_grad_() for t in (q, k, v, *learned.values(), *extra)]
+    torch.manual_seed(1)
+    cotangent = torch.randn(*q.shape)
+    found = []
+    for backend in ("blockwise", "reference"):
+        out = attend(q, k, v, normalizer, bias, learned, backend)
+        gradients = torch.autograd.grad(out, leaves, cotangent, allow_unused=True)
+        found.append([out, *gradients])
+    return found
+
+
+CASES = list(itertools.product((True, False), (False, True), (SLOPES, None)))
+
+
+@normalizers
+@pytest.mark.parametrize(("queries", "keys"), [(37, 37), (1, 41), (11, 41)])
+def test_tiles_are_as_the_whole(small, normalizer, queries, keys):
+    for causal, masked, slopes in CASES:
+        parts = problem(normalizer, queries, keys, causal, masked, slopes)
+        actual, expected = both(normalizer, *parts)
+        for a, e, name in zip(actual, expected, ("out", "q", "k", "v", "learned"), strict=False):
+            assert_near(a, e, 1e-5 if name == "out" else 1e-4, f"{name} {causal} {masked}")
+
+
+@pytest.mark.parametrize("normalizer", [Softmax(), Entmax()], ids=label)
+def test_a_bias_that_is_more_than_slopes(small, normalizer):
+    """It is asked for tile by tile, and what it learned gets its gradient."""
+    q, k, v, bias, learned = problem(normalizer, 37, 37)
+    weight = torch.randn(HEADS, 1, 1, requires_grad=True)
+    asked = []
+
+    def additive(queries, keys, learned):
+        i, j = bias.q_positions[queries], bias.k_positions[keys]
+        asked.append(len(i) * len(j))
+        return learned["weight"] * ((i[:, None] - j).abs() + 1.0).log()
+
+    more = bias._replace(additive=additive, additive_learned={"weight": weight})
+    actual, expected = both(normalizer, q, k, v, more, learned, extra=(weight,))
+    for a, e in zip(actual, expected, strict=True):
+        assert_near(a, e, 1e-4)
+    attend(q, k, v, normalizer, more, learned, "blockwise")
+    assert asked[-1] < 37 * 37 / 2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_lower_precision_in_and_out(small, dtype):
+    for normalizer in (Softmax(), Entmax(), TopK(k=3)):
+        q, k, v, bias, learned = problem(normalizer, 37, 37)
+        low = [tensor.to(dtype) for tensor in (q, k, v)]
+        out = attend(*low, normalizer, bias, learned, "blockwise")
+        assert out.dtype == dtype
+        exact = attend(*(tensor.float() for tensor in low), normalizer, bias, learned, "reference")
+        assert_near(out, exact, 2e-2 if dtype == torch.bfloat16 else 2e-3)
+
+
+@pytest.mark.parametrize(
+    "normalizer", [Entmax(), Entmax(2.0), Entmax(1.2), Entmax(4.0), LearnedEntmax(), ReLU()],
+    ids=label,
+)  # fmt: skip
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("masked", [False, True])
+def test_no_key_with_weight_is_out_of_reach(small, normalizer, causal, masked):
+    """Also where the nearest visible key is far away: masked, or positions of another sequence."""
+    for seed in range(10):
+        q, k, _, bias, learned = problem(normalizer, 23, 41, causal, masked, seed=seed, scale=4.0)
+        if not causal:
+            bias = bias._replace(q_positions=bias.q_positions + 30 * (seed % 3) - 30)
+        weights = attention_weights(q, k, normalizer, bias, learned)
+        whole = blockwise.Problem(normalizer, bias, learned)
+        seen = torch.zeros_like(weights, dtype=torch.bool)
+        for tile in blockwise.tiles(q, k, whole):
+            seen[:, tile.heads, tile.queries, tile.keys] = True
+        assert (weights[~seen] == 0).all()
+
+
+@pytest.mark.parametrize("normalizer", [Entmax(4.0), Entmax(1.2), TopK(k=3)], ids=label)
+def test_candidates_hold_the_support(monkeypatch, normalizer):
+    monkeypatch.setattr(blockwise, "SEGMENT", 4)
+    torch.manual_seed(0)
+    for scores in (torch.randn(2, 3, 5, 803) * 9, torch.randn(2, 3, 5, 803).round() * 6):
+        scores[..., 600:] = -torch.inf
+        scores[..., 300:] -= 20 * (scores[..., 300:] < 12)
+        weights = normalizer(scores, torch.arange(803), {})
+        _, keys = blockwise.candidates(scores, normalizer, {})
+        assert keys is not None and keys.shape[-1] < 300
+        assert (keys.diff(dim=-1) > 0).all()
+        inside = torch.zeros_like(weights, dtype=torch.bool).scatter(-1, keys, True)
+        assert (weights[~inside] == 0).all()
+
+
+class Largest(TorchDispatchMode):
+    """The most elements that any tensor made in here had."""
+
+    found = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), named=None):
+        out = function(*arguments, **(named or {}))
+        for tensor in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(tensor, torch.Tensor):
+                self.found = max(self.found, tensor.untyped_storage().nbytes() // 4)
+        return out
+
+
+@pytest.mark.parametrize("normalizer", [Entmax(), LearnedEntmax(), Softmax(), TopK(k=8)], ids=label)
+def test_memory_is_linear_forward_and_backward(normalizer, monkeypatch):
+    monkeypatch.setattr(blockwise, "TILE", 2**13)
+    largest = []
+    for count in (512, 1024):
+        q, k, v, bias, learned = problem(normalizer, count, count)
+        leaves = [tensor.requires_grad_() for tensor in (q, k, v, *learned.values())]
+        with Largest() as mode:
+            out = attend(q, k, v, normalizer, bias, learned, "blockwise")
+            torch.autograd.grad(out.sum(), leaves)
+        largest.append(mode.found)
+    assert largest[1] < 2.1 * largest[0]
+    assert largest[1] < 2 * HEADS * 1024 * 1024 / 8
+
+
+def test_what_a_slope_head_reads_does_not_grow_with_the_sequence():
+    """At 512 tokens from its end, and no more of it at 4,096 than at 2,048."""
+    read = []
+    for count in (2048, 4096):
+        q, k, v, bias, learned = problem(Entmax(), count, count, slopes=torch.full((HEADS,), 0.5))
+        v[:, :, : count - 512] = torch.nan
+        out = attend(q, k, v, Entmax(), bias, learned, "blockwise")
+        assert out[:, :, -128:].isfinite().all()
+        whole = blockwise.Problem(Entmax(), bias, learned)
+        read.append(max(t.keys.stop - t.keys.start for t in blockwise.tiles(q, k, whole)))
+    assert read[1] <= read[0] + blockwise.KEY_BLOCK <= 512
+
+
+@pytest.mark.parametrize("alpha", [1.05, 1.2, 1.5, 2.0])
+@pytest.mark.parametrize("kind", ["random", "large", "one-hot", "tied", "dense"])
+def test_long_rows_match_the_definition(alpha, kind):
+    """Outputs and gradients of the values in float64, from numpy."""
+    torch.manual_seed(0)
+    count = 2000
+    q, k, v = (
+        torch.randn(1, 1, 40, WIDTH),
+        torch.randn(1, 1, count, WIDTH),
+        torch.randn(1, 1, count, WIDTH),
+    )
+    size = {"random": 2.0, "large": 40.0, "one-hot": 2.0, "tied": 1.0, "dense": 0.01}[kind]
+    q = q * size
+    if kind == "one-hot":
+        k[:, :, 700] *= 20
+    if kind == "tied":
+        q, k = q.round(), k.round()
+    v.requires_grad_()
+    bias = Bias(torch.arange(40), torch.arange(count), causal=False)
+    weights = np.stack(
+        [
+            entmax_row(row, alpha)
+            for row in (q[0, 0].double() @ k[0, 0].double().T / WIDTH**0.5).numpy()
+        ]
+    )
+    blockwise_tile, blockwise.TILE = blockwise.TILE, 2**15
+    try:
+        out = attend(q, k, v, Entmax(alpha), bias, {}, "blockwise")
+        (gradient,) = torch.autograd.grad(out, v, torch.ones_like(out))
+    finally:
+        blockwise.TILE = blockwise_tile
+    assert (
+        out[0, 0].detach().double() - torch.from_numpy(weights) @ v[0, 0].double()
+    ).abs().max() < (1e-5 if kind != "large" else 1e-4)
+    assert (gradient[0, 0, :, 0].double() - torch.from_numpy(weights.sum(0))).abs().max() < 1e-4
