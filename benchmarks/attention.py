@@ -26,6 +26,7 @@ import torch
 
 from benchmarks.report import median_ratio, publish, time_in_turn
 from lcg.attention.attend import Bias, attend
+from lcg.attention.backends import blockwise
 from lcg.attention.normalizers.entmax import Entmax
 from positional.slopes import NAPE
 
@@ -47,6 +48,7 @@ def call(parts: list[torch.Tensor], slopes: torch.Tensor | None, backend: str) -
 def largest_difference(tokens: int = 2048) -> float:
     """Of outputs and gradients, between the two backends, with NAPE."""
     found = []
+    blockwise.KEPT = 0  # tiles in the backward pass too
     for backend in ("blockwise", "reference"):
         parts = [part.requires_grad_() for part in inputs(tokens)]
         out = call(parts, NAPE().slopes(HEADS), backend)

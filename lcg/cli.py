@@ -233,16 +233,21 @@ LISTS = {
 
 
 def _list(words: list[str]) -> int:
-    from lcg.config.listing import difference, listing
+    from lcg.config.listing import backends, difference, listing
 
     parser = _Parser("list", "[WHAT] | --diff A B")
-    parser.add_argument("what", nargs="?", help=f"{', '.join(LISTS)}; default: everything")
+    named = ", ".join([*LISTS, "backends"])
+    parser.add_argument("what", nargs="?", help=f"{named}; default: all but the last")
     parser.add_argument("--diff", nargs=2, metavar=("A", "B"), help="how two experiments differ")
     options = parser.parse_intermixed_args(words)
-    if options.what not in (None, *LISTS):
-        raise ValueError(f"there is no list of {options.what}; {_nearest(options.what, LISTS)}")
+    if options.what not in (None, "backends", *LISTS):
+        nearest = _nearest(options.what, [*LISTS, "backends"])
+        raise ValueError(f"there is no list of {options.what}; {nearest}")
     if options.diff:
         print(difference(*options.diff))
+        return 0
+    if options.what == "backends":
+        print(backends())
         return 0
     blocks = []
     for title in [options.what] if options.what else LISTS:

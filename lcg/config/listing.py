@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lcg import registry
+from lcg.attention.backends import BACKENDS, usable
 from lcg.config.groups import choices, first_comment, group_file
 from lcg.config.help import as_text, first_sentence, summary
 from lcg.config.identity import to_tree
@@ -20,6 +21,21 @@ def listing(kind: str) -> list[tuple[str, str]]:
         for name, cls in registry.available(kind).items():
             found[name] = found.get(name) or summary(cls)
     return sorted(found.items())
+
+
+def backends() -> str:
+    """Which backend runs what, as two markdown tables."""
+    softmax = registry.available("normalizer")["softmax"]()
+    normalizers = {name: cls.backends for name, cls in registry.available("normalizer").items()}
+    positions = {n: usable(softmax, cls()) for n, cls in registry.available("position").items()}
+    tables = ["\n".join(f"- `{name}`: {text}" for name, text in BACKENDS.items())]
+    for title, runs in {"normalizer": normalizers, "position": positions}.items():
+        lines = [f"| {title} | {' | '.join(BACKENDS)} |", "|---" + "|:---:" * len(BACKENDS) + "|"]
+        for name, able in sorted(runs.items()):
+            marks = ("yes" if backend in able else NOT_SET for backend in BACKENDS)
+            lines.append(f"| `{name}` | {' | '.join(marks)} |")
+        tables.append("\n".join(lines))
+    return "\n\n".join(tables)
 
 
 def difference(a: str, b: str) -> str:

@@ -27,6 +27,8 @@ from lcg.attention.normalizers.base import Normalizer
 
 TILE = 2**20
 """Scores treated at a time: as many as stay in a core's cache, with room for some copies."""
+KEPT = 2**26
+"""With gradients, so many scores are rather kept than computed twice."""
 QUERIES, LEAST_QUERIES = 256, 16
 """Most queries of a tile, so that windows are narrow and little lies above the diagonal; and
 fewest, so that keys are not read too often."""
@@ -57,8 +59,8 @@ class Problem(NamedTuple):
 
 
 def attend(q, k, v, normalizer: Normalizer, bias: Bias, learned: Learned) -> Tensor:
-    """Tile by tile; what is small is one tile, and that is the reference backend's work."""
-    if q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] <= TILE:
+    """Tile by tile; what is small is the reference backend's work."""
+    if q.shape[:3].numel() * k.shape[2] <= (KEPT if torch.is_grad_enabled() else TILE):
         return reference.attend(q, k, v, normalizer, bias, learned)
     tensors = [*learned.values(), *bias.additive_learned.values()]
     return _Blockwise.apply(q, k, v, Problem(normalizer, bias, learned), *tensors)
