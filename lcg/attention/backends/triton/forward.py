@@ -67,27 +67,37 @@ def _newton_step(step, level, at, high, total, slope, epsilon):
 
 
 @triton.jit
-def _edge_sums(z, middle, epsilon):
-    """α > 2: the mass left by a threshold at `middle`, the lowest score above, the highest not."""
-    above = z > middle[:, None]
-    x = tl.maximum(epsilon * (z - middle[:, None]), TINY)
-    p = tl.where(above, tl.exp(tl.log(x) / epsilon), 0.0)
-    lowest = tl.min(tl.where(above, z, -HIDDEN), axis=1)
-    highest = tl.max(tl.where(above, HIDDEN, z), axis=1)
-    return tl.sum(p, axis=1).to(tl.float64), lowest, highest
+def _edge_sums(z, at, epsilon):
+    """α > 2: the mass that a threshold leaves, and the scores nearest to it.
+
+    These are the lowest at it or above, the lowest above, and the highest below.
+    """
+    at = at[:, None]
+    x = tl.maximum(epsilon * (z - at), TINY)
+    p = tl.where(z > at, tl.exp(tl.log(x) / epsilon), 0.0)
+    reached = tl.min(tl.where(z >= at, z, -HIDDEN), axis=1)
+    above = tl.min(tl.where(z > at, z, -HIDDEN), axis=1)
+    below = tl.max(tl.where(z >= at, HIDDEN, z), axis=1)
+    return tl.sum(p, axis=1).to(tl.float64), reached, above, below
 
 
 @triton.jit
-def _edge_step(step, low, high, middle, mass, lowest, highest):
-    """Halves the bracket of the lowest supported score; whether a score is left strictly inside.
+def _edge_step(step, at, low, high, above_low, anchor, mass, reached, above, below):
+    """Halves the bracket of the edge; anchor is the lowest score known to be supported.
 
-    A score is supported if a threshold at itself leaves less than unit mass.
+    A score is supported if a threshold at itself leaves less than unit mass. The next threshold is
+    the middle, or the lowest score in the bracket if that lies above: no middle ever equals it.
+    Goes on while there is a score of which nothing is known.
     """
     good = mass < 1.0
-    inside = tl.where(good, highest > low, lowest < high) & (middle > low) & (middle < high)
-    high = tl.where(good, tl.minimum(high, lowest), high)
-    low = tl.where(good, low, middle)
-    return low, high, (tl.max(inside.to(tl.int32), axis=0) > 0) & (step + 1 < 2 * SWEEPS)
+    unknown = tl.where(good, below > low, above < anchor)
+    anchor = tl.where(good, tl.minimum(anchor, reached), anchor)
+    high = tl.where(good, at, high)
+    low = tl.where(good, low, at)
+    above_low = tl.where(good, above_low, above)
+    at = tl.maximum(0.5 * (low + high), tl.where(above_low < high, above_low, low))
+    going = (tl.max(unknown.to(tl.int32), axis=0) > 0) & (step + 1 < 2 * SWEEPS)
+    return at, low, high, above_low, anchor, going
 
 
 @triton.jit
@@ -259,29 +269,32 @@ def entmax_kernel(
 
     if MODE == ENTMAX_HIGH:
         low = top - 1.00001 / epsilon
-        high = top
+        high, anchor, above_low = top, top, low
+        at = 0.5 * (low + high)
         step = 0
         going = True
         while going:
-            middle = 0.5 * (low + high)
             if ONE_TILE:
-                mass, lowest, highest = _edge_sums(z, middle, epsilon)
+                mass, reached, above, below = _edge_sums(z, at, epsilon)
             else:
                 mass = tl.zeros([BM], tl.float64)
-                lowest = tl.full([BM], -HIDDEN, tl.float32)
-                highest = tl.full([BM], HIDDEN, tl.float32)
+                reached = tl.full([BM], -HIDDEN, tl.float32)
+                above = tl.full([BM], -HIDDEN, tl.float32)
+                below = tl.full([BM], HIDDEN, tl.float32)
                 for n in range(first, last):
                     if tl.load(active + n) != 0:
                         k = load_rows(K, n * BN, keys, D, DP, BN)
                         j = n * BN + lane
                         z = score_tile(q, k, i, j, row, CAUSAL, MASKED, SLOPED, PRECISION)
-                        more, least, most = _edge_sums(z, middle, epsilon)
+                        more, reach, least, most = _edge_sums(z, at, epsilon)
                         mass += more
-                        lowest = tl.minimum(lowest, least)
-                        highest = tl.maximum(highest, most)
-            low, high, going = _edge_step(step, low, high, middle, mass, lowest, highest)
+                        reached = tl.minimum(reached, reach)
+                        above = tl.minimum(above, least)
+                        below = tl.maximum(below, most)
+            at, low, high, above_low, anchor, going = _edge_step(
+                step, at, low, high, above_low, anchor, mass, reached, above, below
+            )
             step += 1
-        anchor = high
         level = tl.zeros([BM], tl.float64)
         step = 0
         going = True
