@@ -26,12 +26,8 @@ def attend(
     """As `lcg.attention.attend`; raises ValueError where `obstacle` finds one."""
     problem = obstacle(q, normalizer, bias)
     if problem:
-        others = [name for name in normalizer.backends if name != "triton"]
-        raise ValueError(
-            f"backend=triton {problem}, or use backend=auto or {' or '.join(others)}"
-            if problem.startswith("needs")
-            else f"backend=triton {problem}; use backend=auto or {' or '.join(others)}"
-        )
+        others = " or ".join(name for name in normalizer.backends if name != "triton")
+        raise ValueError(f"backend=triton {problem}; or use backend=auto or {others}")
     from lcg.attention.backends.triton.operators import run
 
     return run(q, k, v, normalizer, bias, learned)
@@ -48,5 +44,5 @@ def obstacle(q: Tensor, normalizer: Normalizer, bias: Bias) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "needs triton: pip install 'lcg[triton]'"
     if q.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"needs a CUDA device, or TRITON_INTERPRET=1; the queries are on {q.device.type}"
+        return f"needs a CUDA device (or TRITON_INTERPRET=1), q is on {q.device.type}"
     return None

@@ -63,7 +63,7 @@ def _newton_step(step, level, at, high, total, slope, epsilon):
     target = tl.where(bisecting, tl.maximum(level, at + move), at + move)
     level = tl.minimum(tl.maximum(target, 0.0), high)
     gap = tl.where(tl.abs(total - 1.0) <= UNIT, 0.0, high - level)
-    return level, high, (tl.max(gap, axis=0) > 1e-12) & (step + 1 < SWEEPS)
+    return level, high, tl.max(gap, axis=0) > 1e-12
 
 
 @triton.jit
@@ -82,7 +82,7 @@ def _edge_sums(z, at, epsilon):
 
 
 @triton.jit
-def _edge_step(step, at, low, high, above_low, anchor, mass, reached, above, below):
+def _edge_step(at, low, high, above_low, anchor, mass, reached, above, below):
     """Halves the bracket of the edge; anchor is the lowest score known to be supported.
 
     A score is supported if a threshold at itself leaves less than unit mass. The next threshold is
@@ -96,7 +96,7 @@ def _edge_step(step, at, low, high, above_low, anchor, mass, reached, above, bel
     low = tl.where(good, low, at)
     above_low = tl.where(good, above_low, above)
     at = tl.maximum(0.5 * (low + high), tl.where(above_low < high, above_low, low))
-    going = (tl.max(unknown.to(tl.int32), axis=0) > 0) & (step + 1 < 2 * SWEEPS)
+    going = tl.max(unknown.to(tl.int32), axis=0) > 0
     return at, low, high, above_low, anchor, going
 
 
@@ -110,7 +110,7 @@ def _weight_sums(z, view, epsilon):
 
 
 @triton.jit
-def _weight_step(step, level, dead, total, slope):
+def _weight_step(level, dead, total, slope):
     """The next log P of each row: Newton descends from P = 1 on a convex, increasing sum.
 
     P is known to the rounding of that sum, 1e-7; a smaller one is not told from another.
@@ -120,7 +120,7 @@ def _weight_step(step, level, dead, total, slope):
     new = at - (total - 1.0) / tl.maximum(slope, 1.0)
     new = tl.where(new > 0.0, new, 0.25 * at)
     gap = tl.max(tl.abs(total - 1.0), axis=0)
-    return tl.log(tl.maximum(new, 1e-250)), (gap > UNIT) & (step + 1 < SWEEPS)
+    return tl.log(tl.maximum(new, 1e-250)), gap > UNIT
 
 
 @triton.jit
@@ -271,80 +271,77 @@ def entmax_kernel(
         low = top - 1.00001 / epsilon
         high, anchor, above_low = top, top, low
         at = 0.5 * (low + high)
-        step = 0
-        going = True
-        while going:
-            if ONE_TILE:
-                mass, reached, above, below = _edge_sums(z, at, epsilon)
-            else:
-                mass = tl.zeros([BM], tl.float64)
-                reached = tl.full([BM], -HIDDEN, tl.float32)
-                above = tl.full([BM], -HIDDEN, tl.float32)
-                below = tl.full([BM], HIDDEN, tl.float32)
-                for n in range(first, last):
-                    if tl.load(active + n) != 0:
-                        k = load_rows(K, n * BN, keys, D, DP, BN)
-                        j = n * BN + lane
-                        z = score_tile(q, k, i, j, row, CAUSAL, MASKED, SLOPED, PRECISION)
-                        more, reach, least, most = _edge_sums(z, at, epsilon)
-                        mass += more
-                        reached = tl.minimum(reached, reach)
-                        above = tl.minimum(above, least)
-                        below = tl.maximum(below, most)
-            at, low, high, above_low, anchor, going = _edge_step(
-                step, at, low, high, above_low, anchor, mass, reached, above, below
-            )
-            step += 1
+        going = last > 0
+        for _ in range(2 * SWEEPS):
+            if going:
+                if ONE_TILE:
+                    mass, reached, above, below = _edge_sums(z, at, epsilon)
+                else:
+                    mass = tl.zeros([BM], tl.float64)
+                    reached = tl.full([BM], -HIDDEN, tl.float32)
+                    above = tl.full([BM], -HIDDEN, tl.float32)
+                    below = tl.full([BM], HIDDEN, tl.float32)
+                    for n in range(first, last):
+                        if tl.load(active + n) != 0:
+                            k = load_rows(K, n * BN, keys, D, DP, BN)
+                            j = n * BN + lane
+                            z = score_tile(q, k, i, j, row, CAUSAL, MASKED, SLOPED, PRECISION)
+                            more, reach, least, most = _edge_sums(z, at, epsilon)
+                            mass += more
+                            reached = tl.minimum(reached, reach)
+                            above = tl.minimum(above, least)
+                            below = tl.maximum(below, most)
+                at, low, high, above_low, anchor, going = _edge_step(
+                    at, low, high, above_low, anchor, mass, reached, above, below
+                )
         level = tl.zeros([BM], tl.float64)
-        step = 0
-        going = True
-        while going:
-            view = prepare_rows(anchor, level, exact, MODE)
-            if ONE_TILE:
-                total, steepness = _weight_sums(z, view, epsilon)
-            else:
-                total = tl.zeros([BM], tl.float64)
-                steepness = tl.zeros([BM], tl.float64)
-                for n in range(first, last):
-                    if tl.load(active + n) != 0:
-                        k = load_rows(K, n * BN, keys, D, DP, BN)
-                        j = n * BN + lane
-                        z = score_tile(q, k, i, j, row, CAUSAL, MASKED, SLOPED, PRECISION)
-                        more, steeper = _weight_sums(z, view, epsilon)
-                        total += more
-                        steepness += steeper
-            level, going = _weight_step(step, level, dead, total, steepness)
-            step += 1
+        going = last > 0
+        for _ in range(SWEEPS):
+            if going:
+                view = prepare_rows(anchor, level, exact, MODE)
+                if ONE_TILE:
+                    total, steepness = _weight_sums(z, view, epsilon)
+                else:
+                    total = tl.zeros([BM], tl.float64)
+                    steepness = tl.zeros([BM], tl.float64)
+                    for n in range(first, last):
+                        if tl.load(active + n) != 0:
+                            k = load_rows(K, n * BN, keys, D, DP, BN)
+                            j = n * BN + lane
+                            z = score_tile(q, k, i, j, row, CAUSAL, MASKED, SLOPED, PRECISION)
+                            more, steeper = _weight_sums(z, view, epsilon)
+                            total += more
+                            steepness += steeper
+                level, going = _weight_step(level, dead, total, steepness)
     else:
         anchor = top
         level = tl.zeros([BM], tl.float64)
         most = (1.0 - tl.exp(-exact * tl.log(keys.to(tl.float64)))) / exact * (1.0 + 1e-6)
         high = tl.zeros([BM], tl.float64) + most
-        step = 0
-        going = True
-        while going:
-            at = tl.where(step >= NEWTON, 0.5 * (level + high), level)
-            view = prepare_rows(anchor, at, exact, MODE)
-            if ONE_TILE:
-                total, steepness = _newton_sums(z, view, epsilon, MODE)
-            else:
-                # A bound from below on the edge, whatever the rounding of the last step.
-                bound = anchor + (level - 1.00001 / exact).to(tl.float32)
-                total = tl.zeros([BM], tl.float64)
-                steepness = tl.zeros([BM], tl.float64)
-                for n in range(first, last):
-                    if tl.load(active + n) != 0:
-                        k = load_rows(K, n * BN, keys, D, DP, BN)
-                        j = n * BN + lane
-                        z = score_tile(q, k, i, j, row, CAUSAL, MASKED, SLOPED, PRECISION)
-                        more, steeper = _newton_sums(z, view, epsilon, MODE)
-                        total += more
-                        steepness += steeper
-                        tl.store(active + n, any_of(z > tl.maximum(bound, SEEN)[:, None]))
-                tl.debug_barrier()
-            total = tl.where(dead, 1.0, total)
-            level, high, going = _newton_step(step, level, at, high, total, steepness, exact)
-            step += 1
+        going = last > 0
+        for step in range(SWEEPS):
+            if going:
+                at = tl.where(step >= NEWTON, 0.5 * (level + high), level)
+                view = prepare_rows(anchor, at, exact, MODE)
+                if ONE_TILE:
+                    total, steepness = _newton_sums(z, view, epsilon, MODE)
+                else:
+                    # A bound from below on the edge, whatever the rounding of the last step.
+                    bound = anchor + (level - 1.00001 / exact).to(tl.float32)
+                    total = tl.zeros([BM], tl.float64)
+                    steepness = tl.zeros([BM], tl.float64)
+                    for n in range(first, last):
+                        if tl.load(active + n) != 0:
+                            k = load_rows(K, n * BN, keys, D, DP, BN)
+                            j = n * BN + lane
+                            z = score_tile(q, k, i, j, row, CAUSAL, MASKED, SLOPED, PRECISION)
+                            more, steeper = _newton_sums(z, view, epsilon, MODE)
+                            total += more
+                            steepness += steeper
+                            tl.store(active + n, any_of(z > tl.maximum(bound, SEEN)[:, None]))
+                    tl.debug_barrier()
+                total = tl.where(dead, 1.0, total)
+                level, high, going = _newton_step(step, level, at, high, total, steepness, exact)
 
     view = prepare_rows(anchor, level, exact, MODE)
     if ONE_TILE:

@@ -22,7 +22,7 @@ from lcg.attention.bias import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
 
 ONE_TILE = 256
-"""Rows of at most so many keys are solved in registers."""
+"""Rows of at most so many keys are solved in registers; fewer where these are wide."""
 WINDOWED = 1024
 """Rows of at least so many keys are worth the search for a window when there are slopes."""
 BLOCKS: tuple[int, int] | None = None
@@ -34,7 +34,7 @@ class Tile(NamedTuple):
 
     BM: int
     BN: int
-    warps: int
+    stages: int
     one: bool
     """A row of keys is one tile."""
 
@@ -83,13 +83,15 @@ def _positions(positions: Tensor) -> Tensor:
 
 def tile_of(queries: int, keys: int, d: int, dtype: torch.dtype) -> Tile:
     """The tile for these sizes: small enough for its scores and operands to stay on the chip."""
-    wide = d > 64 or (dtype == torch.float32 and d > 32)
-    if keys <= ONE_TILE:
+    double = dtype == torch.float32
+    narrow = d <= (32 if double else 64)
+    longest = min(ONE_TILE, {(True, False): 256, (False, True): 64}.get((narrow, double), 128))
+    stages = 2 if narrow else 1
+    if keys <= longest:
         width = max(16, 1 << (keys - 1).bit_length())
-        height = 32 if width > 128 or wide else 64
-        return Tile(_height(queries, height), width, 4, True)
-    height, width = BLOCKS or ((32, 32) if wide and dtype == torch.float32 else (64, 64))
-    return Tile(_height(queries, height), width, 4, False)
+        return Tile(_height(queries, 64 if width <= 64 and not double else 32), width, stages, True)
+    height, width = BLOCKS or ((32, 32) if double else (64, 64))
+    return Tile(_height(queries, height), width, stages if double else stages + 1, False)
 
 
 def _height(queries: int, most: int) -> int:
@@ -101,17 +103,20 @@ def _constants(q: Tensor, k: Tensor, mode: int, causal: bool, masked: bool, slop
     d = q.shape[-1]
     tile = tile_of(q.shape[2], k.shape[2], d, q.dtype)
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # whose bfloat16 products are wrong
+    # tf32x3: float32 in three products on tensor cores, with an error as that of float32.
+    precision = "ieee" if interpreted else "tf32x3" if q.dtype == torch.float32 else "mixed"
     return {
         "MODE": mode,
         "CAUSAL": causal,
         "MASKED": masked,
         "SLOPED": sloped,
-        "PRECISION": "ieee" if interpreted or q.dtype == torch.float32 else "mixed",
+        "PRECISION": precision,
         "D": d,
         "DP": max(16, 1 << (d - 1).bit_length()),
         "BM": tile.BM,
         "BN": tile.BN,
-        "num_warps": tile.warps,
+        "num_warps": 4,
+        "num_stages": tile.stages,
     }
 
 

@@ -40,11 +40,11 @@ CEILING = tl.constexpr(1e30)
 def product(x, y, PRECISION: tl.constexpr):
     """x·y in float32 for x computed in float32 and y as stored.
 
-    "ieee" upcasts both. Otherwise x is rounded to the type of y; float16, whose range a gradient
-    may exceed, is multiplied as tf32, with as many digits.
+    PRECISION "mixed" is for 16-bit types: x is rounded to the type of y; float16, whose range a
+    gradient may exceed, is multiplied as tf32, with as many digits. Any other is `tl.dot`'s.
     """
-    if PRECISION == "ieee":
-        return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision="ieee")
+    if PRECISION != "mixed":
+        return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision=PRECISION)
     elif y.dtype == tl.float16:
         return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision="tf32")
     else:
@@ -54,8 +54,8 @@ def product(x, y, PRECISION: tl.constexpr):
 @triton.jit
 def stored_product(x, y, PRECISION: tl.constexpr):
     """x·y in float32 for two operands as stored, exact for 16-bit types."""
-    if PRECISION == "ieee":
-        return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision="ieee")
+    if PRECISION != "mixed":
+        return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision=PRECISION)
     else:
         return tl.dot(x, y)
 
@@ -124,7 +124,7 @@ def prepare_rows(anchor, level, epsilon, MODE: tl.constexpr):
         return anchor, zero, zero, zero, level.to(tl.float32)
     elif MODE == RELU:
         return anchor, zero, zero, zero, zero
-    elif MODE == ENTMAX_15 or MODE == SPARSEMAX or MODE == ENTMAX_LOW:
+    elif MODE <= ENTMAX_LOW:
         width = 1.0 / epsilon - level
         exact = anchor.to(tl.float64) - width
         edge = exact.to(tl.float32)
