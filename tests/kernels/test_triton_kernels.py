@@ -96,6 +96,7 @@ def compare(normalizer, tensors, bias, forward=FORWARD, gradient=GRADIENT):
     for name, got, want in zip(["q", "k", "v", *learned], actual, wanted, strict=True):
         want = torch.zeros_like(got.cpu()) if want is None else want
         assert_near(got.cpu(), want, gradient, f"gradient of {name}", at_least=0.05)
+    return out
 
 
 @normalizers
@@ -120,14 +121,8 @@ def test_causal_with_a_hole_at_the_start(normalizer):
     torch.manual_seed(2)
     mask = (torch.arange(18) >= 5)[None]
     bias = make_bias(18, 18, slopes=SLOPES.to(DEVICE), key_mask=mask.to(DEVICE))
-    tensors = inputs(18, 18)
-    compare(normalizer, tensors, bias)
-    out = (
-        attend(*tensors, normalizer, bias, normalizer.learned(Sizes(4, 2, 16, 64)), "triton")
-        if (not isinstance(normalizer, LearnedEntmax))
-        else None
-    )
-    assert out is None or (out[:, :, :5] == 0).all()
+    out = compare(normalizer, inputs(18, 18), bias)
+    assert (out[:, :, :5] == 0).all()
 
 
 @normalizers
@@ -166,28 +161,23 @@ def test_rows_that_are_hard_to_solve(normalizer, kind):
     gradients = torch.autograd.grad(out.square().sum(), tensors)
     assert all(gradient.isfinite().all() for gradient in gradients)
     if normalizer.name == "entmax":
-        z = (k[0, :, :, 0] * 4 / 4).double().numpy()
+        z = k[0, :, :, 0].detach().double().numpy()  # q·k/√16 with q = 4
         p = torch.tensor(np.stack([entmax_row(row, normalizer.alpha) for row in z]))
-        expected = (p[:, None] @ v[0].double())[:, 0]
+        expected = (p[:, None] @ v[0].detach().double())[:, 0]
         expected = expected.repeat_interleave(2, 0)[None, :, None].expand(1, 4, 17, 16)
     else:
         exact = [tensor.detach().cpu().double() for tensor in tensors]
-        there = make_bias(17, 17, causal=False)
-        expected = formula(
-            *exact,
-            normalizer,
-            there._replace(
-                q_positions=there.q_positions.cpu(), k_positions=there.k_positions.cpu()
-            ),
-            {},
+        there = bias._replace(
+            q_positions=bias.q_positions.cpu(), k_positions=bias.k_positions.cpu()
         )
+        expected = formula(*exact, normalizer, there, {})
     assert_near(out.cpu(), expected, FORWARD)
 
 
 @pytest.mark.parametrize("normalizer", NORMALIZERS[:6], ids=label)
 def test_weights_sum_to_one_where_many_scores_are_tied_near_the_edge(normalizer, regime):
     """One score above many equal ones, which share what it leaves."""
-    keys = 256 if regime == "one tile" else 300
+    keys = 128 if regime == "one tile" else 300
     q, k = torch.ones(1, 1, 1, 16), torch.zeros(1, 1, keys, 16)
     k[0, 0, 0, 0] = 4 * 0.9 / (normalizer.alpha - 1)
     v = torch.ones(1, 1, keys, 16)
