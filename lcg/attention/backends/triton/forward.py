@@ -272,7 +272,7 @@ def entmax_kernel(
         high, anchor, above_low = top, top, low
         at = 0.5 * (low + high)
         going = last > 0
-        for _ in range(2 * SWEEPS):
+        for _sweep in range(2 * SWEEPS):
             if going:
                 if ONE_TILE:
                     mass, reached, above, below = _edge_sums(z, at, epsilon)
@@ -296,7 +296,7 @@ def entmax_kernel(
                 )
         level = tl.zeros([BM], tl.float64)
         going = last > 0
-        for _ in range(SWEEPS):
+        for _sweep in range(SWEEPS):
             if going:
                 view = prepare_rows(anchor, level, exact, MODE)
                 if ONE_TILE:
