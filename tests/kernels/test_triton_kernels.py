@@ -10,6 +10,7 @@ from oracles.entmax import entmax_row
 from oracles.registered import assert_near, label
 
 from lcg.attention.attend import Bias, attend
+from lcg.attention.backends import triton
 from lcg.attention.backends.triton import operators
 from lcg.attention.normalizers.entmax import Entmax, LearnedEntmax
 from lcg.attention.normalizers.relu import ReLU
@@ -207,7 +208,8 @@ def test_a_window_leaves_out_keys_that_slopes_hide(normalizer, regime):
 def test_under_torch_compile(normalizer):
     """Compiled as one opaque operator: the same output and gradients.
 
-    On a CPU without generating code, which needs a compiler.
+    Not through `attend`, whose shapes are checked here by what cannot be compiled. On a CPU
+    without generating code, which needs a compiler.
     """
     backend = "inductor" if DEVICE == "cuda" else "aot_eager"
     tensors = inputs()
@@ -215,7 +217,7 @@ def test_under_torch_compile(normalizer):
     learned = {name: x.to(DEVICE) for name, x in normalizer.learned(Sizes(4, 2, 16, 64)).items()}
 
     def call(q, k, v):
-        return attend(q * 1.0, k, v, normalizer, bias, learned, "triton") * 2
+        return triton.attend(q * 1.0, k, v, normalizer, bias, learned) * 2
 
     results = []
     for function in (call, torch.compile(call, backend=backend, fullgraph=True)):
