@@ -211,6 +211,7 @@ def test_under_torch_compile(normalizer):
     Not through `attend`, whose shapes are checked here by what cannot be compiled. On a CPU
     without generating code, which needs a compiler.
     """
+    torch.compiler.reset()
     backend = "inductor" if DEVICE == "cuda" else "aot_eager"
     tensors = inputs()
     bias = make_bias(19, 19, slopes=SLOPES.to(DEVICE))
