@@ -1,6 +1,7 @@
 # make demo        train softmax and ASEntmax on copy, see how far each carries
 # make test        the suite, at most 10 minutes on 2 cores
 # make test-all    and the slow part of it
+# make test-kernels  the Triton kernels on a CPU, in its interpreter; on a GPU: pytest -m gpu
 # make lint        ruff
 # make benchmarks  speed and memory against peers
 
@@ -10,7 +11,7 @@ BIN    := $(VENV)/bin
 # One process per core; torch is then given one thread each.
 JOBS   ?= 2
 
-.PHONY: install demo demo-grid test test-all lint benchmarks clean
+.PHONY: install demo demo-grid test test-all test-kernels lint benchmarks clean
 
 install: $(VENV)/installed
 
@@ -35,6 +36,10 @@ test: install
 
 test-all: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n $(JOBS)
+
+test-kernels: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[triton]'
+	OMP_NUM_THREADS=1 TRITON_INTERPRET=1 $(BIN)/python -m pytest tests/kernels -n $(JOBS)
 
 lint: install
 	$(BIN)/ruff check .

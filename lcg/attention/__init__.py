@@ -28,7 +28,8 @@ class Attention:
     output_norm: OutputNorm = field(default_factory=NoNorm)
     """Norm of the concatenated heads before the output projection."""
     backend: str = "auto"
-    """auto; reference: materialises all scores; blockwise: exact, memory linear in the length."""
+    """auto; reference: materialises all scores; blockwise: exact, memory linear in the length;
+    triton: the same in kernels for CUDA devices, for biases that are slopes."""
 
     def __post_init__(self) -> None:
         check_backend(self.backend, self.normalizer)

@@ -38,6 +38,16 @@ def attend(
     """
     check_backend(backend, normalizer)
     if backend == "auto":
-        backend = "blockwise" if "blockwise" in normalizer.backends else normalizer.backends[0]
+        backend = _fastest(q, normalizer, bias)
     run = import_module(f"lcg.attention.backends.{backend}").attend
     return run(q, k, v, normalizer, bias, {} if learned is None else learned)
+
+
+def _fastest(q: Tensor, normalizer: Normalizer, bias: Bias) -> str:
+    """The backend that `auto` takes."""
+    if q.is_cuda and "triton" in normalizer.backends:
+        from lcg.attention.backends.triton import obstacle
+
+        if obstacle(q, normalizer, bias) is None:
+            return "triton"
+    return "blockwise" if "blockwise" in normalizer.backends else normalizer.backends[0]

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from positional.base import PositionEncoding
+
 if TYPE_CHECKING:
     from lcg.attention.normalizers.base import Normalizer
-    from positional.base import PositionEncoding
 
 BACKENDS = {
     "reference": "materialises all scores; the ground truth of the others",
     "blockwise": "exact, memory linear in the length, plain torch",
+    "triton": "the same in kernels for CUDA devices; biases that are slopes",
 }
 """Name -> what it is."""
 
@@ -39,6 +41,8 @@ def check_backend(
 def usable(normalizer: Normalizer, position: PositionEncoding) -> list[str]:
     """The backends that can run both."""
     able = ["reference"] if position.data_dependent else list(BACKENDS)
+    if type(position).bias is not PositionEncoding.bias and "triton" in able:
+        able.remove("triton")  # whose kernels know slopes only
     return [name for name in able if name in normalizer.backends]
 
 

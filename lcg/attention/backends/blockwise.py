@@ -4,8 +4,7 @@ Rows of scores are independent, so some queries are treated at a time, and only 
 exist; with gradients they are computed again in the backward pass. What makes it fast is where a
 normalizer has a floor, a score at which its weights are exactly 0 (α-entmax, ReLU, top-k):
 
-- Keys out of reach. No score exceeds the product of the norms of query and key, less the slope's
-  share; blocks of keys whose bound lies under the floor of the row's nearest key are never read.
+- Keys out of reach of a query (`reach`) are never read.
 - Candidates. The largest scores of short segments of a row are scores of that row, so their floor
   is one of the whole row too, and close to its own. The row is solved on the segments above it.
 
@@ -14,7 +13,6 @@ Shapes: b batch, h heads, g key heads, q queries, k keys, d head dimension.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -22,6 +20,13 @@ import torch
 from torch import Tensor
 
 from lcg.attention.backends import reference
+from lcg.attention.backends.reach import (
+    block_ends,
+    key_window,
+    needed_blocks,
+    visible_ends,
+    with_margin,
+)
 from lcg.attention.bias import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
 
@@ -200,18 +205,13 @@ def _times_some_values(weights: Tensor, keys: Tensor, v: Tensor) -> Tensor:
     return out.view(b, h, queries, v.shape[-1])
 
 
-def with_margin(floor: Tensor) -> Tensor:
-    """A little below the floor: it was computed with rounding, from scores that have some too."""
-    return floor - 1e-3 - 1e-5 * floor.abs()
-
-
 def tiles(q: Tensor, k: Tensor, problem: Problem) -> Iterator[Tile]:
     """Tiles that cover all heads and queries: heads in groups, and of each group the queries."""
     bias, normalizer = problem.bias, problem.normalizer
     b, h, queries, _ = q.shape
     shared, count = h // k.shape[1], k.shape[2]
     slopes = [0.0] * h if bias.slopes is None else bias.slopes.tolist()
-    ends = visible_ends(bias, normalizer.sees_itself)
+    ends = visible_ends(bias, normalizer.sees_itself).cpu()
     bounded = normalizer.sparse and bias.additive is None and count >= LONG
     most_heads = max(1, TILE // (b * shared * QUERIES * count)) * shared
     start = 0
@@ -237,13 +237,6 @@ def tiles(q: Tensor, k: Tensor, problem: Problem) -> Iterator[Tile]:
         start = heads.stop
 
 
-def visible_ends(bias: Bias, sees_itself: bool) -> Tensor:
-    """Of each query the number of first keys among which are all that it sees, on the CPU."""
-    if not bias.causal:
-        return torch.full((len(bias.q_positions),), len(bias.k_positions))
-    return torch.searchsorted(bias.k_positions, bias.q_positions, right=sees_itself).cpu()
-
-
 def _windowed(q, k, problem: Problem, heads: slice, ends: Tensor) -> Iterator[Tile]:
     """Tiles of heads that share a key head, with the keys that the bound cannot exclude."""
     whole = Tile(heads, slice(0, q.shape[2]), slice(0, k.shape[2]), True)
@@ -265,72 +258,15 @@ def _slices(start: int, stop: int, room: int) -> Iterator[slice]:
 
 
 def key_range(q: Tensor, k: Tensor, problem: Problem, ends: Tensor) -> tuple[list, list]:
-    """Of each block of QUERIES the first and the end of the keys that may have weight.
-
-    Query i and key j score at most ‖q_i‖·‖k_j‖/√d - m·|i - j|. The row has the score of one key
-    that it sees, the nearest one, and therefore at least the floor of that score alone.
-    """
-    bias, count = problem.bias, k.shape[2]
-    scale = 1 / math.sqrt(q.shape[-1])
-    q, k = q.float(), k.float()
-    floor = with_margin(_edge_of_nearest(q, k, problem, ends))
-    size = max(KEY_BLOCK, -(-count // 1024))
-    q_norm = _blocks(q.norm(dim=-1), QUERIES, 0.0).amax(-1) * (scale * (1 + 1e-5))  # [b h i]
-    k_norm = _blocks(k.norm(dim=-1), size, 0.0).amax(-1)  # [b g j]
-    floor = _blocks(floor, QUERIES, torch.inf).amin(-1)
-    q_low, q_high = _extent(bias.q_positions, QUERIES)
-    k_low, k_high = _extent(bias.k_positions, size)
-    apart = torch.maximum(q_low[:, None] - k_high, k_low - q_high[:, None]).clamp(min=0)
-    slopes = bias.slopes.float()[:, None, None]
-    bound = q_norm[..., None] * k_norm[..., None, :] - slopes * apart
-    needed = (bound >= floor[..., None]).flatten(0, 1).any(dim=0)  # [i j]
-    last_seen = _blocks(ends.to(k.device), QUERIES, 0).amax(-1)
-    starts = torch.arange(0, count, size, device=k.device)
-    needed &= starts < last_seen[:, None]
-    first = needed.int().argmax(dim=-1) * size
-    blocks_after = needed.flip(-1).int().argmax(dim=-1)
-    last = ((len(starts) - blocks_after) * size).clamp(max=count)
-    last = torch.where(needed.any(dim=-1), torch.minimum(last, last_seen), first)
-    return first.tolist(), last.tolist()
-
-
-def _edge_of_nearest(q: Tensor, k: Tensor, problem: Problem, ends: Tensor) -> Tensor:
-    """The floor [b h q] of the score of one visible key near to the query, -inf where it has none.
-
-    Under a causal mask that is the nearest one; without, there may be a nearer one to the right.
-    """
+    """Of each block of QUERIES the first and the end of the keys that may have weight."""
     normalizer, bias, learned = problem
-    if bias.causal:
-        near = ends.to(k.device) - 1
-    else:
-        near = torch.searchsorted(bias.k_positions, bias.q_positions, right=True) - 1
-    near = near.clamp(min=0).expand(len(k), -1)
-    seen = torch.ones_like(near, dtype=torch.bool)
-    if bias.key_mask is not None:
-        order = torch.arange(k.shape[2], device=k.device)
-        latest = torch.where(bias.key_mask, order, -1).cummax(dim=-1).values  # [b k]
-        near = latest.gather(-1, near)
-        seen = near >= 0
-        near = near.clamp(min=0)
-    distance = (bias.q_positions - bias.k_positions[near]).abs()  # [b q]
-    if bias.causal:
-        seen &= bias.k_positions[near] <= bias.q_positions
-    index = near[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[-1])
-    score = (q * k.gather(2, index)).sum(dim=-1) / math.sqrt(q.shape[-1])
-    score -= bias.slopes.float()[:, None] * distance[:, None]
-    floor = normalizer.support_edge(score[..., None], learned).squeeze(-1)
-    return floor.masked_fill(~seen[:, None], -torch.inf)
+    size = max(KEY_BLOCK, -(-k.shape[2] // 1024))
+    ends = ends.to(k.device)
 
+    def floor(score: Tensor) -> Tensor:
+        return normalizer.support_edge(score[..., None], learned).squeeze(-1)
 
-def _blocks(x: Tensor, size: int, filler: float) -> Tensor:
-    """The last dimension in blocks [… i size], the last of them filled up."""
-    return torch.nn.functional.pad(x, (0, -x.shape[-1] % size), value=filler).unflatten(
-        -1, (-1, size)
-    )
-
-
-def _extent(positions: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """The lowest and the highest position of each block."""
-    low = torch.stack([block.min() for block in positions.split(size)])
-    high = torch.stack([block.max() for block in positions.split(size)])
-    return low, high
+    needed = needed_blocks(q, k, bias, floor, ends, QUERIES, size)
+    needed = needed.flatten(0, 1).any(dim=0)
+    first, last = key_window(needed, size, block_ends(ends, QUERIES))
+    return first.tolist(), last.tolist()

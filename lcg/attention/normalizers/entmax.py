@@ -18,6 +18,7 @@ class Entmax(Normalizer):
 
     name: ClassVar[str] = "entmax"
     sparse: ClassVar[bool] = True
+    backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise", "triton")
 
     alpha: float = 1.5
     """1 is softmax, 2 sparsemax; larger is sparser. Between 1.01 and 32, or exactly 1."""
@@ -65,6 +66,7 @@ class LearnedEntmax(Normalizer):
 
     name: ClassVar[str] = "entmax_learned"
     sparse: ClassVar[bool] = True
+    backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise", "triton")
 
     init: Literal["normal", "constant"] = "normal"
     """a ~ N(0, 1), as in the authors' code, or a = logit(alpha - 1) in every head."""

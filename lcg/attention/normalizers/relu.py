@@ -20,6 +20,7 @@ class ReLU(Normalizer):
     rows_sum_to_one: ClassVar[bool] = False
 
     sparse: ClassVar[bool] = True
+    backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise", "triton")
 
     def support_edge(self, scores, learned):
         return scores.new_zeros(*scores.shape[:-1], 1)

@@ -1,0 +1,48 @@
+"""Exact attention in Triton kernels, forward and backward, memory linear in the length.
+
+Entmax with a fixed or learned α, softmax and ReLU; biases that are slopes. Scores, thresholds and
+sums are float32; nothing of the size of the scores is kept but one byte per block of them.
+
+Importing this package does not import triton.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+from torch import Tensor
+
+from lcg.attention.bias import Bias, Learned
+from lcg.attention.normalizers.base import Normalizer
+
+WIDEST = 128
+"""Largest head_dim."""
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, normalizer: Normalizer, bias: Bias, learned: Learned
+) -> Tensor:
+    """As `lcg.attention.attend`; raises ValueError where `obstacle` finds one."""
+    problem = obstacle(q, normalizer, bias)
+    if problem:
+        others = " or ".join(name for name in normalizer.backends if name != "triton")
+        raise ValueError(f"backend=triton {problem}; or use backend=auto or {others}")
+    from lcg.attention.backends.triton.operators import run
+
+    return run(q, k, v, normalizer, bias, learned)
+
+
+def obstacle(q: Tensor, normalizer: Normalizer, bias: Bias) -> str | None:
+    """Why the kernels cannot run this here, or None."""
+    if "triton" not in normalizer.backends:
+        return f"cannot run normalizer={normalizer.name}"
+    if bias.additive is not None:
+        return "cannot add a bias other than slopes"
+    if q.shape[-1] > WIDEST:
+        return f"runs head_dim up to {WIDEST}, got {q.shape[-1]}"
+    if importlib.util.find_spec("triton") is None:
+        return "needs triton: pip install 'lcg[triton]'"
+    if q.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"needs a CUDA device (or TRITON_INTERPRET=1), q is on {q.device.type}"
+    return None

@@ -1,0 +1,204 @@
+"""What all kernels share: a tile of scores, and from scores to weights given the row's statistics.
+
+The statistics of a row are two numbers, `anchor` in float32 and `level` in float64; with
+ε = α - 1:
+
+- softmax: the row maximum and log Σ exp(z - maximum).
+- ReLU: none.
+- entmax, α ≤ 2: the row maximum and c ≥ 0 with p = (1 + ε (z - maximum - c))₊^(1/ε).
+- entmax, α > 2: the lowest supported score a and log P, its weight, with
+  p = (P^ε + ε (z - a))^(1/ε) from a on. Above α = 2 no threshold fixes the smallest weight.
+
+A score is float32 and so is everything done per score. What is done per row is float64: it costs
+nothing there, and the edge of the support, maximum + c - 1/ε, is handed to the scores as a sum of
+two float32 numbers, so that thousands of tied scores near the edge still sum to one.
+"""
+
+import triton
+import triton.language as tl
+
+SOFTMAX = tl.constexpr(0)
+RELU = tl.constexpr(1)
+ENTMAX_15 = tl.constexpr(2)
+SPARSEMAX = tl.constexpr(3)
+ENTMAX_LOW = tl.constexpr(4)
+"""Any other α below 2."""
+ENTMAX_HIGH = tl.constexpr(5)
+"""α above 2."""
+
+HIDDEN = tl.constexpr(-1e30)
+"""The score of a key that is not visible: finite, so that no difference is NaN."""
+SEEN = tl.constexpr(-1e29)
+"""Below this a score is HIDDEN, or such a score after arithmetic."""
+TINY = tl.constexpr(1e-37)
+STEEP = tl.constexpr(75.0)
+"""Largest log of a slope above α = 2, where slopes are unbounded; beyond it they saturate."""
+CEILING = tl.constexpr(1e30)
+
+
+@triton.jit
+def product(x, y, PRECISION: tl.constexpr):
+    """x·y in float32 for x computed in float32 and y as stored.
+
+    PRECISION "mixed" is for 16-bit types: x is rounded to the type of y; float16, whose range a
+    gradient may exceed, is multiplied as tf32, with as many digits. Any other is `tl.dot`'s.
+    """
+    if PRECISION != "mixed":
+        return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision=PRECISION)
+    elif y.dtype == tl.float16:
+        return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision="tf32")
+    else:
+        return tl.dot(x.to(y.dtype), y)
+
+
+@triton.jit
+def stored_product(x, y, PRECISION: tl.constexpr):
+    """x·y in float32 for two operands as stored, exact for 16-bit types."""
+    if PRECISION != "mixed":
+        return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision=PRECISION)
+    else:
+        return tl.dot(x, y)
+
+
+@triton.jit
+def load_rows(pointer, first, length, D: tl.constexpr, DP: tl.constexpr, SIZE: tl.constexpr):
+    """Rows first … first + SIZE of a contiguous [length D] matrix, zeros outside: [SIZE DP]."""
+    rows = first + tl.arange(0, SIZE)
+    dims = tl.arange(0, DP)
+    inside = (rows < length)[:, None] & (dims < D)[None, :]
+    return tl.load(pointer + rows.to(tl.int64)[:, None] * D + dims[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def store_rows(pointer, tile, first, length, D: tl.constexpr, DP: tl.constexpr, SIZE: tl.constexpr):
+    """The inverse of `load_rows`."""
+    rows = first + tl.arange(0, SIZE)
+    dims = tl.arange(0, DP)
+    inside = (rows < length)[:, None] & (dims < D)[None, :]
+    places = pointer + rows.to(tl.int64)[:, None] * D + dims[None, :]
+    tl.store(places, tile.to(pointer.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def score_tile(
+    q,
+    k,
+    i,
+    j,
+    row,
+    CAUSAL: tl.constexpr,
+    MASKED: tl.constexpr,
+    SLOPED: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """q·k/√d - m·|i - j| for queries i and keys j, HIDDEN where a key is not visible or not there.
+
+    row is (number of queries, of keys, positions of queries, of keys, key mask, slope, 1/√d).
+    Every kernel forms a score from the same tiles in the same orientation, and so with the same
+    rounding: at the edge of the support it is on the same side in all of them.
+    """
+    queries, keys, q_positions, k_positions, key_mask, slope, scale = row
+    z = stored_product(q, tl.trans(k), PRECISION) * scale
+    visible = (i < queries)[:, None] & (j < keys)[None, :]
+    if MASKED:
+        visible &= (tl.load(key_mask + j, mask=j < keys, other=0) != 0)[None, :]
+    if CAUSAL or SLOPED:
+        at = tl.load(q_positions + i, mask=i < queries, other=0)
+        key_at = tl.load(k_positions + j, mask=j < keys, other=0)
+        apart = at[:, None] - key_at[None, :]
+        if CAUSAL:
+            visible &= apart >= 0
+        if SLOPED:
+            z -= slope * tl.abs(apart).to(tl.float32)
+    return tl.where(visible, z, HIDDEN)
+
+
+@triton.jit
+def prepare_rows(anchor, level, epsilon, MODE: tl.constexpr):
+    """From the statistics of rows to what `weigh` needs of them, in float32.
+
+    Returns (anchor, edge, rest of the edge or P^ε, 1/(width of the support), weight of the anchor).
+    """
+    zero = tl.zeros_like(anchor)
+    if MODE == SOFTMAX:
+        return anchor, zero, zero, zero, level.to(tl.float32)
+    elif MODE == RELU:
+        return anchor, zero, zero, zero, zero
+    elif MODE <= ENTMAX_LOW:
+        width = 1.0 / epsilon - level
+        exact = anchor.to(tl.float64) - width
+        edge = exact.to(tl.float32)
+        rest = (exact - edge.to(tl.float64)).to(tl.float32)
+        weight = tl.exp(tl.log(epsilon * width) / epsilon)
+        return anchor, edge, rest, (1.0 / width).to(tl.float32), weight.to(tl.float32)
+    else:
+        power = tl.exp(tl.maximum(epsilon * level, -600.0)).to(tl.float32)
+        return anchor, zero, power, zero, tl.exp(tl.maximum(level, -600.0)).to(tl.float32)
+
+
+@triton.jit
+def _log1p(x):
+    """log(1 + x) for -1/2 ≤ x ≤ 0: what 1 + x loses is put back by the quotient."""
+    y = 1.0 + x
+    lost = tl.where(y == 1.0, 1.0, y - 1.0)
+    return tl.where(y == 1.0, x, tl.log(y) * (x / lost))
+
+
+@triton.jit
+def weigh(z, view, epsilon, MODE: tl.constexpr):
+    """Weights p, slopes u = p^(2-α) on the support and 0 off it, and log p (0 where not needed).
+
+    view is what `prepare_rows` returned, ε is in float32.
+    """
+    anchor, edge, rest, gain, weight = view
+    anchor, edge, rest = anchor[:, None], edge[:, None], rest[:, None]
+    gain, weight = gain[:, None], weight[:, None]
+    if MODE == SOFTMAX:
+        p = tl.exp((z - anchor) - weight)
+        return p, p, z
+    elif MODE == RELU:
+        p = tl.maximum(z, 0.0)
+        return p, (z > 0.0).to(tl.float32), z
+    elif MODE == ENTMAX_15:
+        x = tl.maximum(0.5 * ((z - edge) - rest), 0.0)
+        return x * x, x, z
+    elif MODE == SPARSEMAX:
+        x = tl.maximum((z - edge) - rest, 0.0)
+        return x, (x > 0.0).to(tl.float32), z
+    elif MODE == ENTMAX_LOW:
+        # The ratio of this score's distance from the edge to the anchor's, above 1/2 by its
+        # difference from 1 and below from itself: neither cancels.
+        part = ((z - edge) - rest) * gain
+        inside = part > 0.0
+        below = tl.maximum((z - anchor) * gain, -0.5)
+        log_part = tl.where(below > -0.5, _log1p(below), tl.log(tl.maximum(part, TINY)))
+        log_part = log_part / epsilon
+        p = tl.where(inside, weight * tl.exp(log_part), 0.0)
+        log_p = tl.log(weight) + log_part
+        u = tl.where(inside, tl.exp((1.0 - epsilon) * log_p), 0.0)
+        return p, u, log_p
+    else:
+        inside = z >= anchor
+        x = tl.maximum(rest + epsilon * (z - anchor), TINY)
+        log_p = tl.where(z == anchor, tl.log(tl.maximum(weight, TINY)), tl.log(x) / epsilon)
+        p = tl.where(inside, tl.exp(log_p), 0.0)
+        u = tl.where(inside, tl.exp(tl.minimum((1.0 - epsilon) * log_p, STEEP)), 0.0)
+        return p, u, log_p
+
+
+@triton.jit
+def score_gradient(z, p, u, dp, anchor, centre, mean, lowest, MODE: tl.constexpr):
+    """dL/dz of a tile from dL/dp: u (dL/dp - δ), with δ = Σ u dL/dp / Σ u for entmax (2502.12082).
+
+    centre is δ. Above α = 2 it is dL/dp at the lowest supported key, mean is δ relative to it, and
+    lowest the gradient of that key: minus the sum of all others, which its own u would swamp.
+    """
+    if MODE == RELU:
+        return u * dp
+    elif MODE <= ENTMAX_LOW:
+        return u * (dp - centre)
+    else:
+        difference = dp - centre
+        ds = tl.minimum(tl.maximum(u * (difference - mean), -CEILING), CEILING)
+        ds = tl.where((z == anchor) & (difference == 0.0), lowest, ds)
+        return tl.where(p > 0.0, ds, 0.0)

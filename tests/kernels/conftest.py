@@ -1,0 +1,40 @@
+"""The kernels run on a CUDA device, or on a CPU through Triton's interpreter (`make test-kernels`).
+
+The interpreter is chosen when the kernels' module is imported, so it needs a process of its own:
+TRITON_INTERPRET=1 is set for pytest as a whole. Where neither is there, nothing here is collected.
+"""
+
+import importlib.util
+import os
+
+import pytest
+import torch
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+INSTALLED = importlib.util.find_spec("triton") is not None
+collect_ignore_glob = [] if INSTALLED and (INTERPRETED or torch.cuda.is_available()) else ["test_*"]
+
+
+def pytest_collection_modifyitems(items):
+    """On a CUDA device these are tests that need one."""
+    if not INTERPRETED:
+        for item in items:
+            if "kernels" in item.path.parts:
+                item.add_marker(pytest.mark.gpu)
+
+
+def let_the_interpreter_count():
+    """Triton 3.6 takes int() of arrays with one entry, which numpy 2.4 refuses: loops need it."""
+    from triton.runtime import interpreter
+
+    patch = interpreter._patch_lang_tensor
+
+    def patched(tensor, scope):
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    interpreter._patch_lang_tensor = patched
+
+
+if INTERPRETED and INSTALLED:
+    let_the_interpreter_count()

@@ -1,0 +1,228 @@
+"""The triton backend against the formulas in float64, forward and gradients."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from oracles import attention as oracle
+from oracles.entmax import entmax_row
+from oracles.registered import assert_near, label
+
+from lcg.attention.attend import Bias, attend
+from lcg.attention.backends import triton
+from lcg.attention.backends.triton import operators
+from lcg.attention.normalizers.entmax import Entmax, LearnedEntmax
+from lcg.attention.normalizers.relu import ReLU
+from lcg.attention.normalizers.softmax import Softmax
+from positional.base import Sizes
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+FORWARD, GRADIENT = 1e-5, 1e-4
+SLOPES = torch.tensor([0.5, 0.1, 0.02, 0.0])
+NORMALIZERS = [
+    *(Entmax(alpha) for alpha in (1.05, 1.2, 1.5, 1.7, 2.0, 3.0)),
+    LearnedEntmax(),
+    Softmax(),
+    ReLU(),
+]
+normalizers = pytest.mark.parametrize("normalizer", NORMALIZERS, ids=label)
+
+
+@pytest.fixture(params=["one tile", "blocks"], autouse=True)
+def regime(request, monkeypatch):
+    """Both ways at tiny sizes: rows in registers, and rows in many blocks with a window."""
+    if request.param == "blocks":
+        monkeypatch.setattr(operators, "ONE_TILE", 0)
+        monkeypatch.setattr(operators, "BLOCKS", (16, 16))
+        monkeypatch.setattr(operators, "WINDOWED", 0)
+    return request.param
+
+
+def inputs(queries=19, keys=19, d=16, heads=4, groups=2, batch=1, spread=1.5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    q = torch.randn(batch, heads, queries, d, generator=generator) * spread
+    k, v = torch.randn(2, batch, groups, keys, d, generator=generator)
+    return [tensor.to(DEVICE).requires_grad_() for tensor in (q, k, v)]
+
+
+def make_bias(queries, keys, **fields):
+    positions = torch.arange(keys, device=DEVICE) * 2 + 1
+    return Bias(positions[keys - queries :], positions, **fields)
+
+
+def formula(q, k, v, normalizer, bias, learned):
+    """One row after another, in float64."""
+    rows = getattr(oracle, normalizer.name)
+    options = vars(normalizer)
+    b, h, queries, d = q.shape
+    out = []
+    for sample in range(b):
+        for head in range(h):
+            group = head // (h // k.shape[1])
+            scores = q[sample, head] @ k[sample, group].T / math.sqrt(d)
+            distance = bias.q_positions[:, None] - bias.k_positions
+            if bias.slopes is not None:
+                scores = scores - bias.slopes[head].double() * distance.abs()
+            seen = distance >= 0 if bias.causal else torch.ones_like(distance, dtype=torch.bool)
+            if bias.key_mask is not None:
+                seen = seen & bias.key_mask[sample]
+            for i in range(queries):
+                if not seen[i].any():
+                    out.append(0 * q[sample, head, i])
+                    continue
+                p = rows(scores[i, seen[i]], options, learned, head)
+                out.append(p @ v[sample, group, seen[i]])
+    return torch.stack(out).view(b, h, queries, d)
+
+
+def compare(normalizer, tensors, bias, forward=FORWARD, gradient=GRADIENT):
+    learned = {name: x.to(DEVICE) for name, x in normalizer.learned(Sizes(4, 2, 16, 64)).items()}
+    leaves = [*tensors, *(tensor.requires_grad_() for tensor in learned.values())]
+    out = attend(*tensors, normalizer, bias, learned, "triton")
+    assert out.dtype == tensors[2].dtype
+    cotangent = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(out)
+    actual = torch.autograd.grad(out, leaves, cotangent)
+
+    exact = [leaf.detach().cpu().double().requires_grad_() for leaf in leaves]
+    there = bias._replace(
+        q_positions=bias.q_positions.cpu(),
+        k_positions=bias.k_positions.cpu(),
+        slopes=None if bias.slopes is None else bias.slopes.cpu(),
+        key_mask=None if bias.key_mask is None else bias.key_mask.cpu(),
+    )
+    expected = formula(*exact[:3], normalizer, there, dict(zip(learned, exact[3:], strict=True)))
+    wanted = torch.autograd.grad(expected, exact, cotangent.cpu().double(), allow_unused=True)
+    assert_near(out.cpu(), expected, forward, "output")
+    for name, got, want in zip(["q", "k", "v", *learned], actual, wanted, strict=True):
+        want = torch.zeros_like(got.cpu()) if want is None else want
+        assert_near(got.cpu(), want, gradient, f"gradient of {name}", at_least=0.05)
+    return out
+
+
+@normalizers
+def test_causal_with_slopes_and_shared_keys(normalizer):
+    torch.manual_seed(0)
+    compare(normalizer, inputs(), make_bias(19, 19, slopes=SLOPES.to(DEVICE)))
+
+
+@normalizers
+def test_full_with_a_key_mask_and_fewer_queries(normalizer):
+    """Holes, right padding, and a sample without any key; a width that is not a power of two."""
+    torch.manual_seed(1)
+    mask = torch.rand(3, 21) < 0.6
+    mask[1], mask[2] = torch.arange(21) < 9, False
+    bias = make_bias(6, 21, causal=False, key_mask=mask.to(DEVICE))
+    compare(normalizer, inputs(6, 21, d=20, heads=4, batch=3), bias)
+
+
+@normalizers
+def test_causal_with_a_hole_at_the_start(normalizer):
+    """The first queries see nothing: zeros, and zero gradients."""
+    torch.manual_seed(2)
+    mask = (torch.arange(18) >= 5)[None]
+    bias = make_bias(18, 18, slopes=SLOPES.to(DEVICE), key_mask=mask.to(DEVICE))
+    out = compare(normalizer, inputs(18, 18), bias)
+    assert (out[:, :, :5] == 0).all()
+
+
+@normalizers
+def test_one_query(normalizer):
+    torch.manual_seed(3)
+    compare(normalizer, inputs(1, 35), make_bias(1, 35, slopes=SLOPES.to(DEVICE)))
+
+
+@pytest.mark.parametrize("d", [32, 64])
+@pytest.mark.parametrize("normalizer", [Entmax(1.5), Softmax()], ids=label)
+def test_wider_heads(normalizer, d):
+    compare(normalizer, inputs(9, 33, d=d, heads=2, groups=2), make_bias(9, 33, causal=False))
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS[:6] + NORMALIZERS[7:], ids=label)
+@pytest.mark.parametrize("kind", ["tied", "all tied", "one-hot", "large"])
+def test_rows_that_are_hard_to_solve(normalizer, kind):
+    """Scores are multiples of 1/8 with an exact product, so that float64 sees the same ones."""
+    if kind == "all tied" and normalizer == ReLU():
+        pytest.skip("nothing is solved")
+    generator = torch.Generator().manual_seed(4)
+    q = torch.zeros(1, 4, 17, 16)
+    k = torch.zeros(1, 2, 17, 16)
+    q[..., 0] = 4.0
+    levels = {
+        "tied": torch.randint(0, 3, (1, 2, 17), generator=generator) / 8,
+        "all tied": torch.ones(1, 2, 17),
+        "one-hot": torch.nn.functional.one_hot(torch.tensor(3), 17) * 40.0,
+        "large": torch.randint(-100, 101, (1, 2, 17), generator=generator).float(),
+    }
+    k[..., 0] = levels[kind]
+    v = torch.randn(1, 2, 17, 16, generator=generator)
+    tensors = [tensor.to(DEVICE).requires_grad_() for tensor in (q, k, v)]
+    bias = make_bias(17, 17, causal=False)
+    out = attend(*tensors, normalizer, bias, {}, "triton")
+    gradients = torch.autograd.grad(out.square().sum(), tensors)
+    assert all(gradient.isfinite().all() for gradient in gradients)
+    if normalizer.name == "entmax":
+        z = k[0, :, :, 0].detach().double().numpy()  # q·k/√16 with q = 4
+        p = torch.tensor(np.stack([entmax_row(row, normalizer.alpha) for row in z]))
+        expected = (p[:, None] @ v[0].detach().double())[:, 0]
+        expected = expected.repeat_interleave(2, 0)[None, :, None].expand(1, 4, 17, 16)
+    else:
+        exact = [tensor.detach().cpu().double() for tensor in tensors]
+        there = bias._replace(
+            q_positions=bias.q_positions.cpu(), k_positions=bias.k_positions.cpu()
+        )
+        expected = formula(*exact, normalizer, there, {})
+    assert_near(out.cpu(), expected, FORWARD)
+
+
+@pytest.mark.parametrize("normalizer", NORMALIZERS[:6], ids=label)
+def test_weights_sum_to_one_where_many_scores_are_tied_near_the_edge(normalizer, regime):
+    """One score above many equal ones, which share what it leaves."""
+    keys = 128 if regime == "one tile" else 300
+    q, k = torch.ones(1, 1, 1, 16), torch.zeros(1, 1, keys, 16)
+    k[0, 0, 0, 0] = 4 * 0.9 / (normalizer.alpha - 1)
+    v = torch.ones(1, 1, keys, 16)
+    bias = make_bias(1, keys, causal=False)
+    out = attend(q.to(DEVICE), k.to(DEVICE), v.to(DEVICE), normalizer, bias, {}, "triton")
+    assert_near(out.cpu(), torch.ones(1, 1, 1, 16), 3e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("normalizer", [Entmax(1.5), Softmax(), Entmax(3.0)], ids=label)
+def test_16_bit_inputs(normalizer, dtype):
+    """As far from the formula on the same rounded inputs as the rounding of the result."""
+    tensors = [x.detach().to(dtype).requires_grad_() for x in inputs()]
+    unit = torch.finfo(dtype).eps
+    compare(normalizer, tensors, make_bias(19, 19), 2 * unit, 8 * unit)
+
+
+@pytest.mark.parametrize("normalizer", [Entmax(1.5), ReLU()], ids=label)
+def test_a_window_leaves_out_keys_that_slopes_hide(normalizer, regime):
+    """Steep slopes: few blocks are active, and the result is that of all of them."""
+    tensors = inputs(50, 50, heads=4, spread=0.5)
+    bias = make_bias(50, 50, slopes=torch.tensor([4.0, 2.0, 1.0, 0.5], device=DEVICE))
+    compare(normalizer, tensors, bias)
+
+
+@normalizers
+def test_under_torch_compile(normalizer):
+    """Compiled as one opaque operator: the same output and gradients.
+
+    Not through `attend`, whose shapes are checked here by what cannot be compiled. On a CPU
+    without generating code, which needs a compiler.
+    """
+    torch.compiler.reset()
+    backend = "inductor" if DEVICE == "cuda" else "aot_eager"
+    tensors = inputs()
+    bias = make_bias(19, 19, slopes=SLOPES.to(DEVICE))
+    learned = {name: x.to(DEVICE) for name, x in normalizer.learned(Sizes(4, 2, 16, 64)).items()}
+
+    def call(q, k, v):
+        return triton.attend(q * 1.0, k, v, normalizer, bias, learned) * 2
+
+    results = []
+    for function in (call, torch.compile(call, backend=backend, fullgraph=True)):
+        out = function(*tensors)
+        results.append([out, *torch.autograd.grad(out.square().sum(), tensors)])
+    for plain, compiled in zip(*results, strict=True):
+        assert_near(compiled, plain, 1e-6)
