@@ -55,7 +55,8 @@ class Bias(NamedTuple):
         are 0, so that no normalizer divides by zero, and their weights must be dropped.
         """
         if self.slopes is not None:
-            distance = (self.q_positions[:, None] - self.k_positions).abs().to(scores.dtype)
+            # In float32, which is exact up to 2²⁴, and half as large as integers.
+            distance = (self.q_positions.float()[:, None] - self.k_positions.float()).abs_()
             scores.addcmul_(self.slopes.float()[:, None, None], distance, value=-1)
         if self.additive is not None:
             more = self.additive(ALL, ALL, self.additive_learned)

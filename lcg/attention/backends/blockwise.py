@@ -34,7 +34,7 @@ TILE = 2**20
 """Scores treated at a time: as many as stay in a core's cache, with room for some copies."""
 KEPT = 2**26
 """With gradients, so many scores are rather kept than computed twice."""
-QUERIES, LEAST_QUERIES = 256, 16
+QUERIES, LEAST_QUERIES = 128, 16
 """Most queries of a tile, so that windows are narrow and little lies above the diagonal; and
 fewest, so that keys are not read too often."""
 KEY_BLOCK = 64
