@@ -290,13 +290,14 @@ def solve_low(z: Tensor, epsilon: Tensor, work: Workspace, weights: Tensor) -> T
     for left in range(corrections, -1, -1):
         statistic = _low_statistic(top, c, epsilon, soft, dead)
         weights_low(z, statistic, epsilon, work, weights)
-        total = weights.sum(-1, keepdim=True)
+        # In float64: summing a large weight and thousands of small ones in float32 is off by 1e-6.
+        total = weights.sum(-1, keepdim=True, dtype=torch.float64)
         if not left or not keep_going(corrections, (total - 1).abs(), _ROUNDED[dtype]):
             break
         # weights_low leaves the log of the ratio p_i/P, times epsilon, in the second buffer.
         slope = r.clamp_(min=-80.0).neg_().exp_().mul_(weights).sum(-1, keepdim=True)
         slope = slope.double() / (1 - epsilon * c)
-        c = c + (total - 1).double() / slope.clamp_(min=1e-30)
+        c = c + (total - 1) / slope.clamp_(min=1e-30)
     return statistic
 
 
