@@ -82,8 +82,8 @@ class Bias(NamedTuple):
         return blind
 
     def _seen_by_all(self) -> int:
-        """How many of the first keys every query sees; 0 where that is not known for free."""
-        if self.k_positions.device.type != "cpu":
+        """How many of the first keys every query sees; 0 where asking costs more than it saves."""
+        if self.k_positions.device.type != "cpu" or len(self.k_positions) < 512:
             return 0
         return int(torch.searchsorted(self.k_positions, self.q_positions.min(), right=True))
 

@@ -1,0 +1,79 @@
+"""The commands of the README do what it says, in a folder of a user; only made smaller."""
+
+import itertools
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+SMALL = """
+    model.d_model=16 model.heads=2 model.d_ff=16 data.batch_size=8
+    trainer.steps=6 trainer.threads=1 trainer.checkpoint_every=3 optimizer.warmup_steps=2
+    validation.every=3 validation.samples=8 evaluation.lengths=32,64 evaluation.samples=8
+""".split()  # noqa: SIM905
+
+
+def commands(heading: str) -> list[list[str]]:
+    """The `lcg` lines of a section as words, without their comments."""
+    section = README.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    blocks = re.findall(r"^```sh\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("lcg ")]
+
+
+def run_small(process, words: list[str]):
+    if words[0] == "train" and "--dry-run" not in words:
+        chosen = {word.split("=")[0] for word in words}
+        words = [*words, *(word for word in SMALL if word.split("=")[0] not in chosen)]
+    words = [re.sub(r"^lengths=.*", "lengths=64", word) for word in words]
+    words = [re.sub(r"^samples=.*", "samples=4", word) for word in words]
+    globbed = [sorted(map(str, Path().glob(word))) if "*" in word else [word] for word in words]
+    done = process("-m", "lcg", *itertools.chain.from_iterable(globbed))
+    assert done.returncode == 0, (words, done.stderr)
+    return done
+
+
+def test_use_it(process):
+    lines = commands("Use it")
+    assert [words[0] for words in lines] == [
+        *("list", "show", "train", "train", "train", "eval", "table", "plot")
+    ]
+    found = [run_small(process, words) for words in lines]
+    assert "quick/copy" in found[0].stdout
+    assert "parameters" in found[4].stdout + found[4].stderr
+    runs = [path.name for path in Path("runs").glob("copy-*")]
+    assert sorted(name.rpartition("-s")[0] for name in runs) == [
+        "copy-asentmax-nape",
+        "copy-softmax-rope",
+    ]
+    assert {"asentmax", "softmax", "nape", "rope", "64"} <= set(re.findall(r"\w+", found[6].stdout))
+    assert Path("copy.png").stat().st_size > 10_000
+
+
+def test_add_a_task(process):
+    (source,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    Path("rotate.py").write_text(source)
+    shown, _ = (run_small(process, words) for words in commands("Add a task"))
+    assert "target" in shown.stdout
+    (run,) = Path("runs").iterdir()
+    assert (run / "results.json").exists()
+
+
+@pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
+def test_what_it_links_to_is_there(path):
+    assert (Path(__file__).parents[2] / path).exists()
+
+
+def test_the_other_commands_exist():
+    """make targets, benchmarks and sweep files."""
+    root = Path(__file__).parents[2]
+    makefile = (root / "Makefile").read_text()
+    for target in re.findall(r"`?make (\w[\w-]*)", README):
+        if target not in ("it", "of"):
+            assert f"\n{target}: " in makefile or f"\n{target}:" in makefile, target
+    for module in re.findall(r"python -m (benchmarks\.\w+)", README):
+        assert (root / (module.replace(".", "/") + ".py")).exists(), module
+    for file in re.findall(r"wandb sweep (\S+)", README):
+        assert (root / file).exists(), file
