@@ -55,6 +55,12 @@ class MultiHeadAttention(nn.Module):
         self.value = nn.Linear(sizes.d_model, kv_width, bias=False)
         self.output = nn.Linear(width, sizes.d_model, bias=False)
         self.normalizer_state = nn.ParameterDict(attention.normalizer.learned(sizes))
+        for name, tensor in self.normalizer_state.items():
+            if tensor.shape[:1] != (sizes.heads,):
+                raise ValueError(
+                    f"{attention.normalizer.name}: learned {name!r} must be "
+                    f"[heads={sizes.heads} …], got {list(tensor.shape)}"
+                )
         self.scaling_state = nn.ParameterDict(attention.scaling.learned(len(scaled), sizes.d_model))
         self.position_state = nn.ParameterDict(position.learned(sizes))
         self.output_norm_state = nn.ParameterDict(attention.output_norm.learned(width))

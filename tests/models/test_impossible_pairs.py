@@ -16,6 +16,7 @@ from lcg.attention.scalings import AdaptiveScaling, HeadScaling, LogScaling
 from lcg.config.schema import Model
 from lcg.models.decoder import Decoder
 from positional.base import Sizes
+from positional.nope import NoPE
 from positional.rotary import RoPE
 from positional.slopes import NAPE
 
@@ -115,3 +116,18 @@ def test_a_normalizer_may_refuse_sizes():
 def one_line(error, *words):
     message = str(error.value)
     assert "\n" not in message and all(word in message for word in words), message
+
+
+@dataclass
+class Scalar(Softmax):
+    name: ClassVar[str] = "scalar"
+
+    def learned(self, sizes):
+        return {"sink": torch.zeros(())}
+
+
+def test_what_a_normalizer_learns_has_a_row_per_head():
+    """A backend may treat some heads at a time."""
+    with pytest.raises(ValueError) as error:
+        MultiHeadAttention(Attention(Scalar()), NoPE(), Sizes(2, 2, 4, 8))
+    one_line(error, "scalar", "'sink'", "heads=2")

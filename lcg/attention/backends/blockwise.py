@@ -2,17 +2,18 @@
 
 Rows of scores are independent, so some queries are treated at a time, and only the scores of these
 exist; with gradients they are computed again in the backward pass. What makes it fast is where a
-normalizer has a floor, a score at which its weights are exactly 0 (α-entmax, ReLU, top-k):
+normalizer has an edge, a score at and below which weights are exactly 0 (α-entmax, ReLU, top-k):
 
 - Keys out of reach of a query (`reach`) are never read.
-- Candidates. The largest scores of short segments of a row are scores of that row, so their floor
-  is one of the whole row too, and close to its own. The row is solved on the segments above it.
+- Candidates. The largest scores of short segments of a row are scores of that row, so their edge
+  bounds that of the row, and closely. The row is solved on the segments above it.
 
 Shapes: b batch, h heads, g key heads, q queries, k keys, d head dimension.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -208,57 +209,68 @@ def _times_some_values(weights: Tensor, keys: Tensor, v: Tensor) -> Tensor:
 def tiles(q: Tensor, k: Tensor, problem: Problem) -> Iterator[Tile]:
     """Tiles that cover all heads and queries: heads in groups, and of each group the queries."""
     bias, normalizer = problem.bias, problem.normalizer
-    b, h, queries, _ = q.shape
-    shared, count = h // k.shape[1], k.shape[2]
-    slopes = [0.0] * h if bias.slopes is None else bias.slopes.tolist()
+    shared = q.shape[1] // k.shape[1]
+    slopes = torch.zeros(q.shape[1]) if bias.slopes is None else bias.slopes.cpu()
+    bounded = normalizer.sparse and bias.additive is None and k.shape[2] >= LONG
+    windowed = [bounded and bool(unit.all()) for unit in slopes.split(shared)]
     ends = visible_ends(bias, normalizer.sees_itself).cpu()
-    bounded = normalizer.sparse and bias.additive is None and count >= LONG
-    most_heads = max(1, TILE // (b * shared * QUERIES * count)) * shared
     start = 0
-    while start < h:
-        if bounded and all(slopes[start : start + shared]):
-            heads = slice(start, start + shared)
-            yield from _windowed(q, k, problem, heads, ends)
-        else:
-            stop = start + shared
-            while stop < h and stop - start < most_heads:
-                if bounded and all(slopes[stop : stop + shared]):
-                    break
-                stop += shared
-            heads = slice(start, stop)
-            sloped = any(slopes[heads])
-            first = 0
-            while first < queries:
-                seen = int(ends[first : first + LEAST_QUERIES].max())
-                room = TILE // (b * (stop - start) * max(1, seen))
-                some = slice(first, min(queries, first + min(QUERIES, max(LEAST_QUERIES, room))))
-                yield Tile(heads, some, slice(0, max(1, int(ends[some].max()))), sloped)
-                first = some.stop
+    for has_window, units in itertools.groupby(windowed):
+        heads = slice(start, start + shared * len(list(units)))
+        make = _windowed if has_window else _whole_rows
+        yield from make(q, k, problem, heads, ends)
         start = heads.stop
 
 
+def _whole_rows(q, k, problem: Problem, heads: slice, ends: Tensor) -> Iterator[Tile]:
+    """Tiles of all keys that a query sees."""
+    b, h, queries, _ = q.shape
+    shared = h // k.shape[1]
+    together = shared * max(1, TILE // (b * shared * QUERIES * k.shape[2]))
+    for start in range(heads.start, heads.stop, together):
+        some_heads = slice(start, min(heads.stop, start + together))
+        slopes = problem.bias.slopes
+        sloped = slopes is not None and bool(slopes[some_heads].any())
+        first = 0
+        while first < queries:
+            seen = int(ends[first : first + LEAST_QUERIES].max())
+            room = TILE // (b * (some_heads.stop - start) * max(1, seen))
+            some = slice(first, min(queries, first + min(QUERIES, max(LEAST_QUERIES, room))))
+            yield Tile(some_heads, some, slice(0, max(1, int(ends[some].max()))), sloped)
+            first = some.stop
+
+
 def _windowed(q, k, problem: Problem, heads: slice, ends: Tensor) -> Iterator[Tile]:
-    """Tiles of heads that share a key head, with the keys that the bound cannot exclude."""
-    whole = Tile(heads, slice(0, q.shape[2]), slice(0, k.shape[2]), True)
+    """Tiles of the keys that the bound cannot exclude; heads with windows alike go together."""
+    b, h, queries, _ = q.shape
+    shared = h // k.shape[1]
+    whole = Tile(heads, slice(0, queries), slice(0, k.shape[2]), True)
     q, k, _ = _crop(q, k, k, whole)
     first, last = key_range(q, k, _crop_problem(problem, whole), ends)
-    for i, (low, high) in enumerate(zip(first, last, strict=True)):
-        keys = slice(low, max(high, low + 1))
-        room = TILE // (q.shape[0] * q.shape[1] * (keys.stop - low))
-        stop = min(q.shape[2], (i + 1) * QUERIES)
-        for some in _slices(i * QUERIES, stop, room):
-            yield Tile(heads, some, keys, True)
+    widths = (last - first).double().mean(dim=-1).tolist()
+    for units in _alike(widths, TILE // (b * shared * QUERIES)):
+        some = slice(heads.start + shared * units.start, heads.start + shared * units.stop)
+        lows, highs = first[units].amin(dim=0).tolist(), last[units].amax(dim=0).tolist()
+        for i, (low, high) in enumerate(zip(lows, highs, strict=True)):
+            keys = slice(low, max(high, low + 1))
+            size = max(LEAST_QUERIES, TILE // (b * (some.stop - some.start) * (keys.stop - low)))
+            end = min(queries, (i + 1) * QUERIES)
+            for start in range(i * QUERIES, end, size):
+                yield Tile(some, slice(start, min(end, start + size)), keys, True)
 
 
-def _slices(start: int, stop: int, room: int) -> Iterator[slice]:
-    """Queries start … stop in parts of at most `room`, or of LEAST_QUERIES if that is more."""
-    size = max(LEAST_QUERIES, room)
-    for first in range(start, stop, size):
-        yield slice(first, min(stop, first + size))
+def _alike(widths: list[float], room: float) -> Iterator[slice]:
+    """Runs of units whose windows differ by no more than a factor of 2 and fit together."""
+    start = 0
+    for stop in range(1, len(widths) + 1):
+        run = widths[start : stop + 1]
+        if stop == len(widths) or max(run) > 2 * min(run) or len(run) * max(run) > room:
+            yield slice(start, stop)
+            start = stop
 
 
-def key_range(q: Tensor, k: Tensor, problem: Problem, ends: Tensor) -> tuple[list, list]:
-    """Of each block of QUERIES the first and the end of the keys that may have weight."""
+def key_range(q: Tensor, k: Tensor, problem: Problem, ends: Tensor) -> tuple[Tensor, Tensor]:
+    """The first and the end of the keys [g i] that may have weight, for each block of QUERIES."""
     normalizer, bias, learned = problem
     size = max(KEY_BLOCK, -(-k.shape[2] // 1024))
     ends = ends.to(k.device)
@@ -267,6 +279,6 @@ def key_range(q: Tensor, k: Tensor, problem: Problem, ends: Tensor) -> tuple[lis
         return normalizer.support_edge(score[..., None], learned).squeeze(-1)
 
     needed = needed_blocks(q, k, bias, floor, ends, QUERIES, size)
-    needed = needed.flatten(0, 1).any(dim=0)
+    needed = needed.unflatten(1, (k.shape[1], -1)).any(dim=2).any(dim=0)
     first, last = key_window(needed, size, block_ends(ends, QUERIES))
-    return first.tolist(), last.tolist()
+    return first.cpu(), last.cpu()
