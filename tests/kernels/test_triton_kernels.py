@@ -138,12 +138,17 @@ def test_wider_heads(normalizer, d):
     compare(normalizer, inputs(9, 33, d=d, heads=2, groups=2), make_bias(9, 33, causal=False))
 
 
-@pytest.mark.parametrize("normalizer", NORMALIZERS[:6] + NORMALIZERS[7:], ids=label)
-@pytest.mark.parametrize("kind", ["tied", "all tied", "one-hot", "large"])
+@pytest.mark.parametrize(
+    ("normalizer", "kind"),
+    [
+        pytest.param(normalizer, kind, id=f"{label(normalizer)}-{kind}")
+        for normalizer in NORMALIZERS[:6] + NORMALIZERS[7:]
+        for kind in ("tied", "all tied", "one-hot", "large")
+        if not (kind == "all tied" and normalizer == ReLU())  # which solves nothing
+    ],
+)
 def test_rows_that_are_hard_to_solve(normalizer, kind):
     """Scores are multiples of 1/8 with an exact product, so that float64 sees the same ones."""
-    if kind == "all tied" and normalizer == ReLU():
-        pytest.skip("nothing is solved")
     generator = torch.Generator().manual_seed(4)
     q = torch.zeros(1, 4, 17, 16)
     k = torch.zeros(1, 2, 17, 16)
@@ -160,7 +165,12 @@ def test_rows_that_are_hard_to_solve(normalizer, kind):
     bias = make_bias(17, 17, causal=False)
     out = attend(*tensors, normalizer, bias, {}, "triton")
     gradients = torch.autograd.grad(out.square().sum(), tensors)
-    assert all(gradient.isfinite().all() for gradient in gradients)
+    same = attend(*tensors, normalizer, bias, {}, "reference")
+    expected = torch.autograd.grad(same.square().sum(), tensors)
+    # What cancels does so to the rounding of its terms: p^(2-α) and keys times v², of 34 queries.
+    terms = 17 ** max(0.0, getattr(normalizer, "alpha", 1.0) - 2) * max(1.0, k.abs().max().item())
+    for gradient, other in zip(gradients, expected, strict=True):
+        assert_near(gradient, other, 1e-4, "gradient", at_least=0.1 * terms)
     if normalizer.name == "entmax":
         z = k[0, :, :, 0].detach().double().numpy()  # q·k/√16 with q = 4
         p = torch.tensor(np.stack([entmax_row(row, normalizer.alpha) for row in z]))

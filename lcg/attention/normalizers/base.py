@@ -50,9 +50,9 @@ class Normalizer(ABC):
         among its own: adding keys to a row never gives weight to another. -inf where none is;
         a bound from below will do.
 
-        Needed where `sparse`; not differentiated.
+        Asked for where `sparse`; not differentiated.
         """
-        raise NotImplementedError
+        return torch.full_like(scores[..., :1], -torch.inf)
 
     @property
     def solves_from_edge(self) -> bool:
@@ -61,7 +61,7 @@ class Normalizer(ABC):
 
     def from_edge(self, scores: Tensor, edge: Tensor) -> Tensor:
         """The weights, given a `support_edge`, written over float32 scores; differentiable."""
-        raise NotImplementedError
+        raise TypeError(f"{self.name} does not solve rows from an edge")
 
     def row_statistics(
         self, scores: Tensor, keys: Tensor, learned: Mapping[str, Tensor]
