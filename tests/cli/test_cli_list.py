@@ -3,7 +3,7 @@
 import pytest
 
 from lcg import registry
-from lcg.cli import LISTS
+from lcg.commands.list import LISTS
 from lcg.config import choices
 
 

@@ -1,0 +1,1 @@
+"""The commands: one module each, whose docstring is its help and whose `run` takes its words."""

@@ -1,0 +1,40 @@
+"""Evaluate runs at more lengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lcg.commands.words import Parser
+
+
+def run(words: list[str]) -> int:
+    from lcg.config import with_overrides
+    from lcg.config.help import describe_fields
+    from lcg.config.schema import Evaluation
+    from lcg.evaluation.files import check_selected, read_config
+    from lcg.terminal import evaluate_and_say
+
+    parser = Parser(
+        "eval",
+        "RUN … [key=value …] [--device NAME]",
+        __doc__,
+        epilog="What is not given is as the run has it. Defaults:\n"
+        + describe_fields(Evaluation()),
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    options, words = parser.parse_words(words)
+    runs = [Path(word) for word in words if "=" not in word or Path(word).exists()]
+    overrides = [word for word in words if Path(word) not in runs]
+    if not runs:
+        raise ValueError("name a run directory to evaluate")
+    configs = []
+    for run in runs:  # every one is checked before any is evaluated
+        config = read_config(run)
+        config.evaluation = with_overrides(config.evaluation, overrides, "evaluation")
+        for length in config.evaluation.lengths:
+            config.task.check_length(length)
+        check_selected(run)
+        configs.append(config)
+    for run, config in zip(runs, configs, strict=True):
+        evaluate_and_say(run, config, options.device)
+    return 0

@@ -1,0 +1,44 @@
+"""List what there is: tasks, attentions, positions, experiments, …"""
+
+from __future__ import annotations
+
+from lcg.commands.words import Parser
+from lcg.registry import nearest
+
+LISTS = {
+    "tasks": ("task", "task=NAME"),
+    "attentions": ("attention", "attention=NAME"),
+    "normalizers": ("normalizer", "attention=NAME or attention.normalizer=NAME"),
+    "scalings": ("scaling", "attention.scaling=NAME"),
+    "output_norms": ("output_norm", "attention.output_norm=NAME"),
+    "positions": ("position", "position=NAME"),
+    "experiments": ("experiment", "experiment=NAME"),
+}
+
+
+def run(words: list[str]) -> int:
+    from lcg.config.listing import backends, difference, listing
+
+    parser = Parser("list", "[WHAT] | --diff A B", __doc__)
+    named = ", ".join([*LISTS, "backends"])
+    parser.add_argument("what", nargs="?", help=f"{named}; default: all but the last")
+    parser.add_argument("--diff", nargs=2, metavar=("A", "B"), help="how two experiments differ")
+    options = parser.parse_intermixed_args(words)
+    if options.what not in (None, "backends", *LISTS):
+        suggestion = nearest(options.what, [*LISTS, "backends"])
+        raise ValueError(f"there is no list of {options.what}; {suggestion}")
+    if options.diff:
+        print(difference(*options.diff))
+        return 0
+    if options.what == "backends":
+        print(backends())
+        return 0
+    blocks = []
+    for title in [options.what] if options.what else LISTS:
+        kind, usage = LISTS[title]
+        rows = listing(kind)
+        width = max((len(name) for name, _ in rows), default=0)
+        lines = [f"{title} ({usage})", *(f"  {name:<{width}}  {text}" for name, text in rows)]
+        blocks.append("\n".join(line.rstrip() for line in lines))
+    print("\n\n".join(blocks))
+    return 0

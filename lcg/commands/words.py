@@ -1,0 +1,47 @@
+"""What all commands share: how their words are read, and where they speak."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+EXIT_CODES = """exit codes:
+  0    done
+  1    the machine refused (disk, memory, permission), or a fault in the code, with its traceback
+  2    bad input; nothing was written
+  3    the run is busy: another process trains it
+  4    loss, gradient or weights were not finite
+  130  stopped by Ctrl-C, 143 by SIGTERM; training has saved, the same command goes on"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises ValueError, in one line, where argparse would print its usage and exit.
+
+    `about` is the command's module docstring; its first line is what help says first.
+    """
+
+    def __init__(self, command: str, usage: str, about: str, **options) -> None:
+        super().__init__(
+            prog=f"lcg {command}",
+            usage=f"lcg {command} {usage}",
+            description=about.splitlines()[0],
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **options,
+        )
+
+    def error(self, message: str):
+        raise ValueError(f"{message}; {self.prog} --help says more")
+
+    def parse_words(self, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
+        """The options, and all other words in order; --key=value, as W&B has it, is one of them."""
+        options, others = self.parse_known_args(words)
+        for word in others:
+            if word.startswith("-") and "=" not in word:
+                raise ValueError(f"there is no option {word}; {self.prog} --help says more")
+        return options, others
+
+
+def say(text: str) -> None:
+    """A line on stderr: everything that is not the result."""
+    print(text, file=sys.stderr, flush=True)
