@@ -224,3 +224,31 @@ def test_long_rows_match_the_definition(monkeypatch, alpha, kind):
         out[0, 0].detach().double() - torch.from_numpy(weights) @ v[0, 0].double()
     ).abs().max() < (1e-5 if kind != "large" else 1e-4)
     assert (gradient[0, 0, :, 0].double() - torch.from_numpy(weights.sum(0))).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("kind", ["random", "large", "one-hot", "tied", "dense"])
+def test_long_softmax_rows_match_the_definition(monkeypatch, kind):
+    """Outputs in float64, from numpy, with slopes and with padded keys, one row without any key."""
+    torch.manual_seed(0)
+    count = 2000
+    q, k, v = (torch.randn(2, 2, n, WIDTH) for n in (40, count, count))
+    q = q * {"random": 2.0, "large": 10.0, "one-hot": 2.0, "tied": 1.0, "dense": 0.01}[kind]
+    if kind == "one-hot":
+        k[:, :, 700] *= 20
+    if kind == "tied":
+        q, k = q.round(), k.round()
+    slopes = torch.tensor([0.01, 0.0])
+    seen = torch.arange(count) < torch.tensor([[1500], [0]])
+    positions = torch.arange(count)
+    bias = Bias(positions[-40:], positions, slopes, key_mask=seen)
+    monkeypatch.setattr(blockwise, "TILE", 2**15)
+    with torch.no_grad():
+        out = attend(q, k, v, Softmax(), bias, {}, "blockwise")
+    distance = np.abs(positions[-40:].numpy()[:, None] - positions.numpy())
+    scores = q[0].double().numpy() @ k[0].double().numpy().swapaxes(1, 2) / WIDTH**0.5
+    scores = (scores - slopes.double().numpy()[:, None, None] * distance)[:, :, :1500]
+    weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    weights /= weights.sum(axis=-1, keepdims=True)
+    expected = weights @ v[0, :, :1500].double().numpy()
+    assert np.abs(out[0].double().numpy() - expected).max() < 1e-5
+    assert (out[1] == 0).all()

@@ -8,6 +8,8 @@ normalizer has an edge, a score at and below which weights are exactly 0 (α-ent
 - Candidates. The largest scores of short segments of a row are scores of that row, so their edge
   bounds that of the row, and closely. The row is solved on the segments above it.
 
+Plain softmax has no edge; of its tiles torch's fused kernel makes the output at once.
+
 Shapes: b batch, h heads, g key heads, q queries, k keys, d head dimension.
 """
 
@@ -137,6 +139,8 @@ def _crop_problem(problem: Problem, tile: Tile) -> Problem:
 def _attend_tile(q: Tensor, k: Tensor, v: Tensor, problem: Problem) -> Tensor:
     """Differentiable: what is searched for are keys without weight, which have no gradient."""
     normalizer, bias, learned = problem
+    if normalizer.is_softmax and q.device.type == "cpu" and q.dtype == torch.float32:
+        return _softmax_tile(q, k, v, bias)
     scores, blind = reference.biased_scores(q, k, normalizer, bias)
     keys = edge = None
     with torch.no_grad():
@@ -156,6 +160,19 @@ def _attend_tile(q: Tensor, k: Tensor, v: Tensor, problem: Problem) -> Tensor:
     if keys is not None:
         return _times_some_values(weights, keys, v.float()).to(v.dtype)
     return reference.times_values(weights.to(v.dtype), v)
+
+
+def _softmax_tile(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> Tensor:
+    """torch's fused softmax attention, with everything that is added to the scores as its mask."""
+    alike = bias.key_mask is None and bias.additive is None  # for all sequences of the batch
+    heads = 1 if alike and bias.slopes is None else q.shape[1]
+    mask = q.new_zeros(1 if alike else len(q), heads, q.shape[2], k.shape[2])
+    blind = bias.add_to(mask)
+    with torch.autocast(q.device.type, enabled=False):
+        out = torch.nn.functional.scaled_dot_product_attention(
+            q, k, v.float(), mask, enable_gqa=q.shape[1] != k.shape[1]
+        ).to(v.dtype)
+    return out if blind is None else out.masked_fill(blind, 0.0)
 
 
 def candidates(

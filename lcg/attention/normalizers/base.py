@@ -36,6 +36,8 @@ class Normalizer(ABC):
     """Under a causal mask a query sees its own key."""
     sparse: ClassVar[bool] = False
     """Low scores have weight 0, and `support_edge` says which, so that nobody need look at them."""
+    is_softmax: ClassVar[bool] = False
+    """The weights are the plain softmax of the scores, for which torch has a fused kernel."""
     backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise")
 
     def check(self, sizes: Sizes) -> None:

@@ -17,6 +17,7 @@ class Softmax(Normalizer):
     """p_j = exp(z_j) / Σ exp(z)."""
 
     name: ClassVar[str] = "softmax"
+    is_softmax: ClassVar[bool] = True
     backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise", "triton")
 
     def row_statistics(self, scores, keys, learned):
