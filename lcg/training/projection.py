@@ -19,6 +19,7 @@ from lcg.evaluation.ladder import climb
 from lcg.training.data import Batches
 from lcg.training.module import TrainingModule
 from lcg.training.processes import say
+from lcg.units import duration, size
 from tasks.base import IGNORE
 
 WARM_UP, TIMED = 3, 20  # steps
@@ -220,21 +221,3 @@ def _peak_memory(device: torch.device) -> int:
 
 def _bytes(tensors: list) -> int:
     return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor))
-
-
-def duration(seconds: float) -> str:
-    """`12 s`, `3 min`, `4.2 h`, `9.1 days`."""
-    for unit, least in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * least:
-            return f"{seconds / least:.2g} {unit}"
-    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-
-
-def size(count: int) -> str:
-    """`1.4 GiB`, `270 KiB`."""
-    value = float(count)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if value < 1000 or unit == "GiB":
-            break
-        value /= 1024
-    return f"{value:.3g} {unit}"

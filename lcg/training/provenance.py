@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import platform
@@ -14,43 +13,13 @@ from typing import Any
 
 import torch
 
-from lcg import registry
 from lcg.config import Config, identity
 from lcg.results import write_atomic
 from lcg.training.processes import say
+from lcg.training.sources import code_digest, user_sources
 
 PACKAGES = ("lcg", "torch", "lightning", "numpy", "einops", "omegaconf", "wandb")
 NAME = "provenance.json"
-
-# What decides which weights and which numbers come out; not the command line, tables or plots.
-CODE = (
-    *("tasks", "positional"),
-    *(f"lcg/{part}" for part in ("attention", "entmax", "models", "training", "evaluation")),
-)
-
-
-def code_digest(config: Config) -> str:
-    """Hash of every source file that made a run, a user's own included."""
-    root = Path(__file__).resolve().parents[2]
-    files = [path for part in CODE for path in (root / part).rglob("*.py")]
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    for path in sorted(user_sources(config)):
-        digest.update(b"\0user\0" + Path(path).read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def user_sources(config: Config) -> dict[str, str]:
-    """Files of the user's own classes, with a hash of each."""
-    attention = config.attention
-    parts = (config.task, config.position, attention.normalizer, attention.scaling)
-    sources = {}
-    for part in (*parts, attention.output_norm):
-        path = registry.source_file(type(part))
-        if path is not None:
-            sources[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    return sources
 
 
 def write(config: Config, directory: Path, device: torch.device, resumed: bool) -> dict[str, Any]:

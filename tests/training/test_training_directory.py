@@ -20,7 +20,7 @@ from training.processes import (
 )
 
 from lcg.training import directory as directories
-from lcg.training import provenance
+from lcg.training import provenance, sources
 from lcg.training.run import train
 
 
@@ -163,8 +163,8 @@ def test_a_finished_run_whose_code_has_changed_is_stale(config, capsys):
 
 def test_code_that_changes_no_weights_makes_nothing_stale(config):
     digest = provenance.code_digest(config())
-    assert "lcg/results" not in provenance.CODE
-    assert "lcg/models" in provenance.CODE
+    assert "lcg/results" not in sources.CODE
+    assert "lcg/models" in sources.CODE
     assert digest == provenance.code_digest(config("seed=5"))
 
 

@@ -1,0 +1,58 @@
+"""Train the runs of a W&B sweep file, several at a time, without an account or a network."""
+
+from __future__ import annotations
+
+from lcg.commands.words import EXIT_CODES, Parser, say
+
+USAGE = "FILE [--workers N] [--storage URL] [--dry-run] [--wandb] [key=value …]"
+ABOUT = """FILE is a path, or a name such as quick_copy of the built-in sweeps.
+key=value is laid over every run; of what the file varies, it fixes one value.
+
+The study and the logs are in RUNS/sweeps/FILE-HASH. Finished runs are not trained again, and the
+same command goes on from wherever it was stopped or killed."""
+
+
+def run(words: list[str]) -> int:
+    parser = Parser("sweep", USAGE, __doc__, epilog=f"{ABOUT}\n\n{EXIT_CODES}")
+    parser.add_argument("file", help="a W&B sweep file")
+    parser.add_argument("--workers", type=int, help="runs at a time; default: one, or one per GPU")
+    parser.add_argument("--storage", help="an Optuna database that several hosts share")
+    parser.add_argument("--dry-run", action="store_true", help="list the runs and their time")
+    parser.add_argument("--wandb", action="store_true", help="register with W&B, train nothing")
+    options, overrides = parser.parse_words(words)
+    if options.workers is not None and options.workers < 1:
+        raise ValueError(f"--workers={options.workers} must be at least 1")
+
+    from lcg.sweeping import read_sweep
+
+    sweep = read_sweep(options.file, overrides)
+    if options.wandb:
+        return register(sweep)
+    if options.dry_run:
+        from lcg.sweeping.projection import project_sweep
+
+        print(project_sweep(sweep, options.workers))
+        return 0
+    return launch(sweep, options.workers, options.storage)
+
+
+def launch(sweep, workers: int | None, storage: str | None) -> int:
+    """Train what is left of the sweep."""
+    from lcg.results import write_atomic
+    from lcg.sweeping.file import as_yaml
+    from lcg.sweeping.launcher import run_sweep
+
+    write_atomic(sweep.directory / "sweep.yaml", as_yaml(sweep))
+    say(f"study: {sweep.directory}")
+    summary = run_sweep(sweep, workers, storage)
+    print(summary.as_text())
+    return summary.exit_code
+
+
+def register(sweep) -> int:
+    """Hand the sweep to W&B, and print what starts an agent."""
+    from lcg.sweeping.registration import register_with_wandb
+
+    path = register_with_wandb(sweep)
+    print(f"wandb agent {path}")
+    return 0

@@ -1,0 +1,334 @@
+"""A W&B sweep file, read and checked: `wandb sweep` and `lcg sweep` take the same ones.
+
+Every mistake is one line that names the file and the key.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lcg.config.errors import ConfigError, one_line
+from lcg.config.groups import config_folders
+from lcg.config.words import read_words
+from lcg.registry import nearest
+from lcg.sweeping.parameters import Choice, Range, read_parameter
+
+KEYS = (
+    *("program", "command", "method", "metric", "parameters", "early_terminate", "run_cap"),
+    *("name", "description", "project", "entity"),
+)
+METHODS = ("grid", "random", "bayes")
+MACROS = ("${args_no_hyphens}", "${args}")
+COMMAND = "command: [lcg, train, …, '${args_no_hyphens}']"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What runs are compared by: a column of metrics.csv, and whether more of it is better."""
+
+    name: str
+    maximize: bool
+
+    @property
+    def worst(self) -> float:
+        """Of a run that has no value."""
+        return float("-inf") if self.maximize else float("inf")
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """Hyperband as W&B has it, counted in validations.
+
+    After validations `first`, `first`·eta, `first`·eta², … and at most `last`, a run goes on only
+    if it is in the best 1/eta of the runs that came so far.
+    """
+
+    first: int
+    eta: int
+    last: int | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A sweep: the words that all runs share, and what is varied.
+
+    content: the file, as it was read. fixed: `key=value` words of the command with the overrides of
+    the command line laid over them. overrides: those alone.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    method: str
+    fixed: dict[str, str]
+    parameters: dict[str, Choice | Range]
+    metric: Metric | None = None
+    early_stop: EarlyStop | None = None
+    run_cap: int | None = None
+    overrides: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The file's name and a hash of what it varies: the same sweep goes on under it.
+
+        More runs of a sweep that draws are the same sweep, and so are runs in another folder.
+        """
+        fixed = {key: text for key, text in self.fixed.items() if key != "runs"}
+        facts = [self.method, fixed, _facts(self.parameters), repr(self.metric)]
+        text = json.dumps([*facts, repr(self.early_stop)], sort_keys=True)
+        return f"{self.path.stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+    @property
+    def runs(self) -> Path:
+        """The folder of its run directories."""
+        from lcg.config import load_config
+
+        return Path(load_config(self.words(self.example), fitting=False).runs)
+
+    @property
+    def directory(self) -> Path:
+        """Where the study and the logs are."""
+        return self.runs / "sweeps" / self.name
+
+    @property
+    def example(self) -> dict[str, str]:
+        """The first choice of everything."""
+        return {key: parameter.first for key, parameter in self.parameters.items()}
+
+    def words(self, chosen: dict[str, str]) -> list[str]:
+        """The overrides of one run."""
+        return [f"{key}={text}" for key, text in (self.fixed | chosen).items()]
+
+    def configs(self) -> list[list[str]]:
+        """The overrides of every run of a grid, first parameter slowest."""
+        from lcg.sweeping.combinations import combinations
+
+        return [self.words(chosen) for chosen in combinations(self)]
+
+
+def find_sweep(name: str) -> Path:
+    """The file of that path, or of that name in ./sweeps or among the built-in ones."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    folders = [folder.parent / "sweeps" for folder in config_folders()]
+    if path.name == name:
+        for folder in folders:
+            for candidate in (folder / name, folder / f"{name}.yaml"):
+                if candidate.is_file():
+                    return candidate
+    known = sorted({found.stem for folder in folders for found in folder.glob("*.yaml")})
+    raise ConfigError(f"there is no sweep file {name}; {nearest(path.stem, known)}")
+
+
+def read_sweep(path: str | Path, overrides: list[str] | None = None) -> Sweep:
+    """A sweep file with `key=value` overrides laid over every run of it.
+
+    An override of something that is varied fixes it. Raises ConfigError, in one line, for a file
+    that is not a sweep, a metric that is no column of the runs, or runs that are not possible.
+    """
+    from lcg.sweeping.combinations import check_runs
+
+    file = find_sweep(str(path))
+    said = read_words(overrides or [])
+    try:
+        sweep = _sweep(file, _read_yaml(file))
+        sweep = _overridden(sweep, said)
+        check_runs(sweep)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error.__cause__
+    except ValueError as error:
+        raise ConfigError(f"{file}: {one_line(error)}") from None
+    return sweep
+
+
+def _facts(parameters: dict[str, Choice | Range]) -> dict[str, str]:
+    return {key: repr(parameter) for key, parameter in parameters.items()}
+
+
+class _Loader(yaml.SafeLoader):
+    """As W&B reads YAML, but a key that stands twice is a mistake."""
+
+    def construct_mapping(self, node, deep=False):
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, str) and key in seen:
+                raise ConfigError(f"line {key_node.start_mark.line + 1}: {key} is given twice")
+            seen.add(key if isinstance(key, str) else id(key_node))
+        return super().construct_mapping(node, deep)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError(f"{line}{getattr(error, 'problem', None) or one_line(error)}") from None
+    if not isinstance(content, dict):
+        raise ConfigError("expected a mapping of keys to values")
+    return content
+
+
+def _sweep(file: Path, content: dict[str, Any]) -> Sweep:
+    for key in content:
+        if key not in KEYS:
+            raise ConfigError(f"{key} is not a key of a sweep; {nearest(str(key), list(KEYS))}")
+    method = content.get("method")
+    if method not in METHODS:
+        given = "is missing" if method is None else f"{method} is not known"
+        raise ConfigError(f"method {given}; choose from {', '.join(METHODS)}")
+    sweep = Sweep(
+        path=file,
+        content=content,
+        method=method,
+        fixed=_command(content),
+        parameters=_parameters(content.get("parameters"), method),
+        metric=_metric(content.get("metric")),
+        early_stop=_early_stop(content.get("early_terminate")),
+        run_cap=_run_cap(content, method),
+    )
+    if sweep.metric is None and (method == "bayes" or sweep.early_stop):
+        needs = "method bayes" if method == "bayes" else "early_terminate"
+        raise ConfigError(f"{needs} needs metric: {{name: …, goal: maximize}}")
+    return sweep
+
+
+def _command(content: dict[str, Any]) -> dict[str, str]:
+    """The fixed words of a command that is `lcg train`."""
+    program, command = content.get("program", "lcg"), content.get("command")
+    if program != "lcg":
+        raise ConfigError(f"program is {program}; it must be lcg, with {COMMAND}")
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        given = "is missing" if command is None else "is not a list of words"
+        raise ConfigError(f"command {given}; write {COMMAND}")
+    words = command[1:] if command[:1] == ["${env}"] else list(command)
+    if words[:1] == ["${program}"]:
+        words[0] = "lcg"
+    if words[:2] != ["lcg", "train"]:
+        raise ConfigError(f"command is {' '.join(command)}, not lcg train; write {COMMAND}")
+    rest = words[2:]
+    if sum(word in MACROS for word in rest) != 1:
+        raise ConfigError("command must hold ${args_no_hyphens} once, where the arguments go")
+    rest = [word for word in rest if word not in MACROS]
+    for word in rest:
+        if "${" in word:
+            raise ConfigError(f"command: {word} is not supported; use ${{args_no_hyphens}}")
+    try:
+        return read_words(rest)
+    except ConfigError as error:
+        raise ConfigError(f"command: {error}") from None
+
+
+def _parameters(node: Any, method: str) -> dict[str, Choice | Range]:
+    if not isinstance(node, dict) or not node:
+        given = "is missing" if node is None else f"holds nothing to vary: {node!r}"
+        raise ConfigError(f"parameters {given}; write KEY: {{values: [A, B]}}")
+    found: dict[str, Choice | Range] = {}
+    for key, inner in node.items():
+        name = str(key).removesuffix(".name")
+        try:
+            parameter = read_parameter(inner)
+            if method == "grid" and isinstance(parameter, Range):
+                parameter = Choice(parameter.texts())
+        except ValueError as error:
+            raise ConfigError(f"parameters.{key}: {error}") from None
+        if name in found:
+            raise ConfigError(f"parameters.{key}: {name} is given twice")
+        found[name] = parameter
+    return found
+
+
+def _metric(node: Any) -> Metric | None:
+    if node is None:
+        return None
+    if not isinstance(node, dict) or not isinstance(node.get("name"), str):
+        raise ConfigError(f"metric: expected {{name: …, goal: maximize}}, got {node!r}")
+    for key in node:
+        if key in ("target", "impute"):
+            raise ConfigError(f"metric.{key} is W&B's own and not possible here; leave it out")
+        if key not in ("name", "goal"):
+            raise ConfigError(f"metric.{key} is not known; {nearest(str(key), ['name', 'goal'])}")
+    goal = node.get("goal", "minimize")
+    if goal not in ("maximize", "minimize"):
+        raise ConfigError(f"metric.goal={goal} is neither maximize nor minimize")
+    return Metric(node["name"], goal == "maximize")
+
+
+def _early_stop(node: Any) -> EarlyStop | None:
+    if node is None:
+        return None
+    if not isinstance(node, dict) or node.get("type") != "hyperband":
+        kind = node.get("type") if isinstance(node, dict) else node
+        raise ConfigError(f"early_terminate: type {kind} is not possible here; only hyperband is")
+    known = ("type", "min_iter", "max_iter", "eta", "s", "strict")
+    for key in node:
+        if key not in known:
+            raise ConfigError(f"early_terminate.{key} is not known; {nearest(str(key), [*known])}")
+    if node.get("strict"):
+        raise ConfigError("early_terminate.strict cannot be mapped to Optuna; leave it out")
+    numbers = {"eta": 3} | {k: node[k] for k in ("min_iter", "max_iter", "eta", "s") if k in node}
+    for key, value in numbers.items():
+        least = 2 if key == "eta" else 1
+        if type(value) is not int or value < least:
+            raise ConfigError(
+                f"early_terminate.{key}={value!r} must be a whole number from {least}"
+            )
+    if ("min_iter" in numbers) == ("max_iter" in numbers):
+        raise ConfigError("early_terminate needs either min_iter or max_iter with s")
+    eta = numbers["eta"]
+    if "min_iter" in numbers:
+        if "s" in numbers:
+            raise ConfigError("early_terminate.s has no meaning beside min_iter; leave it out")
+        return EarlyStop(numbers["min_iter"], eta)
+    if "s" not in numbers:
+        raise ConfigError("early_terminate.max_iter needs s, how many times runs are compared")
+    first = numbers["max_iter"] // eta ** numbers["s"]
+    if first < 1:
+        raise ConfigError(
+            f"early_terminate: max_iter={numbers['max_iter']} is too small for s={numbers['s']} "
+            f"with eta={eta}"
+        )
+    return EarlyStop(first, eta, last=numbers["max_iter"] // eta)
+
+
+def _run_cap(content: dict[str, Any], method: str) -> int | None:
+    cap = content.get("run_cap")
+    if cap is None:
+        if method != "grid":
+            raise ConfigError(f"run_cap is missing: method {method} needs how many runs to make")
+        return None
+    if type(cap) is not int or cap < 1:
+        raise ConfigError(f"run_cap={cap!r} must be a whole number from 1")
+    return cap
+
+
+def _overridden(sweep: Sweep, said: dict[str, str]) -> Sweep:
+    """The overrides laid over the fixed words, and over what would have been varied."""
+    parameters = {key: p for key, p in sweep.parameters.items() if key not in said}
+    return replace(sweep, fixed=sweep.fixed | said, parameters=parameters, overrides=said)
+
+
+def for_wandb(sweep: Sweep) -> dict[str, Any]:
+    """The content of the file with the overrides in it, for W&B to hand out."""
+    content = copy.deepcopy(sweep.content)
+    content["parameters"] = {
+        key: node
+        for key, node in content["parameters"].items()
+        if str(key).removesuffix(".name") not in sweep.overrides
+    }
+    words = [f"{key}={text}" for key, text in sweep.fixed.items()]
+    content["command"] = ["lcg", "train", *words, "${args_no_hyphens}"]
+    return content
+
+
+def as_yaml(sweep: Sweep) -> str:
+    """The sweep with its overrides, as a file that W&B and `lcg sweep` take."""
+    return yaml.safe_dump(for_wandb(sweep), sort_keys=False, allow_unicode=True)

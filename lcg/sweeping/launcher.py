@@ -1,0 +1,352 @@
+"""Trains the runs of a sweep, several at a time, until none is left.
+
+What is done stands in the run directories, who does what in the study; the launcher keeps nothing
+of its own, so it can be killed at any moment and started again with the same command.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import Trial, TrialState
+
+from lcg.config import ConfigError
+from lcg.results import RecordError, RunRecord
+from lcg.sweeping.combinations import combinations
+from lcg.sweeping.file import Sweep
+from lcg.sweeping.progress import Counts, Display, Pace, Running
+from lcg.sweeping.runs import Run, State, Tail, find_run, is_held, state_of, value_of
+from lcg.sweeping.study import Board, key_of, open_storage
+from lcg.sweeping.summary import Failure, Summary, summarise
+from lcg.sweeping.worker import TRAIN, Slot, Worker, last_line, share
+
+TICK = 0.2  # seconds between looks at the workers
+LOOK = 2.0  # seconds between looks at what they have written, and at the study
+CRASHES = 2  # without any progress in between, after which a run is recorded as failed
+BAD_INPUT, BUSY, NOT_FINITE = 2, 3, 4  # exit codes of `lcg train`
+
+
+@dataclass
+class Job:
+    """A trial that this launcher has taken, and its process while there is one."""
+
+    trial: Trial
+    run: Run
+    log: Path
+    tail: Tail
+    crashes: int = 0
+    slot: Slot | None = None
+    worker: Worker | None = None
+    begin: int = 0
+    mark: Any = None
+    pruned_at: int | None = None
+    values: list[float] = field(default_factory=list)
+
+    def running(self) -> Running:
+        """For the display."""
+        value = self.values[-1] if self.values else None
+        step = max(self.begin, self.tail.last_step())
+        return Running(self.run.name, step, self.run.steps, self.begin, self.worker.seconds, value)
+
+
+def run_sweep(
+    sweep: Sweep,
+    workers: int | None = None,
+    storage: str | None = None,
+    command: list[str] | None = None,
+) -> Summary:
+    """Train what is left of a sweep; returns what has become of all its runs.
+
+    workers: processes at a time; None: one for each GPU, or one. storage: an Optuna database that
+    several hosts share; None: a file beside the runs. command: what trains a run, given its words.
+    Raises ValueError, in one line, when the storage cannot be opened.
+    """
+    example = find_run(sweep.words(sweep.example)).config.trainer
+    slots = share(workers, example.devices, cpu_only=example.accelerator == "cpu")
+    opened = open_storage(storage, sweep.directory)
+    return Launcher(sweep, slots, Board(sweep, opened), command or TRAIN).go()
+
+
+class Launcher:
+    """One launcher; others may share its study."""
+
+    def __init__(self, sweep: Sweep, slots: list[Slot], board: Board, command: list[str]) -> None:
+        self.sweep, self.board, self.command = sweep, board, command
+        self.free, self.workers = list(slots), len(slots)
+        self.jobs: list[Job] = []  # with a process
+        self.held: list[Job] = []  # whose run another process trains
+        self.counts, self.pace = Counts(), Pace()
+        self.stale: list[Path] = []
+        self.failures: list[Failure] = []
+        self.signal = self.signals = 0
+        is_grid = sweep.method == "grid"
+        self.total = len(combinations(sweep)) if is_grid else sweep.run_cap
+        self._looked = float("-inf")
+        self._elsewhere, self._uncertain = 0, False
+
+    def go(self) -> Summary:
+        """Until nothing is left to do, or a signal says to stop."""
+        self.display = Display(self.total, self.sweep.path.stem)
+        try:
+            with self._listening():
+                self.board.queue(again=self._settle())
+                while not self.signal:
+                    self._look()
+                    self._fill()
+                    if not self.jobs and not self.held and not self._uncertain:
+                        break
+                    time.sleep(TICK)
+                    self._poll()
+                self._stop()
+        finally:
+            for job in self.jobs:
+                job.worker.kill()
+            self.display.close()
+        return summarise(
+            self.sweep,
+            self.board,
+            self.counts,
+            self.failures,
+            self.stale,
+            self.signal,
+            self._elsewhere,
+        )
+
+    # ---- what was done before
+
+    def _settle(self) -> set[str]:
+        """Count what earlier launches finished; returns the choices that are to be done again.
+
+        Those are runs that had failed, and runs finished on this host whose directory is gone.
+        """
+        again = set()
+        for key, trial in self.board.latest().items():
+            if trial.state is TrialState.FAIL:
+                again.add(key)
+            elif trial.state is TrialState.PRUNED:
+                self.counts.pruned += 1
+            elif trial.state is TrialState.COMPLETE:
+                run = find_run(self.sweep.words(self.board.chosen(trial)))
+                state = state_of(run)
+                here = trial.user_attrs.get("owner", {}).get("host") == self.board.owner["host"]
+                if here and not state.done:
+                    again.add(key)
+                else:
+                    self._skip(run, state)
+        return again
+
+    def _skip(self, run: Run, state: State) -> None:
+        self.counts.skipped += 1
+        if state.record is not None:
+            self.pace.durations.append(state.record.training.seconds)
+        if state.stale:
+            self.stale.append(run.directory)
+            if len(self.stale) <= 3:
+                self.display.event(
+                    f"{run.directory} is stale: it was trained by other code; kept as it is, "
+                    "delete it to train again"
+                )
+
+    # ---- starting
+
+    def _fill(self) -> None:
+        """Start a process in every free slot, as far as there are runs."""
+        while self.free and not self.signal:
+            job = self._next()
+            if job is None:
+                return
+            self._start(job)
+
+    def _next(self) -> Job | None:
+        for job in list(self.held):
+            if not is_held(job.run.directory):
+                self.held.remove(job)
+                if not self._is_done(job):
+                    return job
+        while len(self.held) < self.workers and not self.signal:
+            taken = self.board.take()
+            if taken is None:
+                return None
+            job = self._job(*taken)
+            if job is None or self._is_done(job):
+                continue
+            if not is_held(job.run.directory):
+                return job
+            self.display.event(f"{job.run.name}: another process trains it; waiting for that")
+            self.held.append(job)
+        return None
+
+    def _job(self, trial: Trial, chosen: dict[str, str]) -> Job | None:
+        """The job of a trial; None for one whose choices are not possible together."""
+        try:
+            run = find_run(self.sweep.words(chosen))
+        except ConfigError as error:
+            self._fail(trial, key_of(chosen), str(error), None)
+            return None
+        log = self.sweep.directory / "logs" / f"{run.name}.log"
+        self.board.note(trial, run=run.name, log=str(log))
+        column = self.sweep.metric.name if self.sweep.metric else None
+        crashes = trial.user_attrs.get("crashes", 0)
+        return Job(trial, run, log, Tail(run.directory, column), crashes)
+
+    def _is_done(self, job: Job) -> bool:
+        """Whether somebody has finished the run; it is then recorded as such."""
+        state = state_of(job.run)
+        if state.done:
+            self._complete(job, state)
+            self._skip(job.run, state)
+        return state.done
+
+    def _start(self, job: Job) -> None:
+        job.slot = self.free.pop(0)
+        state = state_of(job.run)
+        job.begin, job.mark = state.step, _mark(job.run.directory)
+        words = list(job.run.words)
+        if job.run.config.trainer.threads is None:
+            words.append(f"trainer.threads={job.slot.threads}")
+        job.worker = Worker(words, job.slot, job.log, self.command)
+        self.jobs.append(job)
+        how = f"goes on at step {state.step}" if state.kind == "resumes" else "started"
+        self.display.event(f"{job.run.name}: {how}")
+
+    # ---- while they run
+
+    def _look(self) -> None:
+        """Every so often: what is written by now, and what other launchers do."""
+        if time.monotonic() - self._looked < LOOK:
+            return
+        self._looked = time.monotonic()
+        self.board.beat([job.trial for job in (*self.jobs, *self.held)])
+        others = self.board.take_up()
+        self._elsewhere = len(others)
+        self._uncertain = any(self.board.is_uncertain(trial) for trial in others)
+        for job in self.jobs:
+            job.values = [value for _, value in job.tail.rows()]
+            self._prune(job)
+        running = [job.running() for job in self.jobs]
+        pending = max(0, self.total - self.counts.done - len(running))
+        left = self.pace.left(pending, running, self.workers)
+        self.display.show(self.counts, running, left)
+
+    def _prune(self, job: Job) -> None:
+        if self.sweep.early_stop is None or job.pruned_at is not None:
+            return
+        if self.board.should_stop(job.trial, job.values):
+            job.pruned_at = job.tail.last_step()
+            job.worker.stop()
+
+    def _poll(self) -> None:
+        """Take note of processes that have ended."""
+        for job in list(self.jobs):
+            code = job.worker.poll()
+            if code is not None:
+                self.jobs.remove(job)
+                self.free.append(job.slot)
+                self._ended(job, code)
+
+    def _ended(self, job: Job, code: int) -> None:
+        state = state_of(job.run)
+        if code in (0, NOT_FINITE) and state.done:
+            self._complete(job, state)
+            self.counts.finished += 1
+            self.pace.durations.append(state.record.training.seconds)
+            self.display.event(f"{job.run.name}: {self._result(job, state)}")
+        elif job.pruned_at is not None:
+            self.board.prune(job.trial, pruned_at=job.pruned_at)
+            self.counts.pruned += 1
+            self.display.event(f"{job.run.name}: ended early at step {job.pruned_at}")
+        elif self.signal:
+            self.board.release(job.trial)
+        elif code == BUSY:
+            self.display.event(f"{job.run.name}: another process trains it; waiting for that")
+            self.held.append(job)
+        elif code == BAD_INPUT:
+            self._fail(job.trial, job.run.name, last_line(job.log), job.log)
+        else:
+            self._crashed(job, code)
+
+    def _crashed(self, job: Job, code: int) -> None:
+        """Start it once more, and again as long as it gets further; else record the failure."""
+        progress = job.mark != _mark(job.run.directory)
+        job.crashes = 1 if progress else job.crashes + 1
+        reason = f"exit code {code}" if code > 0 else f"killed by signal {-code}"
+        if said := last_line(job.log):
+            reason += f": {said}"
+        if job.crashes >= CRASHES:
+            self._fail(job.trial, job.run.name, reason, job.log)
+            return
+        self.board.note(job.trial, crashes=job.crashes)
+        self.display.event(f"{job.run.name}: {reason}; trying once more")
+        self.held.append(job)
+
+    # ---- ends
+
+    def _complete(self, job: Job, state: State) -> None:
+        value = value_of(job.run, self.sweep.metric, state)
+        self.board.complete(job.trial, value, status=state.kind)
+
+    def _result(self, job: Job, state: State) -> str:
+        if state.kind == "not_finite":
+            return f"stopped, {state.record.training.reason}"
+        value = value_of(job.run, self.sweep.metric, state)
+        return "finished" if value is None else f"finished, {self.sweep.metric.name} {value:.4g}"
+
+    def _fail(self, trial: Trial, name: str, reason: str, log: Path | None) -> None:
+        self.board.fail(trial, reason)
+        self.counts.failed += 1
+        self.failures.append(Failure(name, reason, log))
+        self.display.event(f"{name}: failed: {reason}")
+
+    # ---- stopping
+
+    @contextmanager
+    def _listening(self) -> Iterator[None]:
+        """Note SIGINT and SIGTERM in here; the main thread alone can."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._received) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _received(self, number: int, frame) -> None:
+        self.signal = self.signal or number
+        self.signals += 1
+
+    def _stop(self) -> None:
+        """Ask the workers to save and wait for them; a second signal ends them at once."""
+        if self.jobs:
+            self.display.event(f"stopping: {len(self.jobs)} runs save; Ctrl-C again kills them")
+        for job in self.jobs:
+            job.worker.stop()
+        while self.jobs:
+            if self.signals > 1:
+                for job in self.jobs:
+                    job.worker.kill()
+            self._poll()
+            time.sleep(TICK / 4)
+        for job in self.held:
+            self.board.release(job.trial)
+
+
+def _mark(directory: Path) -> tuple[int, int]:
+    """What changes when a run gets further: its last checkpoint, and its ladder."""
+    try:
+        saved = (directory / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    except OSError:
+        saved = 0
+    try:
+        return saved, len(RunRecord.load(directory).ladder)
+    except RecordError:
+        return saved, 0

@@ -1,0 +1,157 @@
+"""How far a run of a sweep is, from its directory, which is the truth about it."""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lcg.config import Config, load_config, run_directory
+from lcg.results import RecordError, RunRecord
+from lcg.sweeping.file import Metric
+from lcg.training.sources import code_digest
+
+DONE = ("finished", "not_finite")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that a sweep asks for.
+
+    words: its overrides. directory: where it is, or will be.
+    """
+
+    words: tuple[str, ...]
+    config: Config
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        """Its directory below `runs`."""
+        return self.directory.name
+
+    @property
+    def steps(self) -> int:
+        """Its budget."""
+        return self.config.trainer.steps
+
+
+@dataclass(frozen=True)
+class State:
+    """How far a run is: new, resumes (trained in part, or not evaluated yet), or one of DONE.
+
+    stale: it was trained by other code than this.
+    """
+
+    kind: str
+    step: int = 0
+    stale: bool = False
+    record: RunRecord | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.kind in DONE
+
+
+def find_run(words: list[str]) -> Run:
+    """The run of these overrides. Raises ConfigError where they are not possible."""
+    config = load_config(words)
+    return Run(tuple(words), config, run_directory(config))
+
+
+def state_of(run: Run) -> State:
+    """What the run's directory says; one that cannot be read counts as new, and training says why.
+
+    A run is finished when its test ladder is climbed too.
+    """
+    try:
+        record = RunRecord.load(run.directory)
+    except RecordError:
+        return State("new")
+    stale = _code(run.directory) != code_digest(run.config)
+    kind = record.training.status
+    if kind not in DONE or (
+        kind == "finished" and not stale and not _evaluated(run.config, record)
+    ):
+        kind = "resumes"
+    return State(kind, record.training.step, stale, record)
+
+
+def value_of(run: Run, metric: Metric | None, state: State) -> float | None:
+    """The metric of a finished run: of the selected checkpoint if it is a validation's.
+
+    None if it has no value.
+    """
+    if metric is None or state.record is None or state.kind != "finished":
+        return None
+    _, _, rest = metric.name.partition("val/len_")
+    if rest:
+        length, _, name = rest.partition("/")
+        found = state.record.validation.get(int(length))
+        return None if found is None else getattr(found, name)
+    rows = Tail(run.directory, metric.name).rows()
+    return rows[-1][1] if rows else None
+
+
+def is_held(directory: Path) -> bool:
+    """Whether some process trains this run now."""
+    try:
+        with (directory / ".lock").open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+class Tail:
+    """The rows of metrics.csv that hold one column, as far as they are written."""
+
+    def __init__(self, directory: Path, column: str | None) -> None:
+        self.path, self.column = directory / "metrics.csv", column
+
+    def rows(self) -> list[tuple[int, float]]:
+        """Step and value of every whole row with a value; empty while there is no file."""
+        return [
+            (int(row["step"]), float(row[self.column]))
+            for row in self._whole_rows()
+            if self.column and row.get(self.column)
+        ]
+
+    def last_step(self) -> int:
+        """The last step of which anything is written."""
+        rows = self._whole_rows()
+        return int(rows[-1]["step"]) if rows else 0
+
+    def _whole_rows(self) -> list[dict[str, str]]:
+        try:
+            text = self.path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return []
+        lines = text.splitlines(keepends=True)
+        if lines and not lines[-1].endswith("\n"):
+            lines.pop()
+        return [row for row in csv.DictReader(lines) if (row.get("step") or "").isdigit()]
+
+
+def _code(directory: Path) -> Any:
+    try:
+        return json.loads((directory / "provenance.json").read_text()).get("code")
+    except (OSError, ValueError):
+        return None
+
+
+def _evaluated(config: Config, record: RunRecord) -> bool:
+    """Whether every rung of the test ladder that was asked for is in the record."""
+    asked = config.evaluation
+    if not asked.after_training:
+        return True
+    step = record.selection.step if record.selection else None
+    climbed = {cell.key for cell in record.ladder}
+    wanted = {(n, asked.samples, asked.seed, asked.decode, step) for n in asked.lengths}
+    return wanted <= climbed

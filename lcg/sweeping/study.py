@@ -1,0 +1,303 @@
+"""The Optuna study behind a sweep: which runs there are, who trains which, and what came of them.
+
+A trial is a run. WAITING ones are free for any launcher that shares the study, RUNNING ones belong
+to the launcher whose name is in their user attributes; Optuna's storage sees to it that only one
+gets a trial. A trial that a launcher left behind when it was killed is made WAITING again, with its
+parameters, so that its run goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from lcg.config.help import as_text
+from lcg.sweeping.combinations import combinations
+from lcg.sweeping.file import EarlyStop, Sweep
+from lcg.sweeping.parameters import Choice, Range
+
+HEARTBEAT = 15.0  # seconds between signs of life of a launcher
+SILENCE = 120.0  # seconds without one after which a launcher on another host counts as dead
+SEED = 0  # of the samplers
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def distribution_of(parameter: Choice | Range) -> BaseDistribution:
+    """A parameter as Optuna has it; choices are texts, as they stand on the command line."""
+    if isinstance(parameter, Choice):
+        return CategoricalDistribution(parameter.texts)
+    if parameter.whole:
+        return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
+
+
+def sampler_of(sweep: Sweep, seed: int | None = None) -> optuna.samplers.BaseSampler:
+    """TPE for bayes, the random sampler for random; a grid's trials are all queued beforehand.
+
+    TPE takes the runs under way for poor ones (constant liar), so that workers do not all draw the
+    same.
+    """
+    if sweep.method == "bayes":
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+    return optuna.samplers.RandomSampler(seed=seed)
+
+
+def pruner_of(early_stop: EarlyStop | None) -> optuna.pruners.BasePruner:
+    """Asynchronous successive halving: what W&B calls hyperband has one bracket, so is this."""
+    if early_stop is None:
+        return optuna.pruners.NopPruner()
+    return optuna.pruners.SuccessiveHalvingPruner(
+        min_resource=early_stop.first, reduction_factor=early_stop.eta
+    )
+
+
+def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorage:
+    """The database at a URL, or a file beside the runs. Raises ValueError when it does not open."""
+    directory.mkdir(parents=True, exist_ok=True)
+    address = url or f"sqlite:///{(directory / 'study.db').resolve()}"
+    patience = {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {}
+    try:
+        return optuna.storages.RDBStorage(address, engine_kwargs=patience)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"--storage {address}: cannot be opened: {reason}") from None
+
+
+class Board:
+    """The trials of a sweep, as one launcher sees them and changes them."""
+
+    def __init__(self, sweep: Sweep, storage: optuna.storages.BaseStorage) -> None:
+        self.sweep = sweep
+        self.study = optuna.create_study(
+            study_name=sweep.name,
+            storage=storage,
+            sampler=sampler_of(sweep),
+            pruner=pruner_of(sweep.early_stop),
+            direction="minimize" if sweep.metric and not sweep.metric.maximize else "maximize",
+            load_if_exists=True,
+        )
+        self.owner = {"host": platform.node(), "pid": os.getpid(), "born": _born(os.getpid())}
+        self._distributions = {k: distribution_of(p) for k, p in sweep.parameters.items()}
+        self._beats: dict[int, tuple[Any, float]] = {}  # last sign of life, and when it was seen
+        self._beaten = 0.0
+
+    # ---- filling
+
+    def queue(self, again: set[str]) -> None:
+        """Queue what a grid lacks, and another trial for those in `again` (keys of choices).
+
+        Twice in the queue does no harm: the second finds its run finished.
+        """
+        known: dict[str, FrozenTrial] = {}
+        for trial in self.trials():
+            known[key_of(self.chosen(trial))] = trial
+        for key in again & known.keys():
+            trial = known[key]
+            if trial.state.is_finished():
+                self._enqueue(self._parameters(trial), {"again_of": trial.number})
+        if self.sweep.method == "grid":
+            for chosen in combinations(self.sweep):
+                if key_of(chosen) not in known:
+                    self._enqueue(chosen, {})
+
+    def _enqueue(self, parameters: dict[str, Any], facts: dict[str, Any]) -> None:
+        self.study.enqueue_trial(parameters, user_attrs=facts)
+
+    # ---- taking
+
+    def take(self) -> tuple[Trial, dict[str, str]] | None:
+        """A trial for this launcher and what it chooses; None when there is none to be had now."""
+        waiting = any(t.state is TrialState.WAITING for t in self.trials())
+        if not waiting and (self.sweep.method == "grid" or self._drawn() >= self.sweep.run_cap):
+            return None
+        trial = self.study.ask(self._distributions)
+        if self._is_beyond_cap(trial):
+            self._finish(trial, TrialState.FAIL, beyond_cap=True)
+            return None
+        self._sign(trial)
+        return trial, self.chosen(self._frozen(trial))
+
+    def _drawn(self) -> int:
+        return sum("again_of" not in trial.user_attrs for trial in self.trials())
+
+    def _is_beyond_cap(self, trial: Trial) -> bool:
+        """Whether launchers that asked at the same moment drew more than the cap."""
+        if self.sweep.method == "grid" or "again_of" in trial.user_attrs:
+            return False
+        before = [t for t in self.trials() if t.number < trial.number]
+        return sum("again_of" not in t.user_attrs for t in before) >= self.sweep.run_cap
+
+    def take_up(self) -> list[FrozenTrial]:
+        """Free the trials of dead launchers; returns those of launchers that live or may live."""
+        others = []
+        for trial in self.trials():
+            owner = trial.user_attrs.get("owner")
+            if trial.state is not TrialState.RUNNING or owner == self.owner:
+                continue
+            if self._is_dead(trial):
+                self._free_unless_taken(trial)
+            else:
+                others.append(trial)
+        return others
+
+    def is_uncertain(self, trial: FrozenTrial) -> bool:
+        """Whether the launcher of a trial may be dead, for all that was seen of it so far."""
+        owner = trial.user_attrs.get("owner") or {}
+        first = self._beats.get(trial.number, (None, 0.0, 0))
+        return owner.get("host") != self.owner["host"] and not first[2]
+
+    def _is_dead(self, trial: FrozenTrial) -> bool:
+        owner = trial.user_attrs.get("owner")
+        if owner and owner.get("host") == self.owner["host"]:
+            return owner["born"] != _born(owner["pid"])
+        # A clock of our own: those of other hosts may differ.
+        beat = (owner, trial.user_attrs.get("heartbeat"))
+        seen, since, changes = self._beats.get(trial.number, (beat, time.monotonic(), 0))
+        if seen != beat:
+            seen, since, changes = beat, time.monotonic(), changes + 1
+        self._beats[trial.number] = (seen, since, changes)
+        return time.monotonic() - since > SILENCE
+
+    def _free_unless_taken(self, trial: FrozenTrial) -> None:
+        now = self._frozen(trial)
+        if now.state is TrialState.RUNNING and now.user_attrs == trial.user_attrs:
+            self._set_state(trial._trial_id, TrialState.WAITING)
+
+    # ---- while it runs
+
+    def beat(self, trials: list[Trial]) -> None:
+        """A sign of life, every so often."""
+        if time.monotonic() - self._beaten > HEARTBEAT:
+            self._beaten = time.monotonic()
+            for trial in trials:
+                self.note(trial, heartbeat=time.time())
+
+    def should_stop(self, trial: Trial, values: list[float]) -> bool:
+        """Whether a run may end early, after its validations so far, each reported once.
+
+        Validations are counted from 1, as W&B counts what it compares.
+        """
+        known = self._frozen(trial).intermediate_values
+        last = self.sweep.early_stop.last if self.sweep.early_stop else None
+        for count, value in enumerate(values, start=1):
+            if count in known or (last is not None and count > last):
+                continue
+            trial.report(value, count)
+            if trial.should_prune():
+                return True
+        return False
+
+    def note(self, trial: Trial, **facts: Any) -> None:
+        """Facts about a trial."""
+        for key, value in facts.items():
+            try:
+                trial.set_user_attr(key, value)
+            except UpdateFinishedTrialError:  # another launcher was quicker
+                return
+
+    def release(self, trial: Trial) -> None:
+        """Let others have a trial that is not finished."""
+        self._set_state(trial._trial_id, TrialState.WAITING)
+
+    # ---- at its end
+
+    def complete(self, trial: Trial, value: float | None, **facts: Any) -> None:
+        """A run that is done; without a value it counts as the worst."""
+        worst = self.sweep.metric.worst if self.sweep.metric else 0.0
+        self._finish(trial, TrialState.COMPLETE, worst if value is None else value, **facts)
+
+    def prune(self, trial: Trial, **facts: Any) -> None:
+        """A run that ended early."""
+        self._finish(trial, TrialState.PRUNED, **facts)
+
+    def fail(self, trial: Trial, reason: str) -> None:
+        """A run that cannot be done."""
+        self._finish(trial, TrialState.FAIL, reason=reason)
+
+    def _finish(self, trial: Trial, state: TrialState, value: float | None = None, **facts) -> None:
+        self.note(trial, **facts)
+        if state is TrialState.PRUNED:
+            values = self._frozen(trial).intermediate_values
+            value = values[max(values)] if values else None
+        values = None if value is None else [float(value)]
+        self._set_state(trial._trial_id, state, values)
+
+    def _set_state(self, trial_id: int, state: TrialState, values=None) -> None:
+        with suppress(UpdateFinishedTrialError):  # another launcher was quicker, with the same run
+            self.study._storage.set_trial_state_values(trial_id, state, values)
+
+    def _frozen(self, trial: Trial | FrozenTrial) -> FrozenTrial:
+        """A trial as it stands in the storage now."""
+        return self.study._storage.get_trial(trial._trial_id)
+
+    def _sign(self, trial: Trial) -> None:
+        self.note(trial, owner=self.owner, heartbeat=time.time())
+
+    # ---- reading
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials but those beyond the cap."""
+        found = self.study.get_trials(deepcopy=False)
+        return [trial for trial in found if not trial.user_attrs.get("beyond_cap")]
+
+    def chosen(self, trial: FrozenTrial) -> dict[str, str]:
+        """What a trial chooses, as texts, in the order of the file."""
+        parameters = self._parameters(trial)
+        return {k: _text(parameters[k]) for k in self.sweep.parameters if k in parameters}
+
+    def _parameters(self, trial: FrozenTrial) -> dict[str, Any]:
+        return trial.system_attrs.get("fixed_params", {}) | trial.params
+
+    def latest(self) -> dict[str, FrozenTrial]:
+        """The last trial of each choice, by its key."""
+        return {key_of(self.chosen(trial)): trial for trial in self.trials()}
+
+
+def key_of(chosen: dict[str, str]) -> str:
+    """What identifies a choice."""
+    return " ".join(f"{key}={text}" for key, text in chosen.items())
+
+
+def sample(sweep: Sweep, count: int) -> list[dict[str, str]]:
+    """Some choices that the sweep could draw, from a study of no consequence."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=SEED))
+    distributions = {key: distribution_of(p) for key, p in sweep.parameters.items()}
+    trials = [study.ask(distributions) for _ in range(count)]
+    return [{key: _text(t.params[key]) for key in sweep.parameters} for t in trials]
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else as_text(value)
+
+
+def _born(pid: int) -> str:
+    """When a process of this host was started, as the system tells it; empty if there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return "" if fields[0] == "Z" else fields[19]
+    except OSError:
+        pass
+    if Path("/proc/self/stat").exists():
+        return ""
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return ""
+    return "alive"

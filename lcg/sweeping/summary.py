@@ -1,0 +1,115 @@
+"""What has become of a sweep, for people and for the commands that go on from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from lcg.sweeping.file import Metric, Sweep
+from lcg.sweeping.progress import Counts
+from lcg.sweeping.runs import find_run, state_of, value_of
+from lcg.sweeping.study import Board
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A run that could not be done. log: None if it was never started."""
+
+    run: str
+    reason: str
+    log: Path | None
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best finished run: metric first, token accuracy at its length next."""
+
+    directory: Path
+    value: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """directories: every run that is finished, or was ended early, in order of their trials.
+
+    elsewhere: how many runs other launchers train. signal: what stopped this one, 0 if nothing.
+    """
+
+    runs: Path
+    study: Path
+    metric: Metric | None
+    counts: Counts
+    directories: list[Path]
+    best: Best | None = None
+    failures: list[Failure] = field(default_factory=list)
+    stale: list[Path] = field(default_factory=list)
+    signal: int = 0
+    elsewhere: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all went well, 1 if some run failed, 128 + signal if one stopped it."""
+        return 128 + self.signal if self.signal else int(bool(self.failures))
+
+    def as_text(self) -> str:
+        """For people."""
+        lines = [str(self.counts)]
+        for failure in self.failures:
+            log = f" (see {failure.log})" if failure.log else ""
+            lines.append(f"failed: {failure.run}: {failure.reason}{log}")
+        if self.stale:
+            lines.append(
+                f"stale: {len(self.stale)} runs were trained by other code; delete their "
+                "directories to train them again"
+            )
+        if self.elsewhere:
+            lines.append(f"under way elsewhere: {self.elsewhere} runs of other launchers")
+        if self.best:
+            lines.append(f"best: {self.best.directory}  {self.metric.name} {self.best.value:.4g}")
+        if self.signal:
+            lines.append("stopped; the same command goes on from here")
+        lines.append(f"study: {self.study}")
+        if self.directories:
+            lines.append(f"next: lcg table {self.runs}")
+        return "\n".join(lines)
+
+
+def summarise(
+    sweep: Sweep,
+    board: Board,
+    counts: Counts,
+    failures: list[Failure],
+    stale: list[Path],
+    signal: int,
+    elsewhere: int,
+) -> Summary:
+    """The summary of a sweep whose launcher has come to its end."""
+    directories: dict[Path, None] = {}
+    ranked = []
+    for trial in board.latest().values():
+        if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+            continue
+        run = find_run(sweep.words(board.chosen(trial)))
+        directories[run.directory] = None
+        state = state_of(run)
+        value = value_of(run, sweep.metric, state)
+        if value is not None and trial.state is TrialState.COMPLETE:
+            chosen = state.record.selection
+            tokens = (chosen.token_accuracy if chosen else None) or 0.0
+            sign = 1 if sweep.metric.maximize else -1
+            ranked.append(((sign * value, tokens), run.directory, value))
+    best = max(ranked, default=None, key=lambda entry: entry[0])
+    return Summary(
+        runs=sweep.runs,
+        study=sweep.directory,
+        metric=sweep.metric,
+        counts=counts,
+        directories=list(directories),
+        best=Best(best[1], best[2]) if best else None,
+        failures=failures,
+        stale=stale,
+        signal=signal,
+        elsewhere=elsewhere,
+    )

@@ -1,0 +1,134 @@
+"""One `lcg train` process: started in a group of its own, asked to stop, and what it left behind.
+
+It is asked to stop and save when the launcher dies, however that happens.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+TRAIN = [sys.executable, "-m", "lcg", "train"]
+PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A share of the machine: CPU threads, and the GPUs that are seen in it."""
+
+    threads: int
+    gpus: str | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that keep a process within it."""
+        gpus = {} if self.gpus is None else {"CUDA_VISIBLE_DEVICES": self.gpus}
+        return {"OMP_NUM_THREADS": str(self.threads)} | gpus
+
+
+def share(workers: int | None, devices: int = 1, cpu_only: bool = False) -> list[Slot]:
+    """A slot for each worker: the GPUs in turn, `devices` of them each, and the cores divided.
+
+    Without a number: one worker for each such set of GPUs, or one on a machine without. GPUs are
+    those of CUDA_VISIBLE_DEVICES, or those that nvidia-smi lists.
+    """
+    gpus = [] if cpu_only else _gpus()
+    sets = [",".join(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
+    count = workers or max(1, len(sets))
+    threads = max(1, _cores() // count)
+    return [Slot(threads, sets[i % len(sets)] if sets else None) for i in range(count)]
+
+
+def _cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return os.cpu_count() or 1
+
+
+def _gpus() -> list[str]:
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name for name in named.split(",") if name.strip() and name.strip() != "-1"]
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    lines = [line for line in done.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(i) for i in range(len(lines))] if done.returncode == 0 else []
+
+
+class Worker:
+    """A training process and its log."""
+
+    def __init__(self, words: list[str], slot: Slot, log: Path, command: list[str]) -> None:
+        self.log = log
+        self.started = time.monotonic()
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as file:
+            file.write(f"\n--- lcg train {' '.join(words)}\n".encode())
+            file.flush()
+            self.process = subprocess.Popen(
+                [*command, *words],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                env=os.environ | slot.environment,
+                start_new_session=True,
+                preexec_fn=_end_with(os.getpid()),
+            )
+
+    def poll(self) -> int | None:
+        """Its exit code, minus a signal's number, or None while it runs."""
+        return self.process.poll()
+
+    def stop(self) -> None:
+        """Ask it to save and end."""
+        if self.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it and what it started at once."""
+        if self.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    @property
+    def seconds(self) -> float:
+        """Since it was started."""
+        return time.monotonic() - self.started
+
+
+def last_line(log: Path) -> str:
+    """The last thing that a log says, without a progress bar."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 8192))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
+    said = [line for line in lines if line and not re.search(r"\d+% \|.*\| \d+/\d+", line)]
+    return "" if not said or said[-1].startswith("--- lcg train") else said[-1][:300]
+
+
+def _end_with(parent: int) -> Callable[[], None] | None:
+    """What makes a new process get SIGTERM when its parent dies; Linux alone can do that."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def ask() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before this was asked
+            os._exit(143)
+
+    return ask

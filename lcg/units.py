@@ -1,0 +1,21 @@
+"""Seconds and bytes as people read them."""
+
+from __future__ import annotations
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min`, `4.2 h`, `9.1 days`."""
+    for unit, least in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * least:
+            return f"{seconds / least:.2g} {unit}"
+    return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def size(count: int) -> str:
+    """`1.4 GiB`, `270 KiB`."""
+    value = float(count)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if value < 1000 or unit == "GiB":
+            break
+        value /= 1024
+    return f"{value:.3g} {unit}"
