@@ -121,7 +121,8 @@ def _published_at(row: Row, end: int) -> dict[int, str]:
 
 
 def _difference_table(differences: list[Difference], groups: list[Group]) -> str:
-    lengths = sorted({length for difference in differences for length in difference.lengths})
+    compared = [group for d in differences for group in (d.group, d.baseline)]
+    lengths = sorted({length for group in compared for length in group.best.cells})
     rows = []
     for difference in differences:
         row = [difference.group.name, difference.baseline.name]

@@ -172,7 +172,8 @@ class RunRecord:
         for name, label in self.labels.items():
             _typed(label, str, f"labels.{name}")
         lengths = self.settings["train_lengths"]
-        if not lengths or not all(isinstance(n, int) for n in lengths):
+        whole = isinstance(lengths, list | tuple) and all(isinstance(n, int) for n in lengths)
+        if not whole or not lengths or min(lengths) < 1:
             raise ValueError(f"settings.train_lengths is {lengths!r}, not [shortest, longest]")
         _typed(self.settings["seed"], int, "settings.seed")
         _typed(self.settings["lr"], float, "settings.lr")
