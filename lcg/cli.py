@@ -15,7 +15,10 @@ from lcg import __version__
 from lcg.commands.words import EXIT_CODES, say
 from lcg.registry import nearest
 
-COMMANDS = ("train", "sweep", "eval", "table", "plot", "list", "show", "demo")
+COMMANDS = (
+    *("train", "sweep", "reproduce", "eval", "select", "table", "plot"),
+    *("list", "show", "demo"),
+)
 
 
 def main(argv: list[str] | None = None) -> int:

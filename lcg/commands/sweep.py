@@ -33,20 +33,20 @@ def run(words: list[str]) -> int:
 
         print(project_sweep(sweep, options.workers))
         return 0
-    return launch(sweep, options.workers, options.storage)
+    summary = launch(sweep, options.workers, options.storage)
+    print(summary.as_text())
+    return summary.exit_code
 
 
-def launch(sweep, workers: int | None, storage: str | None) -> int:
-    """Train what is left of the sweep."""
+def launch(sweep, workers: int | None, storage: str | None):
+    """Train what is left of the sweep; returns what became of it."""
     from lcg.results import write_atomic
     from lcg.sweeping.file import as_yaml
     from lcg.sweeping.launcher import run_sweep
 
     write_atomic(sweep.directory / "sweep.yaml", as_yaml(sweep))
     say(f"study: {sweep.directory}")
-    summary = run_sweep(sweep, workers, storage)
-    print(summary.as_text())
-    return summary.exit_code
+    return run_sweep(sweep, workers, storage)
 
 
 def register(sweep) -> int:

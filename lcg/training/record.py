@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from lcg.config import Config, experiment_identity, identity
+from lcg.config import Config, experiment_identity, identity, to_tree
 from lcg.results import RunRecord, Selection, Training, Validation
 from lcg.training.callbacks import LadderValidation, Metrics
 from lcg.training.processes import is_first_process
@@ -41,7 +41,10 @@ class Outcome:
 
 @dataclass
 class RecordKeeper:
-    """Writes results.json from what the callbacks know; a ladder climbed before is kept."""
+    """Writes results.json from what the callbacks know; a ladder climbed before is kept.
+
+    So is what else was validated of the checkpoint that is still the selected one.
+    """
 
     config: Config
     directory: Path
@@ -87,8 +90,12 @@ class RecordKeeper:
             ),
             selection=None if selected is None else Selection(**selected),
             validation={int(n): Validation(**values) for n, values in best["lengths"].items()},
+            task=to_tree(config)["task"],
         )
         if (self.directory / "results.json").exists():
-            record = record.merge(RunRecord.load(self.directory).ladder)
+            before = RunRecord.load(self.directory)
+            record = record.merge(before.ladder)
+            if before.selection and selected and before.selection.step == selected["step"]:
+                record = record.with_validation(before.validation)
         record.save(self.directory)
         return record

@@ -1,0 +1,64 @@
+"""Train what a published table shows, select by validation, and judge every published number."""
+
+from __future__ import annotations
+
+from lcg.commands.words import EXIT_CODES, Parser, say
+from lcg.registry import nearest
+
+USAGE = "BLOCK [--workers N] [--storage URL] [--dry-run] [key=value …]"
+KINDS = ("agrees", "differs", "not run")
+ABOUT = """What runs is the sweep of that name, such as table1_sort for table1/sort; key=value is
+laid over every run. With another task, other training lengths or another encoding the published
+numbers are not run; another budget (trainer.steps=…) is noted beside each verdict.
+
+A published number agrees when its 95 % interval, for the samples behind it, and ours overlap."""
+
+
+def run(words: list[str]) -> int:
+    from lcg.results.published import blocks
+
+    names = ", ".join(blocks())
+    epilog = f"blocks: {names}\n\n{ABOUT}\n\n{EXIT_CODES}"
+    parser = Parser("reproduce", USAGE, __doc__, epilog=epilog)
+    parser.add_argument("block", help="a block of a published table")
+    parser.add_argument("--workers", type=int, help="runs at a time; default: one, or one per GPU")
+    parser.add_argument("--storage", help="an Optuna database that several hosts share")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would run")
+    options, overrides = parser.parse_words(words)
+    if options.block not in blocks():
+        suggestion = nearest(options.block, list(blocks()))
+        raise ValueError(f"nothing is published as {options.block}; {suggestion}")
+    if options.workers is not None and options.workers < 1:
+        raise ValueError(f"--workers={options.workers} must be at least 1")
+
+    from lcg.sweeping import read_sweep
+    from lcg.sweeping.projection import project_sweep
+
+    sweep = read_sweep(options.block.replace("/", "_"), overrides)
+    plan = project_sweep(sweep, options.workers)
+    if options.dry_run:
+        print(plan)
+        return 0
+    say(plan)
+    return _reproduce(sweep, options)
+
+
+def _reproduce(sweep, options) -> int:
+    """Sweep, selection, table, verdicts. A sweep that was stopped ends here."""
+    from lcg.commands.select import settle
+    from lcg.commands.sweep import launch
+    from lcg.results import load_runs, table
+    from lcg.results.published import verdict_table, verdicts
+
+    summary = launch(sweep, options.workers, options.storage)
+    say(summary.as_text())
+    if summary.signal or not summary.directories:
+        return summary.exit_code
+    settle(summary.directories)
+    records = load_runs(summary.directories, report=say)
+    found = verdicts(records, options.block)
+    print(table(records))
+    print(f"## {options.block}, published and ours\n\n{verdict_table(found)}")
+    counts = [f"{sum(v.verdict == kind for v in found)} {kind}" for kind in KINDS]
+    print(f"of {len(found)} published numbers: {', '.join(counts)}")
+    return summary.exit_code
