@@ -39,7 +39,7 @@ def process(here):
             capture_output=True,
             text=True,
             env=environment,
-            timeout=120,
+            timeout=300,
             **options,
         )
 
