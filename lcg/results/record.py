@@ -150,6 +150,7 @@ class RunRecord:
     task: the task's options, of which the samples are made; empty in records that lack them.
     validation: the selected checkpoint, at the lengths it was validated at while it trained, and at
     the longer ones that broke a tie between runs.
+    fate: what training's metrics say of it, plateau_left_at and others; empty while it runs.
     Raises ValueError if one of these is missing or of another type.
     """
 
@@ -163,6 +164,7 @@ class RunRecord:
     validation: dict[int, Validation] = field(default_factory=dict)
     ladder: tuple[Cell, ...] = ()
     task: dict[str, Any] = field(default_factory=dict)
+    fate: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for part, required in (("labels", REQUIRED_LABELS), ("settings", REQUIRED_SETTINGS)):

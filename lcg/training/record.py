@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lcg.config import Config, experiment_identity, identity, to_tree
+from lcg.diagnostics.fate import fate
 from lcg.results import RunRecord, Selection, Training, Validation
 from lcg.training.callbacks import LadderValidation, Metrics
 from lcg.training.processes import is_first_process
@@ -91,6 +93,7 @@ class RecordKeeper:
             selection=None if selected is None else Selection(**selected),
             validation={int(n): Validation(**values) for n, values in best["lengths"].items()},
             task=to_tree(config)["task"],
+            fate={} if status == "running" else self._fate(),
         )
         if (self.directory / "results.json").exists():
             before = RunRecord.load(self.directory)
@@ -99,3 +102,6 @@ class RecordKeeper:
                 record = record.with_validation(before.validation)
         record.save(self.directory)
         return record
+
+    def _fate(self) -> dict[str, Any]:
+        return fate(self.directory / "metrics.csv", self.config.optimizer.warmup_steps)
