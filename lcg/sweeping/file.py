@@ -185,12 +185,15 @@ def _sweep(file: Path, content: dict[str, Any]) -> Sweep:
     if method not in METHODS:
         given = "is missing" if method is None else f"{method} is not known"
         raise ConfigError(f"method {given}; choose from {', '.join(METHODS)}")
+    fixed, parameters = _command(content), _parameters(content.get("parameters"), method)
+    for key in parameters.keys() & fixed.keys():
+        raise ConfigError(f"parameters.{key}: command has {key}={fixed[key]} already")
     sweep = Sweep(
         path=file,
         content=content,
         method=method,
-        fixed=_command(content),
-        parameters=_parameters(content.get("parameters"), method),
+        fixed=fixed,
+        parameters=parameters,
         metric=_metric(content.get("metric")),
         early_stop=_early_stop(content.get("early_terminate")),
         run_cap=_run_cap(content, method),
