@@ -93,6 +93,7 @@ def test_a_grid_and_what_is_done_of_it(sweep, plan, capsys):
     assert f"next: lcg table {asked.runs}" in third.as_text()
 
 
+@pytest.mark.slow
 def test_a_directory_that_was_deleted_is_trained_again(sweep, plan):
     asked = sweep(2)
     gone = run(asked).directories[1]
@@ -139,6 +140,7 @@ def load_words(failure):
     return load_config(json.loads(file.read_text()))
 
 
+@pytest.mark.slow
 def test_a_crash_after_progress_is_no_second_one(sweep, plan):
     """A run that gets further each time is worth going on with."""
     plan(s0=["progress", "progress", "progress", "ok"], s1=["progress", "crash", "ok"])
@@ -237,7 +239,10 @@ def start(asked) -> subprocess.Popen:
     )
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_a_signal_stops_the_workers_first(number, code, sweep, plan):
     plan(s0=["wait", "ok"], s1=["wait", "ok"])
     asked = sweep(3)
@@ -275,6 +280,7 @@ def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
+@pytest.mark.slow
 def test_two_launchers_never_train_a_run_twice(sweep, plan):
     asked = sweep(8)
     processes = [start(asked), start(asked)]
