@@ -150,6 +150,7 @@ def test_a_crash_after_progress_is_no_second_one(sweep, plan):
     assert (done.counts.finished, done.counts.failed) == (1, 1)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_not_finite_is_a_result(sweep, plan):
     plan(s1=["not_finite"])
     asked = sweep(2)
@@ -212,6 +213,7 @@ def test_pruning(sweep, plan):
     assert (again.counts.skipped, again.counts.pruned, attempts(asked)) == (1, 1, [1, 1])
 
 
+@pytest.mark.slow
 def test_values_that_cannot_be_drawn_together_are_recorded(sweep, plan):
     """Of a range, only the ends of what is possible are known beforehand."""
     heads = {"distribution": "int_uniform", "min": 2, "max": 3}  # 3 do not divide the width
@@ -255,6 +257,7 @@ def test_a_signal_stops_the_workers_first(number, code, sweep, plan):
     assert run(asked).counts.finished == 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others have no such signal")
 def test_the_launcher_is_killed(sweep, plan):
     """Its workers are told to save, and the next launcher goes on with the same runs."""

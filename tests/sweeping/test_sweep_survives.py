@@ -1,6 +1,7 @@
 """A sweep of 24 real runs, killed again and again, ends as one that nobody touched."""
 
 import random
+import re
 import subprocess
 import sys
 import time
@@ -19,13 +20,14 @@ SEED = 7
 
 
 def table(runs: Path) -> str:
+    """The table without times."""
     done = subprocess.run(
         [sys.executable, "-m", "lcg", "table", str(runs), "--format", "json"],
         capture_output=True,
         text=True,
         check=True,
     )
-    return done.stdout
+    return re.sub(r'"seconds": [\d.]+', '"seconds"', done.stdout)
 
 
 def saved(runs: Path) -> set[tuple[Path, int]]:
