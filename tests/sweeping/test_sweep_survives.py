@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,11 @@ def saved(runs: Path) -> set[tuple[Path, int]]:
     return {(file, file.stat().st_mtime_ns) for file in runs.glob("*/checkpoints/last.ckpt")}
 
 
+def is_under_way(launcher: int, runs: Path, before: set) -> bool:
+    """Whether a launcher has workers, and something was saved since."""
+    return bool(children(launcher)) and saved(runs) != before
+
+
 def test_killed_again_and_again(tmp_path):
     grid = {
         "attention": ["softmax", "ssmax"],
@@ -53,7 +59,7 @@ def test_killed_again_and_again(tmp_path):
     for _ in range(KILLS):
         before = saved(killed)
         launcher = launch(*words, folder=tmp_path)
-        wait_until(lambda before=before: saved(killed) != before, 120, log.read_text)
+        wait_until(partial(is_under_way, launcher.pid, killed, before), 120, log.read_text)
         time.sleep(chance.uniform(0, 2))
         if alive := children(launcher.pid):
             kill(chance.choice(alive))
