@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 
+from lcg.config.convert import read_text
 from lcg.config.errors import ConfigError, one_line
 from lcg.config.groups import config_folders
 from lcg.config.words import read_words
@@ -185,12 +186,15 @@ def _sweep(file: Path, content: dict[str, Any]) -> Sweep:
     if method not in METHODS:
         given = "is missing" if method is None else f"{method} is not known"
         raise ConfigError(f"method {given}; choose from {', '.join(METHODS)}")
+    fixed, parameters = _command(content), _parameters(content.get("parameters"), method)
+    for key in parameters.keys() & fixed.keys():
+        raise ConfigError(f"parameters.{key}: command has {key}={fixed[key]} already")
     sweep = Sweep(
         path=file,
         content=content,
         method=method,
-        fixed=_command(content),
-        parameters=_parameters(content.get("parameters"), method),
+        fixed=fixed,
+        parameters=parameters,
         metric=_metric(content.get("metric")),
         early_stop=_early_stop(content.get("early_terminate")),
         run_cap=_run_cap(content, method),
@@ -319,12 +323,12 @@ def _overridden(sweep: Sweep, said: dict[str, str]) -> Sweep:
 def for_wandb(sweep: Sweep) -> dict[str, Any]:
     """The content of the file with the overrides in it, for W&B to hand out."""
     content = copy.deepcopy(sweep.content)
-    content["parameters"] = {
-        key: node
-        for key, node in content["parameters"].items()
-        if str(key).removesuffix(".name") not in sweep.overrides
-    }
-    words = [f"{key}={text}" for key, text in sweep.fixed.items()]
+    fixed = dict(sweep.fixed)
+    for key in content["parameters"]:
+        name = str(key).removesuffix(".name")
+        if name in sweep.overrides:
+            content["parameters"][key] = {"value": read_text(fixed.pop(name))}
+    words = [f"{key}={text}" for key, text in fixed.items()]
     content["command"] = ["lcg", "train", *words, "${args_no_hyphens}"]
     return content
 

@@ -23,7 +23,7 @@ from lcg.sweeping.combinations import combinations
 from lcg.sweeping.file import Sweep
 from lcg.sweeping.progress import Counts, Display, Pace, Running
 from lcg.sweeping.runs import Run, State, Tail, find_run, is_held, state_of, value_of
-from lcg.sweeping.study import Board, key_of, open_storage
+from lcg.sweeping.study import Board, key_of, open_board
 from lcg.sweeping.summary import Failure, Summary, summarise
 from lcg.sweeping.worker import TRAIN, Slot, Worker, last_line, share
 
@@ -70,8 +70,7 @@ def run_sweep(
     """
     example = find_run(sweep.words(sweep.example)).config.trainer
     slots = share(workers, example.devices, cpu_only=example.accelerator == "cpu")
-    opened = open_storage(storage, sweep.directory)
-    return Launcher(sweep, slots, Board(sweep, opened), command or TRAIN).go()
+    return Launcher(sweep, slots, open_board(sweep, storage), command or TRAIN).go()
 
 
 class Launcher:

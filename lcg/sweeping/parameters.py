@@ -66,6 +66,7 @@ def read_parameter(node: Any) -> Choice | Range:
         raise ValueError("nested parameters are not supported; write one dotted key for each")
     if "probabilities" in node:
         raise ValueError("probabilities cannot be had; Optuna draws all values alike")
+    _check_distribution(node.get("distribution"))
     for key in node:
         if key not in KEYS:
             raise ValueError(f"{key} is not known; {nearest(str(key), list(KEYS))}")
@@ -77,17 +78,19 @@ def read_parameter(node: Any) -> Choice | Range:
     return _range(node, kind)
 
 
+def _check_distribution(named: Any) -> None:
+    if named in NOT_DRAWN:
+        raise ValueError(
+            f"distribution {named} cannot be drawn by Optuna; use one of {', '.join(DRAWN)}"
+        )
+    if named is not None and named not in DRAWN:
+        raise ValueError(f"distribution {named} is not known; {nearest(str(named), [*DRAWN])}")
+
+
 def _kind(node: dict[str, Any]) -> str:
     """The distribution that is named, or that W&B takes for these keys."""
-    named = node.get("distribution")
-    if named is not None:
-        if named in NOT_DRAWN:
-            raise ValueError(
-                f"distribution {named} cannot be drawn by Optuna; use one of {', '.join(DRAWN)}"
-            )
-        if named not in DRAWN:
-            raise ValueError(f"distribution {named} is not known; {nearest(str(named), [*DRAWN])}")
-        return named
+    if node.get("distribution") is not None:
+        return node["distribution"]
     if "value" in node:
         return "constant"
     if "values" in node:

@@ -8,11 +8,13 @@ parameters, so that its run goes on from its checkpoint.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import platform
 import time
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +82,39 @@ def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorag
         raise ValueError(f"--storage {address}: cannot be opened: {reason}") from None
 
 
+def open_board(sweep: Sweep, url: str | None = None) -> Board:
+    """The sweep's study, made if it is not there, with all that a grid holds in its queue.
+
+    Two launchers that make the tables of a database at once fail; those of other hosts, whom the
+    lock does not keep apart, are met by trying again.
+    """
+    with _alone(sweep):
+        for patience in (1.0, 3.0, None):
+            try:
+                board = Board(sweep, open_storage(url, sweep.directory))
+                break
+            except ValueError:
+                if patience is None or url is None:
+                    raise
+                time.sleep(patience)
+        board.queue(again=set())
+    return board
+
+
+@contextmanager
+def _alone(sweep: Sweep) -> Iterator[None]:
+    """One launcher of a runs folder at a time.
+
+    Two that ask SQLite for a trial at once may both get it, because Optuna's lock of a row, which
+    a database server honours, means nothing to SQLite.
+    """
+    sweep.directory.mkdir(parents=True, exist_ok=True)
+    with (sweep.directory / ".lock").open("a") as file:
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 class Board:
     """The trials of a sweep, as one launcher sees them and changes them."""
 
@@ -124,6 +159,10 @@ class Board:
 
     def take(self) -> tuple[Trial, dict[str, str]] | None:
         """A trial for this launcher and what it chooses; None when there is none to be had now."""
+        with _alone(self.sweep):
+            return self._take()
+
+    def _take(self) -> tuple[Trial, dict[str, str]] | None:
         waiting = any(t.state is TrialState.WAITING for t in self.trials())
         if not waiting and (self.sweep.method == "grid" or self._drawn() >= self.sweep.run_cap):
             return None
@@ -176,9 +215,10 @@ class Board:
         return time.monotonic() - since > SILENCE
 
     def _free_unless_taken(self, trial: FrozenTrial) -> None:
-        now = self._frozen(trial)
-        if now.state is TrialState.RUNNING and now.user_attrs == trial.user_attrs:
-            self._set_state(trial._trial_id, TrialState.WAITING)
+        with _alone(self.sweep):
+            now = self._frozen(trial)
+            if now.state is TrialState.RUNNING and now.user_attrs == trial.user_attrs:
+                self._set_state(trial._trial_id, TrialState.WAITING)
 
     # ---- while it runs
 

@@ -1,0 +1,96 @@
+"""Stands in for `lcg train`: leaves what a run leaves behind, and fails as it is told to.
+
+Called with the words of a run. The file named by FAKE_PLAN is JSON: the run's seed to what it does
+at each attempt, the last for all later ones: ok, crash, not_finite, bad, killed, wait (until
+SIGTERM, then 143), or a list of validation values that it writes one by one before it is ok.
+"""
+
+import csv
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from lcg.config import experiment_identity, identity, load_config, run_directory
+from lcg.results import Cell, RunRecord, Selection, Training, Validation
+from lcg.training.sources import code_digest
+
+
+def main(words: list[str]) -> int:
+    config = load_config(words)
+    directory = run_directory(config)
+    plan = json.loads(Path(os.environ["FAKE_PLAN"]).read_text())
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / ".lock").open("a+") as file:  # as lcg.training.directory, without its torch
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return 3
+        attempts = directory / "attempts"
+        done = len(attempts.read_text()) if attempts.exists() else 0
+        attempts.write_text("x" * (done + 1))
+        actions = plan.get(str(config.seed), ["ok"])
+        return act(actions[min(done, len(actions) - 1)], config, directory)
+
+
+def act(action, config, directory: Path) -> int:
+    (directory / "words.json").write_text(json.dumps(sys.argv[1:]))
+    (directory / "provenance.json").write_text(json.dumps({"code": code_digest(config)}))
+    if action == "crash":
+        print("Traceback …\nRuntimeError: it broke", file=sys.stderr)
+        return 1
+    if action == "progress":  # a checkpoint, and then a crash
+        (directory / "checkpoints").mkdir(exist_ok=True)
+        (directory / "checkpoints" / "last.ckpt").write_text(str(time.time()))
+        return 1
+    if action == "bad":
+        print("lcg: this cannot be", file=sys.stderr)
+        return 2
+    if action == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if action == "wait":
+        time.sleep(60)
+    if action == "not_finite":
+        save(config, directory, "not_finite", None)
+        return 4
+    values = action if isinstance(action, list) else [config.seed / 100]
+    length = config.validation.monitored
+    with (directory / "metrics.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["step", "train/loss", f"val/len_{length}/exact_match"])
+        for count, value in enumerate(values, start=1):
+            writer.writerow([10 * count, "", value])
+            file.flush()
+            time.sleep(0.3 if len(values) > 1 else 0)
+    save(config, directory, "finished", values[-1])
+    return 0
+
+
+def save(config, directory: Path, status: str, value: float | None) -> None:
+    length = config.validation.monitored
+    asked = config.evaluation
+    cells = [Cell(n, asked.samples, asked.seed, step=10, correct=0) for n in asked.lengths]
+    monitor = f"val/len_{length}/exact_match"
+    RunRecord(
+        run=directory.name,
+        hash=identity(config),
+        group=experiment_identity(config),
+        labels=config.labels,
+        settings={
+            "seed": config.seed,
+            "lr": config.optimizer.lr,
+            "train_lengths": [config.data.min_length, config.data.max_length],
+        },
+        training=Training(status, config.trainer.steps, seconds=1.0, reason="not finite"),
+        selection=None if value is None else Selection(10, monitor, value, value),
+        validation={} if value is None else {length: Validation(value, value)},
+        ladder=() if value is None else tuple(cells),
+    ).save(directory)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

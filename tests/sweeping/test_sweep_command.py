@@ -1,0 +1,145 @@
+"""`lcg sweep` as it is called: what it refuses, what it lists, one real run, and --wandb."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from sweeping.survivors import outcome, sweep_file
+
+from lcg.cli import main
+from lcg.sweeping import projection, read_sweep, registration
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """Run the command in this process, in an empty folder; exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(["sweep", *words])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+MISTAKES = {
+    "": "the following arguments are required: file",
+    "nowhere.yaml": "there is no sweep file nowhere.yaml",
+    "quick_copi": "did you mean quick_copy?",
+    "lr_bracket --worker=2": "worker is not an option",
+    "lr_bracket --workers=0": "--workers=0 must be at least 1",
+    "lr_bracket --workers=x": "argument --workers: invalid int value",
+    "lr_bracket seed": "'seed' is not of the form key=value",
+    "lr_bracket trainer.step=3": "trainer.step is not an option; did you mean trainer.steps?",
+    "lr_bracket --wandb": "--wandb needs W&B: ",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_a_mistake_is_one_line_and_nothing_is_written(words, call, tmp_path, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    code, out, err = call(*words.split())
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert MISTAKES[words] in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_launcher_does_without_torch():
+    """It lives for days beside its workers, and its mistakes are answered at once."""
+    code = (
+        "import sys; from lcg.sweeping import read_sweep, launcher, projection\n"
+        "[projection.find_run(words) for words in read_sweep('quick_factorial').configs()[:3]]\n"
+        "heavy = {'torch', 'lightning', 'wandb', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.fixture
+def tiny(tmp_path) -> str:
+    return str(sweep_file(tmp_path, {"seed": [0, 1]}))
+
+
+def test_a_real_run(tiny, call, tmp_path):
+    """Trained, evaluated, found by `lcg table`, and skipped the next time."""
+    code, out, err = call(tiny, "seed=1")
+    assert code == 0, err
+    (name,) = outcome(tmp_path / "runs")
+    assert f"{name}: started" in err and f"{name}: finished, val/len_8/exact_match " in err
+    assert out.startswith("1 finished\nbest: runs/") and out.endswith("next: lcg table runs\n")
+    (study,) = (tmp_path / "runs" / "sweeps").iterdir()
+    assert {p.name for p in study.iterdir()} >= {"study.db", "sweep.yaml", "logs"}
+    assert words_of(read_sweep(study / "sweep.yaml")) == words_of(read_sweep(tiny, ["seed=1"]))
+    assert [p.stem for p in (study / "logs").iterdir()] == [name]
+    code, out, _ = call(tiny)  # both seeds: one is there already
+    assert code == 0 and out.startswith("1 finished, 1 skipped\n")
+
+
+def words_of(sweep) -> list[list[str]]:
+    """The runs of a grid, whatever the order of their words."""
+    return sorted(sorted(words) for words in sweep.configs())
+
+
+def fake_measure(seconds: float):
+    return lambda run, slot: {"seconds": seconds, "importing": 4.0}
+
+
+def test_dry_run(tiny, call, tmp_path, monkeypatch):
+    """Each run with how far it is; one timing for all that differ in seed and rate alone."""
+    measured = []
+    monkeypatch.setattr(
+        projection, "_measure", lambda *asked: measured.append(asked) or fake_measure(96.0)(*asked)
+    )
+    written = set(tmp_path.rglob("*"))
+    code, out, _ = call(tiny, "--dry-run", "--workers=2")
+    assert code == 0 and len(measured) == 1
+    assert out.count("  new\n") == 2
+    assert "copy · softmax · nape: 2 of 2 runs left, 100 s each" in out
+    assert "together 100 s with 2 workers (3.3 min one after another)" in out
+    assert set(tmp_path.rglob("*")) == written
+
+
+def test_dry_run_of_a_sweep_that_draws(call, monkeypatch):
+    """The time of as many runs as it will draw, from a few examples."""
+    monkeypatch.setattr(projection, "_measure", fake_measure(56.0))
+    code, out, _ = call("lr_bracket", "--dry-run", "--workers=1")
+    assert code == 0 and out.count("  new\n") == projection.EXAMPLES
+    assert "method bayes, 16 runs; 5 that it could draw:" in out
+    assert f"together {16 * 60 // 60} min with 1 workers" in out
+
+
+@pytest.mark.slow
+def test_a_real_timing(tiny, call):
+    code, out, err = call(tiny, "--dry-run", "--workers=1")
+    assert code == 0, err
+    assert "2 of 2 runs left, " in out and "together " in out
+
+
+def test_registering_with_wandb(call, monkeypatch, tmp_path):
+    """What W&B is given has the overrides in it, and the agent's command is printed."""
+    import wandb
+
+    given = {}
+
+    def register(content, entity, project):
+        given.update(content=content, entity=entity, project=project)
+        return "abc123"
+
+    monkeypatch.setattr(registration, "choose_mode", lambda requested: ("online", ""))
+    monkeypatch.setattr(wandb, "sweep", register)
+    words = ("quick_factorial", "--wandb", "wandb.entity=me", "wandb.project=mine", "seed=7")
+    code, out, _ = call(*words)
+    assert (code, out) == (0, "wandb agent me/mine/abc123\n")
+    assert (given["entity"], given["project"]) == ("me", "mine")
+    file = tmp_path / "registered.yaml"
+    file.write_text(yaml.safe_dump(given["content"]))
+    handed_out = read_sweep(file)
+    assert handed_out.parameters["seed"].texts == ("7",)
+    assert words_of(handed_out) == words_of(read_sweep("quick_factorial", [*words[2:]]))
+    json.dumps(given["content"])
+    assert not Path("runs").exists()

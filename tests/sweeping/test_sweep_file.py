@@ -1,0 +1,250 @@
+"""Sweep files: every mistake is one line that names the file and the key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lcg.config import ConfigError, load_config
+from lcg.sweeping import read_sweep
+from lcg.sweeping.file import EarlyStop, Metric, as_yaml
+
+GOOD = {
+    "program": "lcg",
+    "method": "grid",
+    "metric": {"name": "val/len_64/exact_match", "goal": "maximize"},
+    "parameters": {"seed": {"values": [0, 1]}, "optimizer.lr": {"values": [0.001, 0.002]}},
+    "command": ["lcg", "train", "experiment=quick/copy", "${args_no_hyphens}"],
+}
+BAYES = {"method": "bayes", "run_cap": 3}
+HYPERBAND = {"type": "hyperband", "min_iter": 2}
+
+
+def write(folder: Path, changes: dict) -> Path:
+    """The good file with top-level keys replaced; None removes one."""
+    content = {key: value for key, value in (GOOD | changes).items() if value is not None}
+    file = folder / "mine.yaml"
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    return file
+
+
+def lr(**node):
+    return {"parameters": {"optimizer.lr": node}}
+
+
+MISTAKES = [
+    ({"metod": "grid"}, "metod is not a key of a sweep; did you mean method?"),
+    ({"method": None}, "method is missing; choose from grid, random, bayes"),
+    ({"method": "tpe"}, "method tpe is not known; choose from grid, random, bayes"),
+    ({"parameters": None}, "parameters is missing; write KEY: {values: [A, B]}"),
+    ({"parameters": {}}, "parameters holds nothing to vary"),
+    (lr(values=[]), "parameters.optimizer.lr: values must be a list of at least one"),
+    (lr(values=0.1), "parameters.optimizer.lr: values must be a list"),
+    (lr(values=[1.0, 1.0]), "parameters.optimizer.lr: values has 1 more than once"),
+    (lr(values=[""]), "parameters.optimizer.lr: a value is empty"),
+    (lr(values=["1e-3"]), "'1e-3' is text to YAML, not a number; write 1.0e-03"),
+    (lr(values=["0.1"]), "'0.1' is text, not a number; leave the quotes out"),
+    (lr(value=1, values=[1]), "parameters.optimizer.lr: value and values are both given"),
+    (lr(value=0.1, min=0.0), "parameters.optimizer.lr: min has no meaning beside value"),
+    (lr(vales=[1]), "parameters.optimizer.lr: vales is not known; did you mean value"),
+    (lr(), "parameters.optimizer.lr: needs values: […], value: … or min and max"),
+    (lr(min=0.1, max=0.2), "a grid needs values: […]; a range has no end of them"),
+    ({"parameters": {"optimizer": {"parameters": {}}}}, "nested parameters are not supported"),
+    (lr(values=[1], probabilities=[1]), "probabilities cannot be had"),
+    ({"parameters": {"optimizer.lr": 3}}, "parameters.optimizer.lr: expected values"),
+    (lr(distribution="normal", mu=0), "distribution normal cannot be drawn by Optuna"),
+    (lr(distribution="unifrom"), "distribution unifrom is not known; did you mean uniform?"),
+    (BAYES | lr(distribution="uniform", min=0.1), "distribution uniform needs max"),
+    (BAYES | lr(min=0.2, max=0.1), "min=0.2 is not below max=0.1"),
+    (BAYES | lr(min="1e-4", max=0.1), "'1e-4' is text to YAML, not a number"),
+    (BAYES | lr(distribution="log_uniform_values", min=0.0, max=1.0), "must be positive"),
+    (BAYES | lr(min=0.1, max=0.2, q=0.1), "q has no meaning for distribution uniform"),
+    (
+        BAYES | lr(distribution="q_log_uniform_values", min=1, max=9, q=2),
+        "can only be drawn by Optuna with q: 1",
+    ),
+    (BAYES | lr(distribution="q_uniform", min=0.1, max=0.2, q=1.0), "not two multiples of q=1"),
+    ({"parameters": {"optimizer.rl": {"value": 1}}}, "optimizer.rl is not an option; "),
+    ({"parameters": {"seed": {"values": ["a"]}}}, "seed: 'a' is not a whole number"),
+    (
+        {"parameters": {"experiment": {"value": "paper/copy"}}},
+        "parameters.experiment: command has experiment=quick/copy already",
+    ),
+    ({"metric": {"name": "val/len_65/exact_match"}}, "metric.name=val/len_65/exact_match is no"),
+    ({"metric": {"name": "accuracy"}}, "metric.name=accuracy is no column of metrics.csv"),
+    ({"metric": {"goal": "maximize"}}, "metric: expected {name: …"),
+    ({"metric": {"name": "train/loss", "goal": "up"}}, "metric.goal=up is neither"),
+    ({"metric": {"name": "train/loss", "target": 1}}, "metric.target is W&B's own"),
+    (BAYES | {"metric": None}, "method bayes needs metric"),
+    ({"early_terminate": HYPERBAND, "metric": None}, "early_terminate needs metric"),
+    ({"method": "random"}, "run_cap is missing: method random needs how many runs"),
+    ({"run_cap": 0}, "run_cap=0 must be a whole number from 1"),
+    ({"early_terminate": {"type": "envelope"}}, "early_terminate: type envelope is not possible"),
+    ({"early_terminate": HYPERBAND | {"strict": True}}, "early_terminate.strict cannot be mapped"),
+    ({"early_terminate": HYPERBAND | {"eta": 1.5}}, "early_terminate.eta=1.5 must be a whole"),
+    ({"early_terminate": HYPERBAND | {"s": 2}}, "early_terminate.s has no meaning"),
+    ({"early_terminate": HYPERBAND | {"max_iter": 9}}, "needs either min_iter or max_iter"),
+    ({"early_terminate": {"type": "hyperband", "max_iter": 9}}, "max_iter needs s"),
+    ({"early_terminate": {"type": "hyperband", "max_iter": 8, "s": 2}}, "max_iter=8 is too small"),
+    ({"early_terminate": HYPERBAND | {"max_itr": 9}}, "early_terminate.max_itr is not known"),
+    ({"program": "train.py"}, "program is train.py; it must be lcg"),
+    ({"command": None}, "command is missing; write command: [lcg, train"),
+    ({"command": ["python", "train.py", "${args}"]}, "command is python train.py"),
+    ({"command": ["lcg", "eval", "${args}"]}, "command is lcg eval"),
+    ({"command": ["lcg", "train"]}, "command must hold ${args_no_hyphens} once"),
+    ({"command": ["lcg", "train", "${args}", "${args_json}"]}, "${args_json} is not supported"),
+    ({"command": ["lcg", "train", "copy", "${args}"]}, "command: 'copy' is not of the form"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), MISTAKES, ids=[str(m[1])[:50] for m in MISTAKES])
+def test_a_mistake_is_one_line(changes, said, tmp_path):
+    file = write(tmp_path, changes)
+    with pytest.raises(ConfigError) as error:
+        read_sweep(file)
+    message = str(error.value)
+    assert message.startswith(f"{file}: ") and "\n" not in message
+    assert said in message
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("method: [", "line 1: "),
+        ("method: grid\nmethod: bayes\n", "line 2: method is given twice"),
+        ("- grid\n", "expected a mapping of keys to values"),
+        ("", "expected a mapping of keys to values"),
+    ],
+)
+def test_a_file_that_is_no_sweep(text, said, tmp_path):
+    file = tmp_path / "broken.yaml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=r"broken\.yaml: ") as error:
+        read_sweep(file)
+    assert said in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_impossible_pair_is_refused_before_any_run(tmp_path):
+    parameters = {
+        "position": {"values": ["nope", "nape"]},
+        "model.heads": {"values": [1, 2, 4]},
+    }
+    with pytest.raises(ConfigError) as error:
+        read_sweep(write(tmp_path, {"parameters": parameters}))
+    message = str(error.value)
+    assert "position=nape model.heads=1 is not possible: " in message
+    assert "nape: needs at least 2 heads" in message and "leave it out of the file" in message
+
+
+def test_runs_that_would_share_a_directory_are_refused(tmp_path):
+    parameters = {"trainer.threads": {"values": [1, 2]}}
+    with pytest.raises(ConfigError, match=r"share the directory .*trainer.threads=1 and 2"):
+        read_sweep(write(tmp_path, {"parameters": parameters}))
+
+
+def test_a_name_that_is_no_file(tmp_path):
+    with pytest.raises(ConfigError, match="there is no sweep file quick_cop; did you mean quick_c"):
+        read_sweep("quick_cop")
+
+
+def test_the_runs_of_a_grid(tmp_path):
+    """In the order of the file, each as the words that `lcg train` takes."""
+    sweep = read_sweep(write(tmp_path, {}))
+    expected = [
+        ["experiment=quick/copy", f"seed={seed}", f"optimizer.lr={lr}"]
+        for seed in (0, 1)
+        for lr in ("0.001", "0.002")
+    ]
+    assert sweep.configs() == expected
+    assert sweep.metric == Metric("val/len_64/exact_match", maximize=True)
+    assert read_sweep(write(tmp_path, {"run_cap": 3})).configs() == expected[:3]
+
+
+VALUES = {
+    "model.kv_heads": (None, lambda c: c.model.kv_heads is None),
+    "evaluation.lengths": ([32, 64], lambda c: c.evaluation.lengths == [32, 64]),
+    "evaluation.after_training": (False, lambda c: c.evaluation.after_training is False),
+    "optimizer.lr": (1e-05, lambda c: c.optimizer.lr == 1e-05),
+    "attention.name": ("ssmax", lambda c: c.labels["attention"] == "ssmax"),
+    "task": ({"name": "copy", "symbols": 7}, lambda c: c.task.symbols == 7),
+}
+
+
+@pytest.mark.parametrize("key", VALUES)
+def test_a_value_arrives_in_the_config(key, tmp_path):
+    value, arrived = VALUES[key]
+    sweep = read_sweep(write(tmp_path, {"parameters": {key: {"value": value}}}))
+    (words,) = sweep.configs()
+    assert arrived(load_config(words))
+
+
+def test_overrides_lie_over_every_run(tmp_path):
+    """Over the file's own words, and over what it varies, which is then fixed."""
+    file = write(tmp_path, {})
+    said = ["experiment=quick/sort", "seed=7", "runs=elsewhere"]
+    sweep = read_sweep(file, said)
+    assert [load_config(words).seed for words in sweep.configs()] == [7, 7]
+    assert all(words[0] == "experiment=quick/sort" for words in sweep.configs())
+    assert sweep.directory.parts[:2] == ("elsewhere", "sweeps")
+    again = tmp_path / "again.yaml"
+    again.write_text(as_yaml(sweep))
+    registered = read_sweep(again).configs()
+    assert [sorted(words) for words in registered] == [sorted(w) for w in sweep.configs()]
+
+
+def test_what_a_sweep_is_called_by(tmp_path):
+    """Another folder or a larger cap is the same sweep; another value is another."""
+    same = BAYES | {"method": "random"}
+    file = write(tmp_path, same)
+    name = read_sweep(file).name
+    assert name.startswith("mine-")
+    assert read_sweep(file, ["runs=elsewhere"]).name == name
+    assert read_sweep(file, ["seed=3"]).name != name
+    assert read_sweep(write(tmp_path, same | {"run_cap": 9})).name == name
+    assert read_sweep(write(tmp_path, same | {"metric": None})).name != name
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        ({"min_iter": 3}, EarlyStop(3, 3)),
+        ({"min_iter": 2, "eta": 2}, EarlyStop(2, 2)),
+        ({"max_iter": 27, "s": 2}, EarlyStop(3, 3, last=9)),  # W&B's own example: [9, 3]
+        ({"max_iter": 8, "s": 2, "eta": 2}, EarlyStop(2, 2, last=4)),
+    ],
+)
+def test_hyperband(node, expected, tmp_path):
+    node = {"type": "hyperband"} | node
+    assert read_sweep(write(tmp_path, {"early_terminate": node})).early_stop == expected
+
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = {
+    "quick_copy": 240,
+    "quick_sort": 90,
+    "quick_factorial": 60,
+    "table1_sort": 105,
+    "table1_reverse": 75,
+    "table1_copy": 75,
+    "table1_mqmtar": 60,
+    "lr_bracket": 16,
+}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_files_that_come_with_it(name, tmp_path, monkeypatch):
+    """Found by name from any folder; every run is possible and the metric is one of its columns."""
+    monkeypatch.chdir(tmp_path)
+    sweep = read_sweep(name)
+    assert sweep.path.resolve() == ROOT / "sweeps" / f"{name}.yaml"
+    count = len(sweep.configs()) if sweep.method == "grid" else sweep.run_cap
+    assert count == SHIPPED[name]
+    assert "${args_no_hyphens}" in sweep.content["command"]
+    if name.startswith("table1"):
+        config = load_config(sweep.configs()[0])
+        assert sweep.metric.name == f"val/len_{config.validation.monitored}/exact_match"
+        assert config.labels["position"] == "nape"
+
+
+def test_none_is_forgotten():
+    assert {path.stem for path in (ROOT / "sweeps").iterdir()} == set(SHIPPED)

@@ -1,0 +1,314 @@
+"""The launcher, with a stand-in for `lcg train` that fails as it is told to."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import yaml
+from optuna.trial import TrialState
+from sweeping.survivors import children, wait_until
+
+from lcg.config import load_config, run_directory
+from lcg.sweeping import launcher, read_sweep
+from lcg.sweeping.runs import find_run, is_held, state_of
+from lcg.sweeping.study import Board, open_storage
+from lcg.sweeping.worker import share
+from lcg.training.directory import locked
+
+HERE = Path(__file__).parent
+FAKE = [sys.executable, str(HERE / "fake_trainer.py")]
+COMMAND = ["lcg", "train", "experiment=quick/copy", "trainer.accelerator=cpu"]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(launcher, "TICK", 0.02)
+    monkeypatch.setattr(launcher, "LOOK", 0.05)
+
+
+@pytest.fixture
+def plan(tmp_path, monkeypatch):
+    """Say what the runs of each seed do."""
+
+    def plan(**actions) -> None:
+        text = {key.removeprefix("s"): value for key, value in actions.items()}
+        (tmp_path / "plan.json").write_text(json.dumps(text))
+
+    monkeypatch.setenv("FAKE_PLAN", str(tmp_path / "plan.json"))
+    plan()
+    return plan
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """A sweep over seeds 0, 1, …"""
+
+    def sweep(seeds: int, *overrides: str, **keys):
+        content = {
+            "method": "grid",
+            "metric": {"name": "val/len_64/exact_match", "goal": "maximize"},
+            "parameters": {"seed": {"values": list(range(seeds))}},
+            "command": [*COMMAND, "${args_no_hyphens}"],
+        }
+        file = tmp_path / "mine.yaml"
+        file.write_text(yaml.safe_dump(content | keys))
+        return read_sweep(file, [f"runs={tmp_path / 'runs'}", *overrides])
+
+    return sweep
+
+
+def run(asked, workers: int = 2):
+    return launcher.run_sweep(asked, workers, command=FAKE)
+
+
+def attempts(asked) -> list[int]:
+    """How often each run was started."""
+    files = [run_directory(load_config(words)) / "attempts" for words in asked.configs()]
+    return [len(file.read_text()) if file.exists() else 0 for file in files]
+
+
+def trials(asked):
+    return Board(asked, open_storage(None, asked.directory)).trials()
+
+
+def test_a_grid_and_what_is_done_of_it(sweep, plan, capsys):
+    """Each run once; what is finished is skipped, also by another sweep that has it too."""
+    asked = sweep(3)
+    first = run(asked)
+    assert (first.counts.finished, first.counts.skipped, first.exit_code) == (3, 0, 0)
+    assert attempts(asked) == [1, 1, 1]
+    assert first.best.value == 0.02 and first.best.directory == first.directories[2]
+    again = run(asked)
+    assert (again.counts.finished, again.counts.skipped) == (0, 3)
+    larger = sweep(4)
+    assert larger.name != asked.name
+    third = run(larger)
+    assert (third.counts.finished, third.counts.skipped) == (1, 3)
+    assert attempts(larger) == [1, 1, 1, 1]
+    assert f"next: lcg table {asked.runs}" in third.as_text()
+
+
+@pytest.mark.slow
+def test_a_directory_that_was_deleted_is_trained_again(sweep, plan):
+    asked = sweep(2)
+    gone = run(asked).directories[1]
+    for file in gone.iterdir():
+        file.unlink()
+    again = run(asked)
+    assert (again.counts.finished, again.counts.skipped) == (1, 1)
+    assert (gone / "results.json").exists()
+
+
+def test_stale_runs_are_reported_and_left_as_they_are(sweep, plan, capsys):
+    asked = sweep(5)
+    for directory in run(asked).directories:
+        (directory / "provenance.json").write_text(json.dumps({"code": "0" * 12}))
+    capsys.readouterr()
+    again = run(asked)
+    assert attempts(asked) == [1] * 5
+    assert (again.counts.skipped, len(again.stale)) == (5, 5)
+    assert capsys.readouterr().err.count("is stale: it was trained by other code") == 3
+    assert "stale: 5 runs were trained by other code; delete their" in again.as_text()
+
+
+def test_a_crash_is_retried_once_and_then_recorded(sweep, plan):
+    plan(s0=["crash"], s1=["crash", "ok"], s2=["killed", "killed"], s3=["bad"])
+    asked = sweep(5)
+    done = run(asked)
+    assert attempts(asked) == [2, 2, 2, 1, 1]
+    assert (done.counts.finished, done.counts.failed, done.exit_code) == (2, 3, 1)
+    reasons = {load_words(failure).seed: failure for failure in done.failures}
+    assert reasons[0].reason == "exit code 1: RuntimeError: it broke"
+    assert reasons[2].reason == "killed by signal 9"
+    assert reasons[3].reason == "lcg: this cannot be"
+    assert "RuntimeError: it broke" in reasons[0].log.read_text()
+    assert f"failed: {reasons[0].run}: exit code 1: RuntimeError: it broke" in done.as_text()
+    states = [trial.state for trial in trials(asked)]
+    assert states.count(TrialState.FAIL) == 3 and states.count(TrialState.COMPLETE) == 2
+    plan()  # whatever was wrong is mended: the same command tries them again
+    again = run(asked)
+    assert (again.counts.finished, again.counts.skipped, again.exit_code) == (3, 2, 0)
+
+
+def load_words(failure):
+    (file,) = failure.log.parents[3].glob(f"{failure.run}/words.json")
+    return load_config(json.loads(file.read_text()))
+
+
+@pytest.mark.slow
+def test_a_crash_after_progress_is_no_second_one(sweep, plan):
+    """A run that gets further each time is worth going on with."""
+    plan(s0=["progress", "progress", "progress", "ok"], s1=["progress", "crash", "ok"])
+    asked = sweep(2)
+    done = run(asked)
+    assert attempts(asked) == [4, 2]
+    assert (done.counts.finished, done.counts.failed) == (1, 1)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_not_finite_is_a_result(sweep, plan):
+    plan(s1=["not_finite"])
+    asked = sweep(2)
+    done = run(asked)
+    assert (done.counts.finished, done.exit_code, attempts(asked)) == (2, 0, [1, 1])
+    values = sorted(trial.value for trial in trials(asked))
+    assert values == [float("-inf"), 0.0]
+    assert done.best.value == 0.0
+
+
+def test_what_a_worker_is_given(sweep, plan, monkeypatch):
+    monkeypatch.setattr("lcg.sweeping.worker._cores", lambda: 6)
+    asked = sweep(1)
+    run(asked, workers=2)
+    words = json.loads((find_run(asked.configs()[0]).directory / "words.json").read_text())
+    assert words == [*asked.configs()[0], "trainer.threads=3"]
+    told = sweep(1, "trainer.threads=1", "optimizer.lr=0.01")
+    run(told, workers=2)
+    words = json.loads((find_run(told.configs()[0]).directory / "words.json").read_text())
+    assert words == told.configs()[0]
+
+
+def test_gpus_are_divided(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4,7,9")
+    monkeypatch.setattr("lcg.sweeping.worker._cores", lambda: 8)
+    assert [slot.gpus for slot in share(None)] == ["3", "4", "7", "9"]
+    assert [slot.threads for slot in share(None)] == [2] * 4
+    assert [slot.gpus for slot in share(None, devices=2)] == ["3,4", "7,9"]
+    assert [slot.gpus for slot in share(6)] == ["3", "4", "7", "9", "3", "4"]
+    assert share(2, cpu_only=True)[0].environment == {"OMP_NUM_THREADS": "4"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert [slot.gpus for slot in share(None)] == [None]
+
+
+def test_a_run_that_another_process_trains(sweep, plan):
+    """Others go on meanwhile; when it is free again it is trained."""
+    asked = sweep(2)
+    first = find_run(asked.configs()[0]).directory
+    ended = []
+    with locked(first):
+        assert is_held(first)
+        thread = threading.Thread(target=lambda: ended.append(run(asked)))
+        thread.start()
+        wait_until(lambda: attempts(asked) == [0, 1])
+        assert not ended
+    thread.join(60)
+    assert attempts(asked) == [1, 1] and ended[0].counts.finished == 2
+
+
+def test_pruning(sweep, plan):
+    """Judged by the column of metrics.csv, stopped, and not taken up again."""
+    early = {"type": "hyperband", "min_iter": 2, "eta": 2}
+    plan(s0=[[0.9, 0.9, 0.9]], s1=[[0.1] * 100])
+    asked = sweep(2, early_terminate=early)
+    done = run(asked, workers=1)
+    assert (done.counts.finished, done.counts.pruned, done.exit_code) == (1, 1, 0)
+    pruned = next(t for t in trials(asked) if t.state is TrialState.PRUNED)
+    assert pruned.user_attrs["pruned_at"] >= 20 and pruned.intermediate_values[2] == 0.1
+    again = run(asked)
+    assert (again.counts.skipped, again.counts.pruned, attempts(asked)) == (1, 1, [1, 1])
+
+
+@pytest.mark.slow
+def test_values_that_cannot_be_drawn_together_are_recorded(sweep, plan):
+    """Of a range, only the ends of what is possible are known beforehand."""
+    heads = {"distribution": "int_uniform", "min": 2, "max": 3}  # 3 do not divide the width
+    asked = sweep(1, method="random", run_cap=8, parameters={"model.heads": heads})
+    done = run(asked)
+    assert done.counts.failed and done.counts.done == 8
+    assert all("d_model=64 is not a multiple of heads=3" in f.reason for f in done.failures)
+
+
+LAUNCH = """
+import json, sys
+from lcg.sweeping import launcher, read_sweep
+launcher.TICK, launcher.LOOK = 0.02, 0.05
+asked = read_sweep(sys.argv[1], [sys.argv[2]])
+done = launcher.run_sweep(asked, 2, command=json.loads(sys.argv[3]))
+sys.exit(done.exit_code)
+"""
+
+
+def start(asked) -> subprocess.Popen:
+    """A launcher as a process of its own."""
+    words = [str(asked.path), f"runs={asked.runs}", json.dumps(FAKE)]
+    return subprocess.Popen(
+        [sys.executable, "-c", LAUNCH, *words], stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
+def test_a_signal_stops_the_workers_first(number, code, sweep, plan):
+    plan(s0=["wait", "ok"], s1=["wait", "ok"])
+    asked = sweep(3)
+    process = start(asked)
+    wait_until(lambda: sum(attempts(asked)) == 2)
+    process.send_signal(number)
+    assert process.wait(30) == code
+    assert "stopping: 2 runs save" in process.stderr.read()
+    assert {t.state for t in trials(asked)} == {TrialState.WAITING}
+    assert run(asked).counts.finished == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others have no such signal")
+def test_the_launcher_is_killed(sweep, plan):
+    """Its workers are told to save, and the next launcher goes on with the same runs."""
+    plan(s0=["wait", "ok"], s1=["wait", "ok"])
+    asked = sweep(3)
+    process = start(asked)
+    wait_until(lambda: sum(attempts(asked)) == 2)
+    workers = children(process.pid)
+    process.kill()
+    process.wait()
+    assert len(workers) == 2
+    wait_until(lambda: not any(alive(pid) for pid in workers), 10)
+    done = run(asked)
+    assert (done.counts.finished, attempts(asked)) == (3, [2, 2, 1])
+    assert len(trials(asked)) == 3
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError:
+        return False
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.slow
+def test_two_launchers_never_train_a_run_twice(sweep, plan):
+    asked = sweep(8)
+    processes = [start(asked), start(asked)]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    assert attempts(asked) == [1] * 8
+
+
+def test_a_run_counts_as_finished_when_its_ladder_is_climbed(sweep, plan):
+    asked = sweep(1)
+    run(asked)
+    found = find_run(asked.configs()[0])
+    assert state_of(found).kind == "finished"
+    more = find_run([*found.words, "evaluation.lengths=32,64,128,256,512,1024"])
+    assert more.directory == found.directory
+    assert state_of(more).kind == "resumes"
+    without = find_run([*more.words, "evaluation.after_training=false"])
+    assert state_of(without).kind == "finished"
+
+
+def test_time_left():
+    from lcg.sweeping.progress import Pace, Running
+
+    half = Running("a", step=50, steps=100, begin=0, seconds=10.0)
+    assert Pace().left(4, [], 2) is None
+    assert Pace().left(3, [half], 1) == 3 * 20 + 10
+    assert Pace([30.0]).left(3, [half], 2) == (3 * 30 + 10) / 2
+    resumed = Running("a", step=75, steps=100, begin=50, seconds=10.0)
+    assert Pace().left(0, [resumed], 1) == 10

@@ -1,0 +1,206 @@
+"""What W&B's keys become in Optuna, and who gets which trial."""
+
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from optuna.distributions import (
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import TrialState
+
+from lcg.sweeping import read_sweep, study
+from lcg.sweeping.file import EarlyStop
+from lcg.sweeping.parameters import NOT_DRAWN, read_parameter
+from lcg.sweeping.study import Board, distribution_of, pruner_of, sample
+
+COMMAND = ["lcg", "train", "experiment=quick/copy", "${args_no_hyphens}"]
+LR = {"optimizer.lr": {"distribution": "log_uniform_values", "min": 0.001, "max": 0.1}}
+
+MAPPED = [
+    ({"value": 3}, CategoricalDistribution(("3",))),
+    ({"values": ["a", None, True]}, CategoricalDistribution(("a", "null", "true"))),
+    ({"min": 1, "max": 4}, IntDistribution(1, 4)),
+    ({"min": 1, "max": 4.0}, FloatDistribution(1.0, 4.0)),
+    ({"distribution": "int_uniform", "min": 1, "max": 4}, IntDistribution(1, 4)),
+    ({"distribution": "uniform", "min": 0, "max": 1}, FloatDistribution(0.0, 1.0)),
+    (
+        {"distribution": "q_uniform", "min": 0.05, "max": 0.5, "q": 0.1},
+        FloatDistribution(0.1, 0.5, step=0.1),  # W&B's multiples of q
+    ),
+    (
+        {"distribution": "log_uniform_values", "min": 0.001, "max": 0.1},
+        FloatDistribution(0.001, 0.1, log=True),
+    ),
+    (
+        {"distribution": "log_uniform", "min": -2, "max": 1},
+        FloatDistribution(math.exp(-2), math.exp(1), log=True),
+    ),
+    (
+        {"distribution": "q_log_uniform_values", "min": 1, "max": 64},
+        IntDistribution(1, 64, log=True),
+    ),
+]
+
+
+@pytest.mark.parametrize(("node", "expected"), MAPPED, ids=[str(node) for node, _ in MAPPED])
+def test_a_distribution(node, expected):
+    assert distribution_of(read_parameter(node)) == expected
+
+
+@pytest.mark.parametrize("name", NOT_DRAWN)
+def test_what_optuna_cannot_draw_is_refused_by_name(name):
+    with pytest.raises(ValueError, match=f"distribution {name} cannot be drawn"):
+        read_parameter({"distribution": name, "mu": 0.0, "min": 1, "max": 2})
+
+
+def sweep(folder: Path, **keys):
+    content = {
+        "method": "random",
+        "run_cap": 4,
+        "metric": {"name": "val/len_64/exact_match", "goal": "maximize"},
+        "parameters": LR,
+        "command": COMMAND,
+    } | keys
+    file = folder / "mine.yaml"
+    file.write_text(yaml.safe_dump({key: v for key, v in content.items() if v is not None}))
+    return read_sweep(file, [f"runs={folder / 'runs'}"])
+
+
+def boards(asked, count: int = 1) -> list[Board]:
+    """As many launchers' views of one study."""
+    storage = study.open_storage(None, asked.directory)
+    found = [Board(asked, storage) for _ in range(count)]
+    for number, board in enumerate(found[1:], start=1):
+        board.owner = {"host": "another", "pid": number, "born": "0"}
+    return found
+
+
+def test_samplers_and_pruners(tmp_path):
+    assert isinstance(study.sampler_of(sweep(tmp_path, method="bayes")), optuna.samplers.TPESampler)
+    assert isinstance(study.sampler_of(sweep(tmp_path)), optuna.samplers.RandomSampler)
+    assert isinstance(pruner_of(None), optuna.pruners.NopPruner)
+    assert isinstance(pruner_of(EarlyStop(2, 3)), optuna.pruners.SuccessiveHalvingPruner)
+
+
+@pytest.mark.parametrize("method", ["random", "bayes"])
+def test_a_sweep_that_draws_ends_at_its_cap(method, tmp_path):
+    asked = sweep(tmp_path, method=method)
+    (board,) = boards(asked)
+    rates = []
+    while taken := board.take():
+        trial, chosen = taken
+        rates.append(float(chosen["optimizer.lr"]))
+        board.complete(trial, 0.5)
+    assert len(set(rates)) == 4 and all(0.001 <= rate <= 0.1 for rate in rates)
+
+
+def test_two_launchers_share_what_there_is(tmp_path):
+    """Each trial of a grid goes to one of them, and the cap holds for both together."""
+    seeds = {"seed": {"values": list(range(7))}}
+    grid = sweep(tmp_path, method="grid", run_cap=None, parameters=seeds)
+    one, other = boards(grid, 2)
+    one.queue(set())
+    other.queue(set())
+    taken = [board.take() for board in (one, other) * 4]
+    assert sorted(chosen["seed"] for _, chosen in filter(None, taken)) == [str(n) for n in range(7)]
+
+    drawn = sweep(tmp_path, run_cap=3)
+    one, other = boards(drawn, 2)
+    taken = [board.take() for board in (one, other, one, other)]
+    assert sum(found is not None for found in taken) == 3
+
+
+def test_launchers_that_ask_at_the_same_moment_stay_below_the_cap(tmp_path, monkeypatch):
+    (board,) = boards(sweep(tmp_path, run_cap=1))
+    assert board.take() is not None
+    monkeypatch.setattr(board, "_drawn", lambda: 0)  # what the other saw a moment before
+    assert board.take() is None
+    assert len(board.trials()) == 1
+
+
+def test_a_trial_of_a_dead_launcher_goes_on_with_its_parameters(tmp_path):
+    one, other = boards(sweep(tmp_path), 2)
+    one.owner = one.owner | {"born": "long ago"}  # its number now belongs to another process
+    _, chosen = one.take()
+    other.owner = {"host": one.owner["host"], "pid": 1, "born": "0"}
+    assert other.take_up() == []
+    assert other.take()[1] == chosen
+    assert [t.state for t in other.trials()] == [TrialState.RUNNING]
+
+
+def test_a_trial_of_a_living_launcher_is_left_alone(tmp_path):
+    one, other = boards(sweep(tmp_path), 2)
+    one.take()
+    other.owner = {"host": one.owner["host"], "pid": 1, "born": "0"}
+    assert len(other.take_up()) == 1
+    assert not other.is_uncertain(other.trials()[0])
+    assert other.take() is not None
+    assert len({t.params["optimizer.lr"] for t in other.trials()}) == 2
+
+
+def test_a_launcher_of_another_host_is_dead_after_a_silence(tmp_path, monkeypatch):
+    one, other = boards(sweep(tmp_path), 2)
+    trial, chosen = other.take()
+    clock = [1000.0]
+    monkeypatch.setattr(study.time, "monotonic", lambda: clock[0])
+    assert len(one.take_up()) == 1
+    assert one.is_uncertain(one.trials()[0])
+    clock[0] += study.SILENCE - 1
+    other.note(trial, heartbeat=-5.0)  # whatever its clock says
+    assert len(one.take_up()) == 1
+    assert not one.is_uncertain(one.trials()[0])
+    clock[0] += study.SILENCE - 1
+    assert len(one.take_up()) == 1
+    clock[0] += 2
+    assert one.take_up() == []
+    assert one.take()[1] == chosen
+
+
+def test_who_is_kept_after_a_comparison(tmp_path):
+    """As W&B: after the 2nd and the 4th validation the best 1/eta go on; later ones do not count.
+
+    Six runs with values 0.1 … 0.6 come in descending order, so that each is judged by all before.
+    """
+    early = {"type": "hyperband", "max_iter": 8, "s": 2, "eta": 2}
+    (board,) = boards(sweep(tmp_path, run_cap=6, early_terminate=early))
+    kept = {}
+    for value in (0.6, 0.5, 0.4, 0.3, 0.2, 0.1):
+        trial, _ = board.take()
+        values = [value] * 8
+        assert not board.should_stop(trial, values[:1]), "one validation is not compared"
+        kept[value] = not board.should_stop(trial, values)
+        reported = max(board._frozen(trial).intermediate_values)
+        assert reported <= 4
+        board.complete(trial, value) if kept[value] else board.prune(trial)
+    assert kept == {0.6: True, 0.5: False, 0.4: False, 0.3: False, 0.2: False, 0.1: False}
+    # ascending: each is the best so far
+    (board,) = boards(sweep(tmp_path, run_cap=7, early_terminate=early | {"s": 1, "eta": 2}))
+    for value in (0.1, 0.2, 0.3):
+        trial, _ = board.take()
+        assert not board.should_stop(trial, [value] * 8)
+
+
+def test_a_value_is_reported_once(tmp_path):
+    early = {"type": "hyperband", "min_iter": 5}
+    (board,) = boards(sweep(tmp_path, early_terminate=early))
+    trial, _ = board.take()
+    for values in ([0.1], [0.1, 0.2], [0.1, 0.2, 0.3]):
+        assert not board.should_stop(trial, values)
+    assert board._frozen(trial).intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
+
+
+def test_examples_of_a_sweep_that_draws(tmp_path):
+    first = sample(sweep(tmp_path), 3)
+    assert first == sample(sweep(tmp_path), 3), "the same whenever it is asked"
+    assert len({chosen["optimizer.lr"] for chosen in first}) == 3
+
+
+def test_a_storage_that_does_not_open(tmp_path):
+    with pytest.raises(ValueError, match="--storage nonsense://x: cannot be opened: ") as error:
+        study.open_storage("nonsense://x", tmp_path)
+    assert "\n" not in str(error.value)
