@@ -32,6 +32,16 @@ class TopK(Normalizer):
             return torch.full_like(scores[..., :1], -torch.inf)
         return scores.topk(self.k, dim=-1).values[..., -1:]
 
+    def __call__(self, scores, keys, learned):
+        if scores.device.type == "cpu":  # elsewhere asking for ties would stall the device
+            kept = min(self.k, scores.shape[-1])
+            kth = scores.detach().topk(kept, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
+            out = scores < kth.clamp_(min=torch.finfo(scores.dtype).min)  # masked keys too
+            left = scores.shape[-1] - out.sum(dim=-1)
+            if bool(((left <= kept) & (left > 0)).all()):
+                return torch.softmax(scores.masked_fill(out, -torch.inf), dim=-1)
+        return super().__call__(scores, keys, learned)
+
     def row_statistics(self, scores, keys, learned):
         """The k-th largest score, the first key kept at a tie with it, and log Σ exp."""
         kept = min(self.k, scores.shape[-1])
