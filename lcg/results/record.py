@@ -11,7 +11,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
@@ -212,7 +212,7 @@ class RunRecord:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, plain types only; numbers that are not finite become null."""
-        body = _plain({"schema": SCHEMA, **asdict(self)})
+        body = _plain({"schema": SCHEMA, **vars(self)})
         if self.selection is None:
             del body["selection"]
         return body
@@ -316,7 +316,11 @@ def _length(text: str) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """JSON types: keys as text, tuples as lists, numbers that are not finite as null."""
+    """JSON types: records as mappings, keys as text, tuples as lists, NaN and infinity as null."""
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Cell | Training | Selection | Validation):
+        return {key: _plain(item) for key, item in vars(value).items()}
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

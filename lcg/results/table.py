@@ -55,7 +55,8 @@ def _csv(groups: list[Group]) -> str:
                 {**_cell_fields(cell), "state": run.state(length)}
                 for length, cell in run.cells.items()
             ]
-            rows += [{**_run_fields(group, run), **cell} for cell in cells or [{}]]
+            own = _run_fields(group, run)
+            rows += [{**own, **cell} for cell in cells or [{}]]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")

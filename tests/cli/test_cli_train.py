@@ -73,6 +73,19 @@ def test_eval_at_more_lengths(call, run):
     assert lengths == {4, 8, 16}
 
 
+def test_eval_fills_in_the_outcomes_that_older_results_lack(call, run):
+    call("eval", run, "lengths=4,8")
+    whole = results(run)
+    first, second = whole["ladder"]
+    bare = {key: value for key, value in first.items() if key != "outcomes"}
+    older = json.dumps(whole | {"ladder": [bare, second]})
+    (Path(run) / "results.json").write_text(older)
+    call("eval", run, "lengths=4,8")
+    again, kept = results(run)["ladder"]
+    assert again["outcomes"] == first["outcomes"]
+    assert kept == second, "what has them is not evaluated again"
+
+
 def test_eval_of_two_runs_checks_both_first(call, run):
     code, _, err = call("eval", run, "nowhere", "lengths=4")
     assert code == 2

@@ -43,13 +43,35 @@ def rows(text: str, start: str) -> list[list[str]]:
     return [[part.strip() for part in line.strip("|").split("|")] for line in lines]
 
 
-def test_states_are_words_and_never_averaged_as_zero(make: Make) -> None:
-    records = [make({32: 1000, 64: 800}), make({32: 1000, 64: "not_finite"}, seed=1)]
+@pytest.mark.parametrize("state", ["skipped", "out_of_memory", "did_not_train", "not_finite"])
+def test_states_are_words_and_never_averaged_as_zero(make: Make, state: str) -> None:
+    records = [make({32: 1000, 64: 800}), make({32: 1000, 64: state}, seed=1)]
     best, first, second, median, mean = rows(table(records), "softmax")
     assert best[4].startswith("80.0 [")
-    assert (first[4], second[4]) == ("80.0", "not finite")
+    assert (first[4], second[4]) == ("80.0", state.replace("_", " "))
     assert median[4] == "80.0 [80.0, 80.0] (1 of 2)"
     assert mean[4] == "80.0 (1 of 2)"
+    assert second[5] == "—", "nor is the mean over lengths a 0"
+    (group,) = json.loads(table(records, "json"))["groups"]
+    assert group["over_seeds"]["64"]["values"] == [0.8, None]
+    assert group["over_seeds"]["64"]["mean_all"] == {"value": 0.8, "n": 1, "of": 2}
+    cells = list(csv.DictReader(io.StringIO(table(records, "csv"))))
+    empty = next(cell for cell in cells if cell["state"] == state)
+    assert (empty["exact_match"], empty["correct"], empty["wilson_low"]) == ("", "", "")
+
+
+def test_the_best_run_without_a_value_is_a_word(make: Make) -> None:
+    for state in ("skipped", "out_of_memory", "not_finite"):
+        best = rows(table([make({32: 1000, 64: state})]), "softmax")[0]
+        assert (best[4], best[5]) == (state.replace("_", " "), "—")
+
+
+def test_lengths_are_headed_as_multiples_of_a_shared_training_maximum(make: Make) -> None:
+    text = table([make({16: 1000, 32: 1000, 48: 900, 128: 1, 32768: 0})])
+    header = [part.strip() for part in text.splitlines()[4].split("|")]
+    assert header[4:9] == ["16", "32 (train)", "48 (1.5×)", "128 (4×)", "32768 (1024×)"]
+    mixed = [make({64: 900}), make({64: 900}, group="b", settings={"train_lengths": [8, 64]})]
+    assert "(2×)" not in table(mixed) and "(train)" not in table(mixed)
 
 
 def test_both_means_appear_when_some_seed_did_not_train(make: Make) -> None:
