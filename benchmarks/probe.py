@@ -44,9 +44,11 @@ def train_once(probed: bool, steps: int, every: int, threads: int | None) -> tup
             for callback, hook in hooks.items():
                 without.enter_context(patch.object(callback, hook, lambda *words: None))
         started = time.process_time()
-        directory = train(config, progress=False).directory
+        outcome = train(config, progress=False)
         seconds = time.process_time() - started
-        path = Path(directory) / "checkpoints" / "last.ckpt"
+        if outcome.status != "finished":
+            raise SystemExit(f"not timed: a run was {outcome.status}")
+        path = Path(outcome.directory) / "checkpoints" / "last.ckpt"
         return seconds, torch.load(path, weights_only=True)["state_dict"]
 
 

@@ -10,6 +10,7 @@ from tasks.base import Task
 RED, FIRST_RED, PLAIN = "\033[31m", "\033[1;41;97m", "\033[0m"
 NAMES = ("reads", "target", "predicted", "")
 INDENT = 14  # of the columns, after the name of their row
+BLOCKS = 6  # of one sample that are shown
 BARS = "▁▂▃▄▅▆▇█"
 
 
@@ -48,7 +49,8 @@ def comparison(
 
     inputs, target and predicted are [m], at the scored positions. The row of what was read is shown
     where labels belong to symbols (tagging). Blocks of at most `width` characters; those without an
-    error are left out, and counted. With `colour` wrong tokens are red.
+    error are counted only, as is what follows the first BLOCKS with one. With `colour` wrong tokens
+    are red.
     """
     wrong = target != predicted
     first = int(wrong.argmax()) if wrong.any() else -1
@@ -57,18 +59,24 @@ def comparison(
         mark = "!" if i == first else "^" if wrong[i] else ""
         read = task.text(inputs[i]) if task.kind == "tagging" else ""
         columns.append((read, task.text(target[i]), task.text(predicted[i]), mark))
-    lines, right = [], 0
-    start = 0
+    lines, left, shown, start = [], 0, 0, 0
     for block in in_blocks(columns, width - INDENT):
         stop = start + len(block)
-        if any(mark for *_, mark in block):
-            lines += [f"  … {right} right"] * (right > 0)
+        if any(mark for *_, mark in block) and shown < BLOCKS:
+            lines += _left_out(wrong[start - left : start])
             lines += [f"  positions {start + 1}–{stop}", *_rows(block, colour)]
-            right = 0
+            left, shown = 0, shown + 1
         else:
-            right += len(block)
+            left += len(block)
         start = stop
-    return "\n".join(lines + [f"  … {right} right"] * (right > 0))
+    return "\n".join(lines + _left_out(wrong[start - left : start]))
+
+
+def _left_out(wrong: np.ndarray) -> list[str]:
+    """A line on positions that are not shown, if there are any."""
+    if not len(wrong):
+        return []
+    return [f"  … {len(wrong)} positions, {int(wrong.sum()) or 'none'} wrong"]
 
 
 def _rows(block: list[tuple[str, ...]], colour: bool) -> list[str]:
