@@ -12,8 +12,9 @@ from lcg.training.run import train
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    words = tiny_words(f"runs={tmp_path_factory.mktemp('runs')}", "attention=asentmax")
-    return train(load_config([*words, "model.layers=2"]), progress=False).directory
+    runs = tmp_path_factory.mktemp("runs")
+    words = tiny_words(f"runs={runs}", "attention=asentmax", "model.layers=2")
+    return train(load_config(words), progress=False).directory
 
 
 @pytest.fixture

@@ -95,6 +95,6 @@ def test_a_sample_that_is_all_wrong_is_cut_short():
     task = TASKS["copy"]()
     target = np.zeros(1000, int)
     text = comparison(task, target, target, target + 1, width=60)
-    assert text.count("positions ") == failures.BLOCKS + 1
+    assert text.count("positions ") == failures.BLOCKS
     last = re.search(r"… (\d+) positions, (\d+) wrong$", text)
     assert last[1] == last[2] == str(1000 - len(parsed(text)))
