@@ -27,7 +27,7 @@ def draw_layer(facts: LayerFacts, title: str, tokens: int, path: Path) -> Path:
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     scale = PowerNorm(0.5, 0, max(1e-12, float(facts.pictures.max())))
     for panel, head, picture in zip(panels, facts.heads, facts.pictures, strict=False):
-        shown = picture.masked_fill(picture == 0, torch.nan)
+        shown = picture.masked_fill(picture == 0, torch.nan).numpy()
         image = panel.imshow(
             shown,
             norm=scale,
