@@ -80,7 +80,6 @@ def check_fits(config, tokens: int, scored: int, device: torch.device) -> None:
         )
 
 
-@torch.no_grad()
 def inspect_layers(
     model: Decoder,
     inputs: Int[Tensor, "n t"],
@@ -91,7 +90,7 @@ def inspect_layers(
 ) -> Iterator[LayerFacts]:
     """Facts of the chosen heads, a layer at a time; pictures are of sample `pictured`."""
     last = torch.zeros(1, dtype=torch.long, device=inputs.device)
-    with watching(model) as seen:
+    with torch.no_grad(), watching(model) as seen:
         for sample in inputs:
             model(sample[None], last)
     count = len(model.blocks)
@@ -122,8 +121,11 @@ def _some_queries(watched: Watched) -> Iterator[Tensor]:
     yield from torch.arange(t, device=watched.x.device).split(together)
 
 
-def _measured(watched: Watched, queries: Tensor, heads: list[int], picture: Picture | None) -> Rows:
-    """Each measure of these queries, [h q]."""
+@torch.no_grad()
+def _measured(
+    watched: Watched, queries: Tensor, heads: list[int], picture: Picture | None
+) -> dict[str, Float[Tensor, "h q"]]:
+    """Each measure of these queries."""
     visible = watched.visible(queries)
     weights = watched.weights(queries)[0, heads]
     if picture is not None:
@@ -141,6 +143,7 @@ def _measured(watched: Watched, queries: Tensor, heads: list[int], picture: Pict
     return {name: part.cpu() for name, part in found.items()}
 
 
+@torch.no_grad()
 def _facts(samples: list[Watched], rows: Rows, heads: list[int]) -> list[HeadFacts]:
     layer = samples[0].layer
     scalers = [watched.scaler() for watched in samples]
