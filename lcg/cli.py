@@ -16,7 +16,7 @@ from lcg.commands.words import EXIT_CODES, say
 from lcg.registry import nearest
 
 COMMANDS = (
-    *("train", "sweep", "reproduce", "eval", "select", "table", "plot"),
+    *("train", "sweep", "reproduce", "eval", "select", "table", "plot", "report", "inspect"),
     *("list", "show", "demo"),
 )
 

@@ -43,7 +43,7 @@ def sequence(task: Task, length: int, seed: int, width: int = 100) -> str:
         (task.text(read), task.text(answer) if mark else "", "^" if mark else "")
         for read, answer, mark in zip(inputs, labels, scored, strict=True)
     ]
-    blocks = [_rows(block) for block in _broken(columns, width - INDENT)]
+    blocks = [_rows(block) for block in in_blocks(columns, width - INDENT)]
     return "\n".join([*parts, "\n\n".join(blocks)])
 
 
@@ -52,7 +52,7 @@ def _named(name: str, text: str, width: int) -> str:
     return textwrap.fill(text, width, initial_indent=first, subsequent_indent=" " * INDENT)
 
 
-def _broken(columns: list[tuple[str, ...]], width: int) -> list[list[tuple[str, ...]]]:
+def in_blocks(columns: list[tuple[str, ...]], width: int) -> list[list[tuple[str, ...]]]:
     """Columns in blocks of at most `width` characters, at least one column in each."""
     blocks: list[list[tuple[str, ...]]] = []
     used = width

@@ -15,6 +15,9 @@ CHECKED = [
     "lcg.attention.bias",
     "lcg.attention.cache",
     "lcg.attention.multihead",
+    "lcg.diagnostics.inspection",
+    "lcg.diagnostics.measures",
+    "lcg.diagnostics.watching",
     "lcg.evaluation.scoring",
     "lcg.models.decoder",
 ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lcg.attention import Attention
 from lcg.attention.attend import attend
 from lcg.attention.backends import check_backend, usable
-from lcg.attention.backends.reference import attention_weights
+from lcg.attention.backends.reference import attention_weights, biased_scores
 from lcg.attention.bias import Bias
 from lcg.attention.cache import LayerCache
 from lcg.shapes import Float, Int, Shaped
@@ -102,6 +102,19 @@ class MultiHeadAttention(nn.Module):
         """The weights that `forward` uses, for whoever wants to look at them."""
         q, k, _, bias = self._prepare(x, positions, select, None)
         return attention_weights(q, k, self.attention.normalizer, bias, self.normalizer_state)
+
+    def scores(
+        self,
+        x: Float[Tensor, "b t w"],
+        positions: Shaped[Tensor, " t"],
+        select: Int[Tensor, " q"] | None = None,
+    ) -> Float[Tensor, "b h q t"]:
+        """What the normalizer makes weights of: scaled, biased, -inf on keys that are hidden.
+
+        A query that sees no key at all has zeros.
+        """
+        q, k, _, bias = self._prepare(x, positions, select, None)
+        return biased_scores(q, k, self.attention.normalizer, bias)[0]
 
     def scaler(
         self, x: Float[Tensor, "b t w"], positions: Shaped[Tensor, " k"]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lcg.attention.multihead import MultiHeadAttention
 from lcg.attention.normalizers.entmax import LearnedEntmax
-from lcg.shapes import Float, Int, Shaped
+from lcg.shapes import Bool, Float, Int, Shaped
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,16 @@ class Watched:
     def weights(self, queries: Int[Tensor, " q"] | None = None) -> Float[Tensor, "b h q t"]:
         """The weights of all queries, or of some; float32, 0 on keys that a query does not see."""
         return self.layer.weights(self.x, self.positions, queries)
+
+    def scores(self, queries: Int[Tensor, " q"] | None = None) -> Float[Tensor, "b h q t"]:
+        """The scores that these weights are made of: see `MultiHeadAttention.scores`."""
+        return self.layer.scores(self.x, self.positions, queries)
+
+    def visible(self, queries: Int[Tensor, " q"]) -> Bool[Tensor, "q t"]:
+        """The keys that come no later than a query, or before it where it never sees its own."""
+        keys = torch.arange(self.x.shape[1], device=self.x.device)
+        own = int(self.layer.attention.normalizer.sees_itself)
+        return keys < queries.to(keys.device)[:, None] + own
 
     def scaler(self) -> Float[Tensor, "b h t"] | None:
         """What the scaling multiplies each query by, 1 in heads it leaves alone; None without."""

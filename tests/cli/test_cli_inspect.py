@@ -1,0 +1,102 @@
+"""`lcg inspect`: text on stdout, pictures beside the run, and one line for what cannot be."""
+
+import shutil
+import time
+
+import pytest
+from training.processes import tiny as tiny_words
+
+from lcg.config import load_config
+from lcg.training.run import train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
+    words = tiny_words(f"runs={runs}", "attention=asentmax", "model.layers=2")
+    return train(load_config(words), progress=False).directory
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    return shutil.copytree(trained, tmp_path / "run")
+
+
+def test_text_and_pictures(call, run):
+    code, out, err = call("inspect", str(run), "--length", "8", "--samples", "12", "--failed", "2")
+    assert code == 0, err
+    assert "copy at length 8: 0 of 12 samples right" in out
+    assert "first errors of 12 samples over positions 1 to 9" in out
+    assert "\nsample 0:" in out and "\nsample 1:" in out and "\nsample 2:" not in out
+    assert out.count("target ") == 2 and "!" in out
+    heads = out.partition("layer  head")[2].splitlines()
+    assert [line.split()[:2] for line in heads[1:5]] == [[a, b] for a in "01" for b in "01"]
+    folder = run / "plots" / "inspect_len_8"
+    assert err.splitlines()[-2:] == [str(folder / f"layer_{i}.png") for i in (0, 1)]
+    for path in folder.iterdir():
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert path.stat().st_size > 5000
+
+
+def test_one_layer_and_some_heads_elsewhere(call, run, tmp_path):
+    words = ("--samples", "2", "--layer", "1", "--heads", "1", "-o", str(tmp_path / "maps"))
+    code, out, err = call("inspect", str(run), "--length", "300", *words)
+    assert code == 0, err
+    assert [p.name for p in (tmp_path / "maps").iterdir()] == ["layer_1.png"]
+    heads = out.partition("layer  head")[2].splitlines()
+    assert heads[1].split()[:2] == ["1", "1"] and heads[2] == ""
+    assert not (run / "plots" / "inspect_len_300").exists()
+
+
+def test_no_failed_sample(call, run, monkeypatch):
+    import lcg.commands.inspect as command
+
+    right = command._predictions
+
+    def all_right(*words):
+        inputs, target, _ = right(*words)
+        return inputs, target, target.copy()
+
+    monkeypatch.setattr(command, "_predictions", all_right)
+    code, out, _ = call("inspect", str(run), "--length", "4", "--samples", "5")
+    assert code == 0
+    assert "5 of 5 samples right\nno sample failed, so there is none to show" in out
+    assert "layer  head" in out
+
+
+MISTAKES = {
+    "": "the following arguments are required: run, --length",
+    "nowhere --length 4": "nowhere does not exist",
+    "RUN --length 0": "copy: length 0 is too short",
+    "RUN --length four": "invalid int value: 'four'",
+    "RUN --length 4 --layer 2": "--layer 2: the model has 2 layers, 0 to 1",
+    "RUN --length 4 --heads 0,5": "--heads 5: the model has 2 heads, 0 to 1",
+    "RUN --length 4 --heads first": "--heads first: give numbers from 0 to 1",
+    "RUN --length 4 --samples 0": "--samples must be at least 1",
+    "RUN --length 4 -o RUN/config.yaml": "is a file; -o takes a folder",
+    "RUN --length 4 --device gpu9": "--device gpu9 cannot be used",
+    "RUN --length 90000000": "available; inspect a shorter length",
+    "RUN --length 4 --colour": "unrecognized arguments: --colour",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_mistakes_are_one_line(call, run, words, written):
+    before = written()
+    code, out, err = call("inspect", *words.replace("RUN", str(run)).split())
+    assert (code, out) == (2, "")
+    assert MISTAKES[words] in err and err.count("\n") == 1
+    assert written() == before
+
+
+def test_a_run_without_a_checkpoint(call, run):
+    (run / "checkpoints" / "best.ckpt").unlink()
+    code, _, err = call("inspect", str(run), "--length", "4")
+    assert code == 2 and "has no best.ckpt yet" in err and err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_length_512_takes_less_than_a_minute(call, run):
+    started = time.process_time()
+    assert call("inspect", str(run), "--length", "512")[0] == 0
+    assert time.process_time() - started < 60
