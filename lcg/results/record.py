@@ -121,6 +121,7 @@ class RunRecord:
     group: hash of the config without seed and learning rate; who shares it is one experiment.
     labels: at least task, attention, position.
     settings: at least seed, lr, train_lengths [shortest, longest].
+    fate: what training's metrics say of it, plateau_left_at and others; empty while it runs.
     Raises ValueError if one of these is missing or of another type.
     """
 
@@ -133,6 +134,7 @@ class RunRecord:
     selection: Selection | None = None
     validation: dict[int, Validation] = field(default_factory=dict)
     ladder: tuple[Cell, ...] = ()
+    fate: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for part, required in (("labels", REQUIRED_LABELS), ("settings", REQUIRED_SETTINGS)):
