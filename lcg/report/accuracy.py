@@ -26,9 +26,16 @@ def draw(name: str, task: str, groups: list[Group], styles: dict[str, dict[str, 
         f"{training_lengths(groups)}{_samples(groups)}. Thick line: the run that validation "
         "selected over seeds and learning rates, with its 95 % Wilson interval over samples. "
         f"Thin lines: the other seeds at its learning rate ({seeds_text(groups)} per method). "
-        "Marks below the axis stand where there is no value; they are not zeros."
+        f"{_states(groups)}"
     )
     return Drawing(name, "Accuracy against length", caption, svg)
+
+
+def _states(groups: list[Group]) -> str:
+    runs = [run for group in groups for run in group.seeds]
+    if all(run.state(length) == "value" for run in runs for length in run.cells):
+        return ""
+    return "Marks below the axis stand where there is no value to show; they are not zeros."
 
 
 def _samples(groups: list[Group]) -> str:

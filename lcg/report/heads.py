@@ -72,11 +72,9 @@ def _scaler(panel: Any, columns: Columns, colours: list[str]) -> None:
 
 
 def _support(panel: Any, columns: Columns, colours: list[str]) -> None:
-    from matplotlib.ticker import ScalarFormatter
-
     _lines(panel, columns, colours, 1.5)
     panel.set_yscale("log", base=2)
-    panel.yaxis.set_major_formatter(ScalarFormatter())
+    panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def _max_weight(panel: Any, columns: Columns, colours: list[str]) -> None:
@@ -126,8 +124,8 @@ def draw(name: str, group: Group, style: dict[str, Any], series: Series) -> Draw
         svg = svg_of(figure)
     record = group.best.record
     caption = (
-        f"{group.name}, its selected run (seed {record.seed}, learning rate {record.lr:g}), at "
-        f"every validation: {'; '.join(quantity.explained for quantity, _ in shown)}."
+        f"The selected run (seed {record.seed}, learning rate {record.lr:g}) at every validation: "
+        f"{'; '.join(quantity.explained for quantity, _ in shown)}."
     )
     return Drawing(name, f"Heads over training: {group.name}", caption, svg)
 

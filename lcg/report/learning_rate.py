@@ -65,14 +65,20 @@ def _caption(groups: list[Group], at: str) -> str:
     bracket = (
         f"Selected at the edge of its grid, so not bracketed: {'; '.join(edges)}."
         if edges
-        else "No learning rate was selected at the edge of a grid."
+        else "No learning rate was selected at the edge of its grid."
+        if any(len({run.record.lr for run in group.runs}) > 1 for group in groups)
+        else "Each method ran at one learning rate, which is no grid."
     )
+    states = ""
+    if any(out_of_distribution(run) is None or not _shown(run) for g in groups for run in g.runs):
+        states = (
+            "Below the axis: a cross is a run that did not train, an open dot one without value. "
+        )
     return (
         f"Exact match against peak learning rate: in validation{at}, where checkpoints are "
         "chosen, and as the mean over test lengths beyond training. Every run is a dot (methods "
         "are set a little apart), the line joins the medians of the runs that trained, the ring "
-        "is at the selected rate's selected run. A cross below the axis is a run that did not "
-        f"train, an open dot one without a value. {bracket}"
+        f"is at the selected run. {states}{bracket}"
     )
 
 

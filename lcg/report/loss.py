@@ -37,6 +37,7 @@ def draw(
             diamond = {"marker": "D", "markersize": 6, "markerfacecolor": "none"}
             handles.append(legend_entry("left the plateau", linestyle="none", **diamond))
         panel.set_yscale("log")
+        panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         panel.set_ylabel("training loss (nats)")
         panel.set_xlabel("step")
         panel.set_title(f"{task}, training loss", loc="left", weight="bold")

@@ -16,7 +16,7 @@ from lcg.results.groups import Group, group_runs, training_lengths
 from lcg.results.notes import notes
 from lcg.results.plot import method_styles
 
-RESULTS, LOSS, HEADS, MAPS = "results", "Training", "Heads over training", "Attention maps"
+RESULTS, TRAINING, MAPS = "results", "Over training", "Attention maps"
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _plan(
         for run in group.seeds
     }
     curves = partial(loss.draw, f"{task.anchor}-loss", *own, series)
-    yield LOSS, Planned("loss", curves)
+    yield TRAINING, Planned("loss", curves)
     yield from _plan_heads(task, names, styles, series)
     if choice is not None:
         for group, name in zip(task.groups, names, strict=True):
@@ -112,7 +112,7 @@ def _plan_heads(
     for group, name in zip(task.groups, names, strict=True):
         columns = series[group.best.record.run]
         drawing = partial(heads.draw, f"{name}-heads", group, styles[group.name], columns)
-        yield HEADS, Planned("heads", drawing)
+        yield TRAINING, Planned("heads", drawing)
 
 
 def _names(task: _Task) -> list[str]:
@@ -134,9 +134,9 @@ def _block(task: _Task, styles: dict) -> Block:
         results=task.drawn.get(RESULTS, []),
         tables=[
             ("Exact match (%), selected runs [95 % Wilson interval]", table, False),
-            (f"All {runs} runs and seeds", tables.run_table(task.groups, styles), True),
+            ("Every run, and medians over seeds", tables.run_table(task.groups, styles), True),
         ],
-        more=[(part, task.drawn.get(part, [])) for part in (LOSS, HEADS, MAPS)],
+        more=[(part, task.drawn.get(part, [])) for part in (TRAINING, MAPS)],
     )
 
 

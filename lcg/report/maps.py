@@ -93,8 +93,8 @@ def _caption(group: Group, seen: Any, length: int, weights: np.ndarray) -> str:
     size = -(-tokens // MOST_TOKENS)
     pooled = f" Each square is the largest weight of {size} × {size} pairs." if size > 1 else ""
     return (
-        f"{group.name}, selected run (seed {record.seed}, learning rate {record.lr:g}): attention "
-        f"weights on the first test sample of length {length} ({tokens} tokens; its scored "
+        f"The selected run's (seed {record.seed}, learning rate {record.lr:g}) attention weights on "
+        f" the first test sample of length {length} ({tokens} input tokens; its scored "
         f"symbols are {right}). Rows are queries, columns keys; square-root colour scale, white "
         "is exactly 0, grey is the future. Below the dashed line queries are scored."
         f"{pooled}"
@@ -125,7 +125,7 @@ def _figure(name: str, maps: Sequence[np.ndarray], titles: list[str], first_scor
     columns = min(2, len(maps))
     rows = -(-len(maps) // columns)
     side = (WIDTH + 0.6 - 0.35 * (columns - 1)) / columns
-    width, height = WIDTH + 1.3, rows * (side + 0.5) + 1.1
+    width, height = WIDTH + 1.3, rows * (side + 0.5) + 1.0
     figure = Figure(figsize=(width, height))
     import matplotlib
 
@@ -157,7 +157,7 @@ def _figure(name: str, maps: Sequence[np.ndarray], titles: list[str], first_scor
         if index + columns >= len(maps):
             panel.set_xlabel("key")
     figure.text(0.45 / width, 1 - 0.28 / height, name[:52], weight="bold", fontsize=10)
-    place = figure.add_axes((0.45 / width, 0.05 / height, (WIDTH + 0.6) / width, 0.1 / height))
+    place = figure.add_axes((0.45 / width, -0.02 / height, (WIDTH + 0.6) / width, 0.1 / height))
     bar = figure.colorbar(ScalarMappable(norm, scale), cax=place, orientation="horizontal")
     bar.set_ticks([0.001, 0.01, 0.1, 0.25, 0.5, 1.0], labels=["", ".01", ".1", ".25", ".5", "1"])
     bar.ax.minorticks_off()

@@ -87,14 +87,20 @@ def _headings(groups: list[Group], lengths: list[int]) -> list[str]:
 
 def _name(group: Group, styles: dict[str, dict[str, Any]]) -> Markup:
     style = styles[group.name]
-    swatch = tag(
-        "span",
-        GLYPHS.get(style["marker"], "●"),
-        class_="swatch",
-        style=f"color:{style['color']}",
-        aria_hidden="true",
+    return join([_swatch(style), " ", group.name])
+
+
+def _swatch(style: dict[str, Any]) -> Markup:
+    """A method's line and marker, as the figures have them."""
+    dashes = style["linestyle"]
+    pattern = None if dashes == "-" else " ".join(str(2.2 * part) for part in dashes[1])
+    colour = style["color"]
+    line = tag(
+        "line", x1=0, y1=6, x2=32, y2=6, stroke=colour, stroke_width=2.4, stroke_dasharray=pattern
     )
-    return join([swatch, " ", group.name])
+    glyph = GLYPHS.get(style["marker"], "●")
+    marker = tag("text", glyph, x=16, y=10.5, font_size=13, text_anchor="middle", fill=colour)
+    return tag("svg", line, marker, class_="swatch", viewBox="0 0 32 12", aria_hidden="true")
 
 
 def _rate(group: Group) -> Markup:

@@ -12,7 +12,7 @@ class Markup(str):
     """Text that is HTML and must not be escaped again."""
 
 
-def tag(name: str, *children: Any, **attributes: Any) -> Markup:
+def tag(name: str, /, *children: Any, **attributes: Any) -> Markup:
     """`<name attributes>children</name>`.
 
     Children that are no Markup are escaped, None is left out. An attribute's underscores become

@@ -79,8 +79,18 @@ def _arrange(figure: Any, panels: list[Any], legend_rows: int) -> None:
 
 
 def method_styles(groups: list[Group]) -> dict[str, dict[str, Any]]:
-    """A method looks the same in every panel."""
-    names = sorted({group.name for group in groups})
+    """A method looks the same in every panel, and like no other method of its panels.
+
+    As few looks as that allows, so that dashes come only where the colours are used up.
+    """
+    tasks: dict[str, set[str]] = {}
+    for group in groups:
+        tasks.setdefault(group.task, set()).add(group.name)
+    chosen: dict[str, int] = {}
+    for name in sorted({group.name for group in groups}):
+        beside = {other for own in tasks.values() if name in own for other in own}
+        taken = {chosen[other] for other in beside & chosen.keys()}
+        chosen[name] = next(index for index in range(len(groups)) if index not in taken)
     count = len(COLOURS)
     return {
         name: {
@@ -88,7 +98,7 @@ def method_styles(groups: list[Group]) -> dict[str, dict[str, Any]]:
             "marker": MARKERS[index % count],
             "linestyle": DASHES[index // count % len(DASHES)],
         }
-        for index, name in enumerate(names)
+        for name, index in chosen.items()
     }
 
 
@@ -236,16 +246,15 @@ def _training_range(panel: Any, groups: list[Group], lengths: list[int]) -> None
     panel.axvspan(first, ends[0], color="#000000", alpha=0.05, linewidth=0, zorder=0)
     for end in ends:
         panel.axvline(end, color="#666666", linestyle=(0, (4, 3)), linewidth=1.1, zorder=1)
-        panel.annotate(
-            f"training maximum {end}" if end == ends[0] else str(end),
-            (end, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 4),
-            textcoords="offset points",
-            ha="left" if end == ends[0] else "center",
-            fontsize=9.5,
-            color="#555555",
-        )
+    panel.annotate(
+        f"training maximum {' and '.join(map(str, ends))}",
+        (ends[0], 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 4),
+        textcoords="offset points",
+        fontsize=9.5,
+        color="#555555",
+    )
     panel.set_xlim(first, max([*lengths, ends[-1]]) * 2**0.35)
 
 
