@@ -145,7 +145,9 @@ def _ring(panel: Any, group: Group, metric: Metric, shift: float, depth: float, 
     value = metric(group.best)
     height = 100 * value if _shown(group.best) and value is not None else -depth
     ring = {"markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": 1.5}
-    panel.plot([group.lr * shift], [height], marker="o", markersize=11, zorder=5, **ring)
+    panel.plot(
+        [group.lr * shift], [height], marker="o", markersize=11, zorder=5, clip_on=False, **ring
+    )
     if group.not_bracketed is not None:
         outward = 1 if group.not_bracketed > group.lr else -1
         panel.annotate(

@@ -93,8 +93,8 @@ def _caption(group: Group, seen: Any, length: int, weights: np.ndarray) -> str:
     size = -(-tokens // MOST_TOKENS)
     pooled = f" Each square is the largest weight of {size} × {size} pairs." if size > 1 else ""
     return (
-        f"The selected run's (seed {record.seed}, learning rate {record.lr:g}) attention weights on "
-        f" the first test sample of length {length} ({tokens} input tokens; its scored "
+        f"The selected run's (seed {record.seed}, learning rate {record.lr:g}) attention "
+        f"weights on the first test sample of length {length} ({tokens} input tokens; its scored "
         f"symbols are {right}). Rows are queries, columns keys; square-root colour scale, white "
         "is exactly 0, grey is the future. Below the dashed line queries are scored."
         f"{pooled}"
