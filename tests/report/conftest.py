@@ -154,3 +154,16 @@ def run_of() -> Callable[..., RunRecord]:
 @pytest.fixture
 def write() -> Callable[..., Path]:
     return write_run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a tiny ASEntmax run with a checkpoint: 2 layers of 2 heads."""
+    from training.processes import tiny
+
+    from lcg.config import load_config
+    from lcg.training.run import train
+
+    runs = tmp_path_factory.mktemp("mapped")
+    words = tiny(f"runs={runs}", "attention=asentmax", "model.layers=2")
+    return train(load_config(words), progress=False).directory

@@ -5,16 +5,16 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
-from importlib import import_module
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from lcg.report import Report, find, make
+from lcg.report.drawing import shades
+from lcg.report.sources import read_metrics, thinned
 from lcg.results import RunRecord, load_runs, table
 
 VOID_HTML = {"meta", "link", "br"}
@@ -106,9 +106,7 @@ def test_every_figure_has_a_caption_and_its_own_svg(report: Report) -> None:
     for root, drawn in zip(documents(page), report.drawings, strict=True):
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert root.get("viewBox")
-        assert ElementTree.tostring(root) == ElementTree.tostring(
-            ElementTree.fromstring(drawn.svg)
-        )
+        assert ElementTree.tostring(root) == ElementTree.tostring(ElementTree.fromstring(drawn.svg))
 
 
 def test_numbers_are_those_of_the_table(report: Report, folder: Path) -> None:
@@ -221,18 +219,16 @@ def test_many_methods(tmp_path: Path, run_of, write, made) -> None:
 
 
 def test_damaged_metrics_cost_only_what_they_hold(tmp_path: Path, run_of, write) -> None:
-    sources = import_module("lcg.report.sources")
     directory = write(tmp_path, run_of({32: 200}), heads=False, rows=3)
     with (directory / "metrics.csv").open("a") as file:
         file.write("400,nan\n500,0.25\nx,1\n600\n700,0.5,9\n500,0.125\n800,inf\n900,0.0")
-    steps, values = sources.read_metrics(directory)["train/loss"]
+    steps, values = read_metrics(directory)["train/loss"]
     assert steps == [100, 200, 300, 500, 900]
     assert values[-2:] == [0.125, 0.0], "the later row of a step counts"
-    assert sources.read_metrics(tmp_path) == {}
+    assert read_metrics(tmp_path) == {}
 
 
 def test_thinning_keeps_the_mean() -> None:
-    thinned = import_module("lcg.report.sources").thinned
     steps, values = list(range(1000)), [float(i % 10) for i in range(1000)]
     few, means = thinned(steps, values, most=100)
     assert len(few) == len(means) == 100
@@ -250,7 +246,6 @@ def test_provenance_says_what_is_known(report: Report, folder: Path) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_shades_end_in_the_colour_itself(count: int) -> None:
-    drawing_module: Callable = import_module("lcg.report.drawing")
-    colours = drawing_module.shades("#0072b2", count)
+    colours = shades("#0072b2", count)
     assert len(set(colours)) == count
     assert colours[-1] == "#0072b2"
