@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from lcg.config import Config, experiment_identity, identity
+from lcg.diagnostics.fate import fate
 from lcg.results import RunRecord, Selection, Training, Validation
 from lcg.training.callbacks import LadderValidation, Metrics
 from lcg.training.processes import is_first_process
@@ -87,8 +89,12 @@ class RecordKeeper:
             ),
             selection=None if selected is None else Selection(**selected),
             validation={int(n): Validation(**values) for n, values in best["lengths"].items()},
+            fate={} if status == "running" else self._fate(),
         )
         if (self.directory / "results.json").exists():
             record = record.merge(RunRecord.load(self.directory).ladder)
         record.save(self.directory)
         return record
+
+    def _fate(self) -> dict[str, Any]:
+        return fate(self.directory / "metrics.csv", self.config.optimizer.warmup_steps)

@@ -27,6 +27,7 @@ from lcg.training.callbacks import (
     Checkpoints,
     Finite,
     GracefulStop,
+    HeadProbe,
     LadderValidation,
     Metrics,
     Progress,
@@ -85,7 +86,9 @@ class _Run:
             validated=lambda step: self.keeper.save("running", step),
         )
         bar = [Progress(config, directory.name, self.metrics)] if progress else []
-        callbacks = [self.finite, self.metrics, *bar, self.validation, self.saver, self.stop]
+        probe = HeadProbe(config, self.tracking, self.metrics, self.finite)
+        logs = [self.finite, self.metrics, *bar, probe]
+        callbacks = [*logs, self.validation, self.saver, self.stop]
         self.trainer = _trainer(config, callbacks)
         self.device = self.trainer.strategy.root_device
 

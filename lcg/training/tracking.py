@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lcg.config import Config
+from lcg.diagnostics.headers import gradient_columns, probe_columns
 from lcg.results import write_atomic
 
 
@@ -50,7 +51,8 @@ def columns(config: Config) -> list[str]:
     names = ("loss", "lr", "grad_norm", "tokens_per_second", "seconds")
     train = [f"train/{name}" for name in names]
     kinds = ("exact_match", "token_accuracy")
-    return train + [f"val/len_{n}/{kind}" for n in config.validation.lengths for kind in kinds]
+    val = [f"val/len_{n}/{kind}" for n in config.validation.lengths for kind in kinds]
+    return train + val + gradient_columns(config) + probe_columns(config)
 
 
 class CSVMetrics:

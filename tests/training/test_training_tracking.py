@@ -64,7 +64,7 @@ def test_columns_that_are_asked_for_no_more_are_kept(path):
 
 
 def test_columns_of_a_run(config):
-    assert columns(config()) == [
+    assert columns(config("attention=asentmax")) == [
         "train/loss",
         "train/lr",
         "train/grad_norm",
@@ -74,6 +74,20 @@ def test_columns_of_a_run(config):
         "val/len_4/token_accuracy",
         "val/len_8/exact_match",
         "val/len_8/token_accuracy",
+        "grad_norm/embedding",
+        "grad_norm/attention",
+        "grad_norm/scaling",
+        "grad_norm/mlp",
+        "grad_norm/norm",
+        "grad_norm/head",
+        "heads/layer_0/unscaled/support",
+        "heads/layer_0/unscaled/max_weight",
+        "heads/layer_0/scaled/support",
+        "heads/layer_0/scaled/max_weight",
+        "scaler/layer_0/p5",
+        "scaler/layer_0/p50",
+        "scaler/layer_0/p95",
+        "scaler/layer_0/max",
     ]
 
 

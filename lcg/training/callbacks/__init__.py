@@ -1,4 +1,4 @@
-"""What happens at step boundaries, in this order: check, log, validate, save, stop.
+"""What happens at step boundaries, in this order: check, log, probe, validate, save, stop.
 
 Order matters: nothing is written of a step that was not finite, a checkpoint holds what validation
 at the same step found, and a stop request is answered only after everything of its step is written.
@@ -6,9 +6,18 @@ at the same step found, and a stop request is answered only after everything of 
 
 from lcg.training.callbacks.finite import Finite
 from lcg.training.callbacks.metrics import Metrics
+from lcg.training.callbacks.probing import HeadProbe
 from lcg.training.callbacks.progress import Progress
 from lcg.training.callbacks.saving import Checkpoints
 from lcg.training.callbacks.stopping import GracefulStop
 from lcg.training.callbacks.validation import LadderValidation
 
-__all__ = ["Checkpoints", "Finite", "GracefulStop", "LadderValidation", "Metrics", "Progress"]
+__all__ = [
+    "Checkpoints",
+    "Finite",
+    "GracefulStop",
+    "HeadProbe",
+    "LadderValidation",
+    "Metrics",
+    "Progress",
+]

@@ -1,4 +1,4 @@
-"""Loss, learning rate, gradient norm and speed."""
+"""Loss, learning rate, gradient norms and speed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from lightning import Callback
+from torch import Tensor
 
 from lcg.config import Config
+from lcg.diagnostics.gradients import group_norms
 from lcg.training.module import learning_rate_factor
 from lcg.training.tracking import Tracking
 
@@ -22,6 +24,7 @@ class Metrics(Callback):
         self.seconds = 0.0
         self.final_loss: float | None = None
         self._tokens = 0
+        self._norms: dict[str, Tensor] = {}
 
     def state_dict(self) -> dict[str, Any]:
         return {"seconds": self.seconds, "final_loss": self.final_loss}
@@ -32,10 +35,15 @@ class Metrics(Callback):
     def on_train_start(self, trainer, module) -> None:
         self._since = time.perf_counter()
 
+    def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
+        # Here gradients are whole and not yet clipped, as for train/grad_norm.
+        if self._due(trainer.global_step + 1):
+            self._norms = group_norms(module.model)
+
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx: int) -> None:
         self._tokens += batch["inputs"].numel()
         step, options = trainer.global_step, self.config.optimizer
-        if step % self.config.trainer.log_every and step != self.config.trainer.steps:
+        if not self._due(step):
             return
         # Each process has its share of the batch; the mean is the loss of all of it.
         self.final_loss = float(trainer.strategy.reduce(module.loss.clone(), reduce_op="mean"))
@@ -49,8 +57,12 @@ class Metrics(Callback):
             "train/tokens_per_second": self._tokens * trainer.world_size / max(elapsed, 1e-9),
             "train/seconds": self.seconds,
         }
+        row |= {f"grad_norm/{group}": float(norm) for group, norm in self._norms.items()}
         self.tracking.log(step, row)
         self._since, self._tokens = time.perf_counter(), 0
+
+    def _due(self, step: int) -> bool:
+        return step % self.config.trainer.log_every == 0 or step == self.config.trainer.steps
 
     @contextmanager
     def pause(self) -> Iterator[None]:

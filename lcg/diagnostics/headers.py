@@ -1,0 +1,53 @@
+"""What a run logs of its heads and gradients, by the names of metrics.csv; without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lcg.attention.normalizers.base import Normalizer
+from lcg.attention.normalizers.entmax import LearnedEntmax
+from lcg.attention.scalings import NoScaling, QueryScaling
+from lcg.config import Config
+from positional.base import PositionEncoding
+
+QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
+"""Of the scalers of one layer: name -> share of the queries at or below."""
+HEAD_MEASURES = ("support", "max_weight")
+
+
+def head_groups(position: PositionEncoding, heads: int) -> dict[str, slice]:
+    """The heads that a length scaling would apply to and the others, or all where that is all."""
+    start = position.scaled_heads(heads).start
+    if not 0 < start < heads:
+        return {"all": slice(0, heads)}
+    return {"unscaled": slice(0, start), "scaled": slice(start, heads)}
+
+
+def probe_columns(config: Config) -> list[str]:
+    """The columns that the probe of the heads fills at every validation step."""
+    heads, attention = config.model.heads, config.attention
+    scaled = not isinstance(attention.scaling, NoScaling)
+    names: list[str] = []
+    for layer in range(config.model.layers):
+        for group in head_groups(config.position, heads):
+            names += [f"heads/layer_{layer}/{group}/{measure}" for measure in HEAD_MEASURES]
+        if scaled and len(config.position.scaled_heads(heads)):
+            names += [f"scaler/layer_{layer}/{name}" for name in QUANTILES]
+        if isinstance(attention.normalizer, LearnedEntmax):
+            names += [f"alpha/layer_{layer}/head_{head}" for head in range(heads)]
+    return names
+
+
+def gradient_groups(config: Config) -> Iterator[str]:
+    """The groups of parameters whose gradient norms a run logs: see `gradients.group_of`."""
+    yield from ("embedding", "attention")
+    if type(config.attention.scaling).learned is not QueryScaling.learned:
+        yield "scaling"
+    if type(config.attention.normalizer).learned is not Normalizer.learned:
+        yield "normalizer"
+    yield from ("mlp", "norm", "head")
+
+
+def gradient_columns(config: Config) -> list[str]:
+    """The columns of the gradient norms, in every row of the loss."""
+    return [f"grad_norm/{group}" for group in gradient_groups(config)]

@@ -1,0 +1,75 @@
+# ruff: noqa: F722  (shapes in annotations)
+"""What the heads' weights and scores are summed up by: pure functions of rows.
+
+Shapes: … any, q queries, k keys. A weight of a key that a query does not see is 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lcg.shapes import Bool, Float, Int
+
+
+def support(weights: Float[Tensor, "*rows k"]) -> Int[Tensor, "*rows"]:
+    """Keys with a weight above 0, of each row."""
+    return (weights > 0).sum(dim=-1)
+
+
+def max_weight(weights: Float[Tensor, "*rows k"]) -> Float[Tensor, "*rows"]:
+    """The largest weight of each row."""
+    return weights.amax(dim=-1)
+
+
+def normalised_entropy(
+    weights: Float[Tensor, "*rows q k"], visible: Int[Tensor, " q"]
+) -> Float[Tensor, "*rows q"]:
+    """H(p)/log n of each row: 1 is complete dispersion over its n = visible[q] keys (2506.16640).
+
+    A row that does not sum to one (ReLU, stick-breaking) counts as p = w/Σw. NaN where there is
+    nothing to say: rows without any weight, and rows of fewer than two keys, whose log n is 0.
+    """
+    total = weights.sum(dim=-1)
+    # H(w/Σw) = log Σw - Σ w·log w / Σw, without a normalised copy of all weights
+    surprise = torch.special.entr(weights).sum(dim=-1)
+    entropy = total.log() + surprise / total
+    known = (total > 0) & (visible > 1)
+    ratio = entropy / visible.clamp_min(2).log()
+    return ratio.clamp_min(0.0).masked_fill(~known, torch.nan)
+
+
+def logit_range(
+    scores: Float[Tensor, "*rows k"], visible: Bool[Tensor, "*#rows k"]
+) -> Float[Tensor, "*rows"]:
+    """Δ = max - min of the scores of visible keys; NaN in rows of fewer than two."""
+    high = scores.masked_fill(~visible, -torch.inf).amax(dim=-1)
+    low = scores.masked_fill(~visible, torch.inf).amin(dim=-1)
+    return (high - low).masked_fill(visible.sum(dim=-1) < 2, torch.nan)
+
+
+def rho(
+    scores: Float[Tensor, "*rows k"], visible: Bool[Tensor, "*#rows k"]
+) -> Float[Tensor, "*rows"]:
+    """ρ = Δ/(2σ·√(2·log n)), n visible keys, σ the deviation of their scores (2506.16640, eq 10).
+
+    Near 1 for Gaussian scores and many keys: what the bounds on dispersion suppose of scores. NaN
+    in rows of fewer than two keys or of equal scores.
+    """
+    n = visible.sum(dim=-1)
+    inside = scores.masked_fill(~visible, 0.0)
+    mean = inside.sum(dim=-1, keepdim=True) / n.clamp_min(1)[..., None]
+    squares = (inside - mean).square().masked_fill(~visible, 0.0).sum(dim=-1)
+    sigma = (squares / n.clamp_min(1)).sqrt()
+    found = logit_range(scores, visible) / (2 * sigma * (2 * n.clamp_min(2).log()).sqrt())
+    return found.masked_fill(sigma == 0, torch.nan)
+
+
+def quantiles(values: Tensor, shares: Mapping[str, float]) -> dict[str, float]:
+    """Quantiles of all values by name, each a value that occurs: the ⌈share·N⌉-th smallest."""
+    ordered = values.flatten().float().sort().values
+    last = len(ordered) - 1
+    places = [min(last, max(0, -int(-share * len(ordered) // 1) - 1)) for share in shares.values()]
+    return dict(zip(shares, ordered[places].tolist(), strict=True))

@@ -1,0 +1,138 @@
+"""The probe logs what it says, and training does not notice it."""
+
+import csv
+import math
+from unittest.mock import patch
+
+import pytest
+import torch
+from oracles.registered import small_decoder, tokens, variants
+from training.processes import checkpoint, differences, tiny
+
+from lcg.config import load_config
+from lcg.diagnostics import probing
+from lcg.diagnostics.gradients import group_norms, group_of
+from lcg.diagnostics.headers import gradient_groups, probe_columns
+from lcg.diagnostics.probing import Probe
+from lcg.training.callbacks import HeadProbe, Metrics
+from lcg.training.module import build_model
+from lcg.training.run import train
+from tasks.streams import eval_batch
+
+ATTENTIONS = ("softmax", "ssmax", "asentmax", "entmax_learned", "topk", "relu", "stick_breaking")
+
+
+def rows(directory):
+    with (directory / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("position", ["nape", "alibi", "rope", "nope"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_the_columns_are_what_the_probe_fills(attention, position):
+    words = tiny(f"attention={attention}", f"position={position}", "model.layers=2")
+    config = load_config(words)
+    model = build_model(config)
+    found = Probe(config)(model)
+    assert list(found) == probe_columns(config)
+    assert all(math.isfinite(value) for value in found.values())
+    names = {group_of(name) for name, _ in model.named_parameters()}
+    assert names == set(gradient_groups(config))
+
+
+def test_the_numbers_are_those_of_naive_loops():
+    config = load_config(tiny("attention=asentmax", "model.heads=4"))
+    model, task = build_model(config).eval(), config.task
+    row = Probe(config)(model)
+    seed = config.evaluation.seed
+    inputs = torch.from_numpy(eval_batch(task, seed, "validation", 6, 0, 4).inputs)
+    layer, t = model.blocks[0].attention, inputs.shape[1]
+    with torch.no_grad():
+        x = model.blocks[0].attention_norm(model.embedding(inputs) * model.embedding_scale)
+        weights = layer.weights(x, torch.arange(t))
+        scalers = sorted(layer.scaler(x, torch.arange(t)).flatten().tolist())
+    for group, heads in {"unscaled": (0, 1), "scaled": (2, 3)}.items():
+        each = [weights[b, h, i].tolist() for b in range(4) for h in heads for i in range(t)]
+        support = sum(sum(w > 0 for w in r) for r in each) / len(each)
+        largest = sum(max(r) for r in each) / len(each)
+        assert row[f"heads/layer_0/{group}/support"] == pytest.approx(support, rel=1e-5)
+        assert row[f"heads/layer_0/{group}/max_weight"] == pytest.approx(largest, rel=1e-5)
+    assert row["scaler/layer_0/max"] == pytest.approx(scalers[-1], rel=1e-6)
+    assert row["scaler/layer_0/p50"] == pytest.approx(scalers[len(scalers) // 2 - 1], rel=1e-6)
+
+
+def test_long_sequences_are_probed_at_some_queries_only(monkeypatch):
+    config = load_config(tiny("data.max_length=40"))
+    exact = Probe(config)
+    monkeypatch.setattr(probing, "SCORES", 2 * exact.inputs.shape[1] * 20)
+    some = Probe(config)
+    assert len(some.inputs) == 1 and len(some.queries) == 20
+    assert some.queries[0] == 0 and some.queries[-1] == exact.inputs.shape[1] - 1
+    assert set(some(build_model(config))) == set(probe_columns(config))
+
+
+def test_gradient_norms_add_up_to_the_whole():
+    (normalizer,) = [n for n in variants("normalizer") if n.name == "entmax_learned"]
+    (scaling,) = [s for s in variants("scaling") if s.name == "adaptive"][:1]
+    model = small_decoder(normalizer, scaling, variants("position")[0])
+    assert group_norms(model) == {}
+    model(tokens(2, 6)).square().sum().backward()
+    norms = group_norms(model)
+    assert set(norms) == {
+        *("embedding", "attention", "scaling", "normalizer", "mlp", "norm", "head"),
+    }
+    scaler = [p.grad for n, p in model.named_parameters() if "scaling_state" in n]
+    expected = math.sqrt(sum(float(g.double().square().sum()) for g in scaler))
+    assert norms["scaling"].item() == pytest.approx(expected, rel=1e-5)
+    whole = torch.cat([p.grad.flatten() for p in model.parameters()]).norm()
+    assert torch.stack(list(norms.values())).norm().item() == pytest.approx(whole.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["asentmax", "entmax_learned"])
+def test_training_is_the_same_bit_for_bit_without_it(tmp_path, attention):
+    """With dropout, whose masks a probe that drew a random number would change."""
+    words = (f"attention={attention}", "model.layers=2", "validation.every=3")
+    found = {}
+    for name in ("with", "without"):
+        config = load_config(tiny(f"runs={tmp_path / name}", *words))
+        if name == "with":
+            run = train(config, progress=False).directory
+            probed = [r for r in rows(run) if r["heads/layer_1/scaled/support"]]
+            assert [int(r["step"]) for r in probed] == list(range(3, 31, 3))
+        else:
+            quiet = patch.object(HeadProbe, "on_train_batch_end", lambda *words: None)
+            still = patch.object(Metrics, "on_before_optimizer_step", lambda *words: None)
+            with quiet, still:
+                run = train(config, progress=False).directory
+            assert not any(r["heads/layer_1/scaled/support"] for r in rows(run))
+        last = checkpoint(run)
+        found[name] = {key: last[key] for key in ("state_dict", "optimizer_states", "global_step")}
+        found[name]["best"] = checkpoint(run, "best")["state_dict"]
+        found[name]["losses"] = [r["train/loss"] for r in rows(run) if r["train/loss"]]
+    assert differences(found["with"], found["without"]) == []
+
+
+def test_the_norms_logged_are_of_whole_gradients_before_clipping(tmp_path):
+    config = load_config(tiny(f"runs={tmp_path}", "optimizer.clip_norm=0.01"))
+    run = train(config, progress=False).directory
+    logged = [r for r in rows(run) if r["train/loss"]]
+    assert logged
+    for row in logged:
+        groups = [float(v) for key, v in row.items() if key.startswith("grad_norm/")]
+        assert math.hypot(*groups) == pytest.approx(float(row["train/grad_norm"]), rel=1e-4)
+        assert float(row["train/grad_norm"]) > 0.1
+
+
+def test_a_probe_leaves_no_trace():
+    config = load_config(tiny("attention=asentmax", "model.dropout=0.5"))
+    model = build_model(config)
+    model.train()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    probe = Probe(config)
+    first = probe(model)
+    assert torch.equal(torch.rand(3), expected)
+    assert model.training and all(module.training for module in model.modules())
+    assert all(p.grad is None for p in model.parameters())
+    assert first == probe(model)  # the same samples, no dropout
