@@ -51,6 +51,7 @@ benchmarks: install
 	$(BIN)/python -m benchmarks.training_step
 	$(BIN)/python -m benchmarks.exact_match
 	$(BIN)/python -m benchmarks.data
+	$(BIN)/python -m benchmarks.aggregate
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

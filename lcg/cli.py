@@ -15,7 +15,7 @@ from lcg import __version__
 from lcg.commands.words import EXIT_CODES, say
 from lcg.registry import nearest
 
-COMMANDS = ("train", "eval", "table", "plot", "report", "list", "show", "demo")
+COMMANDS = ("train", "eval", "select", "table", "plot", "report", "list", "show", "demo")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lcg.commands.words import Parser
+from lcg.commands.words import Parser, say
 
 
 def run(words: list[str]) -> int:
@@ -16,7 +16,7 @@ def run(words: list[str]) -> int:
         "-o", "--output", help="default: RUN/plots/ for one run, else accuracy_vs_length.png here"
     )
     options = parser.parse_intermixed_args(words)
-    records = load_runs(options.runs)
+    records = load_runs(options.runs, report=say)
     single = Path(options.runs[0]) / "plots" / "accuracy_vs_length.png"
     alone = len(records) == 1 and single.parent.is_dir()
     path = options.output or (single if alone else "accuracy_vs_length.png")

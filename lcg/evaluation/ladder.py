@@ -59,6 +59,7 @@ def climb(
                 prefix=score.prefix / score.samples,
                 close_calls=None if decode == "greedy" else score.close_calls,
                 seconds=seconds,
+                outcomes=score.outcomes_in_hexadecimal,
             )
     finally:
         model.train(training)

@@ -47,11 +47,13 @@ def evaluate(
     """Climb the test ladder of `config.evaluation` with a run's selected checkpoint.
 
     A rung that was climbed before, by the same checkpoint with the same samples, is not climbed
-    again. Each cell is in results.json before it is yielded, so nothing is lost by stopping.
+    again, unless its record lacks the outcome of each sample. Each cell is in results.json before
+    it is yielded, so nothing is lost by stopping.
     """
     model, step = load_model(directory, config, choose_device(device))
     asked = config.evaluation
-    known = {cell.key: cell for cell in RunRecord.load(directory).ladder if cell.state == "value"}
+    ladder = RunRecord.load(directory).ladder
+    known = {cell.key: cell for cell in ladder if cell.outcomes is not None}
     for length in sorted(asked.lengths):
         key = (length, asked.samples, asked.seed, asked.decode, step)
         if key in known:

@@ -34,6 +34,8 @@ class Score:
     close_calls: int = 0
     """Scored positions whose two best logits differ by less than CLOSE."""
     finite: bool = True
+    outcomes: int = 0
+    """One bit per sample, the first the most significant: is it an exact match?"""
 
     def __add__(self, other: Score) -> Score:
         return Score(
@@ -44,7 +46,14 @@ class Score:
             self.prefix + other.prefix,
             self.close_calls + other.close_calls,
             self.finite and other.finite,
+            self.outcomes << other.samples | other.outcomes,
         )
+
+    @property
+    def outcomes_in_hexadecimal(self) -> str:
+        """`outcomes` as a ladder cell keeps them, zeros after the last sample."""
+        digits = -(-self.samples // 4)
+        return f"{self.outcomes << (-self.samples % 4):0{digits}x}"
 
 
 def scored_positions(labels: Int[Tensor, "b t"]) -> Int[Tensor, " m"]:
@@ -76,11 +85,13 @@ def score_greedy(model, inputs: Int[Tensor, "b t"], labels: Int[Tensor, "b t"]) 
 def _score(predicted: Int[Tensor, "b m"], target: Int[Tensor, "b m"], close: Tensor) -> Score:
     right = predicted == target
     prefix = right.long().cumprod(dim=-1).sum(dim=-1)
+    exact = right.all(dim=-1).tolist()
     return Score(
         samples=len(target),
-        correct=int(right.all(dim=-1).sum()),
+        correct=sum(exact),
         positions=right.numel(),
         right=int(right.sum()),
         prefix=float(prefix.double().mean(dim=0) * len(target) / target.shape[1]),
         close_calls=int(close),
+        outcomes=int("".join("01"[flag] for flag in exact), 2),
     )

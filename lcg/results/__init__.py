@@ -4,8 +4,9 @@ Importing this is cheap; matplotlib is loaded by the first call of `plot`.
 """
 
 from lcg.results.atomic import write_atomic
-from lcg.results.loading import load_runs
+from lcg.results.loading import load_runs, read_runs
 from lcg.results.plot import plot
+from lcg.results.published import Verdict, verdict_table, verdicts
 from lcg.results.record import (
     Cell,
     RecordError,
@@ -14,21 +15,28 @@ from lcg.results.record import (
     Training,
     Validation,
 )
+from lcg.results.selection import Choice, choose
 from lcg.results.statistics import effective_length, mean_out_of_distribution, wilson
 from lcg.results.table import table
 
 __all__ = [
     "Cell",
+    "Choice",
     "RecordError",
     "RunRecord",
     "Selection",
     "Training",
     "Validation",
+    "Verdict",
+    "choose",
     "effective_length",
     "load_runs",
     "mean_out_of_distribution",
     "plot",
+    "read_runs",
     "table",
+    "verdict_table",
+    "verdicts",
     "wilson",
     "write_atomic",
 ]

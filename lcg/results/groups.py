@@ -1,16 +1,18 @@
 """Runs arranged for reading: one cell per length, did it train, groups, the best of each."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from lcg.results.record import Cell, RunRecord
+from lcg.results.selection import Choice, choose
 from lcg.results.statistics import Mean, effective_length, mean_out_of_distribution
 
 TRAINED_AT = 0.5  # in-distribution exact match below this: the run did not train
-UNTITLED = ("seed", "lr")  # what varies inside a group never names it
+# What varies inside a group never names it; what every name begins with is not repeated.
+UNTITLED = ("seed", "lr", "task", "name", "attention", "position")
 CONSEQUENCES = ("parameters",)  # follow from the method: name a group only if nothing else does
 
 
@@ -91,7 +93,7 @@ class Group:
     """The runs of one experiment, which differ in seed and learning rate only.
 
     name: attention · position, and the settings that set it apart from others of its task.
-    runs: by learning rate, then seed. best: chosen by validation, see `best_by_validation`.
+    runs: by learning rate, then seed. best: the one that `choice` selects by validation.
     """
 
     key: str
@@ -99,6 +101,7 @@ class Group:
     name: str
     runs: tuple[Run, ...]
     best: Run
+    choice: Choice
 
     @property
     def lr(self) -> float:
@@ -133,29 +136,6 @@ class Group:
         return self.lr * (self.lr / inner)
 
 
-def best_by_validation(runs: Sequence[Run]) -> Run:
-    """The run with the highest validation exact match at the longest validation length.
-
-    Ties fall back on token accuracy there, then on the next shorter length, and so on; what is left
-    goes to the lowest seed, then learning rate, then name. A length a run lacks ranks below any
-    value. Raises ValueError for no runs.
-    """
-    if not runs:
-        raise ValueError("no runs to choose from")
-    lengths = sorted({length for run in runs for length in run.record.validation}, reverse=True)
-
-    def rank(run: Run) -> tuple:
-        scores = []
-        for length in lengths:
-            result = run.record.validation.get(length)
-            for name in ("exact_match", "token_accuracy"):
-                value = getattr(result, name, None)
-                scores.append(1.0 if value is None else -value)
-        return (*scores, run.record.seed, run.record.lr, run.record.run)
-
-    return min(runs, key=rank)
-
-
 def group_runs(records: Iterable[RunRecord]) -> list[Group]:
     """Groups in the order of task, name and key. Raises ValueError if there is no record."""
     by_key: dict[tuple, list[Run]] = {}
@@ -172,7 +152,9 @@ def group_runs(records: Iterable[RunRecord]) -> list[Group]:
     for (task, key), runs in by_key.items():
         runs.sort(key=lambda run: (run.record.lr, run.record.seed, run.record.run))
         name = names[task, key]
-        groups.append(Group(key, task, name, tuple(runs), best_by_validation(runs)))
+        choice = choose([run.record for run in runs])
+        best = next(run for run in runs if run.record is choice.record)
+        groups.append(Group(key, task, name, tuple(runs), best, choice))
     return sorted(groups, key=lambda group: (group.task, group.name, group.key))
 
 
@@ -191,13 +173,13 @@ def _names(records: list[RunRecord]) -> list[str]:
 
 def _append(names: list[str], records: list[RunRecord], wanted: Callable[[str], bool]) -> list[str]:
     """Add to each name the wanted settings and labels in which the records differ."""
-    described = [
-        {k: v for k, v in {**r.settings, **r.labels}.items() if k not in UNTITLED} for r in records
-    ]
+    task_is_known = all(r.task for r in records)
+    task = [r.task if task_is_known else {} for r in records]
+    described = [{**t, **r.settings, **r.labels} for t, r in zip(task, records, strict=True)]
     keys = dict.fromkeys(key for settings in described for key in settings)
     for key in filter(wanted, keys):
         values = [setting_text(settings.get(key)) for settings in described]
-        if key not in ("task", "attention", "position") and len(set(values)) > 1:
+        if key not in UNTITLED and len(set(values)) > 1:
             words = "train" if key == "train_lengths" else key.replace("_", " ")
             names = [f"{name}, {words} {value}" for name, value in zip(names, values, strict=True)]
     return names

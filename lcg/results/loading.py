@@ -1,28 +1,46 @@
 """Find run directories and read their records."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from lcg.results.record import FILE_NAME, RecordError, RunRecord
 
+CONFIG = "config.yaml"  # all that a run directory holds before the first record is written
 
-def load_runs(paths: Iterable[str | os.PathLike]) -> list[RunRecord]:
-    """Every run under `paths`: run directories, or folders holding them at any depth.
 
-    Ordered by path within each argument; a directory reached twice is read once. Raises RecordError
-    (one line) if a path holds no run, if records are unreadable (all of them are named), or if one
-    run lies in two places.
+def load_runs(
+    paths: Iterable[str | os.PathLike], report: Callable[[str], None] | None = None
+) -> list[RunRecord]:
+    """Every run under `paths`: see `read_runs`."""
+    return list(read_runs(paths, report).values())
+
+
+def read_runs(
+    paths: Iterable[str | os.PathLike], report: Callable[[str], None] | None = None
+) -> dict[Path, RunRecord]:
+    """Directory -> record of every run under `paths`: run directories, or folders that hold some.
+
+    Ordered by path within each argument; a directory reached twice is read once. A path that holds
+    no run, a record that cannot be read, a run that has no record yet, a folder that cannot be
+    entered and a run that lies in two places are problems: `report` is called with a line for each
+    and the rest goes on. Without `report`, or if no run could be read, RecordError names them.
     """
-    directories: dict[Path, None] = {}
+    problems: list[str] = []
+    found: dict[Path, bool] = {}
     for path in map(Path, paths):
-        found = _run_directories(path)
-        if not found:
+        before = len(problems)
+        directories = _run_directories(path, problems)
+        if not directories and len(problems) == before:
             problem = f"no {FILE_NAME} in it or below it" if path.exists() else "no such folder"
-            raise RecordError(f"{path}: {problem}; name a run directory or a folder of runs")
-        directories.update(dict.fromkeys(found))
-    records, problems, places = [], [], {}
-    for directory in directories:
+            problems.append(f"{path}: {problem}; name a run directory or a folder of runs")
+        found.update(directories)
+    records: dict[Path, RunRecord] = {}
+    places: dict[tuple[str, str], Path] = {}
+    for directory, has_record in found.items():
+        if not has_record:
+            problems.append(f"{directory}: no {FILE_NAME} yet; its training has not begun")
+            continue
         try:
             record = RunRecord.load(directory)
         except RecordError as error:
@@ -31,20 +49,37 @@ def load_runs(paths: Iterable[str | os.PathLike]) -> list[RunRecord]:
         first = places.setdefault((record.run, record.hash), directory)
         if first != directory:
             problems.append(f"{directory}: the same run as {first}; name one of the two")
-        records.append(record)
-    if problems:
+            continue
+        records[directory] = record
+    if problems and (report is None or (not records and len(problems) == 1)):
         raise RecordError(" | ".join(problems))
+    for problem in problems:
+        report(problem)
+    if not records:
+        raise RecordError("none of them can be read, so there is nothing to show")
     return records
 
 
-def _run_directories(path: Path) -> list[Path]:
-    """Resolved directories at or below `path` that hold a record, hidden folders left out."""
+def _run_directories(path: Path, problems: list[str]) -> dict[Path, bool]:
+    """Resolved run directories at or below `path`, hidden folders left out: have they a record?"""
     if path.name == FILE_NAME and path.is_file():
-        return [path.parent.resolve()]
-    found = []
-    for folder, inner, files in os.walk(path):
+        return {path.parent.resolve(): True}
+    found = {}
+
+    def unreadable(error: OSError) -> None:
+        if Path(error.filename) != path or path.exists():
+            problems.append(f"{error.filename}: cannot be entered ({error.strerror})")
+
+    for folder, inner, files in os.walk(path, onerror=unreadable):
+        place = Path(folder)
         if FILE_NAME in files:
-            found.append(Path(folder).resolve())
+            found[place] = True
             inner.clear()  # a run holds no other run
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-    return found
+        elif CONFIG in files and not any(parent in found for parent in place.parents):
+            found[place] = False
+        inner[:] = sorted(n for n in inner if not n.startswith(".") and n != "wandb")
+    # A folder that has a config of its own and runs below it is no run.
+    outer = {
+        parent for place, has_record in found.items() if has_record for parent in place.parents
+    }
+    return {place.resolve(): has for place, has in found.items() if has or place not in outer}

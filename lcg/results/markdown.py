@@ -1,25 +1,51 @@
-"""Markdown: per task a table with one line per method, then one with every run, then the notes.
+"""Markdown: per task a table with one line per method, the differences between methods, a table
+with every run, then the notes.
 
 Percentages of exact matches; `—` was not evaluated, words stand where there is no value.
 """
 
+from collections.abc import Mapping, Sequence
+
+from lcg.results.differences import Difference
 from lcg.results.groups import Group, Run, setting_text, training_lengths
+from lcg.results.paired import Paired
+from lcg.results.published import Block, Row
 from lcg.results.statistics import Mean, OverSeeds, over_seeds, wilson
 
 NOTHING = "—"
 
 
-def markdown(groups: list[Group], notes: list[str]) -> str:
-    """The whole document, ending in a newline: what to paste first, everything else after it."""
+DIFFERENCES = """## Difference from a baseline in points of exact match [95 % interval], p-value
+
+Of the selected runs, sample by sample on the test set they share: Tango's score interval for paired
+proportions, and the exact McNemar test. Both are about test samples, not about training seeds."""
+
+
+def markdown(
+    groups: list[Group],
+    notes: list[str],
+    differences: Sequence[Difference] = (),
+    published: Mapping[str, Block] | None = None,
+) -> str:
+    """The whole document, ending in a newline: what to paste first, everything else after it.
+
+    published: by task, what stands under ours.
+    """
     tasks = {group.task: [] for group in groups}
     for group in groups:
         tasks[group.task].append(group)
     parts = ["## Exact match (%), best run of each method by validation [95 % Wilson interval]"]
     for task, own in tasks.items():
-        parts += [_heading(task, own), _best_table(own, *_columns(own))]
+        parts += [_heading(task, own), _best_table(own, (published or {}).get(task))]
+    if differences:
+        parts.append(DIFFERENCES)
+        for task in tasks:
+            if own := [difference for difference in differences if difference.group.task == task]:
+                parts += [f"### {_escape(task)}", _difference_table(own, tasks[task])]
     parts.append("## Every run, and seeds at the selected learning rate (**bold**: best run)")
     for task, own in tasks.items():
-        parts += [f"### {_escape(task)}", _run_table(own, *_columns(own))]
+        lengths = _lengths(own)
+        parts += [f"### {_escape(task)}", _run_table(own, lengths, _columns(own, lengths))]
     if notes:
         parts += ["## Notes", "\n".join(f"- {_escape(note)}" for note in notes)]
     return "\n\n".join(parts) + "\n"
@@ -29,11 +55,24 @@ def _heading(task: str, groups: list[Group]) -> str:
     return f"### {_escape(task)}, trained at {training_lengths(groups)}{_samples(groups)}"
 
 
-def _columns(groups: list[Group]) -> tuple[list[int], list[str]]:
-    """All evaluated lengths and their headings; the training maximum is marked if it is shared."""
-    lengths = sorted({n for group in groups for run in group.runs for n in run.cells})
+def _lengths(groups: list[Group]) -> list[int]:
+    return sorted({n for group in groups for run in group.runs for n in run.cells})
+
+
+def _columns(groups: list[Group], lengths: list[int]) -> list[str]:
+    """Headings: the training maximum is marked, what lies beyond is its multiple, if it is shared.
+
+    512 (8×) is the length 512, 8 times the longest training length.
+    """
     ends = {group.train_range[1] for group in groups}
-    return lengths, [f"{n} (train)" if ends == {n} else str(n) for n in lengths]
+    if len(ends) > 1:
+        return [str(n) for n in lengths]
+    (end,) = ends
+    return [str(n) if n < end else f"{n} ({_multiple(n, end)})" for n in lengths]
+
+
+def _multiple(length: int, end: int) -> str:
+    return "train" if length == end else f"{round(length / end, 2):g}×"
 
 
 def _samples(groups: list[Group]) -> str:
@@ -45,24 +84,69 @@ def _samples(groups: list[Group]) -> str:
     return f", {low if low == high else f'{low}–{high}'} samples per length"
 
 
-def _best_table(groups: list[Group], lengths: list[int], columns: list[str]) -> str:
-    header = ["attention · position", "seed", "lr", *columns]
+def _best_table(groups: list[Group], block: Block | None) -> str:
+    """One line per method, and under them those of the published block."""
+    end = max(group.train_range[1] for group in groups)
+    published = [_published_at(row, end) for row in block.rows] if block else []
+    lengths = sorted({*_lengths(groups), *(n for values in published for n in values)})
+    header = ["attention · position", "seed", "lr", *_columns(groups, lengths)]
     header += ["mean OOD", "effective length", "trained"]
     rows = []
     for group in groups:
         best = group.best
+        edge = "" if group.not_bracketed is None else " (edge)"
         rows.append(
             [
                 group.name,
                 str(best.record.seed),
-                setting_text(best.record.lr),
+                setting_text(best.record.lr) + edge,
                 *(_cell(best, length, interval=True) for length in lengths),
                 _run_mean(best),
                 _effective(best),
                 f"{group.trained} of {len(group.seeds)}",
             ]
         )
-    return _table(header, rows)
+    for row, values in zip(block.rows if block else (), published, strict=True):
+        cells = [values.get(length, NOTHING if values else "not found") for length in lengths]
+        rows.append([f"published: {row.name}", *[NOTHING] * 2, *cells, *[NOTHING] * 3])
+    return markdown_table(header, rows)
+
+
+def _published_at(row: Row, end: int) -> dict[int, str]:
+    """A published row at multiples of the longest training length `end`, doubts marked."""
+    return {
+        round(multiple * end): percent(value) + (" (suspect)" if multiple in row.suspect else "")
+        for multiple, value in row.values.items()
+    }
+
+
+def _difference_table(differences: list[Difference], groups: list[Group]) -> str:
+    compared = [group for d in differences for group in (d.group, d.baseline)]
+    lengths = sorted({length for group in compared for length in group.best.cells})
+    rows = []
+    for difference in differences:
+        row = [difference.group.name, difference.baseline.name]
+        for length in lengths:
+            pair = difference.lengths.get(length)
+            row.append(_no_pair(difference, length) if pair is None else _pair(pair))
+        rows.append(row)
+    return markdown_table(["method", "baseline", *_columns(groups, lengths)], rows)
+
+
+def _no_pair(difference: Difference, length: int) -> str:
+    """Why two runs are not compared at a length: the state of the one without a value, or —."""
+    for group in (difference.group, difference.baseline):
+        state = group.best.state(length)
+        if state not in (None, "value"):
+            whose = "" if group is difference.group else "baseline "
+            return whose + state.replace("_", " ")
+    return NOTHING
+
+
+def _pair(pair: Paired) -> str:
+    low, high = (f"{100 * bound:+.1f}" for bound in pair.interval)
+    p = "p < 0.0001" if pair.p_value < 1e-4 else f"p = {pair.p_value:.2g}"
+    return f"{100 * pair.difference:+.1f} [{low}, {high}], {p}"
 
 
 def _run_table(groups: list[Group], lengths: list[int], columns: list[str]) -> str:
@@ -78,7 +162,7 @@ def _run_table(groups: list[Group], lengths: list[int], columns: list[str]) -> s
             rows.append(row)
         if len(group.seeds) > 1:
             rows += _summary_rows(group, lengths)
-    return _table(header, rows)
+    return markdown_table(header, rows)
 
 
 def _summary_rows(group: Group, lengths: list[int]) -> list[list[str]]:
@@ -109,10 +193,10 @@ def _cell(run: Run, length: int, interval: bool = False) -> str:
     if state != "value":
         return state.replace("_", " ")
     cell = run.cells[length]
-    text = _percent(cell.exact_match)
+    text = percent(cell.exact_match)
     if interval:
         low, high = wilson(cell.correct, cell.samples)
-        text += f" [{_percent(low)}, {_percent(high)}]"
+        text += f" [{percent(low)}, {percent(high)}]"
     return text
 
 
@@ -124,13 +208,13 @@ def _mean(mean: Mean) -> str:
     """The mean, with how many values it is over where some are missing."""
     if mean.value is None:
         return NOTHING
-    return _percent(mean.value) + (f" ({mean.n} of {mean.of})" if mean.n < mean.of else "")
+    return percent(mean.value) + (f" ({mean.n} of {mean.of})" if mean.n < mean.of else "")
 
 
 def _median(stats: OverSeeds) -> str:
     if stats.median is None:
         return NOTHING
-    text = f"{_percent(stats.median)} [{_percent(stats.low)}, {_percent(stats.high)}]"
+    text = f"{percent(stats.median)} [{percent(stats.low)}, {percent(stats.high)}]"
     present = stats.mean_all.n
     return text + (f" ({present} of {stats.runs})" if present < stats.runs else "")
 
@@ -159,11 +243,12 @@ def _effective_range(group: Group) -> str:
     return f"{middle} [{low}, {high}]{count}"
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+    """A fraction as a percentage with one decimal."""
     return f"{100 * fraction:.1f}"
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
+def markdown_table(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table, padded to read well unrendered: first column left, the others right."""
     body = [[_escape(text) for text in row] for row in [header, *rows]]
     widths = [max(4, *map(len, column)) for column in zip(*body, strict=True)]

@@ -1,8 +1,9 @@
 """The lines under a table: what a reader must know before believing its numbers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from lcg.results.groups import Group, Run
+from lcg.results.published import Block
 
 
 def notes(groups: list[Group]) -> list[str]:
@@ -46,14 +47,55 @@ def _selection(runs: list[Run]) -> Iterable[str]:
 
 def _group(group: Group) -> Iterable[str]:
     title = f"{group.task}, {group.name}"
-    if len(group.runs) > 1 and not any(run.record.validation for run in group.runs):
+    choice = group.choice
+    if len(group.runs) > 1 and choice.monitored is None:
         yield f"{title}: no validation results; the lowest seed stands in for the best run."
+    elif not choice.resolved:
+        yield (
+            f"{title}: {len(choice.tied)} runs tie by validation up to length {choice.path[-1]}, "
+            f"and the lowest seed stands in for the best; `lcg select` breaks it."
+        )
+    if len(group.runs) > 1 and choice.degenerate:
+        yield f"{title}: degenerate monitor: {choice.degenerate}."
     if (extension := group.not_bracketed) is not None:
         yield f"{title}: learning rate {group.lr:g} is not bracketed: extend to {extension:.3g}."
     unknown = sum(run.trained is None for run in group.seeds)
     if unknown:
         of = f"{unknown} of {len(group.seeds)} seeds"
         yield f"{title}: in-distribution accuracy of {of} is unknown."
+
+
+def published_notes(groups: list[Group], beside: Mapping[str, Block]) -> Iterable[str]:
+    """Where the published rows come from, how they differ, and which cells are doubted."""
+    for task, block in beside.items():
+        own = [group for group in groups if group.task == task]
+        end = max(group.train_range[1] for group in own)
+        rows = "; ".join(
+            f"{row.name} as transcribed by {row.transcriber}"
+            if row.values
+            else f"{row.name} not found"
+            for row in block.rows
+        )
+        low, high = block.train_lengths
+        yield (
+            f"{task}, published: {block.source}, {block.samples} samples per length, trained at "
+            f"{low}–{high} for {block.steps} steps by the authors' configuration: {rows}. "
+            "The version is given where the transcriber says it."
+        )
+        other = [group.name for group in own if not block.fits(group.best.record)]
+        if other:
+            yield (
+                f"{task}, published: the setting differs from that of {', '.join(other)} (task "
+                "options, training lengths or position encoding); only multiples can be compared."
+            )
+        steps = {group.best.record.settings.get("steps") for group in own} - {None, block.steps}
+        if steps:
+            ours = ", ".join(map(str, sorted(steps)))
+            yield f"{task}, published: {block.steps} training steps, here {ours}."
+        for row in block.rows:
+            for multiple, reason in row.suspect.items():
+                length = round(multiple * end)
+                yield f"{task}, published, suspect: {row.name} at {length}: {reason}."
 
 
 def _evaluation(runs: list[Run]) -> Iterable[str]:

@@ -9,8 +9,10 @@ A record is immutable; new evaluations are merged into a copy which is then save
 import json
 import math
 import os
-from collections.abc import Iterable
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -23,6 +25,7 @@ STATES = ("value", "skipped", "out_of_memory", "did_not_train", "not_finite")
 STATUSES = ("running", "finished", "interrupted", "not_finite")
 REQUIRED_LABELS = ("task", "attention", "position")
 REQUIRED_SETTINGS = ("seed", "lr", "train_lengths")
+HEXADECIMAL = re.compile("[0-9a-f]+")
 
 
 class RecordError(ValueError):
@@ -38,6 +41,8 @@ class Cell:
     token_accuracy, prefix: fractions in [0, 1] (prefix: longest correct prefix / target length).
     close_calls: scored positions whose two best logits nearly tie. seconds: wall time.
     state: `value`, or why there is none; every other state carries a `reason`.
+    outcomes: which samples were exact matches, one bit each in hexadecimal: sample 0 is the most
+    significant bit of the first digit, zeros pad the last. None in records that do not have them.
     Raises ValueError for an unknown state, counts that do not fit, or a missing reason.
     """
 
@@ -54,6 +59,7 @@ class Cell:
     close_calls: int | None = None
     seconds: float | None = None
     reason: str = ""
+    outcomes: str | None = None
 
     def __post_init__(self) -> None:
         where = f"ladder cell at length {self.length}"
@@ -66,6 +72,26 @@ class Cell:
                 raise ValueError(f"{where}: state {self.state} cannot have a count of correct")
         elif self.correct is None or not 0 <= self.correct <= self.samples or self.samples < 1:
             raise ValueError(f"{where}: {self.correct} correct of {self.samples} is not a count")
+        if self.outcomes is not None and not self._outcomes_fit():
+            raise ValueError(
+                f"{where}: outcomes are not {self.samples} bits of which {self.correct} are set"
+            )
+
+    def _outcomes_fit(self) -> bool:
+        """Whole hexadecimal digits, as many bits set as correct, none of them in the padding."""
+        digits = -(-self.samples // 4)
+        if len(self.outcomes) != digits or not HEXADECIMAL.fullmatch(self.outcomes):
+            return False
+        bits = int(self.outcomes, 16)
+        padding = (1 << (4 * digits - self.samples)) - 1
+        return bits & padding == 0 and bits.bit_count() == self.correct
+
+    @property
+    def bits(self) -> int | None:
+        """`outcomes` as a number of `samples` bits, sample 0 the most significant."""
+        if self.outcomes is None:
+            return None
+        return int(self.outcomes, 16) >> (-self.samples % 4)
 
     @property
     def exact_match(self) -> float | None:
@@ -122,6 +148,9 @@ class RunRecord:
     labels: at least task, attention, position.
     settings: at least seed, lr, train_lengths [shortest, longest].
     fate: what training's metrics say of it, plateau_left_at and others; empty while it runs.
+    task: the task's options, of which the samples are made; empty in records that lack them.
+    validation: the selected checkpoint, at the lengths it was validated at while it trained, and at
+    the longer ones that broke a tie between runs.
     Raises ValueError if one of these is missing or of another type.
     """
 
@@ -135,14 +164,18 @@ class RunRecord:
     validation: dict[int, Validation] = field(default_factory=dict)
     ladder: tuple[Cell, ...] = ()
     fate: dict[str, Any] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for part, required in (("labels", REQUIRED_LABELS), ("settings", REQUIRED_SETTINGS)):
             missing = [name for name in required if name not in getattr(self, part)]
             if missing:
                 raise ValueError(f"{part} lack {', '.join(missing)}")
+        for name, label in self.labels.items():
+            _typed(label, str, f"labels.{name}")
         lengths = self.settings["train_lengths"]
-        if not lengths or not all(isinstance(n, int) for n in lengths):
+        whole = isinstance(lengths, list | tuple) and all(isinstance(n, int) for n in lengths)
+        if not whole or not lengths or min(lengths) < 1:
             raise ValueError(f"settings.train_lengths is {lengths!r}, not [shortest, longest]")
         _typed(self.settings["seed"], int, "settings.seed")
         _typed(self.settings["lr"], float, "settings.lr")
@@ -173,9 +206,13 @@ class RunRecord:
         order = sorted(merged.values(), key=lambda cell: tuple(map(_sortable, cell.key)))
         return replace(self, ladder=tuple(order))
 
+    def with_validation(self, found: Mapping[int, Validation]) -> "RunRecord":
+        """A copy that also has what was `found` at other validation lengths; its own stay."""
+        return replace(self, validation=dict(sorted({**found, **self.validation}.items())))
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, plain types only; numbers that are not finite become null."""
-        body = _plain({"schema": SCHEMA, **asdict(self)})
+        body = _plain({"schema": SCHEMA, **vars(self)})
         if self.selection is None:
             del body["selection"]
         return body
@@ -215,6 +252,8 @@ class RunRecord:
             ) from None
         except OSError as error:
             raise RecordError(f"{file}: cannot be read ({error.strerror})") from None
+        except RecursionError:
+            raise RecordError(f"{file}: nested too deeply to be a record") from None
         except ValueError as error:  # also JSONDecodeError and UnicodeDecodeError
             reason = f"not valid JSON ({error})" if type(error) is not ValueError else str(error)
             raise RecordError(
@@ -230,23 +269,39 @@ class RunRecord:
 def _build(cls: type, data: Any, where: str) -> Any:
     """An instance of a dataclass from JSON; raises ValueError for a key or a type that is wrong."""
     _typed(data, dict, where)
-    known = {f.name: f for f in fields(cls)}
-    if unknown := sorted(set(data) - set(known)):
+    known, required = _fields(cls)
+    if unknown := sorted(data.keys() - known.keys()):
         raise ValueError(f"{where} has unknown {', '.join(unknown)}")
-    optional = {f.name for f in known.values() if (f.default, f.default_factory) != (MISSING,) * 2}
-    if missing := [name for name in known if name not in data and name not in optional]:
+    if missing := [name for name in required if name not in data]:
         raise ValueError(f"{where} lacks {', '.join(missing)}")
-    hints = get_type_hints(cls)
     for name, value in data.items():
-        _typed(value, hints[name], f"{where}.{name}")
+        kinds = known[name]
+        if type(value) not in kinds:  # else there is nothing to explain, and nothing to format
+            _typed_as(value, kinds, f"{where}.{name}")
     return cls(**data)
+
+
+@cache
+def _fields(cls: type) -> tuple[dict[str, tuple[type, ...]], tuple[str, ...]]:
+    """What a dataclass's fields may hold, and which of them have no default."""
+    hints = get_type_hints(cls)
+    required = [f.name for f in fields(cls) if (f.default, f.default_factory) == (MISSING,) * 2]
+    return {f.name: _kinds(hints[f.name]) for f in fields(cls)}, tuple(required)
+
+
+@cache
+def _kinds(hint: Any) -> tuple[type, ...]:
+    options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return tuple(get_origin(option) or option for option in options)
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
     """`value` itself if it fits `hint` (an int fits float, a bool only bool), else ValueError."""
-    options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    kinds = [get_origin(option) or option for option in options]
-    fits = isinstance(value, (*kinds, int) if float in kinds else tuple(kinds))
+    return _typed_as(value, _kinds(hint), where)
+
+
+def _typed_as(value: Any, kinds: tuple[type, ...], where: str) -> Any:
+    fits = isinstance(value, (*kinds, int) if float in kinds else kinds)
     if not fits or (isinstance(value, bool) and bool not in kinds):
         expected = " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
         raise ValueError(f"{where} is {value!r:.40}, not {expected}")
@@ -261,7 +316,11 @@ def _length(text: str) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """JSON types: keys as text, tuples as lists, numbers that are not finite as null."""
+    """JSON types: records as mappings, keys as text, tuples as lists, NaN and infinity as null."""
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Cell | Training | Selection | Validation):
+        return {key: _plain(item) for key, item in vars(value).items()}
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lcg.config import Config, experiment_identity, identity
+from lcg.config import Config, experiment_identity, identity, to_tree
 from lcg.diagnostics.fate import fate
 from lcg.results import RunRecord, Selection, Training, Validation
 from lcg.training.callbacks import LadderValidation, Metrics
@@ -43,7 +43,10 @@ class Outcome:
 
 @dataclass
 class RecordKeeper:
-    """Writes results.json from what the callbacks know; a ladder climbed before is kept."""
+    """Writes results.json from what the callbacks know; a ladder climbed before is kept.
+
+    So is what else was validated of the checkpoint that is still the selected one.
+    """
 
     config: Config
     directory: Path
@@ -90,9 +93,13 @@ class RecordKeeper:
             selection=None if selected is None else Selection(**selected),
             validation={int(n): Validation(**values) for n, values in best["lengths"].items()},
             fate={} if status == "running" else self._fate(),
+            task=to_tree(config)["task"],
         )
         if (self.directory / "results.json").exists():
-            record = record.merge(RunRecord.load(self.directory).ladder)
+            before = RunRecord.load(self.directory)
+            record = record.merge(before.ladder)
+            if before.selection and selected and before.selection.step == selected["step"]:
+                record = record.with_validation(before.validation)
         record.save(self.directory)
         return record
 

@@ -27,6 +27,11 @@ MISTAKES = {
     "table": "the following arguments are required: runs",
     "table empty": "empty: no results.json in it or below it",
     "table empty --format=xml": "argument --format: invalid choice: 'xml'",
+    "table fresh": "fresh: no results.json yet; its training has not begun",
+    "select": "the following arguments are required: runs",
+    "select nowhere": "nowhere: no such folder",
+    "select fresh --longest=0": "--longest must be at least 1, got 0",
+    "select fresh --longest=far": "argument --longest: invalid int value: 'far'",
     "plot": "the following arguments are required: runs",
     "plot nowhere": "nowhere: no such folder",
     "list taks": "there is no list of taks; did you mean tasks?",
@@ -63,6 +68,32 @@ def test_a_mistake_is_one_line(words, folders, call, written):
     assert err.count("\n") == 1
     assert MISTAKES[words] in err
     assert written() == before
+
+
+@pytest.mark.parametrize("words", ["table", "table --format=csv", "select", "plot -o x.png"])
+def test_unreadable_runs_are_one_line_each_and_the_rest_goes_on(words, folders, call, here):
+    record = """{"schema": 1, "run": "good", "hash": "h", "group": "g", "labels": {"task": "copy",
+        "attention": "softmax", "position": "nape"}, "settings": {"seed": 0, "lr": 0.001,
+        "train_lengths": [8, 32]}, "training": {"status": "finished", "step": 9}, "ladder":
+        [{"length": 32, "samples": 100, "seed": 0, "correct": 99}]}"""
+    for name, text in (("good", record), ("half", record[:200]), ("other", "{}")):
+        (here / "runs" / name).mkdir(parents=True)
+        (here / "runs" / name / "results.json").write_text(text)
+    code, out, err = call(*words.split(), "runs", "fresh", "nowhere")
+    assert code == 0
+    assert out
+    lines = err.splitlines()
+    assert len(lines) == 4
+    for part in ("half/results.json: not valid JSON", "other/results.json: schema None"):
+        assert sum(part in line for line in lines) == 1
+    assert any(
+        line.endswith("fresh: no results.json yet; its training has not begun") for line in lines
+    )
+    assert any(line.startswith("nowhere: no such folder") for line in lines)
+    code, out, err = call(*words.split(), "runs/half", "runs/other")
+    assert (code, out) == (2, "")
+    assert len(err.splitlines()) == 3
+    assert err.splitlines()[-1] == "lcg: none of them can be read, so there is nothing to show"
 
 
 def test_a_folder_that_cannot_be_written(call, here, tiny):

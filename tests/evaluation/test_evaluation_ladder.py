@@ -45,6 +45,8 @@ def test_cell_counts_samples_tokens_and_prefix():
     assert cell.token_accuracy == pytest.approx(1 - 3 / 900)  # 8 symbols and EOS per sample
     assert cell.prefix == pytest.approx(1 - (9 + 1) / 900)  # all of sample 3, the EOS of sample 70
     assert cell.close_calls == 0
+    assert [i for i in range(100) if not cell.bits >> (99 - i) & 1] == [3, 70]
+    assert cell.outcomes == "e" + "f" * 16 + "d" + "f" * 7
 
 
 @pytest.mark.parametrize("task", ["copy", "flip_flop", "n_back", "max_retrieval"])
@@ -56,12 +58,13 @@ def test_result_does_not_depend_on_batch_size(task):
         head.data.mul_(0.5)
     kept = [
         [
-            (c.correct, c.token_accuracy, round(c.prefix, 12))
+            (c.correct, c.token_accuracy, round(c.prefix, 12), c.outcomes)
             for c in climb(model, config, [12, 17], 90, batch_size=size)
         ]
         for size in (1, 7, 64, 90)
     ]
     assert kept[0] == kept[1] == kept[2] == kept[3]
+    assert len(kept[0][0][-1]) == 23, "90 bits are 23 hexadecimal digits"
 
 
 def test_validation_and_test_samples_differ_and_are_the_run_seeds_business_never():

@@ -7,6 +7,20 @@ import pytest
 from lcg.results import Cell, RunRecord, Selection, Training, Validation
 
 
+def scattered(correct: int, samples: int, start: int) -> str:
+    """Outcomes with as many samples right as asked for, another selection for every start."""
+    order = [(7919 * i + 31 * start) % samples for i in range(samples)]
+    right = set(order[:correct])
+    return encoded([i in right for i in range(samples)])
+
+
+def encoded(outcomes: list[bool]) -> str:
+    """Outcomes as a cell keeps them, written out bit by bit."""
+    bits = "".join("01"[flag] for flag in outcomes)
+    bits += "0" * (-len(bits) % 4)
+    return "".join(f"{int(bits[i : i + 4], 2):x}" for i in range(0, len(bits), 4))
+
+
 def fabricate(
     ladder: dict[int, int | str] | None = None,
     *,
@@ -23,6 +37,7 @@ def fabricate(
     settings: dict | None = None,
     training: Training | None = None,
     selection: Selection | None = None,
+    options: dict | None = None,
 ) -> RunRecord:
     """A finished run; `ladder` maps a length to a count of correct samples or to a state."""
     cells = []
@@ -38,6 +53,7 @@ def fabricate(
                 state="value" if known else outcome,
                 correct=outcome if known else None,
                 reason="" if known else "needs 31 GiB, 20 GiB available",
+                outcomes=scattered(outcome, samples, len(attention)) if known else None,
             )
         )
     group = group or f"{task}-{attention}-{position}"
@@ -59,6 +75,7 @@ def fabricate(
         selection=selection or Selection(2000, "val/len_128/exact_match", 0.9, 0.99),
         validation={n: Validation(*v) for n, v in (validation or {32: (1.0, 1.0)}).items()},
         ladder=tuple(cells),
+        task=options or {},
     )
 
 

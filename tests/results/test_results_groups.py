@@ -6,38 +6,9 @@ from dataclasses import replace
 import pytest
 
 from lcg.results import Cell, RunRecord, Selection, Training
-from lcg.results.groups import Run, best_by_validation, group_runs
+from lcg.results.groups import Run, group_runs
 
 Make = Callable[..., RunRecord]
-
-
-def best_seed(*records: RunRecord) -> int:
-    forward = best_by_validation([Run(record) for record in records])
-    backward = best_by_validation([Run(record) for record in reversed(records)])
-    assert forward.record == backward.record, "the order of the runs decides nothing"
-    return forward.record.seed
-
-
-def test_the_longest_validation_length_decides(make: Make) -> None:
-    short = make(seed=0, validation={32: (1.0, 1.0), 128: (0.2, 0.9)})
-    long = make(seed=1, validation={32: (0.8, 0.9), 128: (0.3, 0.5)})
-    assert best_seed(short, long) == 1
-
-
-def test_ties_fall_back_on_token_accuracy_then_shorter_lengths(make: Make) -> None:
-    flat = make(seed=0, validation={32: (1.0, 1.0), 64: (0.9, 0.9), 128: (0.0, 0.4)})
-    tokens = make(seed=1, validation={32: (1.0, 1.0), 64: (0.1, 0.9), 128: (0.0, 0.5)})
-    assert best_seed(flat, tokens) == 1
-    shorter = make(seed=2, validation={32: (1.0, 1.0), 64: (0.95, 0.9), 128: (0.0, 0.4)})
-    assert best_seed(flat, shorter) == 2
-    assert best_seed(replace(flat, settings={**flat.settings, "seed": 3}), flat) == 0
-
-
-def test_a_missing_validation_ranks_below_a_bad_one(make: Make) -> None:
-    missing = make(seed=0, validation={32: (1.0, 1.0)})
-    not_finite = make(seed=1, validation={32: (1.0, 1.0), 128: (None, None)})
-    zero = make(seed=2, validation={32: (0.1, 0.1), 128: (0.0, 0.0)})
-    assert best_seed(missing, not_finite, zero) == 2
 
 
 def test_the_cell_of_a_length(make: Make) -> None:

@@ -85,6 +85,8 @@ def test_notes(make: Make) -> None:
         run(0) + "interrupted at step 500 of 2000 (stopped by a signal).",
         run(1) + "degenerate selection by val/len_128/exact_match (all zero).",
         run(2) + "stale at 64: not the selected checkpoint, step 1800 (evaluate again).",
+        "- copy, softmax · nape: 4 runs tie by validation up to length 32, and the lowest seed "
+        "stands in for the best; `lcg select` breaks it.",
         "- copy, softmax · nape: learning rate 0.001 is not bracketed: extend to 0.0001.",
         "- copy at 64: rows differ in their test set: "
         + "100 samples in `copy-softmax-nape-s3-lr0.001`; 1000 samples elsewhere.",

@@ -13,7 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcg.results import Cell, RecordError, RunRecord, Training, load_runs, write_atomic
+from lcg.results import (
+    Cell,
+    RecordError,
+    RunRecord,
+    Training,
+    load_runs,
+    read_runs,
+    table,
+    write_atomic,
+)
 
 Make = Callable[..., RunRecord]
 
@@ -44,7 +53,7 @@ def test_numbers_that_are_not_finite_become_null(make: Make, tmp_path: Path) -> 
 
 def test_merge_replaces_the_same_evaluation_only(make: Make) -> None:
     record = make({64: 900, 128: "out_of_memory"})
-    again = replace(record.ladder[0], correct=950)
+    again = replace(record.ladder[0], correct=950, outcomes=None)
     fits_now = Cell(128, 1000, 1, step=2000, correct=700)
     others = [
         replace(again, samples=2000),
@@ -93,11 +102,23 @@ def test_merge_is_idempotent_and_the_last_word_wins(make: Make) -> None:
         ({"state": "skipped", "reason": "x", "correct": 0}, "cannot have a count"),
         ({"correct": 11}, "11 correct of 10"),
         ({}, "None correct of 10"),
+        ({"correct": 2, "outcomes": "80"}, "not 10 bits of which 2 are set"),
+        ({"correct": 2, "outcomes": "800"}, "not 10 bits of which 2 are set"),
+        ({"correct": 2, "outcomes": "801"}, "not 10 bits of which 2 are set"),  # in the padding
+        ({"correct": 1, "outcomes": "8_0"}, "not 10 bits"),
+        ({"correct": 2, "outcomes": "C00"}, "not 10 bits"),
+        ({"state": "skipped", "reason": "x", "outcomes": "000"}, "not 10 bits"),
     ],
 )
 def test_a_cell_cannot_contradict_itself(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Cell(64, 10, 1, **fields)
+
+
+def test_outcomes_are_bits_of_which_sample_0_is_the_first() -> None:
+    cell = Cell(64, 10, 1, correct=3, outcomes="a04")
+    assert [i for i in range(10) if cell.bits >> (9 - i) & 1] == [0, 2, 9]
+    assert Cell(64, 10, 1, correct=3).bits is None
 
 
 @pytest.mark.parametrize(
@@ -107,6 +128,11 @@ def test_a_cell_cannot_contradict_itself(fields: dict, message: str) -> None:
         (lambda d: d.pop("hash"), "lacks hash"),
         (lambda d: d.update(colour="red"), "unknown colour"),
         (lambda d: d["labels"].pop("task"), "labels lack task"),
+        (lambda d: d["labels"].update(task=3), "labels.task is 3, not str"),
+        (
+            lambda d: d["ladder"][0].update(outcomes=1),
+            "outcomes is 1, not str or null",
+        ),
         (lambda d: d["settings"].update(lr="1e-3"), "settings.lr is '1e-3', not float"),
         (lambda d: d["settings"].update(train_lengths="8-32"), "not .shortest, longest."),
         (lambda d: d["ladder"][0].update(length="64"), r"ladder\[0\].length is '64', not int"),
@@ -178,16 +204,109 @@ def test_load_runs_finds_runs_at_any_depth_once(make: Make, tmp_path: Path) -> N
     assert [run.seed for run in load_runs([str(tmp_path / "b"), tmp_path])] == [0, 1]
 
 
-def test_load_runs_names_every_problem(make: Make, tmp_path: Path) -> None:
-    for place in ("run1", "run2", "run3"):
-        make(seed=0 if place == "run3" else 1).save(tmp_path / place)
-    (tmp_path / "run3" / "results.json").write_text("{")
+def broken_runs(make: Make, folder: Path) -> None:
+    """Two good runs among everything that can be wrong with one."""
+    for place, seed in (("run1", 1), ("run2", 2), ("same", 1), ("half", 0), ("locked/in", 0)):
+        make(seed=seed).save(folder / place)
+    whole = (folder / "half" / "results.json").read_text()
+    (folder / "half" / "results.json").write_text(whole[: len(whole) // 2])
+    for place, text in (("foreign", "[]"), ("deep", "[" * 100_000)):
+        (folder / place).mkdir()
+        (folder / place / "results.json").write_text(text)
+    for place in ("new", "new/wandb/files", "project", "project/wandb/latest-run/files"):
+        (folder / place).mkdir(parents=True)
+        (folder / place / "config.yaml").write_text("task: copy")
+    make(seed=3).save(folder / "project" / "runs" / "run3")
+
+
+def test_load_runs_reports_every_problem_and_goes_on(make: Make, tmp_path: Path) -> None:
+    broken_runs(make, tmp_path)
+    lines: list[str] = []
+    runs = read_runs([tmp_path, tmp_path / "nowhere"], lines.append)
+    good = ["locked/in", "project/runs/run3", "run1", "run2"]
+    assert [str(path.relative_to(tmp_path)) for path in runs] == good
+    assert [record.seed for record in runs.values()] == [0, 3, 1, 2]
+    expected = {
+        "deep/results.json: nested too deeply",
+        "foreign/results.json: the record is [], not dict",
+        "half/results.json: not valid JSON",
+        "new: no results.json yet; its training has not begun",
+        f"same: the same run as {tmp_path / 'run1'}; name one of the two",
+        "nowhere: no such folder",
+    }
+    assert len(lines) == len(expected)
+    assert all(any(f"{tmp_path}/{text}" in line for line in lines) for text in expected)
+    assert not any("\n" in line for line in lines)
     with pytest.raises(RecordError) as error:
         load_runs([tmp_path])
-    message = str(error.value)
-    assert f"{tmp_path / 'run2'}: the same run as {tmp_path / 'run1'}" in message
-    assert f"{tmp_path / 'run3' / 'results.json'}: not valid JSON" in message
-    assert "\n" not in message
+    assert all(text in str(error.value) for text in expected - {"nowhere: no such folder"})
+
+
+def test_a_folder_that_cannot_be_entered(make: Make, tmp_path: Path, monkeypatch) -> None:
+    make().save(tmp_path / "open")
+    make(seed=1).save(tmp_path / "closed" / "run")
+    scandir = os.scandir
+
+    def closed(path):  # root, as which tests may run, can enter everything
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    lines: list[str] = []
+    assert len(load_runs([tmp_path], lines.append)) == 1
+    assert lines == [f"{tmp_path / 'closed'}: cannot be entered (Permission denied)"]
+
+
+def test_load_runs_where_nothing_can_be_read(make: Make, tmp_path: Path) -> None:
+    for place in ("run1", "run2"):
+        make().save(tmp_path / place)
+        (tmp_path / place / "results.json").write_text("{")
+    lines: list[str] = []
+    with pytest.raises(RecordError, match="nothing to show"):
+        load_runs([tmp_path], lines.append)
+    assert len(lines) == 2
+
+
+def mutations(data, path=()):
+    """Every place in a JSON document, deepest last."""
+    yield path
+    items = data.items() if isinstance(data, dict) else enumerate(data)
+    for key, value in items:
+        if isinstance(value, dict | list):
+            yield from mutations(value, (*path, key))
+        else:
+            yield (*path, key)
+
+
+def test_whatever_is_wrong_with_a_record_is_one_line_or_harmless(
+    make: Make, tmp_path: Path
+) -> None:
+    """Each part in turn is taken away or replaced by something else."""
+    make(seed=5).save(tmp_path / "good")
+    original = make({64: 993, 128: "skipped"}).to_dict()
+    refused = 0
+    for path in mutations(original):
+        for value in (None, -1, "x", [], {}, [None], {"x": None}, ...):
+            data = json.loads(json.dumps(original))
+            where = data
+            for key in path[:-1]:
+                where = where[key]
+            if not path:
+                data = None if value is ... else value
+            elif value is ...:
+                del where[path[-1]]
+            else:
+                where[path[-1]] = value
+            (tmp_path / "bad").mkdir(exist_ok=True)
+            (tmp_path / "bad" / "results.json").write_text(json.dumps(data))
+            lines: list[str] = []
+            records = load_runs([tmp_path], lines.append)
+            refused += len(lines)
+            assert len(records) + len(lines) == 2, (path, value)
+            for kind in ("markdown", "csv", "json"):
+                assert table(records, kind)
+    assert refused > 100
 
 
 @pytest.mark.parametrize(("name", "problem"), [("", "below it"), ("nowhere", "no such folder")])

@@ -181,3 +181,15 @@ def test_mqmtar_uses_every_word_if_all_exist():
     assert sorted(_words("key", 2, 16, 4, 0, "train").tolist()) == [
         [a, b] for a in range(3, 7) for b in range(3, 7)
     ]
+
+
+def test_no_sample_of_one_split_is_one_of_another() -> None:
+    """Long enough that two samples are equal only if they were drawn from the same stream."""
+    task, length, count = Copy(), 64, 512
+    splits = {name: eval_batch(task, 0, name, length, 0, count) for name in ("validation", "test")}
+    drawn = {name: {row.tobytes() for row in batch.inputs} for name, batch in splits.items()}
+    drawn["train"] = {
+        row.tobytes() for t in range(4) for row in train_batch(task, 0, t, 128, 64, 64).inputs
+    }
+    assert all(len(samples) == count for samples in drawn.values())
+    assert len(set.union(*drawn.values())) == 3 * count

@@ -1,0 +1,83 @@
+"""Say which run validation selects for each method, and break ties at longer lengths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lcg.commands.words import Parser, say
+from lcg.results import Choice, RunRecord
+
+
+def run(words: list[str]) -> int:
+    from lcg.results import read_runs
+    from lcg.results.groups import group_runs
+
+    parser = Parser(
+        "select",
+        "RUN … [--longest N] [--device NAME]",
+        __doc__,
+        epilog="The highest exact match at the monitored validation length is selected, then the\n"
+        "highest token accuracy there. Runs that tie are validated at 2, 4, … times the longest\n"
+        "validation length, on samples that neither training nor test uses, until they separate.",
+    )
+    parser.add_argument("runs", nargs="+", help="run directories, or folders that hold some")
+    parser.add_argument(
+        "--longest", type=int, help="longest length to try; default: 8 times the monitored one"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    options = parser.parse_intermixed_args(words)
+    if options.longest is not None and options.longest < 1:
+        raise ValueError(f"--longest must be at least 1, got {options.longest}")
+    runs = read_runs(options.runs, report=say)
+    places = {(record.run, record.hash): directory for directory, record in runs.items()}
+    for group in group_runs(runs.values()):
+        own = [places[member.record.run, member.record.hash] for member in group.runs]
+        choice, left = _settled({place: runs[place] for place in own}, group.choice, options)
+        place = places[choice.record.run, choice.record.hash]
+        shown = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
+        print(f"{group.task}, {group.name}: {shown}")
+        for line in _reasons(choice, left, len(own)):
+            print(f"  {line}")
+    return 0
+
+
+def _settled(runs: dict[Path, RunRecord], choice: Choice, options) -> tuple[Choice, str]:
+    """The choice, and why a tie is left; torch is needed only where there is a tie."""
+    if choice.resolved or choice.monitored is None:
+        return choice, ""
+    from lcg.evaluation.ties import break_tie
+    from lcg.terminal import LengthBar
+
+    names = ", ".join(record.run for record in choice.tied)
+    say(f"{len(choice.tied)} runs tie up to length {choice.path[-1]}: {names}")
+    bar = LengthBar()
+    try:
+        return break_tie(runs, options.longest, options.device, bar)
+    finally:
+        bar.close()
+
+
+def _reasons(choice: Choice, left: str, runs: int) -> list[str]:
+    """The selected run, what it and the runs that tied with it scored, what is doubtful."""
+    of = f"of {runs} runs" if runs > 1 else "the only run"
+    lines = [f"seed {choice.record.seed}, lr {choice.record.lr:g}, {of}"]
+    if choice.monitored is None:
+        return [*lines, "no validation results; the lowest seed stands in"]
+    lines.append(f"selected by exact match, then token accuracy, at length {choice.monitored}:")
+    lines += [f"  {_scores(record, choice.path)}" for record in choice.contenders]
+    if not choice.resolved:
+        lines.append(f"{len(choice.tied)} runs still tie, the lowest seed stands in: {left}")
+    if choice.degenerate:
+        lines.append(f"degenerate monitor: {choice.degenerate}")
+    return lines
+
+
+def _scores(record: RunRecord, lengths: tuple[int, ...]) -> str:
+    scores = []
+    for length in lengths:
+        result = record.validation.get(length)
+        if result is not None:
+            values = (result.exact_match, result.token_accuracy)
+            shown = ["not finite" if value is None else f"{100 * value:.2f} %" for value in values]
+            scores.append(f"{length}: {', '.join(shown)}")
+    return f"seed {record.seed}, lr {record.lr:g}   " + "   ".join(scores)

@@ -1,0 +1,72 @@
+"""The selected runs of two methods, compared on the test samples they share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lcg.registry import nearest
+from lcg.results.groups import Group, Run
+from lcg.results.paired import Paired, compare
+
+DEFAULT = "softmax"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A group's selected run against that of its baseline, by test length."""
+
+    group: Group
+    baseline: Group
+    lengths: dict[int, Paired]
+
+
+def differences(groups: Sequence[Group], baseline: str | None = None) -> list[Difference]:
+    """Each method against a baseline of its task, where they have test lengths in common.
+
+    The baseline is the group or attention called `baseline`, by default softmax: of the same
+    position if there is one, else the first; without any, the task's first group.
+    Raises ValueError for a baseline that no task has.
+    """
+    if baseline is not None and not any(_called(group, baseline) for group in groups):
+        names = {name for g in groups for name in (g.name, g.best.record.labels["attention"])}
+        raise ValueError(f"no method is called {baseline}; {nearest(baseline, sorted(names))}")
+    found = []
+    for group in groups:
+        own = [other for other in groups if other.task == group.task]
+        against = _baseline(group, own, baseline)
+        if against is not None and against is not group:
+            lengths = _paired(group.best, against.best)
+            if lengths:
+                found.append(Difference(group, against, lengths))
+    return found
+
+
+def _baseline(group: Group, own: Sequence[Group], name: str | None) -> Group | None:
+    candidates = [other for other in own if _called(other, name or DEFAULT)]
+    if not candidates:
+        return own[0] if name is None else None
+    if group in candidates:
+        return group if name is not None else candidates[0]
+    position = group.best.record.labels["position"]
+    same = [g for g in candidates if g.best.record.labels["position"] == position]
+    return (same or candidates)[0]
+
+
+def _called(group: Group, name: str) -> bool:
+    return name in (group.name, group.best.record.labels["attention"])
+
+
+def _paired(first: Run, second: Run) -> dict[int, Paired]:
+    """Where both have a value and saw the same samples; an untrained run has no value to compare.
+
+    Tasks of one name but other options have other samples.
+    """
+    a, b = first.record.task, second.record.task
+    if a and b and a != b:
+        return {}
+    lengths = {}
+    for length in first.cells.keys() & second.cells.keys():
+        if first.state(length) == second.state(length) == "value":
+            pair = compare(first.cells[length], second.cells[length])
+            if pair is not None:
+                lengths[length] = pair
+    return dict(sorted(lengths.items()))

@@ -1,0 +1,202 @@
+"""Published numbers, beside ours: the rows of a paper's table, and a verdict for every cell.
+
+The numbers are in published.yaml, each row with its source, version and who transcribed it, and
+with the cells that transcribers contradict each other on.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lcg.results.groups import Group, Run
+from lcg.results.record import RunRecord
+from lcg.results.selection import choose
+from lcg.results.statistics import wilson
+
+FILE = Path(__file__).with_name("published.yaml")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a published table.
+
+    values: multiple of the longest training length -> fraction in [0, 1]; empty: not found.
+    suspect: multiple -> why its value is doubted.
+    """
+
+    method: str
+    title: str
+    version: str
+    transcriber: str
+    values: dict[float, float]
+    suspect: dict[float, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Title and version."""
+        return f"{self.title} ({self.version})" if self.version else self.title
+
+
+@dataclass(frozen=True)
+class Block:
+    """One task of a published table, and the setting in which it was measured.
+
+    options: the task's. steps: of the authors' configuration. samples: behind each proportion.
+    """
+
+    name: str
+    source: str
+    samples: int
+    position: str
+    task: str
+    options: dict[str, Any]
+    train_lengths: tuple[int, int]
+    steps: int
+    multiples: tuple[float, ...]
+    rows: tuple[Row, ...]
+
+    def fits(self, record: RunRecord) -> bool:
+        """Is it the same question: task and its options, training lengths, position encoding?"""
+        options = {key: record.task.get(key, value) for key, value in self.options.items()}
+        return (
+            record.labels["task"] == self.task
+            and record.labels["position"] == self.position
+            and (record.train_min, record.train_max) == self.train_lengths
+            and options == self.options
+        )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A published cell and ours.
+
+    method: the attention's label; title: the row's name in the paper, with its version.
+    published, interval: fractions, the interval is ours (Wilson, 95 %); correct of samples: ours.
+    verdict: agrees, differs or not run.
+    """
+
+    method: str
+    title: str
+    length: int
+    published: float
+    correct: int | None
+    samples: int | None
+    interval: tuple[float, float] | None
+    verdict: str
+    note: str = ""
+
+
+@cache
+def blocks() -> dict[str, Block]:
+    """All published blocks by name: table1/sort, …"""
+    import yaml
+
+    data = yaml.safe_load(FILE.read_text(encoding="utf-8"))
+    common = {key: data[key] for key in ("source", "samples", "position")}
+    found = {}
+    for name, content in data["blocks"].items():
+        multiples = tuple(content["multiples"])
+        rows = tuple(_row(row, multiples, data["transcribers"]) for row in content["rows"])
+        parts = {key: content[key] for key in ("task", "options", "steps")}
+        lengths = tuple(content["train_lengths"])
+        found[name] = Block(
+            name, **common, **parts, train_lengths=lengths, multiples=multiples, rows=rows
+        )
+    return found
+
+
+def _row(row: dict[str, Any], multiples: tuple[float, ...], transcribers: dict[str, str]) -> Row:
+    values = row["values"] or [None] * len(multiples)
+    given = dict(zip(multiples, values, strict=True))
+    names = [transcribers[key] for key in row["by"].split(", ")] if "by" in row else []
+    return Row(
+        method=row["method"],
+        title=row["title"],
+        version=row.get("version", ""),
+        transcriber="; ".join(names),
+        values={multiple: value / 100 for multiple, value in given.items() if value is not None},
+        suspect=row.get("suspect", {}),
+    )
+
+
+def block_of(task: str) -> Block | None:
+    """The published block of a task, None if there is none."""
+    return next((block for block in blocks().values() if block.task == task), None)
+
+
+def published_beside(groups: Iterable[Group], forced: bool = False) -> dict[str, Block]:
+    """Task -> the block under its runs, where a selected run fits it or it is forced."""
+    beside = {}
+    for group in groups:
+        block = block_of(group.task)
+        if block is not None and (forced or block.fits(group.best.record)):
+            beside[group.task] = block
+    return beside
+
+
+def verdicts(records: Iterable[RunRecord], block: str = "table1/sort") -> list[Verdict]:
+    """One verdict for every published cell of a block, in the order of its rows.
+
+    Ours is the run that validation selects among all that fit the block (`Block.fits`) and have the
+    row's attention. The published value is a proportion of the block's samples. The two agree if
+    and only if our Wilson interval and the published value's overlap: not overlapping is stronger
+    than a test at 5 % (of the order of 0.6 % for like sample sizes), so what differs does so beyond
+    the chance of test samples; whether other training seeds would is not asked.
+    Raises ValueError for a block that does not exist.
+    """
+    if block not in blocks():
+        raise ValueError(f"nothing is published as {block}; there is {', '.join(blocks())}")
+    chosen = blocks()[block]
+    fitting = [record for record in records if chosen.fits(record)]
+    ours: dict[str, Run | None] = {}
+    for method in dict.fromkeys(row.method for row in chosen.rows):
+        own = [record for record in fitting if record.labels["attention"] == method]
+        ours[method] = Run(choose(own).record) if own else None
+    return [
+        _verdict(chosen, row, multiple, ours[row.method])
+        for row in chosen.rows
+        for multiple in row.values
+    ]
+
+
+def _verdict(block: Block, row: Row, multiple: float, run: Run | None) -> Verdict:
+    length = round(multiple * block.train_lengths[1])
+    published = row.values[multiple]
+    notes = [f"suspect: {row.suspect[multiple]}"] if multiple in row.suspect else []
+    cell = run.cells.get(length) if run else None
+    state = run.state(length) if run else None
+    if state != "value":
+        missing = "not evaluated" if run else f"no run of {row.method} in this setting"
+        notes.insert(0, state.replace("_", " ") if state else missing)
+        nothing = (None, None, None)
+        return Verdict(
+            row.method, row.name, length, published, *nothing, "not run", "; ".join(notes)
+        )
+    steps = run.record.settings.get("steps")
+    if steps is not None and steps != block.steps:
+        notes.append(f"{steps} training steps, the authors have {block.steps}")
+    interval = wilson(cell.correct, cell.samples)
+    low, high = wilson(round(published * block.samples), block.samples)
+    agrees = interval[0] <= high and low <= interval[1]
+    verdict = "agrees" if agrees else "differs"
+    measured = (cell.correct, cell.samples, interval)
+    return Verdict(row.method, row.name, length, published, *measured, verdict, "; ".join(notes))
+
+
+def verdict_table(found: Iterable[Verdict]) -> str:
+    """The verdicts in Markdown, percentages, ending in a newline."""
+    from lcg.results.markdown import markdown_table, percent
+
+    rows = []
+    for v in found:
+        ours = interval = "—"
+        if v.correct is not None:
+            ours = f"{percent(v.correct / v.samples)} ({v.correct}/{v.samples})"
+            interval = f"[{percent(v.interval[0])}, {percent(v.interval[1])}]"
+        rows.append(
+            [v.title, str(v.length), percent(v.published), ours, interval, v.verdict, v.note]
+        )
+    header = ["published row", "length", "published", "ours", "95 % interval", "verdict", "note"]
+    return markdown_table(header, rows) + "\n"

@@ -1,0 +1,107 @@
+"""Which run of a group to show, by validation alone.
+
+The ordered rule: exact match at the monitored length, then token accuracy there; runs that tie in
+both are held against each other at the next longer validation length, and so on upward. What no
+validation tells apart is a tie, and said to be one. Test results have no say.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lcg.results.record import RunRecord
+
+MONITOR = re.compile(r"val/len_(\d+)/exact_match")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The selected run, and how it came to be that.
+
+    monitored: the length that decides first; None if nothing was validated.
+    path: the lengths that were compared, in that order; at the last one the runs separated, or all
+        those tied stayed tied.
+    tied: the runs that nothing tells apart, the selected one first; just that one if it won.
+    contenders: the runs that tie at the monitored length.
+    degenerate: why the monitor could not choose, or "".
+    """
+
+    record: RunRecord
+    monitored: int | None
+    path: tuple[int, ...]
+    tied: tuple[RunRecord, ...]
+    contenders: tuple[RunRecord, ...]
+    degenerate: str = ""
+
+    @property
+    def resolved(self) -> bool:
+        """Did validation single out one run?"""
+        return len(self.tied) == 1
+
+
+def choose(records: Sequence[RunRecord]) -> Choice:
+    """Select among the runs of a group, see above; a tie goes to the lowest seed, then rate, name.
+
+    A run without a result at the monitored length ranks below one whose result is not finite, and
+    that below any number. Lengths above it count only if all that are still tied have them.
+    Raises ValueError for no runs.
+    """
+    if not records:
+        raise ValueError("no runs to choose from")
+    tied = sorted(records, key=lambda record: (record.seed, record.lr, record.run))
+    monitored = monitored_length(tied)
+    if monitored is None:
+        return Choice(tied[0], None, (), tuple(tied), tuple(tied))
+    degenerate = _degenerate(tied, monitored)
+    path, contenders = [], tied
+    for length in [monitored, *longer_lengths(tied, monitored)]:
+        if len(tied) == 1 or (path and any(length not in record.validation for record in tied)):
+            break
+        ranks = [_rank(record, length) for record in tied]
+        tied = [record for record, rank in zip(tied, ranks, strict=True) if rank == max(ranks)]
+        path.append(length)
+        if length == monitored:
+            contenders = tied
+    return Choice(
+        tied[0], monitored, tuple(path or [monitored]), tuple(tied), tuple(contenders), degenerate
+    )
+
+
+def monitored_length(records: Iterable[RunRecord]) -> int | None:
+    """The length most runs monitor (the longer of two); if none has it, the longest validated."""
+    records = list(records)
+    named = Counter(length for record in records if (length := _named(record)) is not None)
+    validated = {length for record in records for length in record.validation}
+    present = {length: count for length, count in named.items() if length in validated}
+    if present:
+        return max(present, key=lambda length: (present[length], length))
+    return max(validated, default=None)
+
+
+def longer_lengths(records: Iterable[RunRecord], length: int) -> list[int]:
+    """All validation lengths of the runs that are above `length`, ascending."""
+    return sorted({n for record in records for n in record.validation if n > length})
+
+
+def _named(record: RunRecord) -> int | None:
+    match = record.selection and MONITOR.fullmatch(record.selection.monitor)
+    return int(match[1]) if match else None
+
+
+def _rank(record: RunRecord, length: int) -> tuple[float, float]:
+    result = record.validation.get(length)
+    if result is None:
+        return (-2.0, -2.0)
+    return tuple(-1.0 if v is None else v for v in (result.exact_match, result.token_accuracy))
+
+
+def _degenerate(records: Sequence[RunRecord], monitored: int) -> str:
+    results = [record.validation.get(monitored) for record in records]
+    values = {result.exact_match for result in results if result is not None}
+    runs = f"all {len(records)} runs" if len(records) > 1 else "the run"
+    if values == {0.0}:
+        return f"exact match at validation length {monitored} is 0 in {runs}"
+    if all(record.selection and record.selection.degenerate for record in records):
+        return f"exact match at validation length {monitored} chose no checkpoint in {runs}"
+    return ""

@@ -1,0 +1,172 @@
+"""`lcg select`: a tie is followed upward, on samples nobody else uses, once, and for good."""
+
+import contextlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lcg.cli import main
+from lcg.evaluation import ladder, ties
+from lcg.evaluation.run import load_model
+from lcg.results import Cell, RunRecord, Validation
+from lcg.training.directory import locked
+
+TINY = """
+    task=copy model.d_model=16 model.heads=2 model.d_ff=16
+    data.batch_size=8 data.min_length=2 data.max_length=4 optimizer.warmup_steps=2
+    trainer.steps=6 trainer.log_every=3 trainer.checkpoint_every=3
+    trainer.threads=1 trainer.accelerator=cpu
+    validation.every=3 validation.lengths=4,8 validation.samples=16
+    evaluation.lengths=4,8 evaluation.samples=16 wandb.mode=disabled
+""".split()  # noqa: SIM905
+TIED = {4: (1.0, 1.0), 8: (1.0, 1.0)}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Path:
+    """Three seeds of a tiny run, trained once."""
+    folder = tmp_path_factory.mktemp("trained")
+    with contextlib.chdir(folder):
+        for seed in range(3):
+            assert main(["train", *TINY, f"seed={seed}", "evaluation.after_training=false"]) == 0
+    return folder / "runs"
+
+
+@pytest.fixture
+def tied(trained, here) -> list[Path]:
+    """The three seeds, of which the first two tie where they were validated."""
+    shutil.copytree(trained, here / "runs")
+    directories = sorted((here / "runs").iterdir(), key=lambda d: RunRecord.load(d).seed)
+    for directory, scores in zip(directories, (TIED, TIED, {8: (0.9, 1.0)}), strict=True):
+        edit(directory, validation=scores)
+    return directories
+
+
+def edit(directory: Path, validation=None, status=None, step=None) -> None:
+    """Write something else into a record."""
+    body = json.loads((directory / "results.json").read_text())
+    if validation is not None:
+        body["validation"] = {
+            str(n): {"exact_match": em, "token_accuracy": tokens}
+            for n, (em, tokens) in validation.items()
+        }
+    if status is not None:
+        body["training"]["status"] = status
+    if step is not None:
+        body["selection"]["step"] = step
+    (directory / "results.json").write_text(json.dumps(body))
+
+
+def lengths(directory: Path) -> list[int]:
+    return list(RunRecord.load(directory).validation)
+
+
+def independent(directory: Path, length: int) -> Validation:
+    """What the longer validation must find, from the ladder itself."""
+    from lcg.evaluation.files import read_config
+
+    config = read_config(directory)
+    model, step = load_model(directory, config)
+    (cell,) = ladder.climb(
+        model, config, [length], 16, split="validation", seed=config.evaluation.seed, step=step
+    )
+    return Validation(cell.exact_match, cell.token_accuracy)
+
+
+def test_a_tie_is_broken_by_a_longer_length_and_stays_broken(call, tied, monkeypatch):
+    code, out, err = call("select", "runs")
+    assert code == 0
+    assert "2 runs tie up to length 8" in err
+    assert [lengths(directory) for directory in tied] == [[4, 8, 16], [4, 8, 16], [8]]
+    found = [RunRecord.load(directory).validation[16] for directory in tied[:2]]
+    assert found == [independent(directory, 16) for directory in tied[:2]]
+    ahead = max(0, 1, key=lambda seed: (found[seed].exact_match, found[seed].token_accuracy))
+    assert found[0] != found[1]
+    first = out.splitlines()[0]
+    assert first == f"copy, softmax · nape: runs/{tied[ahead].name}"
+    assert "tie by validation" not in call("table", "runs")[1]
+
+    def no_more(*args):
+        raise AssertionError("validated again")
+
+    monkeypatch.setattr(ties, "validate", no_more)
+    assert call("select", "runs")[:2] == (0, out)
+
+
+def test_training_on_and_evaluating_keep_it_while_the_checkpoint_stays(call, tied):
+    assert call("select", "runs")[0] == 0
+    found = RunRecord.load(tied[0]).validation[16]
+    assert call("eval", str(tied[0]), "lengths=4")[0] == 0
+    assert RunRecord.load(tied[0]).validation[16] == found
+    edit(tied[0], status="interrupted")
+    again = [*TINY, "seed=0", "evaluation.after_training=false"]
+    assert call("train", *again)[0] == 0
+    record = RunRecord.load(tied[0])
+    assert (record.training.status, lengths(tied[0])) == ("finished", [4, 8, 16])
+    assert record.validation[16] == found
+    edit(tied[0], status="interrupted", step=1)  # it was of another checkpoint
+    assert call("train", *again)[0] == 0
+    assert lengths(tied[0]) == [4, 8]
+
+
+def constant(cell: dict):
+    def climb(model, config, lengths, samples, *, seed, step, **options):
+        for length in lengths:
+            yield Cell(length, samples, seed, step=step, **cell)
+
+    return climb
+
+
+def test_a_tie_that_lasts_is_followed_to_the_limit_and_said(call, tied, monkeypatch):
+    equal = {"correct": 16, "token_accuracy": 1.0}
+    monkeypatch.setattr(ties, "climb", constant(equal))
+    code, out, _ = call("select", "runs")
+    assert code == 0
+    assert lengths(tied[0]) == lengths(tied[1]) == [4, 8, 16, 32, 64], "8 times the monitored 8"
+    assert "2 runs still tie" in out and "--longest=128 does" in out
+    assert "2 runs tie by validation up to length 64" in call("table", "runs")[1]
+    assert "--longest=256 does" in call("select", "runs", "--longest=128")[1]
+    assert lengths(tied[1])[-1] == 128
+
+
+def test_what_does_not_fit_in_memory_ends_it(call, tied, monkeypatch):
+    full = {"state": "out_of_memory", "reason": "needs 31 GiB"}
+    monkeypatch.setattr(ties, "climb", constant(full))
+    code, out, _ = call("select", "runs")
+    assert code == 0
+    assert "at length 16: out of memory (needs 31 GiB)" in out
+    assert lengths(tied[0]) == [4, 8]
+
+
+def test_a_run_that_is_being_trained_is_left_alone(call, tied):
+    with locked(tied[0]):
+        code, out, _ = call("select", "runs")
+    assert code == 0
+    assert "is being trained by process" in out
+    assert lengths(tied[0]) == [4, 8]
+
+
+def test_a_run_without_its_checkpoint_or_with_another(call, tied):
+    edit(tied[0], step=1)
+    assert "best.ckpt is of step" in call("select", "runs")[1]
+    (tied[0] / "checkpoints" / "best.ckpt").unlink()
+    assert "has no best.ckpt" in call("select", "runs")[1]
+
+
+def test_a_degenerate_monitor_is_said(call, tied):
+    for directory in tied:
+        edit(directory, validation={8: (0.0, 0.1)})
+    code, out, _ = call("select", "runs", "--longest=8")
+    assert code == 0
+    assert "degenerate monitor: exact match at validation length 8 is 0 in all 3 runs" in out
+
+
+def test_no_torch_where_nothing_ties(tied, process):
+    for seed, directory in enumerate(tied):
+        edit(directory, validation={8: (seed / 4, 1.0)})
+    script = "import sys; from lcg.cli import main; main(['select', 'runs']); "
+    done = process("-c", script + "sys.exit('torch' in sys.modules)")
+    assert done.returncode == 0, done.stderr
+    assert tied[2].name in done.stdout
