@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from collections.abc import Callable
 from statistics import median
@@ -12,23 +11,17 @@ from lcg.report.drawing import WIDTH, Drawing, finish, look, stacked, svg_of
 from lcg.results.groups import Group, Run
 from lcg.results.plot import STATE_MARKERS, legend_entry
 
-MONITOR = re.compile(r"len_(\d+)")
 Metric = Callable[[Run], float | None]
 
 
-def monitored_length(run: Run) -> int | None:
-    """The validation length by which the run's checkpoint was chosen, else the longest one."""
-    selection = run.record.selection
-    found = MONITOR.search(selection.monitor) if selection else None
-    if found and int(found[1]) in run.record.validation:
-        return int(found[1])
-    return max(run.record.validation, default=None)
+def validation_at(length: int | None) -> Metric:
+    """Validation exact match at a length."""
 
+    def metric(run: Run) -> float | None:
+        result = run.record.validation.get(length)
+        return None if result is None else result.exact_match
 
-def validation(run: Run) -> float | None:
-    """Validation exact match at the monitored length."""
-    length = monitored_length(run)
-    return None if length is None else run.record.validation[length].exact_match
+    return metric
 
 
 def out_of_distribution(run: Run) -> float | None:
@@ -38,11 +31,11 @@ def out_of_distribution(run: Run) -> float | None:
 
 def draw(name: str, task: str, groups: list[Group], styles: dict[str, dict[str, Any]]) -> Drawing:
     """The figure of one task: two panels over one axis of learning rates."""
-    lengths = sorted({n for g in groups for r in g.runs if (n := monitored_length(r)) is not None})
+    lengths = sorted({g.choice.monitored for g in groups if g.choice.monitored is not None})
     at = f" at {' / '.join(map(str, lengths))}" if lengths else ""
-    metrics: list[tuple[str, Metric]] = [
-        (f"validation{at} (%)", validation),
-        ("test, mean OOD (%)", out_of_distribution),
+    metrics: list[tuple[str, Callable[[Group], Metric]]] = [
+        (f"validation{at} (%)", lambda group: validation_at(group.choice.monitored)),
+        ("test, mean OOD (%)", lambda group: out_of_distribution),
     ]
     with look():
         figure, panels = stacked([2.0, 2.0], gap=0.25)
@@ -82,10 +75,10 @@ def _caption(groups: list[Group], at: str) -> str:
     )
 
 
-def _fill(panel: Any, groups: list[Group], styles: dict, metric: Metric) -> None:
+def _fill(panel: Any, groups: list[Group], styles: dict, of: Callable[[Group], Metric]) -> None:
     depth = 0.0
     for index, group in enumerate(groups):
-        style = styles[group.name]
+        style, metric = styles[group.name], of(group)
         shift = 1.0 + 0.05 * (index - (len(groups) - 1) / 2) / max(1, (len(groups) - 1) / 2)
         medians = []
         below = []

@@ -12,9 +12,12 @@ from lcg.report import accuracy, heads, learning_rate, loss, maps, provenance, t
 from lcg.report.drawing import Drawing, Planned
 from lcg.report.page import Block, page
 from lcg.report.sources import Series, Sources, read_metrics
+from lcg.results.differences import Difference, differences
 from lcg.results.groups import Group, group_runs, training_lengths
-from lcg.results.notes import notes
+from lcg.results.notes import notes, published_notes
 from lcg.results.plot import method_styles
+from lcg.results.published import Block as Published
+from lcg.results.published import published_beside
 
 RESULTS, TRAINING, MAPS = "results", "Over training", "Attention maps"
 
@@ -59,14 +62,16 @@ def make(
             task.drawn.setdefault(part, []).append(drawn)
         else:
             task.missing.append(drawn)
-    blocks = [_block(task, styles) for task in tasks]
+    beside = published_beside(groups)
+    compared = differences(groups)
+    blocks = [_block(task, styles, beside.get(task.name), compared) for task in tasks]
     missing = [line for task in tasks for line in task.missing]
     html = page(
         _title(tasks),
         _lead(groups, tasks),
         sources.problems,
         blocks,
-        [*notes(groups), *missing],
+        [*notes(groups), *published_notes(groups, beside), *missing],
         provenance.section(groups, sources, command, made),
     )
     return Report(html, tuple(d for t in tasks for part in t.drawn.values() for d in part))
@@ -119,23 +124,33 @@ def _names(task: _Task) -> list[str]:
     return [f"{task.anchor}-method-{index + 1}" for index in range(len(task.groups))]
 
 
-def _block(task: _Task, styles: dict) -> Block:
+def _block(
+    task: _Task, styles: dict, beside: Published | None, compared: list[Difference]
+) -> Block:
     runs = sum(len(group.runs) for group in task.groups)
     about = (
         f"Trained at {training_lengths(task.groups)}. {_count(len(task.groups), 'method')}, "
         f"{_count(runs, 'run')}. Validation selects one run of each method over seeds and "
         "learning rates; test results play no part in it."
     )
-    table = tables.best_table(task.groups, styles)
+    parts = [
+        (
+            "Exact match (%), selected runs [95 % Wilson interval]",
+            tables.best_table(task.groups, styles, beside),
+            False,
+        )
+    ]
+    if own := [difference for difference in compared if difference.group.task == task.name]:
+        title = "Difference from a baseline on the same test samples (points) [95 % interval]"
+        parts.append((title, tables.difference_table(own, task.groups, styles), False))
+    every = tables.run_table(task.groups, styles)
+    parts.append(("Every run, and medians over seeds", every, True))
     return Block(
         anchor=task.anchor,
         title=task.name,
         about=about,
         results=task.drawn.get(RESULTS, []),
-        tables=[
-            ("Exact match (%), selected runs [95 % Wilson interval]", table, False),
-            ("Every run, and medians over seeds", tables.run_table(task.groups, styles), True),
-        ],
+        tables=parts,
         more=[(part, task.drawn.get(part, [])) for part in (TRAINING, MAPS)],
     )
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lcg.results.record import FILE_NAME, RecordError, RunRecord
+from lcg.results.loading import read_runs
+from lcg.results.record import RecordError, RunRecord
 
 Series = dict[str, tuple[list[int], list[float]]]
 
@@ -34,42 +35,13 @@ def find(paths: Iterable[str | os.PathLike]) -> Sources:
 
     Raises ValueError if no run is left.
     """
-    directories: dict[tuple[str, str], Path] = {}
-    records, problems, seen = [], [], set()
-    for path in map(Path, paths):
-        found = _run_directories(path)
-        if not found:
-            problem = f"no {FILE_NAME} in it or below it" if path.exists() else "no such folder"
-            problems.append(f"{path}: {problem}; name a run directory or a folder of runs")
-        for directory in found:
-            if directory in seen:
-                continue
-            seen.add(directory)
-            try:
-                record = RunRecord.load(directory)
-            except RecordError as error:
-                problems.append(str(error))
-                continue
-            first = directories.setdefault((record.run, record.hash), directory)
-            if first != directory:
-                problems.append(f"{directory}: left out, it is the same run as {first}")
-                continue
-            records.append(record)
-    if not records:
-        raise ValueError(" | ".join(["no runs to report", *problems]))
-    return Sources(directories, tuple(records), tuple(problems))
-
-
-def _run_directories(path: Path) -> list[Path]:
-    if path.name == FILE_NAME and path.is_file():
-        return [path.parent.resolve()]
-    found = []
-    for folder, inner, files in os.walk(path):
-        if FILE_NAME in files:
-            found.append(Path(folder).resolve())
-            inner.clear()  # a run holds no other run
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
-    return found
+    problems: list[str] = []
+    try:
+        runs = read_runs(paths, problems.append)
+    except RecordError as error:
+        raise ValueError(" | ".join(["no runs to report", *problems, str(error)])) from None
+    directories = {(record.run, record.hash): place for place, record in runs.items()}
+    return Sources(directories, tuple(runs.values()), tuple(problems))
 
 
 def read_metrics(directory: Path) -> Series:

@@ -8,7 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from lcg.report.tags import Markup, join, tag
+from lcg.results.differences import Difference
 from lcg.results.groups import Group, Run, setting_text
+from lcg.results.paired import Paired
+from lcg.results.published import Block, Row
 from lcg.results.statistics import Mean, OverSeeds, over_seeds, wilson
 
 NOTHING = "—"
@@ -20,9 +23,16 @@ def lengths_of(groups: list[Group]) -> list[int]:
     return sorted({n for group in groups for run in group.runs for n in run.cells})
 
 
-def best_table(groups: list[Group], styles: dict[str, dict[str, Any]]) -> Markup:
-    """One row per method: the selected run with Wilson intervals, and how its seeds did."""
-    lengths = lengths_of(groups)
+def best_table(
+    groups: list[Group], styles: dict[str, dict[str, Any]], block: Block | None = None
+) -> Markup:
+    """One row per method: the selected run with Wilson intervals, and how its seeds did.
+
+    Under them the rows of a published block, where there is one.
+    """
+    end = max(group.train_range[1] for group in groups)
+    published = [(row, _published_at(row, end)) for row in block.rows] if block else []
+    lengths = sorted({*lengths_of(groups), *(n for _, values in published for n in values)})
     heads = ["method", "seed", "lr", *_headings(groups, lengths)]
     heads += ["mean OOD", "effective length", "trained", "median mean OOD [range]"]
     rows = []
@@ -33,7 +43,41 @@ def best_table(groups: list[Group], styles: dict[str, dict[str, Any]]) -> Markup
         cells += [_number(_run_mean(best)), _number(_effective(best))]
         cells += [_number(f"{group.trained} of {len(group.seeds)}"), _number(_seeds(group))]
         rows.append([tag("th", _name(group, styles), scope="row"), *cells])
+    for row, values in published:
+        cells = [_number(values.get(n, NOTHING if values else "not found")) for n in lengths]
+        name = tag("th", f"published: {row.name}", scope="row")
+        rows.append([name, *[_number(NOTHING)] * 2, *cells, *[_number(NOTHING)] * 4])
+    classes = [None] * len(groups) + ["summary"] * len(published)
+    return _table(heads, rows, classes)
+
+
+def _published_at(row: Row, end: int) -> dict[int, str]:
+    """A published row at multiples of the longest training length `end`, doubts marked."""
+    return {
+        round(multiple * end): percent(value) + (" (suspect)" if multiple in row.suspect else "")
+        for multiple, value in row.values.items()
+    }
+
+
+def difference_table(found: list[Difference], groups: list[Group], styles: dict) -> Markup:
+    """Selected runs against a baseline's on the same samples: difference, interval, p-value."""
+    lengths = sorted({length for difference in found for length in difference.lengths})
+    heads = ["method", "baseline", *_headings(groups, lengths)]
+    rows = []
+    for difference in found:
+        cells = [_pair(difference.lengths.get(length)) for length in lengths]
+        name = tag("th", _name(difference.group, styles), scope="row")
+        rows.append([name, tag("td", _name(difference.baseline, styles)), *cells])
     return _table(heads, rows)
+
+
+def _pair(pair: Paired | None) -> Markup:
+    if pair is None:
+        return tag("td", NOTHING, class_="none")
+    low, high = (f"{100 * bound:+.1f}" for bound in pair.interval)
+    p = "p < 0.0001" if pair.p_value < 1e-4 else f"p = {pair.p_value:.2g}"
+    more = tag("span", f"[{low}, {high}]", tag("br"), p, class_="interval")
+    return tag("td", f"{100 * pair.difference:+.1f}", " ", more)
 
 
 def run_table(groups: list[Group], styles: dict[str, dict[str, Any]]) -> Markup:
@@ -81,8 +125,16 @@ def _summary(group: Group, lengths: list[int], styles: dict) -> list[list[Markup
 
 
 def _headings(groups: list[Group], lengths: list[int]) -> list[str]:
+    """The training maximum is marked, what lies beyond is its multiple, if it is shared."""
     ends = {group.train_range[1] for group in groups}
-    return [f"{n} (train)" if ends == {n} else str(n) for n in lengths]
+    if len(ends) > 1:
+        return [str(n) for n in lengths]
+    (end,) = ends
+    return [str(n) if n < end else f"{n} ({_multiple(n, end)})" for n in lengths]
+
+
+def _multiple(length: int, end: int) -> str:
+    return "train" if length == end else f"{round(length / end, 2):g}×"
 
 
 def _name(group: Group, styles: dict[str, dict[str, Any]]) -> Markup:
