@@ -20,6 +20,12 @@ MADE = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 Ladder = dict[int, int | str]
 
 
+def first_ones(correct: int, samples: int) -> str:
+    """Outcomes in which the first `correct` samples are exact matches."""
+    bits = ("1" * correct).ljust(-(-samples // 4) * 4, "0")
+    return f"{int(bits, 2):0{len(bits) // 4}x}"
+
+
 def record(
     ladder: Ladder,
     *,
@@ -41,6 +47,7 @@ def record(
             step=2000,
             state="value" if isinstance(outcome, int) else outcome,
             correct=outcome if isinstance(outcome, int) else None,
+            outcomes=first_ones(outcome, samples) if isinstance(outcome, int) else None,
             reason="" if isinstance(outcome, int) else "needs 31 GiB, 20 GiB available",
         )
         for length, outcome in ladder.items()

@@ -34,11 +34,11 @@ def test_unreadable_runs_are_told_and_the_rest_goes_on(
     missing = tmp_path / "nowhere"
     words = [str(tmp_path / "runs"), str(missing), str(good), "--no-maps", "-o", str(page)]
     assert main(["report", *words]) == 0
-    lines = capsys.readouterr().err.splitlines()
+    lines = sorted(capsys.readouterr().err.splitlines())
     assert len(lines) == 3
-    assert lines[0].startswith(f"left out: {broken}/results.json: not valid JSON")
-    assert "twice: left out, it is the same run as" in lines[1]
-    assert lines[2].startswith(f"left out: {missing}: no such folder")
+    assert lines[0].startswith(f"left out: {missing}: no such folder")
+    assert lines[1].startswith(f"left out: {broken}/results.json: not valid JSON")
+    assert lines[2].startswith(f"left out: {tmp_path}/runs/twice: the same run as {good}")
     html = page.read_text()
     assert "Left out" in html and "not valid JSON" in html and "no such folder" in html
 

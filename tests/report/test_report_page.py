@@ -16,6 +16,7 @@ from lcg.report import Report, find, make
 from lcg.report.drawing import shades
 from lcg.report.sources import read_metrics, thinned
 from lcg.results import RunRecord, load_runs, table
+from lcg.results.published import blocks
 
 VOID_HTML = {"meta", "link", "br"}
 REQUESTS = ("src", "href", "xlink:href", "srcset", "action", "poster", "data")
@@ -137,6 +138,31 @@ def test_numbers_are_those_of_the_table(report: Report, folder: Path) -> None:
     assert text == "82.5 [75.0, 90.0]", "the oracle: seeds with 150 and 180 of 200"
     medians = next(row for row in rows if row[1:2] == ["median [range]"])
     assert text in medians
+
+
+def test_methods_are_compared_on_the_same_samples(report: Report) -> None:
+    """asentmax against softmax at 128: 160 and 90 of 200, the 90 being among the 160."""
+    rows = Page(report.html).rows
+    row = next(r for r in rows if len(r) > 1 and r[1].strip() == "softmax · nape")
+    heads = next(r for r in rows if r[:2] == ["method", "baseline"])
+    cell = row[heads.index("128 (4×)")]
+    assert cell.startswith("+35.0 [+")
+    assert "p < 0.0001" in cell
+    assert row[heads.index("32 (train)")].startswith("+0.0 [-")
+
+
+def test_published_rows_stand_under_ours(tmp_path: Path, run_of, write, made) -> None:
+    block = blocks()["table1/sort"]
+    settings = {"seed": 0, "lr": 0.001, "train_lengths": list(block.train_lengths)}
+    end = max(block.train_lengths)
+    fitting = run_of({end: 200, 2 * end: 150}, task=block.task, settings=settings)
+    write(tmp_path, fitting, heads=False, rows=3)
+    report = make(find([tmp_path]), "lcg report", made, None)
+    rows = Page(report.html).rows
+    for row in block.rows:
+        own = next(r for r in rows if r[0] == f"published: {row.name}")
+        assert all(f"{100 * value:.1f}" in " ".join(own) for value in row.values.values())
+    assert block.source in report.html
 
 
 def test_states_are_words_and_marks_never_zeros(report: Report) -> None:
