@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Callable
+from math import log
 from statistics import median
 from typing import Any
 
@@ -161,8 +162,11 @@ def _learning_rates(panel: Any, groups: list[Group]) -> None:
     rates = sorted({run.record.lr for group in groups for run in group.runs})
     panel.set_xscale("log")
     panel.set_xlim(rates[0] / 1.45, rates[-1] * 1.45)
-    every = -(-len(rates) // 6)
-    panel.set_xticks(rates, [f"{r:g}" if i % every == 0 else "" for i, r in enumerate(rates)])
+    labelled: list[float] = []
+    for rate in rates:  # where labels would touch, the lower one is named
+        if not labelled or log(rate / labelled[-1]) > 0.15 * log(1.45**2 * rates[-1] / rates[0]):
+            labelled.append(rate)
+    panel.set_xticks(rates, [f"{rate:g}" if rate in labelled else "" for rate in rates])
     panel.xaxis.set_minor_locator(NullLocator())
     panel.set_xlabel("peak learning rate")
 
