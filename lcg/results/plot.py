@@ -2,6 +2,7 @@
 
 import io
 import os
+import textwrap
 from collections.abc import Iterable
 from math import log2
 from pathlib import Path
@@ -25,6 +26,7 @@ FONTS = {
     "axes.labelsize": 11.5,
     "legend.fontsize": 10,
     "svg.hashsalt": "lcg",
+    "text.parse_math": False,  # a dollar in a label is a dollar
 }
 
 
@@ -44,14 +46,14 @@ def plot(records: Iterable[RunRecord], path: str | os.PathLike) -> Path:
     from matplotlib.figure import Figure  # no pyplot: no display, no global state
 
     tasks = list(dict.fromkeys(group.task for group in groups))
-    styles = _styles(groups)
+    styles = method_styles(groups)
     with matplotlib.rc_context(FONTS):
         figure = Figure()
         panels, legend_rows = [], []
         for task in tasks:
             panels.append(figure.add_axes((0, 0, 1, 1), label=task))
             own = [group for group in groups if group.task == task]
-            legend_rows.append(_draw(panels[-1], task, own, styles))
+            legend_rows.append(draw_accuracy(panels[-1], task, own, styles))
         _arrange(figure, panels, max(legend_rows))
         image = io.BytesIO()
         kind = path.suffix[1:].lower()
@@ -76,9 +78,19 @@ def _arrange(figure: Any, panels: list[Any], legend_rows: int) -> None:
         panel.set_position((left / total_width, bottom / total_height, *size))
 
 
-def _styles(groups: list[Group]) -> dict[str, dict[str, Any]]:
-    """A method looks the same in every panel."""
-    names = sorted({group.name for group in groups})
+def method_styles(groups: list[Group]) -> dict[str, dict[str, Any]]:
+    """A method looks the same in every panel, and like no other method of its panels.
+
+    As few looks as that allows, so that dashes come only where the colours are used up.
+    """
+    tasks: dict[str, set[str]] = {}
+    for group in groups:
+        tasks.setdefault(group.task, set()).add(group.name)
+    chosen: dict[str, int] = {}
+    for name in sorted({group.name for group in groups}):
+        beside = {other for own in tasks.values() if name in own for other in own}
+        taken = {chosen[other] for other in beside & chosen.keys()}
+        chosen[name] = next(index for index in range(len(groups)) if index not in taken)
     count = len(COLOURS)
     return {
         name: {
@@ -86,12 +98,19 @@ def _styles(groups: list[Group]) -> dict[str, dict[str, Any]]:
             "marker": MARKERS[index % count],
             "linestyle": DASHES[index // count % len(DASHES)],
         }
-        for index, name in enumerate(names)
+        for name, index in chosen.items()
     }
 
 
-def _draw(panel: Any, task: str, groups: list[Group], styles: dict[str, dict[str, Any]]) -> int:
-    """Fill one panel; returns how many rows its legend has."""
+def draw_accuracy(
+    panel: Any,
+    task: str,
+    groups: list[Group],
+    styles: dict[str, dict[str, Any]],
+    size: tuple[float, float] = (WIDTH, HEIGHT),
+) -> int:
+    """Fill one panel of `size` inches; returns how many lines its legend has."""
+    width, height = size
     lengths = sorted({n for group in groups for run in group.seeds for n in run.cells})
     handles = []
     for index, group in enumerate(groups):
@@ -102,26 +121,30 @@ def _draw(panel: Any, task: str, groups: list[Group], styles: dict[str, dict[str
                 panel.plot(*_points(run), linewidth=1, alpha=0.5, zorder=2, **quiet)
         inward = index / (len(groups) - 1) if len(groups) > 1 else 0.5
         handles.append(_draw_best(panel, group, style, inward))
+        handles[-1].set_label(textwrap.fill(handles[-1].get_label(), int(13 * width)))
     states, depth = _draw_states(panel, groups, styles)
     if any(len(group.seeds) > 1 for group in groups):
-        states = [_entry("another seed", linewidth=1, alpha=0.7), *states]
+        states = [legend_entry("another seed", linewidth=1, alpha=0.7), *states]
     _training_range(panel, groups, lengths)
-    _axes(panel, lengths, depth, groups[0].train_range[1])
+    _axes(panel, lengths, depth)
+    labels = _tick_labels(lengths, groups[0].train_range[1], width)
+    panel.set_xticks(lengths, labels)
     title = f"{task}, trained at {training_lengths(groups)}"
     panel.set_title(title, loc="left", pad=20, weight="bold")
     entries = [*handles, *states]
-    columns = 2 if max(len(entry.get_label()) for entry in entries) < 42 else 1
+    columns = 2 if max(len(entry.get_label()) for entry in entries) < 42 * width / WIDTH else 1
     panel.legend(
         handles=entries,
         title="best run by validation, band: 95 % Wilson interval",
         title_fontsize=10,
         loc="upper center",
-        bbox_to_anchor=(0.5, -0.55 / HEIGHT),
+        bbox_to_anchor=(0.5, -0.55 / height),
         ncols=columns,
         frameon=False,
         handlelength=2.6,
     )
-    return -(-len(entries) // columns)
+    lines = sum(entry.get_label().count("\n") + 1 for entry in entries)
+    return -(-lines // columns)
 
 
 def _points(run: Run) -> tuple[list[int], list[float]]:
@@ -185,7 +208,7 @@ def _draw_states(
                 zorder=4,
             )
     entries = [
-        _entry(
+        legend_entry(
             state.replace("_", " "),
             linestyle="none",
             marker=marker,
@@ -198,7 +221,7 @@ def _draw_states(
     return entries, depth
 
 
-def _entry(label: str, **style: Any) -> Any:
+def legend_entry(label: str, **style: Any) -> Any:
     """A legend entry that belongs to no method."""
     from matplotlib.lines import Line2D
 
@@ -223,26 +246,24 @@ def _training_range(panel: Any, groups: list[Group], lengths: list[int]) -> None
     panel.axvspan(first, ends[0], color="#000000", alpha=0.05, linewidth=0, zorder=0)
     for end in ends:
         panel.axvline(end, color="#666666", linestyle=(0, (4, 3)), linewidth=1.1, zorder=1)
-        panel.annotate(
-            f"training maximum {end}" if end == ends[0] else str(end),
-            (end, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 4),
-            textcoords="offset points",
-            ha="left" if end == ends[0] else "center",
-            fontsize=9.5,
-            color="#555555",
-        )
+    panel.annotate(
+        f"training maximum {' and '.join(map(str, ends))}",
+        (ends[0], 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 4),
+        textcoords="offset points",
+        fontsize=9.5,
+        color="#555555",
+    )
     panel.set_xlim(first, max([*lengths, ends[-1]]) * 2**0.35)
 
 
-def _axes(panel: Any, lengths: list[int], depth: float, first: int) -> None:
+def _axes(panel: Any, lengths: list[int], depth: float) -> None:
     from matplotlib.ticker import FixedLocator, NullLocator
 
     panel.set_xscale("log", base=2)
     panel.xaxis.set_major_locator(FixedLocator(lengths))
     panel.xaxis.set_minor_locator(NullLocator())
-    panel.set_xticks(lengths, _tick_labels(lengths, first))
     panel.set_xlabel("test length")
     panel.set_ylabel("exact match (%)")
     panel.set_ylim(-depth - 4 if depth else -4, 102)
@@ -254,12 +275,15 @@ def _axes(panel: Any, lengths: list[int], depth: float, first: int) -> None:
     panel.tick_params(length=3.5, color="#888888")
 
 
-def _tick_labels(lengths: list[int], first: int) -> list[str]:
-    """Lengths as text; where labels would touch, `first` and powers of two go before the rest."""
+def _tick_labels(lengths: list[int], first: int, width: float) -> list[str]:
+    """Lengths as text; where labels would touch, `first` and powers of two go before the rest.
+
+    width: of the panel, in inches.
+    """
     span = log2(lengths[-1] / lengths[0]) if len(lengths) > 1 else 1.0
     labelled: list[int] = []
     for length in sorted(lengths, key=lambda n: (n != first, n & (n - 1) != 0, n)):
-        room = (0.007 * span * (len(f"{length}{other}") + 2) for other in labelled)
+        room = (0.007 * WIDTH / width * span * (len(f"{length}{other}") + 2) for other in labelled)
         gaps = (abs(log2(length / other)) for other in labelled)
         if all(gap > needed for gap, needed in zip(gaps, room, strict=True)):
             labelled.append(length)

@@ -1,0 +1,89 @@
+"""Make one HTML page of runs: figures, tables, attention maps."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lcg.commands.words import Parser, say
+
+ABOUT = """The page needs no network and nothing beside it. Progress and what had to be left out
+are told on stderr; the page's path is the result."""
+
+
+def run(words: list[str]) -> int:
+    from lcg.report import MapChoice, find, make, parse_heads
+    from lcg.results import write_atomic
+
+    usage = (
+        "RUN … -o FILE.html [--maps LENGTH] [--heads LAYER:HEAD,…] [--no-maps]"
+        " [--wandb ENTITY/PROJECT]"
+    )
+    parser = Parser("report", usage, __doc__, epilog=ABOUT)
+    parser.add_argument("runs", nargs="+", help="run directories, or folders that hold some")
+    parser.add_argument("-o", "--output", default="report.html", help="default: report.html here")
+    parser.add_argument(
+        "--maps", type=int, metavar="LENGTH", help="of attention maps; default: the longest trained"
+    )
+    parser.add_argument(
+        "--heads",
+        metavar="L:H,…",
+        help="layers and heads of the maps, from 0; default: one of each head group in the first "
+        "and in the last layer",
+    )
+    parser.add_argument("--no-maps", action="store_true", help="leave attention maps out")
+    parser.add_argument(
+        "--wandb",
+        metavar="ENTITY/PROJECT",
+        help="also send the page and its figures there, as an artifact",
+    )
+    options = parser.parse_intermixed_args(words)
+    output = Path(options.output)
+    _check_output(output)
+    heads = parse_heads(options.heads) if options.heads else ()
+    if options.maps is not None and options.maps < 1:
+        raise ValueError(f"--maps {options.maps}: a length is at least 1")
+    project = _project(options.wandb) if options.wandb else None
+    sources = find(options.runs)
+    for problem in sources.problems:
+        say(f"left out: {problem}")
+    command = shlex.join(["lcg", "report", *words])
+    choice = None if options.no_maps else MapChoice(options.maps, heads)
+    report = make(sources, command, datetime.now(UTC), choice, _bar)
+    write_atomic(output, report.html)
+    print(output)
+    if project:
+        from lcg.report.upload import upload
+
+        upload(report, sources.records, output, *project)
+    return 0
+
+
+def _check_output(output: Path) -> None:
+    """Raise ValueError for a file that could not be written, before anything is drawn."""
+    folder = output.parent
+    if not folder.is_dir():
+        raise ValueError(f"-o {output}: there is no folder {folder}; make it first")
+    if output.is_dir():
+        raise ValueError(f"-o {output} is a folder; name a file, such as {output / 'report.html'}")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"-o {output}: {folder} cannot be written; choose another folder")
+
+
+def _project(word: str) -> tuple[str, str]:
+    entity, _, project = word.partition("/")
+    if not entity or not project or "/" in project:
+        raise ValueError(f"--wandb {word}: name it as ENTITY/PROJECT")
+    return entity, project
+
+
+def _bar(planned: list):
+    """The figures, with a bar on a terminal."""
+    from tqdm import tqdm
+
+    with tqdm(planned, unit="figure", leave=False, disable=None) as bar:
+        for figure in bar:
+            bar.set_description(figure.title)
+            yield figure

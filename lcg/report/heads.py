@@ -1,0 +1,161 @@
+"""What a method's heads did while it trained: learned α, query scalers, support, largest weight."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lcg.report.drawing import Drawing, finish, look, shades, stacked, svg_of
+from lcg.report.sources import Series, thinned
+from lcg.results.groups import Group
+
+ALPHA = re.compile(r"alpha/layer_(\d+)/head_(\d+)")
+SCALER = re.compile(r"scaler/layer_(\d+)/(p5|p50|p95|max)")
+SUPPORT = re.compile(r"heads/layer_(\d+)/(\w+)/support")
+MAX_WEIGHT = re.compile(r"heads/layer_(\d+)/(\w+)/max_weight")
+GROUP_DASHES = ("-", (0, (1, 1.2)), (0, (5, 2)), (0, (5, 1, 1, 1)))
+
+Columns = dict[tuple[int, str], tuple[list[int], list[float]]]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A panel: the columns of metrics.csv it shows, and how.
+
+    pattern: groups are the layer and what there are several of in it. fill: draws the columns.
+    """
+
+    label: str
+    pattern: re.Pattern
+    explained: str
+    fill: Callable[[Any, Columns, list[str]], None]
+
+    def columns(self, series: Series) -> Columns:
+        """(layer, head, quantile or group) -> its points, ordered."""
+        found = {}
+        for name, points in series.items():
+            if match := self.pattern.fullmatch(name):
+                found[int(match[1]), match[2]] = points
+        return dict(sorted(found.items(), key=lambda item: (item[0][0], _natural(item[0][1]))))
+
+
+def _natural(text: str) -> tuple:
+    return (0, int(text), "") if text.isdigit() else (1, 0, text)
+
+
+def _lines(panel: Any, columns: Columns, colours: list[str], width: float) -> None:
+    """A line for each; what there are several of in a layer differs in its dashes."""
+    kinds = list(dict.fromkeys(kind for _, kind in columns))
+    for (layer, kind), points in columns.items():
+        dashes = GROUP_DASHES[kinds.index(kind) % len(GROUP_DASHES)]
+        panel.plot(*thinned(*points), color=colours[layer], linestyle=dashes, linewidth=width)
+
+
+def _alpha(panel: Any, columns: Columns, colours: list[str]) -> None:
+    for (layer, _), points in columns.items():
+        panel.plot(*thinned(*points), color=colours[layer], linewidth=1.1, alpha=0.8)
+
+
+def _scaler(panel: Any, columns: Columns, colours: list[str]) -> None:
+    for layer in dict.fromkeys(layer for layer, _ in columns):
+        own = {kind: points for (of, kind), points in columns.items() if of == layer}
+        if "p5" in own and "p95" in own and own["p5"][0] == own["p95"][0]:
+            steps, low = thinned(*own["p5"])
+            _, high = thinned(*own["p95"])
+            panel.fill_between(steps, low, high, color=colours[layer], alpha=0.2, linewidth=0)
+        for kind, dashes in (("p50", "-"), ("max", GROUP_DASHES[1])):
+            if kind in own:
+                line = {"color": colours[layer], "linestyle": dashes, "linewidth": 1.6}
+                panel.plot(*thinned(*own[kind]), **line)
+
+
+def _support(panel: Any, columns: Columns, colours: list[str]) -> None:
+    _lines(panel, columns, colours, 1.5)
+    panel.set_yscale("log", base=2)
+    panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+
+
+def _max_weight(panel: Any, columns: Columns, colours: list[str]) -> None:
+    _lines(panel, columns, colours, 1.5)
+    panel.set_ylim(0, 1.03)
+
+
+QUANTITIES = (
+    Quantity("learned α", ALPHA, "α of every head", _alpha),
+    Quantity(
+        "query scaler",
+        SCALER,
+        "the factor on the queries (line: median, band: 5th to 95th percentile, dots: largest)",
+        _scaler,
+    ),
+    Quantity("support (keys)", SUPPORT, "keys with a weight above 0, mean over queries", _support),
+    Quantity(
+        "largest weight", MAX_WEIGHT, "largest weight of a row, mean over queries", _max_weight
+    ),
+)
+
+
+def recorded(series: Series) -> bool:
+    """Whether the run logged anything that this figure shows."""
+    return any(quantity.columns(series) for quantity in QUANTITIES)
+
+
+def draw(name: str, group: Group, style: dict[str, Any], series: Series) -> Drawing | str:
+    """The figure of a method's selected run; a note if it logged nothing of the kind."""
+    shown = [
+        (quantity, columns) for quantity in QUANTITIES if (columns := quantity.columns(series))
+    ]
+    if not shown:
+        return f"{group.task}, {group.name}: its metrics.csv has no columns about heads."
+    layers = 1 + max(layer for _, columns in shown for layer, _ in columns)
+    colours = shades(style["color"], layers)
+    with look():
+        figure, panels = stacked([1.35] * len(shown), gap=0.2)
+        for panel, (quantity, columns) in zip(panels, shown, strict=True):
+            quantity.fill(panel, columns, colours)
+            panel.set_ylabel(quantity.label)
+            finish(panel)
+        panels[-1].set_xlabel("step")
+        title = f"{group.name}: heads over training"
+        panels[0].set_title(_short(title), loc="left", weight="bold", fontsize=10)
+        _legend(figure, panels[-1], shown, colours)
+        svg = svg_of(figure)
+    record = group.best.record
+    caption = (
+        f"The selected run (seed {record.seed}, learning rate {record.lr:g}) at every validation: "
+        f"{'; '.join(quantity.explained for quantity, _ in shown)}."
+    )
+    return Drawing(name, f"Heads over training: {group.name}", caption, svg)
+
+
+def _legend(figure: Any, panel: Any, shown: list, colours: list[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    layers = [
+        Line2D([], [], color=colour, linewidth=2, label=f"layer {layer}")
+        for layer, colour in enumerate(colours)
+    ]
+    kinds = [
+        kind
+        for quantity, columns in shown
+        if quantity.pattern in (SUPPORT, MAX_WEIGHT)
+        for _, kind in columns
+    ]
+    kinds = list(dict.fromkeys(kinds))
+    dashes = [
+        Line2D([], [], color="#444444", linestyle=GROUP_DASHES[i % 4], label=f"{kind} heads")
+        for i, kind in enumerate(kinds)
+    ]
+    panel.legend(
+        handles=[*layers, *(dashes if len(kinds) > 1 else [])],
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.36),
+        frameon=False,
+        ncols=3,
+    )
+
+
+def _short(text: str, most: int = 48) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,173 @@
+"""From runs to a page: which figures there are, drawn one by one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+
+from lcg.report import accuracy, heads, learning_rate, loss, maps, provenance, tables
+from lcg.report.drawing import Drawing, Planned
+from lcg.report.page import Block, page
+from lcg.report.sources import Series, Sources, read_metrics
+from lcg.results.differences import Difference, differences
+from lcg.results.groups import Group, group_runs, training_lengths
+from lcg.results.notes import notes, published_notes
+from lcg.results.plot import method_styles
+from lcg.results.published import Block as Published
+from lcg.results.published import published_beside
+
+RESULTS, TRAINING, MAPS = "results", "Over training", "Attention maps"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A finished page and the figures in it."""
+
+    html: str
+    drawings: tuple[Drawing, ...]
+
+
+@dataclass
+class _Task:
+    """What one task's part of the page is made of; `drawn` and `missing` fill as figures are."""
+
+    name: str
+    anchor: str
+    groups: list[Group]
+    drawn: dict[str, list[Drawing]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+
+def make(
+    sources: Sources,
+    command: str,
+    made: datetime,
+    choice: maps.MapChoice | None,
+    watch: Callable[[list[Planned]], Iterable[Planned]] = lambda planned: planned,
+) -> Report:
+    """The page of all runs. choice: of attention maps, None leaves them out.
+
+    watch: wraps the list of figures, each of which is drawn as it is reached: a progress bar.
+    """
+    groups = group_runs(sources.records)
+    styles = method_styles(groups)
+    tasks = _tasks(groups)
+    plans = [(task, *plan) for task in tasks for plan in _plan(task, styles, sources, choice)]
+    for (task, part, _), planned in zip(plans, watch([plan[2] for plan in plans]), strict=True):
+        drawn = planned.draw()
+        if isinstance(drawn, Drawing):
+            task.drawn.setdefault(part, []).append(drawn)
+        else:
+            task.missing.append(drawn)
+    beside = published_beside(groups)
+    compared = differences(groups)
+    blocks = [_block(task, styles, beside.get(task.name), compared) for task in tasks]
+    missing = [line for task in tasks for line in task.missing]
+    html = page(
+        _title(tasks),
+        _lead(groups, tasks),
+        sources.problems,
+        blocks,
+        [*notes(groups), *published_notes(groups, beside), *missing],
+        provenance.section(groups, sources, command, made),
+    )
+    return Report(html, tuple(d for t in tasks for part in t.drawn.values() for d in part))
+
+
+def _tasks(groups: list[Group]) -> list[_Task]:
+    """The tasks in order, each with an anchor of its own whatever its name is made of."""
+    tasks: dict[str, _Task] = {}
+    for group in groups:
+        slug = re.sub(r"[^a-z0-9]+", "-", group.task.lower()).strip("-")
+        anchor = f"task-{len(tasks) + 1}{'-' * bool(slug)}{slug}"
+        tasks.setdefault(group.task, _Task(group.task, anchor, [])).groups.append(group)
+    return list(tasks.values())
+
+
+def _plan(
+    task: _Task, styles: dict, sources: Sources, choice: maps.MapChoice | None
+) -> Iterator[tuple[str, Planned]]:
+    """The figures of a task with the part of the block that each belongs to."""
+    names = _names(task)
+    own = (task.name, task.groups, styles)
+    yield RESULTS, Planned("accuracy", partial(accuracy.draw, f"{task.anchor}-accuracy", *own))
+    rates = partial(learning_rate.draw, f"{task.anchor}-learning-rate", *own)
+    yield RESULTS, Planned("learning rates", rates)
+    series = {
+        run.record.run: read_metrics(sources.directory(run.record))
+        for group in task.groups
+        for run in group.seeds
+    }
+    curves = partial(loss.draw, f"{task.anchor}-loss", *own, series)
+    yield TRAINING, Planned("loss", curves)
+    yield from _plan_heads(task, names, styles, series)
+    if choice is not None:
+        for group, name in zip(task.groups, names, strict=True):
+            directory = sources.directory(group.best.record)
+            drawing = partial(maps.draw, f"{name}-maps", group, directory, choice)
+            yield MAPS, Planned("attention maps", drawing)
+
+
+def _plan_heads(
+    task: _Task, names: list[str], styles: dict, series: dict[str, Series]
+) -> Iterator[tuple[str, Planned]]:
+    for group, name in zip(task.groups, names, strict=True):
+        columns = series[group.best.record.run]
+        drawing = partial(heads.draw, f"{name}-heads", group, styles[group.name], columns)
+        yield TRAINING, Planned("heads", drawing)
+
+
+def _names(task: _Task) -> list[str]:
+    return [f"{task.anchor}-method-{index + 1}" for index in range(len(task.groups))]
+
+
+def _block(
+    task: _Task, styles: dict, beside: Published | None, compared: list[Difference]
+) -> Block:
+    runs = sum(len(group.runs) for group in task.groups)
+    about = (
+        f"Trained at {training_lengths(task.groups)}. {_count(len(task.groups), 'method')}, "
+        f"{_count(runs, 'run')}. Validation selects one run of each method over seeds and "
+        "learning rates; test results play no part in it."
+    )
+    parts = [
+        (
+            "Exact match (%), selected runs [95 % Wilson interval]",
+            tables.best_table(task.groups, styles, beside),
+            False,
+        )
+    ]
+    if own := [difference for difference in compared if difference.group.task == task.name]:
+        title = "Difference from a baseline on the same test samples (points) [95 % interval]"
+        parts.append((title, tables.difference_table(own, task.groups, styles), False))
+    every = tables.run_table(task.groups, styles)
+    parts.append(("Every run, and medians over seeds", every, True))
+    return Block(
+        anchor=task.anchor,
+        title=task.name,
+        about=about,
+        results=task.drawn.get(RESULTS, []),
+        tables=parts,
+        more=[(part, task.drawn.get(part, [])) for part in (TRAINING, MAPS)],
+    )
+
+
+def _title(tasks: list[_Task]) -> str:
+    return f"Length generalization: {', '.join(task.name for task in tasks)}"
+
+
+def _lead(groups: list[Group], tasks: list[_Task]) -> str:
+    runs = [run for group in groups for run in group.runs]
+    seeds = {run.record.seed for run in runs}
+    return (
+        f"{_count(len(runs), 'run')} of {_count(len({g.name for g in groups}), 'method')} on "
+        f"{_count(len(tasks), 'task')}, {_count(len(seeds), 'seed')}. Trained on short "
+        "sequences, how far does each carry?"
+    )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,167 @@
+"""Attention maps of chosen heads: one test sample through a run's selected checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lcg.report.drawing import WIDTH, Drawing, look, svg_of
+from lcg.results.groups import Group
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Head = tuple[int, int]  # layer, head
+MOST_TOKENS = 256  # a map of more is pooled: no screen shows more squares
+FUTURE, ZERO = "#ececec", "#ffffff"
+FAINT, FULL = 0.16, 1.0  # the part of the colour scale that weights above 0 have
+
+
+@dataclass(frozen=True)
+class MapChoice:
+    """Which maps to draw. length: None is each task's longest training length.
+
+    heads: (layer, head) pairs; none means those of `default_heads`.
+    """
+
+    length: int | None = None
+    heads: tuple[Head, ...] = ()
+
+
+def parse_heads(text: str) -> tuple[Head, ...]:
+    """ "0:3,1:0" as ((0, 3), (1, 0)). Raises ValueError for anything else."""
+    heads = []
+    for word in text.split(","):
+        layer, colon, head = word.strip().partition(":")
+        if not (colon and layer.isdecimal() and head.isdecimal()):
+            raise ValueError(f"--heads {text}: {word!r} is not LAYER:HEAD, such as 0:3")
+        heads.append((int(layer), int(head)))
+    return tuple(dict.fromkeys(heads))
+
+
+def default_heads(layers: int, heads: int, scaled: range) -> tuple[Head, ...]:
+    """The first head of each group (unscaled, scaled) in the first and in the last layer."""
+    firsts = [0] if scaled.start in (0, heads) else [0, scaled.start]
+    return tuple((layer, head) for layer in dict.fromkeys((0, layers - 1)) for head in firsts)
+
+
+def draw(name: str, group: Group, directory: Path, choice: MapChoice) -> Drawing | str:
+    """The maps of a method's selected run, or a note why there are none."""
+    from lcg.diagnostics import look as look_at
+
+    about = f"{group.task}, {group.name}: no attention maps"
+    record = group.best.record
+    length = record.train_max if choice.length is None else choice.length
+    if not (directory / "checkpoints" / "best.ckpt").is_file():
+        return f"{about}, {record.run} has no selected checkpoint."
+    try:
+        seen = look_at(directory, length, 1)
+    except (ValueError, OSError, RuntimeError) as error:
+        return f"{about}, {' '.join(str(error).split())}."
+    count = len(seen.layers), seen.config.model.heads
+    scaled = seen.config.position.scaled_heads(count[1])
+    heads = choice.heads or default_heads(*count, scaled)
+    absent = [f"{layer}:{head}" for layer, head in heads if layer >= count[0] or head >= count[1]]
+    if absent:
+        return f"{about}, the model has no head {', '.join(absent)} (LAYER:HEAD, from 0)."
+    maps = {head: seen.layers[head[0]].weights[0, head[1]].numpy() for head in heads}
+    with look():
+        titles = [_title(head, scaled, count[1]) for head in heads]
+        svg = svg_of(_figure(group.name, list(maps.values()), titles, int(seen.positions[0])))
+    return Drawing(
+        name,
+        f"Attention maps: {group.name}",
+        _caption(group, seen, length, next(iter(maps.values()))),
+        svg,
+    )
+
+
+def _title(head: Head, scaled: range, heads: int) -> str:
+    one_group = scaled.start in (0, heads)
+    kind = "" if one_group else (", scaled" if head[1] in scaled else ", unscaled")
+    return f"layer {head[0]}, head {head[1]}{kind}"
+
+
+def _caption(group: Group, seen: Any, length: int, weights: np.ndarray) -> str:
+    record = group.best.record
+    labels = seen.labels[0, seen.positions]
+    wrong = int((seen.predicted[0] != labels).sum())
+    right = "all right" if wrong == 0 else f"{wrong} of {len(labels)} wrong"
+    tokens = len(weights)
+    size = -(-tokens // MOST_TOKENS)
+    pooled = f" Each square is the largest weight of {size} × {size} pairs." if size > 1 else ""
+    return (
+        f"The selected run's (seed {record.seed}, learning rate {record.lr:g}) attention "
+        f"weights on the first test sample of length {length} ({tokens} input tokens; its scored "
+        f"symbols are {right}). Rows are queries, columns keys; square-root colour scale, white "
+        "is exactly 0, grey is the future. Below the dashed line queries are scored."
+        f"{pooled}"
+    )
+
+
+def pooled(weights: np.ndarray, most: int = MOST_TOKENS) -> np.ndarray:
+    """[t t] with future keys as NaN, at most `most` wide: the largest weight of square blocks."""
+    import numpy as np
+
+    tokens = len(weights)
+    seen = np.where(np.tri(tokens, dtype=bool), weights, np.nan)
+    size = -(-tokens // most)
+    if size == 1:
+        return seen
+    width = -(-tokens // size)
+    padded = np.full((width * size, width * size), -1.0, dtype=weights.dtype)
+    padded[:tokens, :tokens] = np.nan_to_num(seen, nan=-1.0)
+    blocks = padded.reshape(width, size, width, size).max(axis=(1, 3))
+    return np.where(blocks < 0, np.nan, blocks)
+
+
+def _figure(name: str, maps: Sequence[np.ndarray], titles: list[str], first_scored: int) -> Any:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import LinearSegmentedColormap, PowerNorm
+    from matplotlib.figure import Figure
+
+    columns = min(2, len(maps))
+    rows = -(-len(maps) // columns)
+    side = (WIDTH + 0.6 - 0.35 * (columns - 1)) / columns
+    width, height = WIDTH + 1.3, rows * (side + 0.5) + 1.0
+    figure = Figure(figsize=(width, height))
+    import matplotlib
+
+    blues = matplotlib.colormaps["Blues"]
+    colours = [blues(FAINT + (FULL - FAINT) * i / 63) for i in range(64)]
+    scale = LinearSegmentedColormap.from_list("weights", colours).with_extremes(
+        under=ZERO, bad=FUTURE
+    )
+    norm = PowerNorm(0.5, vmin=1e-30, vmax=1.0)
+    for index, (weights, title) in enumerate(zip(maps, titles, strict=True)):
+        row, column = divmod(index, columns)
+        left, bottom = 0.45 + column * (side + 0.35), height - 0.65 - side - row * (side + 0.5)
+        panel = figure.add_axes((left / width, bottom / height, side / width, side / height))
+        tokens = len(weights)
+        panel.imshow(
+            pooled(weights),
+            cmap=scale,
+            norm=norm,
+            interpolation="none",
+            extent=(0, tokens, tokens, 0),
+        )
+        line = {"color": "#D55E00", "linestyle": (0, (4, 3)), "linewidth": 0.9}
+        panel.axhline(first_scored, **line)
+        panel.set_title(title, fontsize=9.5, loc="left")
+        panel.tick_params(length=2.5, color="#888888", labelsize=8.5)
+        panel.locator_params(nbins=5)
+        if column == 0:
+            panel.set_ylabel("query")
+        if index + columns >= len(maps):
+            panel.set_xlabel("key")
+    figure.text(0.45 / width, 1 - 0.28 / height, name[:52], weight="bold", fontsize=10)
+    place = figure.add_axes((0.45 / width, -0.02 / height, (WIDTH + 0.6) / width, 0.1 / height))
+    bar = figure.colorbar(ScalarMappable(norm, scale), cax=place, orientation="horizontal")
+    bar.set_ticks([0.001, 0.01, 0.1, 0.25, 0.5, 1.0], labels=["", ".01", ".1", ".25", ".5", "1"])
+    bar.ax.minorticks_off()
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8.5, length=2.5)
+    bar.set_label("weight", fontsize=9)
+    return figure

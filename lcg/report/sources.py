@@ -1,0 +1,96 @@
+"""The runs of a report: their records, and the folders that hold the rest of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lcg.results.loading import read_runs
+from lcg.results.record import RecordError, RunRecord
+
+Series = dict[str, tuple[list[int], list[float]]]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Readable runs with the directory of each, and one line for every one that is not."""
+
+    directories: dict[tuple[str, str], Path]
+    records: tuple[RunRecord, ...]
+    problems: tuple[str, ...]
+
+    def directory(self, record: RunRecord) -> Path:
+        """Where the run lies."""
+        return self.directories[record.run, record.hash]
+
+
+def find(paths: Iterable[str | os.PathLike]) -> Sources:
+    """Every run at or below `paths`; what cannot be read is told and left out.
+
+    Raises ValueError if no run is left.
+    """
+    problems: list[str] = []
+    try:
+        runs = read_runs(paths, problems.append)
+    except RecordError as error:
+        raise ValueError(" | ".join(["no runs to report", *problems, str(error)])) from None
+    directories = {(record.run, record.hash): place for place, record in runs.items()}
+    return Sources(directories, tuple(runs.values()), tuple(problems))
+
+
+def read_metrics(directory: Path) -> Series:
+    """metrics.csv by column: steps and finite values. Empty if there is none.
+
+    A row cut short by a crash is left out; where a step was logged twice the later one counts.
+    """
+    columns: dict[str, dict[int, float]] = {}
+    try:
+        with (directory / "metrics.csv").open(newline="", encoding="utf-8", errors="replace") as f:
+            for row in csv.DictReader(f):
+                if None in row or None in row.values() or not (row.get("step") or "").isdigit():
+                    continue
+                for name, text in row.items():
+                    value = _number(text)
+                    if name != "step" and value is not None:
+                        columns.setdefault(name, {})[int(row["step"])] = value
+    except (OSError, csv.Error):
+        return {}
+    return {
+        name: (sorted(points), [points[step] for step in sorted(points)])
+        for name, points in columns.items()
+    }
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def read_provenance(directory: Path) -> dict[str, Any]:
+    """provenance.json, or nothing where it is missing or damaged."""
+    try:
+        found = json.loads((directory / "provenance.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def thinned(steps: list[int], values: list[float], most: int = 200) -> tuple[list, list]:
+    """At most `most` points of a curve: means over stretches of equal length."""
+    size = -(-len(steps) // most) or 1
+    if size == 1:
+        return steps, values
+    stretches = [slice(start, start + size) for start in range(0, len(steps), size)]
+    return (
+        [round(sum(steps[s]) / len(steps[s])) for s in stretches],
+        [sum(values[s]) / len(values[s]) for s in stretches],
+    )

@@ -1,0 +1,59 @@
+"""A report on W&B: the page and its figures as one artifact of a run of its own."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from pathlib import Path
+
+from lcg.report.making import Report
+from lcg.results import RunRecord
+from lcg.training.processes import say
+from lcg.training.weights_and_biases import choose_mode
+
+NAME = "report"  # of the artifact: every upload to a project is its next version
+
+
+def upload(
+    report: Report, records: Iterable[RunRecord], page: Path, entity: str, project: str
+) -> None:
+    """Log `page` and every figure's SVG as the next version of the project's report.
+
+    Without a login or a network the same goes into an offline run beside the page, and the command
+    that sends it later is told. What W&B refuses is one line: the page is on disk already.
+    """
+    mode, why = choose_mode("auto")
+    if mode == "disabled":
+        say("W&B: is disabled, so nothing was sent")
+        return
+    import wandb
+
+    settings = wandb.Settings(silent=True, console="off", init_timeout=20, finish_timeout=60)
+    try:
+        run = wandb.init(
+            entity=entity,
+            project=project,
+            job_type="report",
+            name=page.stem,
+            dir=page.parent,
+            mode=mode,
+            settings=settings,
+        )
+        artifact = wandb.Artifact(
+            NAME, type="report", metadata={"runs": sorted(record.run for record in records)}
+        )
+        artifact.add_file(str(page), name=page.name)
+        for drawing in report.drawings:
+            with artifact.new_file(f"figures/{drawing.name}.svg", encoding="utf-8") as file:
+                file.write(drawing.svg)
+        run.log_artifact(artifact)
+        run.finish()
+    except Exception as error:
+        say(f"W&B: the report was not sent ({' '.join(str(error).split())[:200]})")
+        return
+    if mode == "offline":
+        because = f" because {why}" if why else ""
+        folder = shlex.quote(str(Path(run.dir).parent))
+        say(f"W&B: offline{because}; send the report later with: wandb sync {folder}")
+    else:
+        say(f"W&B: {run.url}")
