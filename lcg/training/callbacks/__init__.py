@@ -8,7 +8,15 @@ from lcg.training.callbacks.finite import Finite
 from lcg.training.callbacks.metrics import Metrics
 from lcg.training.callbacks.progress import Progress
 from lcg.training.callbacks.saving import Checkpoints
-from lcg.training.callbacks.stopping import GracefulStop
+from lcg.training.callbacks.stopping import GracefulStop, Stopped
 from lcg.training.callbacks.validation import LadderValidation
 
-__all__ = ["Checkpoints", "Finite", "GracefulStop", "LadderValidation", "Metrics", "Progress"]
+__all__ = [
+    "Checkpoints",
+    "Finite",
+    "GracefulStop",
+    "LadderValidation",
+    "Metrics",
+    "Progress",
+    "Stopped",
+]
