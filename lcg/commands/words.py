@@ -14,6 +14,9 @@ EXIT_CODES = """exit codes:
   130  stopped by Ctrl-C, 143 by SIGTERM; training has saved, the same command goes on"""
 
 
+WANDB_HELP = "runs of a W&B project, ENTITY/PROJECT, or of W&B's files in a folder; repeatable"
+
+
 class Parser(argparse.ArgumentParser):
     """Raises ValueError, in one line, where argparse would print its usage and exit.
 

@@ -6,7 +6,7 @@ directory. `wandb` is imported by the first call.
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from lcg.results.record import RecordError, RunRecord
@@ -14,35 +14,46 @@ from lcg.results.wandb_file import records
 
 RECORD = "lcg/record"  # the key in a W&B run's summary
 
+Named = Iterator[tuple[str, str]]  # where a record is, and its text
 
-def load_wandb(places: Iterable[str]) -> list[RunRecord]:
+
+def with_wandb(
+    known: Iterable[RunRecord], places: Iterable[str], report: Callable[[str], None] | None = None
+) -> list[RunRecord]:
+    """`known` records, which stay as they are, and those of W&B that are not among them."""
+    known, places = list(known), list(places)
+    if not places:
+        return known
+    there = {(record.run, record.hash) for record in known}
+    found = load_wandb(places, report)
+    return known + [record for record in found if (record.run, record.hash) not in there]
+
+
+def load_wandb(
+    places: Iterable[str], report: Callable[[str], None] | None = None
+) -> list[RunRecord]:
     """The records of W&B runs, one for each run of ours, in the order of their names.
 
     A place is ENTITY/PROJECT, or a path: a .wandb file, an `offline-run-…` folder, or any folder
     that holds some, such as a run directory. Of a run that has been several W&B runs, because it
-    was preempted or went on offline, the record that got furthest counts.
-    Raises RecordError (one line) for a place without a record, one that cannot be reached, or
-    records that cannot be read, all of which are named.
+    was preempted or went on offline, the record that got furthest counts. W&B runs without a
+    record, of which there may be any number in a project, are left out.
+
+    A place that cannot be reached or holds no record, and a record that cannot be read, are
+    problems: `report` is called with a line for each, and the rest goes on. Without `report`, or
+    if no record could be read, RecordError names them.
     """
+    problems: list[str] = []
     found: dict[tuple[str, str], RunRecord] = {}
-    problems = []
     for place in places:
-        texts = list(_of_folder(Path(place)) if Path(place).exists() else _of_project(place))
-        if not texts:
-            problems.append(
-                f"{place}: no W&B run in it holds a record; a run has one when its training ends"
-            )
-        for name, text in texts:
-            try:
-                record = RunRecord.from_dict(json.loads(text))
-            except ValueError as error:
-                problems.append(f"{name}: its record cannot be read ({error})")
-                continue
-            known = found.get((record.run, record.hash))
-            if known is None or _progress(record) > _progress(known):
-                found[record.run, record.hash] = record
-    if problems:
+        for record in _read(place, problems):
+            key = (record.run, record.hash)
+            if key not in found or _progress(record) > _progress(found[key]):
+                found[key] = record
+    if problems and (report is None or not found):
         raise RecordError(" | ".join(problems))
+    for problem in problems:
+        report(problem)
     return [found[key] for key in sorted(found)]
 
 
@@ -50,46 +61,62 @@ def _progress(record: RunRecord) -> tuple[int, int]:
     return record.training.step, len(record.ladder)
 
 
-def _of_project(place: str) -> list[tuple[str, str]]:
-    """Names and record texts of a project's runs."""
+def _read(place: str, problems: list[str]) -> Iterator[RunRecord]:
+    """The records of one place; what is wrong with it is added to `problems`."""
+    nothing = True
+    path = Path(place)
+    for name, text in _of_folder(path, problems) if path.exists() else _of_project(place, problems):
+        nothing = False
+        try:
+            yield RunRecord.from_dict(json.loads(text))
+        except (TypeError, ValueError) as error:
+            problems.append(f"{name}: its record cannot be read ({error})")
+    if nothing and not any(problem.startswith(place) for problem in problems):
+        problems.append(f"{place}: no W&B run with a record; a run has one when its training ends")
+
+
+def _of_project(place: str, problems: list[str]) -> Named:
     if place.count("/") != 1 or not all(place.split("/")):
-        raise RecordError(f"{place}: neither ENTITY/PROJECT of W&B nor a path that exists")
+        problems.append(f"{place}: neither ENTITY/PROJECT of W&B nor a path that exists")
+        return
     try:
-        return list(_fetch(place))
+        yield from _fetch(place)
     except Exception as error:  # whatever wandb raises: no login, no network, no such project
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise RecordError(
-            f"{place}: W&B does not give its runs ({reason}); wandb login, or name run directories"
-        ) from None
+        problems.append(f"{place}: W&B does not give all its runs ({reason})")
 
 
-def _fetch(place: str) -> Iterator[tuple[str, str]]:
-    """Ask W&B for a project's runs that have a record, with their summaries, 50 a request."""
+def _fetch(place: str) -> Named:
+    """Ask W&B for a project's runs with their summaries, 50 a request."""
     import wandb
 
-    api = wandb.Api(timeout=20)
-    for run in api.runs(place, lazy=False):
+    for run in wandb.Api(timeout=20).runs(place, lazy=False):
         text = run.summary_metrics.get(RECORD)
         if text is not None:
             yield f"{place}/{run.id}", text
 
 
-def _of_folder(path: Path) -> Iterator[tuple[str, str]]:
-    """Names and record texts of the W&B runs below a path."""
+def _of_folder(path: Path, problems: list[str]) -> Named:
     for file in _files(path):
-        text = _last_record(file)
+        try:
+            text = _last_record(file)
+        except RecordError as error:
+            problems.append(str(error))
+            continue
         if text is not None:
             yield str(file), text
 
 
 def _files(path: Path) -> list[Path]:
+    """The W&B files at or below a path; os.walk leaves out `latest-run`, which is a link."""
     if path.is_file():
         return [path]
-    found = []
-    for folder, inner, names in os.walk(path):
-        inner[:] = sorted(inner)  # and not `latest-run`, which is a link
-        found += [Path(folder) / name for name in sorted(names) if name.endswith(".wandb")]
-    return found
+    return sorted(
+        Path(folder) / name
+        for folder, _, names in os.walk(path)
+        for name in names
+        if name.endswith(".wandb")
+    )
 
 
 def _last_record(file: Path) -> str | None:

@@ -57,7 +57,6 @@ class WandbServer:
         self.sweep = sweep
         self.waiting: list[dict[str, Any]] = []
         self.stopping: set[str] = set()
-        self.running: dict[str, bool] = {}
         self.runs: dict[str, Run] = {}
         self.asked: list[str] = []
         self.registered: dict[str, Any] = {}
@@ -139,6 +138,12 @@ class WandbServer:
             }
         }
 
+    def _GetDefaultEntity(self, variables, query):
+        return {"viewer": {"id": "user", "entity": ENTITY}}
+
+    def _OrganizationCoreWeaveOrganizationID(self, variables, query):
+        return {"entity": None}
+
     def _SweepWithRuns(self, variables, query):
         sweep = {
             "id": "sweep",
@@ -154,9 +159,9 @@ class WandbServer:
         return {"createAgent": {"agent": {"id": "agent"}}}
 
     def _Heartbeat(self, variables, query):
-        self.running = json.loads(variables["runState"])
-        commands = [{"type": "stop", "run_id": r} for r in self.stopping & set(self.running)]
-        if not commands and not self.running:
+        running = json.loads(variables["runState"])
+        commands = [{"type": "stop", "run_id": r} for r in self.stopping & set(running)]
+        if not commands and not running:
             commands = [self.waiting.pop(0)] if self.waiting else [{"type": "exit"}]
         heartbeat = {"agent": {"id": "agent"}, "commands": json.dumps(commands)}
         return {"agentHeartbeat": heartbeat}
@@ -173,6 +178,52 @@ class WandbServer:
         run.display_name = variables.get("displayName") or run.display_name
         run.config |= json.loads(variables.get("config") or "{}")
         return {"upsertBucket": {"bucket": self._bucket(run), "inserted": run.upserts == 1}}
+
+    def _CreateRunFiles(self, variables, query):
+        where = f"{self.url}/upload/{variables['run']}"
+        files = [{"name": name, "uploadUrl": f"{where}/{name}"} for name in variables["files"]]
+        answer = {"runID": f"id-{variables['run']}", "uploadHeaders": [], "files": files}
+        return {"createRunFiles": answer}
+
+    def _MarkRunFilesUploaded(self, variables, query):
+        return {"markRunFilesUploaded": {"success": True}}
+
+    def _Runs(self, variables, query):
+        """50 a page, as W&B has it; wandb asks for the summaries with `lazy=False`."""
+        names = sorted(self.runs)
+        first = int(variables["cursor"] or 0)
+        page = names[first : first + variables["perPage"]]
+        edges = [
+            {"node": self._node(self.runs[name]), "cursor": str(first + i + 1)}
+            for i, name in enumerate(page)
+        ]
+        more = first + len(page) < len(names)
+        runs = {
+            "edges": edges,
+            "pageInfo": {"endCursor": str(first + len(page)), "hasNextPage": more},
+        }
+        facts = {"internalId": "1", "runCount": len(names), "readOnly": False}
+        return {"project": facts | {"runs": runs}}
+
+    def _node(self, run: Run) -> dict[str, Any]:
+        user = {"name": ENTITY, "username": ENTITY}
+        return {
+            "projectId": "1",
+            "id": f"id-{run.name}",
+            "name": run.name,
+            "displayName": run.display_name,
+            "state": run.state,
+            "tags": [],
+            "config": json.dumps(run.config),
+            "summaryMetrics": json.dumps(run.summary),
+            "systemMetrics": "{}",
+            "historyLineCount": len(run.history),
+            "historyKeys": {},
+            "readOnly": False,
+            "createdAt": "2026-01-01T00:00:00Z",
+            "heartbeatAt": "2026-01-01T00:00:00Z",
+            "user": user,
+        }
 
     def _RunResumeStatus(self, variables, query):
         run = self.runs.get(variables["name"])
