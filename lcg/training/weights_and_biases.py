@@ -29,7 +29,7 @@ SERVICE = "api.wandb.ai"  # logins made before the service moved are under this 
 # An agent kills 30 s after a stop request. With a server that accepts connections and is silent,
 # wandb takes this long to finish, and then another 10 s, which cannot be set, to shut down.
 FINISH_SECONDS = 8
-START_SECONDS = 12
+START_SECONDS = 10
 
 
 def choose_mode(requested: str, timeout: float = 2.5) -> tuple[str, str]:
@@ -162,6 +162,7 @@ class WandbMetrics:
         except Exception as error:
             why = f"it did not start: {_one_line(error)}"
             try:
+                _forget_start()
                 self._start(config, directory, run_id, mode := "offline")
             except Exception as error:
                 say(f"W&B: not used, {_one_line(error)}; metrics are in metrics.csv")
@@ -226,6 +227,13 @@ class WandbMetrics:
         except Exception as error:
             self.run = None
             say(f"W&B: stopped working ({_one_line(error)}); metrics go on in metrics.csv")
+
+
+def _forget_start() -> None:
+    """A start that timed out keeps the run's id; wandb refuses another start under it."""
+    import wandb
+
+    wandb.teardown()
 
 
 def _one_line(error: Exception) -> str:

@@ -157,6 +157,9 @@ class Fake:
         self._do(f"init {options['mode']}", options)
         return self
 
+    def teardown(self):
+        """Nothing to forget."""
+
     def define_metric(self, *words, **options):
         self._do("define_metric", words)
 

