@@ -80,7 +80,7 @@ def test_a_stop_in_the_ladder_is_answered_at_once(server, lcg, words, tmp_path, 
     before = AT_RUNG.format(length=8, action=SIGTERM.replace("SIGTERM", name))
     started = time.monotonic()
     process = lcg("train", *words(*LADDER), before=before)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 50, "it slept on"
     assert process.code == code, process.err
     assert "Traceback" not in process.err
     run = only_run(tmp_path / "runs")
