@@ -12,6 +12,7 @@ def run(words: list[str]) -> int:
     from lcg.config.help import describe_fields
     from lcg.config.schema import Evaluation
     from lcg.evaluation.files import check_selected, read_config
+    from lcg.results import RunRecord
     from lcg.terminal import evaluate_and_say
 
     parser = Parser(
@@ -35,6 +36,11 @@ def run(words: list[str]) -> int:
             config.task.check_length(length)
         check_selected(run)
         configs.append(config)
+    from lcg.training.weights_and_biases import send_record
+
     for run, config in zip(runs, configs, strict=True):
+        before = RunRecord.load(run)
         evaluate_and_say(run, config, options.device)
+        if RunRecord.load(run) != before:
+            send_record(config, run)
     return 0

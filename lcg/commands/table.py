@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
+from lcg.commands.sources import add_sources, read_sources
 from lcg.commands.words import Parser, say
+
+USAGE = "RUN … [--wandb ENTITY/PROJECT] [--format …] [--baseline NAME] [-o FILE]"
 
 
 def run(words: list[str]) -> int:
-    from lcg.results import load_runs, table, write_atomic
+    from lcg.results import table, write_atomic
 
-    parser = Parser("table", "RUN … [--format …] [--baseline NAME] [-o FILE]", __doc__)
-    parser.add_argument("runs", nargs="+", help="run directories, or folders that hold some")
+    parser = Parser("table", USAGE, __doc__)
+    add_sources(parser)
     parser.add_argument("--format", choices=("markdown", "csv", "json"), default="markdown")
-    parser.add_argument(
-        "--baseline",
-        help="what the others are compared with; default: softmax",
-    )
+    parser.add_argument("--baseline", help="what the others are compared with; default: softmax")
     parser.add_argument(
         "--published", action="store_true", help="published rows even where the setting differs"
     )
     parser.add_argument("-o", "--output", help="write to this file instead of stdout")
     options = parser.parse_intermixed_args(words)
     text = table(
-        load_runs(options.runs, report=say),
+        read_sources(options),
         options.format,
         baseline=options.baseline,
         published=options.published,

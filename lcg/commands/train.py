@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import sys
+
 from lcg.commands.words import EXIT_CODES, Parser, say
 
 
 def run(words: list[str]) -> int:
     from lcg.config import load_config
     from lcg.config.remarks import remarks
+    from lcg.config.words import is_for_wandb
     from lcg.training.processes import is_first_process
 
     parser = Parser("train", "[experiment=NAME] [key=value …] [--dry-run]", __doc__, add_help=False)
     parser.add_argument("--dry-run", action="store_true", help="print config, time, memory, disk")
     parser.add_argument("-h", "--help", action="store_true", help="print this and all options")
     options, overrides = parser.parse_words(words)
+    for word in filter(is_for_wandb, overrides):
+        say(f"note: {word.partition('=')[0]} is W&B's own and ignored")
     config = load_config(overrides, fitting=not options.help)
     if options.help:
         from lcg.config.help import describe
@@ -32,7 +39,21 @@ def run(words: list[str]) -> int:
         return 3
     if is_first_process():
         print(outcome.directory)
+        if outcome.signal and os.environ.get("WANDB_SWEEP_ID"):
+            _end_by(outcome.signal)
     return outcome.exit_code
+
+
+def _end_by(number: int) -> None:
+    """End by the signal that asked for it, for which a shell says 128 + number as well.
+
+    `wandb agent` takes an exit code above 0 for a failure, and gives up on a sweep of which the
+    first runs fail: three stop requests, or an early termination of the first five runs, would end
+    it. A death by signal it does not count.
+    """
+    sys.stdout.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def train_and_evaluate(config):
@@ -41,20 +62,20 @@ def train_and_evaluate(config):
     from lcg.training.processes import is_first_process
     from lcg.training.run import Busy, train
 
+    def climb(outcome) -> None:
+        if outcome.already and outcome.status == "finished":
+            say(f"{outcome.directory} is finished, {outcome.step} steps")
+        if outcome.status == "finished" and config.evaluation.after_training:
+            device = {"gpu": "cuda"}.get(config.trainer.accelerator, config.trainer.accelerator)
+            evaluate_and_say(outcome.directory, config, device)
+
     try:
-        outcome = train(config)
+        outcome = train(config, then=climb)
     except Busy as error:
         say(f"lcg: {error}")
         return None
-    if not is_first_process():
-        return outcome
-    if outcome.status == "interrupted":
+    if is_first_process() and outcome.status == "interrupted":
         say(f"stopped at step {outcome.step}; the same command goes on from there")
-    elif outcome.status == "not_finite":
+    elif is_first_process() and outcome.status == "not_finite":
         say(f"stopped: {outcome.reason}; see {outcome.directory}/metrics.csv")
-    elif outcome.already:
-        say(f"{outcome.directory} is finished, {outcome.step} steps")
-    if outcome.status == "finished" and config.evaluation.after_training:
-        device = {"gpu": "cuda"}.get(config.trainer.accelerator, config.trainer.accelerator)
-        evaluate_and_say(outcome.directory, config, device)
     return outcome

@@ -31,14 +31,19 @@ def read_words(words: list[str]) -> dict[str, str]:
         key, text = key.strip(), text.strip()
         if not equals or not key:
             raise ConfigError(f"{word!r} is not of the form key=value")
-        if key.startswith("_wandb"):
-            continue  # the W&B agent adds it to a requeued run
+        if is_for_wandb(word):
+            continue
         if not text:
             raise ConfigError(f"{key}= has no value; null stands for none")
         key = key.removesuffix(".name")  # task.name=copy is task=copy
         if said.setdefault(key, text) != text:
             raise ConfigError(f"{key} is given twice, as {said[key]} and as {text}")
     return said
+
+
+def is_for_wandb(word: str) -> bool:
+    """Whether this is the `_wandb=…` that an agent adds to the arguments of a run queued again."""
+    return word.lstrip("-").startswith("_wandb")
 
 
 def tree_from_words(said: dict[str, str]) -> dict[str, Any]:

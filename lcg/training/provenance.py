@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 import secrets
 import subprocess
@@ -31,9 +32,34 @@ def write(config: Config, directory: Path, device: torch.device, resumed: bool) 
         earlier = [*earlier, before.get("code")]
         say(f"note: {directory} goes on with other code than before; {NAME} says so")
     facts |= {"earlier_code": earlier, "identity": identity(config)}
-    facts["wandb_id"] = before.get("wandb_id") or secrets.token_hex(4)
+    facts["wandb_ids"] = _wandb_ids(before)
+    facts["wandb_id"] = facts["wandb_ids"][-1]
     write_atomic(directory / NAME, json.dumps(facts, indent=1) + "\n")
     return facts
+
+
+def adopt_wandb_id(directory: Path) -> bool:
+    """Note the W&B run that an agent gave to a run that was finished before; whether it is new."""
+    facts = read(directory)
+    known = _wandb_ids(facts)
+    if known == facts.get("wandb_ids"):
+        return False
+    facts |= {"wandb_id": known[-1], "wandb_ids": known}
+    write_atomic(directory / NAME, json.dumps(facts, indent=1) + "\n")
+    return True
+
+
+def _wandb_ids(before: dict[str, Any]) -> list[str]:
+    """All W&B runs that a run has been, the present one last.
+
+    The agent decides it, and may give another to a run that goes on after preemption.
+    """
+    known = before.get("wandb_ids") or [before.get("wandb_id") or secrets.token_hex(4)]
+    present = os.environ.get("WANDB_RUN_ID")
+    if present is None:
+        return known
+    known = known if "wandb_id" in before else []
+    return [*(i for i in known if i != present), present]
 
 
 def gather(config: Config, device: torch.device) -> dict[str, Any]:

@@ -7,11 +7,10 @@ import logging
 import os
 import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning import Trainer
@@ -31,6 +30,7 @@ from lcg.training.callbacks import (
     LadderValidation,
     Metrics,
     Progress,
+    Stopped,
 )
 from lcg.training.data import TaskData
 from lcg.training.directory import Busy
@@ -39,7 +39,7 @@ from lcg.training.module import TrainingModule
 from lcg.training.processes import deaf_children, is_first_process, say
 from lcg.training.record import Outcome, RecordKeeper
 from lcg.training.tracking import CSVMetrics, Tracking, columns
-from lcg.training.weights_and_biases import WandbMetrics
+from lcg.training.weights_and_biases import WandbMetrics, send_record, summary
 
 __all__ = ["Busy", "Outcome", "is_first_process", "say", "train"]
 
@@ -51,16 +51,22 @@ UNWRITABLE = {
 }
 
 
-def train(config: Config, progress: bool = True) -> Outcome:
+def train(
+    config: Config, progress: bool = True, then: Callable[[Outcome], None] = lambda outcome: None
+) -> Outcome:
     """Train a run to its end, from wherever it stands; returns how that went.
+
+    `then` is what follows in the same run, such as the test ladder. The process that keeps the
+    books calls it when training is over or was before, and all of it is saved; W&B and the lock are
+    held until it returns. A signal stops it at once: the outcome is then `interrupted`.
 
     Raises Busy, or ValueError with one line: damaged checkpoints (DamagedCheckpoint), a directory
     of another config or one that cannot be written, a machine that is not there.
     """
     directory = directories.place(config)
     if not is_first_process():
-        return _Run(config, directory, progress=False).go()
-    run = _Run(config, directory, progress)
+        return _Run(config, directory, progress=False, then=then).go()
+    run = _Run(config, directory, progress, then)
     with directories.locked(directory), _one_line_when_unwritable(directory):
         return run.go()
 
@@ -68,8 +74,14 @@ def train(config: Config, progress: bool = True) -> Outcome:
 class _Run:
     """The callbacks of one run, wired to each other, and the trainer that calls them."""
 
-    def __init__(self, config: Config, directory: Path, progress: bool) -> None:
-        self.config, self.directory = config, directory
+    def __init__(
+        self,
+        config: Config,
+        directory: Path,
+        progress: bool,
+        then: Callable[[Outcome], None],
+    ) -> None:
+        self.config, self.directory, self.then = config, directory, then
         self.folder = directory / "checkpoints"
         self.tracking = Tracking()
         self.finite = Finite(config)
@@ -96,14 +108,8 @@ class _Run:
         """Train, unless that has been done."""
         directories.check_same_config(self.config, self.directory)
         record = directories.finished(self.config, self.directory)
-        if record is not None:
-            done = record.training
-            return Outcome(self.directory, done.status, done.step, already=True, reason=done.reason)
         with self.stop.listening():
-            outcome = self._train()
-        if self.stop.signal and outcome.status == "finished":
-            outcome = replace(outcome, status="interrupted", signal=self.stop.signal)
-        return outcome
+            return self._train() if record is None else self._finished(record)
 
     def _train(self) -> Outcome:
         config = self.config
@@ -124,11 +130,39 @@ class _Run:
             outcome = self._outcome()
             if is_first_process():
                 record = self.keeper.save(outcome.status, outcome.step, outcome.reason)
-                self.tracking.summarize(_summary(record))
+                self.tracking.summarize(summary(record))
+                if self.stop.signal and outcome.status == "finished":
+                    outcome = self._interrupted(outcome)
+                outcome = self._follow(outcome)
             exit_code = outcome.exit_code
             return outcome
         finally:
             self.tracking.close(exit_code)
+
+    def _finished(self, record: RunRecord) -> Outcome:
+        """Nothing to train; what follows may still be missing, here or on W&B."""
+        done = record.training
+        outcome = Outcome(self.directory, done.status, done.step, already=True, reason=done.reason)
+        if not is_first_process():
+            return outcome
+        outcome = self._follow(outcome)
+        new = provenance.adopt_wandb_id(self.directory)
+        if new or RunRecord.load(self.directory) != record:
+            send_record(self.config, self.directory, outcome.exit_code, new)
+        return outcome
+
+    def _follow(self, outcome: Outcome) -> Outcome:
+        """Do what follows training, and tell W&B what the run has come to."""
+        try:
+            with self.stop.at_once():
+                self.then(outcome)
+        except Stopped:
+            outcome = self._interrupted(outcome)
+        self.tracking.summarize(summary(RunRecord.load(self.directory)))
+        return outcome
+
+    def _interrupted(self, outcome: Outcome) -> Outcome:
+        return replace(outcome, status="interrupted", signal=self.stop.signal)
 
     def _open(self, resume: checkpoints.Resume | None) -> None:
         """Write what is known before the first step, and say it."""
@@ -220,13 +254,6 @@ def _set_threads(config: Config) -> None:
         torch.set_num_threads(config.trainer.threads)
         if config.trainer.devices > 1:  # else Lightning sets another number for DDP
             os.environ["OMP_NUM_THREADS"] = str(config.trainer.threads)
-
-
-def _summary(record: RunRecord) -> dict[str, Any]:
-    summary: dict[str, Any] = {"status": record.training.status}
-    for length, values in record.validation.items():
-        summary[f"best/len_{length}/exact_match"] = values.exact_match
-    return summary
 
 
 @contextmanager

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import netrc
 import os
 import shlex
@@ -17,10 +18,18 @@ from typing import Any
 from urllib.parse import urlparse
 
 from lcg.config import Config, to_tree
+from lcg.results import RunRecord
+from lcg.results.from_wandb import RECORD
+from lcg.training import provenance
 from lcg.training.processes import say
 
 LOGIN_VARIABLES = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 SERVICE = "api.wandb.ai"  # logins made before the service moved are under this name
+
+# An agent kills 30 s after a stop request. With a server that accepts connections and is silent,
+# wandb takes this long to finish, and then another 10 s, which cannot be set, to shut down.
+FINISH_SECONDS = 8
+START_SECONDS = 10
 
 
 def choose_mode(requested: str, timeout: float = 2.5) -> tuple[str, str]:
@@ -103,6 +112,39 @@ def _reachable(host: str, port: int, timeout: float) -> bool:
     return answer == [True]
 
 
+def summary(record: RunRecord) -> dict[str, Any]:
+    """What a W&B run shows on top, and the whole record beside it.
+
+    The record is one text under one key, because that is what arrives in every case: it comes with
+    the metrics, needs no file storage, is in an offline run's folder too, and a project's records
+    are read in a page of 50 runs a request. A file or an artifact would be a download for each run.
+    As a text, W&B takes it as it is; a mapping would be flattened and merged with what was there.
+    """
+    shown: dict[str, Any] = {"status": record.training.status}
+    for length, values in record.validation.items():
+        shown[f"best/len_{length}/exact_match"] = values.exact_match
+    return shown | {RECORD: json.dumps(record.to_dict(), allow_nan=False)}
+
+
+def send_record(config: Config, directory: Path, exit_code: int = 0, new: bool = False) -> None:
+    """Bring the record of a run that trains no more to its W&B run, which is opened again.
+
+    A `new` one has no metrics yet, and a sweep that chose its arguments waits for some: it gets the
+    selected checkpoint's validation. A run that W&B never knew gets nothing.
+    """
+    known = provenance.read(directory).get("wandb_id")
+    if known is None:
+        return
+    record = RunRecord.load(directory)
+    metrics = WandbMetrics(config, directory, known)
+    if new and record.selection:
+        values = record.validation.items()
+        row = {f"val/len_{length}/exact_match": value.exact_match for length, value in values}
+        metrics.log(record.selection.step, row)
+    metrics.summarize(summary(record))
+    metrics.close(exit_code)
+
+
 class WandbMetrics:
     """A W&B run on a step axis of our own.
 
@@ -120,14 +162,14 @@ class WandbMetrics:
         except Exception as error:
             why = f"it did not start: {_one_line(error)}"
             try:
+                _forget_start()
                 self._start(config, directory, run_id, mode := "offline")
             except Exception as error:
                 say(f"W&B: not used, {_one_line(error)}; metrics are in metrics.csv")
                 return
         if mode == "offline":
-            folder = shlex.quote(str(Path(self.run.dir).parent))
             because = f" because {why}" if why else ""
-            say(f"W&B: offline{because}; upload later with: wandb sync {folder}")
+            say(f"W&B: offline{because}; upload later with: {self._sync()}")
         else:
             say(f"W&B: {self.run.url}")
 
@@ -140,12 +182,18 @@ class WandbMetrics:
             group=config.wandb.group,
             tags=config.wandb.tags or None,
             name=directory.name,
-            id=os.environ.get("WANDB_RUN_ID") or run_id,
+            id=run_id,
             resume=None if mode == "offline" else "allow",
             config=to_tree(config),
             dir=directory,
             mode=mode,
-            settings=wandb.Settings(silent=True, console="off", init_timeout=20, finish_timeout=30),
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=START_SECONDS,
+                finish_timeout=FINISH_SECONDS,
+                finish_timeout_raises=True,
+            ),
         )
         run.define_metric("trainer/step")
         run.define_metric("*", step_metric="trainer/step")
@@ -161,8 +209,15 @@ class WandbMetrics:
 
     def close(self, exit_code: int = 0) -> None:
         """Wait for what is under way, but not for long: it is on disk as well."""
+        run, sync = self.run, self._sync()
         self._try(lambda run: run.finish(exit_code=exit_code))
+        if run is not None and self.run is None:
+            say(f"W&B: not all of it arrived; upload the rest with: {sync}")
         self.run = None
+
+    def _sync(self) -> str:
+        """The command that uploads what is on disk."""
+        return f"wandb sync {shlex.quote(str(Path(self.run.dir).parent))}" if self.run else ""
 
     def _try(self, action: Callable[[Any], None]) -> None:
         if self.run is None:
@@ -172,6 +227,13 @@ class WandbMetrics:
         except Exception as error:
             self.run = None
             say(f"W&B: stopped working ({_one_line(error)}); metrics go on in metrics.csv")
+
+
+def _forget_start() -> None:
+    """A start that timed out keeps the run's id; wandb refuses another start under it."""
+    import wandb
+
+    wandb.teardown()
 
 
 def _one_line(error: Exception) -> str:

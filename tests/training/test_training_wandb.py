@@ -1,8 +1,8 @@
 """Weights & Biases: the mode is found within seconds, and nothing it does ends a run."""
 
+import json
 import os
 import socket
-import struct
 import sys
 import threading
 import time
@@ -19,6 +19,9 @@ from training.processes import (
     tiny,
 )
 
+from lcg.results import RunRecord
+from lcg.results.from_wandb import RECORD
+from lcg.results.wandb_file import records
 from lcg.training import provenance, weights_and_biases
 from lcg.training.run import train
 from lcg.training.weights_and_biases import choose_mode
@@ -154,6 +157,9 @@ class Fake:
         self._do(f"init {options['mode']}", options)
         return self
 
+    def teardown(self):
+        """Nothing to forget."""
+
     def define_metric(self, *words, **options):
         self._do("define_metric", words)
 
@@ -211,9 +217,11 @@ def test_what_it_is_told(config, monkeypatch):
     steps = [row["trainer/step"] for name, row in fake.calls if name == "log"]
     assert steps == sorted(steps) and steps[-1] == 30
     assert ("finish", 0) in fake.calls
-    (summary,) = [value for name, value in fake.calls if name == "summary"]
+    summary = [value for name, value in fake.calls if name == "summary"][-1]
     assert summary["status"] == "finished"
-    assert set(summary) == {"status", "best/len_4/exact_match", "best/len_8/exact_match"}
+    assert set(summary) == {"status", "best/len_4/exact_match", "best/len_8/exact_match", RECORD}
+    found = RunRecord.from_dict(json.loads(summary[RECORD]))
+    assert found == RunRecord.load(outcome.directory)
 
 
 def test_the_agent_decides_the_run_id(config, monkeypatch):
@@ -263,27 +271,10 @@ def logged_steps(folder: Path) -> list[int]:
 
     (file,) = folder.glob("*.wandb")
     steps = []
-    for data in leveldb_records(file.read_bytes()[7:]):
+    for data in records(file.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         for item in record.history.item:
             if item.key == "trainer/step" or list(item.nested_key) == ["trainer/step"]:
                 steps.append(int(item.value_json))
     return steps
-
-
-def leveldb_records(data: bytes) -> list[bytes]:
-    """Records of a log in LevelDB's format; a file header of 7 bytes has been cut off."""
-    records, place, block = [], 0, 32768
-    while place + 7 <= len(data):
-        _, length, kind = struct.unpack_from("<IHB", data, place)
-        part = data[place + 7 : place + 7 + length]
-        if kind in (1, 2):  # whole, or the first part
-            records.append(part)
-        elif kind in (3, 4):
-            records[-1] += part
-        place += 7 + length
-        left = block - (place + 7) % block
-        if left < 7:  # a chunk's header is never split
-            place += left
-    return records

@@ -9,7 +9,7 @@ from lcg.training.callbacks.metrics import Metrics
 from lcg.training.callbacks.probing import HeadProbe
 from lcg.training.callbacks.progress import Progress
 from lcg.training.callbacks.saving import Checkpoints
-from lcg.training.callbacks.stopping import GracefulStop
+from lcg.training.callbacks.stopping import GracefulStop, Stopped
 from lcg.training.callbacks.validation import LadderValidation
 
 __all__ = [
@@ -20,4 +20,5 @@ __all__ = [
     "LadderValidation",
     "Metrics",
     "Progress",
+    "Stopped",
 ]

@@ -17,6 +17,10 @@ from lcg.training.processes import is_first_process
 NOTICE = b"\nstopping after this step; Ctrl-C again stops at once, without saving\n"
 
 
+class Stopped(SystemExit):
+    """Asked to stop where nothing needs to be saved first."""
+
+
 class GracefulStop(Callback):
     """SIGTERM and Ctrl-C set a flag; the step under way is finished, saved, and then we stop.
 
@@ -28,6 +32,7 @@ class GracefulStop(Callback):
         self.saver = saver
         self.signal = 0
         self._group = None
+        self._nothing_to_save = False
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -43,7 +48,19 @@ class GracefulStop(Callback):
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Signals that arrive in here raise Stopped: a batch of a long length may take minutes."""
+        self._nothing_to_save = True
+        try:
+            yield
+        finally:
+            self._nothing_to_save = False
+
     def _received(self, number: int, frame) -> None:
+        if self._nothing_to_save:
+            self._nothing_to_save, self.signal = False, number
+            raise Stopped(128 + number)
         if self.signal and number == signal.SIGINT:
             # Not KeyboardInterrupt: Lightning would turn it into exit code 1.
             raise SystemExit(128 + number)
