@@ -65,8 +65,9 @@ def test_kill_9_at_random_moments(lcg, uninterrupted, tmp_path):
         time.sleep(0.04 * attempt + chance.uniform(0.02, 0.06))
         if process.poll() is None:
             process.signal(signal.SIGKILL)
-            assert process.wait() == -signal.SIGKILL
-            kills += 1
+            code = process.wait()
+            assert code in (0, -signal.SIGKILL)  # it may have ended in between
+            kills += code != 0
     finish(lcg, f"runs={tmp_path}")
     assert kills >= 2
     assert differences(uninterrupted, essence(only_run(tmp_path))) == []

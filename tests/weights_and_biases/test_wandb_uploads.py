@@ -57,7 +57,7 @@ def test_the_record_arrives_with_the_ladder_and_after_each_evaluation(server, lc
     assert list(server.runs) == [there.name]
     assert [cell.length for cell in uploaded(server, run).ladder] == [4, 8, 12]
     assert uploaded(server, run) == RunRecord.load(run)
-    assert len(there.history) == 10, "an evaluation adds no row to the history of training"
+    assert len(there.history) == 12, "an evaluation adds no row to the history of training"
 
     # The agent hands out a run that is finished here, under an id of its own.
     agent = {"WANDB_RUN_ID": "again", "WANDB_SWEEP_ID": "abcd1234"}
