@@ -143,10 +143,11 @@ def _check(config: Config) -> None:
             with told_by(type(task), where):
                 task.check_length(length)
     batch, trainer = config.data.batch_size, config.trainer
-    if batch % trainer.devices:
+    if batch % trainer.processes:
+        nodes = f" trainer.nodes={trainer.nodes}" if trainer.nodes > 1 else ""
         raise ConfigError(
-            f"data.batch_size={batch} cannot be shared by trainer.devices={trainer.devices}; "
-            "use a multiple of it"
+            f"data.batch_size={batch} cannot be shared by trainer.devices={trainer.devices}{nodes}"
+            f"; use a multiple of {trainer.processes}"
         )
     if trainer.precision == "16-mixed" and trainer.accelerator == "cpu":
         raise ConfigError(

@@ -148,7 +148,10 @@ class Trainer:
     accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps"] = "auto"
     """What to run on."""
     devices: int = 1
-    """How many of them; more than one trains with DDP on the same batches."""
+    """How many of them on each node; more than one in all trains with DDP on the same batches."""
+    nodes: int = 1
+    """Machines that train this run together: the same command on each, with NODE_RANK (0 is the
+    first), MASTER_ADDR and MASTER_PORT in its environment and `runs` in a folder that all share."""
     threads: int | None = None
     """CPU threads; null: what torch chooses."""
     log_every: int = 50
@@ -157,9 +160,14 @@ class Trainer:
     """Steps between checkpoints from which an interrupted run goes on."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "devices", "threads", "log_every", "checkpoint_every"):
+        for name in ("steps", "devices", "nodes", "threads", "log_every", "checkpoint_every"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"{name} must be at least 1, got {value}")
+
+    @property
+    def processes(self) -> int:
+        """Of all nodes together."""
+        return self.devices * self.nodes
 
 
 @dataclass

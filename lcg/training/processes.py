@@ -8,10 +8,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+NODE_VARIABLES = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+
 
 def is_first_process() -> bool:
     """Whether this is the process that keeps the books; Lightning starts the others for DDP."""
     return int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
+
+
+def check_nodes(nodes: int) -> None:
+    """Raise ValueError when this process cannot find the other nodes of its run."""
+    missing = [name for name in NODE_VARIABLES if not os.environ.get(name)]
+    if nodes > 1 and missing:
+        raise ValueError(
+            f"trainer.nodes={nodes} needs {', '.join(missing)} in the environment of each node: "
+            "which of them it is, from 0, and where node 0 listens"
+        )
+    rank = os.environ.get("NODE_RANK", "0")
+    if not rank.isdigit() or int(rank) >= nodes:
+        raise ValueError(f"NODE_RANK={rank} is none of the {nodes} nodes of trainer.nodes={nodes}")
 
 
 def say(text: str) -> None:

@@ -91,8 +91,8 @@ def as_text(config: Config, found: Projection) -> str:
         f"{where}.",
         "Not in it: starting up, and the test ladder after training.",
     ]
-    if config.trainer.devices > 1:
-        lines.append(f"Timed on one of {config.trainer.devices} devices, without communication.")
+    if config.trainer.processes > 1:
+        lines.append(f"Timed on one of {config.trainer.processes} devices, without communication.")
     if found.too_long:
         lines.append(f"Validation at {', '.join(map(str, found.too_long))} does not fit in memory.")
     return "\n".join(lines)
@@ -147,7 +147,7 @@ def _time_steps(config: Config, module, optimizer, device: torch.device) -> list
     """Seconds of each timed step: batch, forward, backward, clipping, update."""
     say(f"timing {TIMED} steps on {device.type} …")
     step = _training_step(config, module, optimizer, device)
-    batches = Batches(config, 0, config.trainer.devices)
+    batches = Batches(config, 0, config.trainer.processes)
     ahead = config.data.workers > 0  # then others prepare the batches meanwhile
     seconds: list[float] = []
     begin = time.perf_counter()

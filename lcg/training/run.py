@@ -36,7 +36,7 @@ from lcg.training.data import TaskData
 from lcg.training.directory import Busy
 from lcg.training.lengths import realised_lengths
 from lcg.training.module import TrainingModule
-from lcg.training.processes import deaf_children, is_first_process, say
+from lcg.training.processes import check_nodes, deaf_children, is_first_process, say
 from lcg.training.record import Outcome, RecordKeeper
 from lcg.training.tracking import CSVMetrics, Tracking, columns
 from lcg.training.weights_and_biases import WandbMetrics, send_record, summary
@@ -63,6 +63,7 @@ def train(
     Raises Busy, or ValueError with one line: damaged checkpoints (DamagedCheckpoint), a directory
     of another config or one that cannot be written, a machine that is not there.
     """
+    check_nodes(config.trainer.nodes)
     directory = directories.place(config)
     if not is_first_process():
         return _Run(config, directory, progress=False, then=then).go()
@@ -217,8 +218,9 @@ def _trainer(config: Config, callbacks: list) -> Trainer:
             trainer = Trainer(
                 accelerator=options.accelerator,
                 devices=options.devices,
+                num_nodes=options.nodes,
                 # Buffers are constants, or each process's own.
-                strategy=DDPStrategy(broadcast_buffers=False) if options.devices > 1 else "auto",
+                strategy=DDPStrategy(broadcast_buffers=False) if options.processes > 1 else "auto",
                 precision=options.precision,
                 max_steps=options.steps,
                 max_epochs=-1,
@@ -252,7 +254,7 @@ def _trainer(config: Config, callbacks: list) -> Trainer:
 def _set_threads(config: Config) -> None:
     if config.trainer.threads:
         torch.set_num_threads(config.trainer.threads)
-        if config.trainer.devices > 1:  # else Lightning sets another number for DDP
+        if config.trainer.processes > 1:  # else Lightning sets another number for DDP
             os.environ["OMP_NUM_THREADS"] = str(config.trainer.threads)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,11 +30,11 @@ def start():
     one. What is still running at the end of a test is killed."""
     started = []
 
-    def start(*words: str) -> subprocess.Popen:
+    def start(*words: str, **environment: str) -> subprocess.Popen:
         process = subprocess.Popen(
             [sys.executable, "-m", "lcg", "train", *tiny(*WORDS, *words)],
             cwd=ROOT,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
@@ -105,6 +106,11 @@ def test_two_devices_train_as_one(start, one_device, tmp_path):
     assert_nobody_left(process)
     assert record(run)["training"]["status"] == "finished"
 
+    assert_same_training(one_device, run)
+
+
+def assert_same_training(one_device, run):
+    """As one device did, up to the order of sums."""
     one, two = checkpoint(one_device), checkpoint(run)
     for name, weights in one["state_dict"].items():
         torch.testing.assert_close(two["state_dict"][name], weights, atol=2e-5, rtol=1e-4)
@@ -118,6 +124,40 @@ def test_two_devices_train_as_one(start, one_device, tmp_path):
     # The same weights as at the start would pass the comparison above, so: they have moved.
     initial = checkpoint(one_device, "previous")["state_dict"]
     assert any(not torch.allclose(initial[n], w, atol=1e-4) for n, w in one["state_dict"].items())
+
+
+@pytest.mark.slow
+def test_two_nodes_train_as_one(start, one_device, tmp_path):
+    """Two machines, as far as Lightning can tell; SIGTERM reaches the second one only."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def both(*words: str) -> list[tuple[int, str]]:
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        words = (*words, f"runs={tmp_path / 'two'}", "trainer.devices=1", "trainer.nodes=2")
+        nodes = [start(*words, NODE_RANK=str(rank), **where) for rank in (0, 1)]
+        if "validation.samples=200000" in words:
+            files = (tmp_path / "two").glob
+            wait_until(lambda: any("\n12," in f.read_text() for f in files("*/metrics.csv")))
+            nodes[1].terminate()
+        errors = [node.communicate(timeout=180)[1] for node in nodes]
+        return [(node.returncode, text) for node, text in zip(nodes, errors, strict=True)]
+
+    (first, errors), (second, silent) = both("validation.samples=200000")
+    assert (first, second) == (143, 0), errors + silent
+    assert "training lengths" in errors and "training lengths" not in silent
+    (first, errors), (second, silent) = both()
+    assert (first, second) == (0, 0), errors + silent
+    assert_same_training(one_device, only_run(tmp_path / "two"))
+
+
+def test_a_node_that_does_not_know_the_others_is_refused(start, tmp_path):
+    process = start(f"runs={tmp_path / 'runs'}", "trainer.devices=1", "trainer.nodes=2")
+    errors = process.communicate(timeout=180)[1]
+    assert process.returncode == 2
+    assert "trainer.nodes=2 needs NODE_RANK, MASTER_ADDR, MASTER_PORT" in errors
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow
