@@ -40,6 +40,9 @@ def main(argv: list[str] | None = None) -> int:
     except ValueError as error:
         say(f"lcg: {' '.join(str(error).split())}")
         return 2
+    except MemoryError as error:
+        say(f"lcg: not enough memory: {' '.join(str(error).split())}")
+        return 1
     except OSError as error:
         if error.filename is None:
             raise

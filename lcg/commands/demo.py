@@ -18,8 +18,9 @@ def run(words: list[str]) -> int:
     configs = [load_config([f"experiment={side}", *overrides]) for side in sides]
     say("Two transformers learn to copy short sequences; then each is asked for longer ones.")
     say("Each trains at the learning rate that validation chose from one grid for both, over")
-    say("three seeds. What follows is one seed of each, and seeds differ widely at this size:")
-    say("docs/results.md has the whole grid and says what survives all three.\n")
+    say("three seeds. What follows is one seed of each, and seeds differ widely at this size: of")
+    say("the three, softmax got 67, 5 and 96 % right at length 64, ASEntmax 89, 0 and 4.5 %, so")
+    say("whichever is ahead below, it is no finding. docs/results.md has the whole grid.\n")
     directories = []
     for config in configs:
         outcome = train_and_evaluate(config)

@@ -28,6 +28,8 @@ def run(words: list[str]) -> int:
     overrides = [word for word in words if Path(word) not in runs]
     if not runs:
         raise ValueError("name a run directory to evaluate")
+    if any(word.lstrip("-").startswith("after_training=") for word in overrides):
+        raise ValueError("after_training is about `lcg train`; it changes nothing here")
     configs = []
     for run in runs:  # every one is checked before any is evaluated
         config = read_config(run)
@@ -36,7 +38,10 @@ def run(words: list[str]) -> int:
             config.task.check_length(length)
         check_selected(run)
         configs.append(config)
+    from lcg.evaluation.run import choose_device
     from lcg.training.weights_and_biases import send_record
+
+    choose_device(options.device)
 
     for run, config in zip(runs, configs, strict=True):
         before = RunRecord.load(run)

@@ -211,7 +211,7 @@ class Evaluation:
     decode: Literal["teacher_forcing", "greedy"] = "teacher_forcing"
     """teacher_forcing: one pass, the same exact match; greedy: token by token, the check."""
     batch_size: int | None = None
-    """Samples per forward pass; null: as many as memory allows."""
+    """Samples per forward pass; null: as many as memory allows by an estimate made first."""
     after_training: bool = True
     """Climb the ladder as soon as training is done."""
 

@@ -68,15 +68,16 @@ def climb(
 def _score_length(model, config, length, samples, split, seed, decode, batch_size, progress):
     """The score of all samples of one length; raises MemoryError when not even one sample fits."""
     device = next(model.parameters()).device
+    tokens = int(config.task.token_length(length))
+    if batch_size is None:
+        memory.check_fits(config, tokens, device)  # before a block of them is drawn
     stream = EvalStream(config.task, seed, split, length)
     first = stream.batch(0, 1)
     tokens = first.inputs.shape[1]
     scored = len(scored_positions(torch.from_numpy(first.labels)))
+    if batch_size is None:
+        memory.check_fits(config, tokens, device, scored)
     size = batch_size or memory.batch_size(config, tokens, scored, samples, device)
-    if size == 0:
-        need = memory.forward_bytes(config, 1, tokens, scored)
-        have = memory.available_bytes(device)
-        raise MemoryError(f"one sequence needs {_gib(need)} of the {_gib(have)} available")
     # A label at every position is not generated: there is nothing to decode.
     greedy = decode == "greedy" and config.task.kind == "seq2seq"
     score_batch = score_greedy if greedy else score_teacher_forcing
@@ -104,7 +105,3 @@ def _score_length(model, config, length, samples, split, seed, decode, batch_siz
 def _is_out_of_memory(error: Exception) -> bool:
     # The CPU allocator raises a plain RuntimeError.
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
-def _gib(count: int) -> str:
-    return f"{count / 2**30:.1f} GiB"

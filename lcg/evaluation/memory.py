@@ -61,7 +61,7 @@ def _cgroup() -> int:
 
 
 def batch_size(config, tokens: int, scored: int, samples: int, device: torch.device) -> int:
-    """The most samples whose pass fits the planned share of memory; 0 if not even one does.
+    """The most samples whose pass fits the planned share of memory, at least 1.
 
     No more than 65,536 tokens at a time: beyond that a larger batch is not faster.
     """
@@ -69,4 +69,12 @@ def batch_size(config, tokens: int, scored: int, samples: int, device: torch.dev
     size = max(1, min(samples, 65536 // tokens))
     while size > 1 and forward_bytes(config, size, tokens, scored) > budget:
         size //= 2
-    return size if forward_bytes(config, size, tokens, scored) <= budget else 0
+    return size
+
+
+def check_fits(config, tokens: int, device: torch.device, scored: int = 1) -> None:
+    """Raise MemoryError when not even one sequence fits the planned share of memory."""
+    need, have = forward_bytes(config, 1, tokens, scored), available_bytes(device)
+    if need > SHARE * have:
+        need, have = (f"{count / 2**30:.1f} GiB" for count in (need, have))
+        raise MemoryError(f"one sequence needs {need} of the {have} available")

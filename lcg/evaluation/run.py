@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from lcg.evaluation.ladder import Progress, climb
 from lcg.results import Cell, RunRecord
 from lcg.training import checkpoints
 from lcg.training.module import build_model
+from lcg.training.processes import say
 
 
 def load_model(directory: Path, config: Config, device: str | torch.device = "cpu"):
@@ -21,10 +23,32 @@ def load_model(directory: Path, config: Config, device: str | torch.device = "cp
     Raises ValueError when there is no checkpoint, DamagedCheckpoint when it cannot be read.
     """
     check_selected(directory)
-    content = checkpoints.load(directory / "checkpoints" / checkpoints.BEST)
+    try:
+        content = checkpoints.load(directory / "checkpoints" / checkpoints.BEST)
+    except checkpoints.DamagedCheckpoint as error:
+        content = _of_the_same_step(directory, error)
     model = build_model(config)
     model.load_state_dict(content["state_dict"])
     return model.to(device).eval(), content["step"]
+
+
+def _of_the_same_step(directory: Path, damaged: checkpoints.DamagedCheckpoint) -> dict[str, Any]:
+    """The selected weights from a checkpoint of training, where one was made at the same step."""
+    selection = RunRecord.load(directory).selection
+    step = None if selection is None else selection.step
+    for name in (checkpoints.LAST, checkpoints.PREVIOUS):
+        try:
+            content = checkpoints.load(directory / "checkpoints" / name)
+        except (FileNotFoundError, checkpoints.DamagedCheckpoint):
+            continue
+        if content["global_step"] == step:
+            say(f"{damaged}; {name} has the same weights")
+            weights = content["state_dict"].items()
+            return {"state_dict": {k.removeprefix("model."): w for k, w in weights}, "step": step}
+    raise checkpoints.DamagedCheckpoint(
+        f"{damaged}, and no other checkpoint is of its step {step}; "
+        f"remove {directory} and train it again"
+    ) from damaged
 
 
 def choose_device(name: str) -> torch.device:

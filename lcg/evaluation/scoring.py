@@ -79,7 +79,9 @@ def score_greedy(model, inputs: Int[Tensor, "b t"], labels: Int[Tensor, "b t"]) 
     """Score a batch of one length by decoding the target token by token from its source."""
     select = scored_positions(labels)
     decoded = model.greedy(inputs[:, : int(select[0]) + 1], len(select))
-    return _score(decoded, labels[:, select], torch.zeros((), dtype=torch.long))
+    score = _score(decoded, labels[:, select], torch.zeros((), dtype=torch.long))
+    score.finite = bool((decoded >= 0).all())
+    return score
 
 
 def _score(predicted: Int[Tensor, "b m"], target: Int[Tensor, "b m"], close: Tensor) -> Score:

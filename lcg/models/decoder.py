@@ -79,12 +79,18 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def greedy(self, tokens: Int[Tensor, "b t"], count: int) -> Int[Tensor, "b {count}"]:
-        """Continue tokens by `count` greedy tokens, read one at a time."""
+        """Continue tokens by `count` greedy tokens, read one at a time; -1 where logits are not
+        finite.
+        """
         cache = self.make_cache(tokens.shape[1] + count)
         last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
-        step = self(tokens, last, cache).argmax(dim=-1)  # [b 1]
+        step = _best(self(tokens, last, cache))  # [b 1]
         decoded = [step]
         for _ in range(count - 1):
-            step = self(step, cache=cache).argmax(dim=-1)
+            step = _best(self(step.clamp_min(0), cache=cache))
             decoded.append(step)
         return torch.cat(decoded, dim=1)
+
+
+def _best(logits: Float[Tensor, "b q v"]) -> Int[Tensor, "b q"]:
+    return logits.argmax(dim=-1).masked_fill_(~logits.isfinite().all(dim=-1), -1)

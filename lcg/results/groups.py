@@ -46,16 +46,17 @@ class Run:
         """Is in-distribution exact match at least one half? None if it was never measured.
 
         Read at the shortest test length within the training range, else at the longest such
-        validation length.
+        validation length. A length shorter than any in training says nothing.
         """
-        longest = self.record.train_max
+        shortest, longest = self.record.train_min, self.record.train_max
         for length, cell in self.cells.items():
-            if length <= longest and cell.state in ("did_not_train", "not_finite"):
+            inside = shortest <= length <= longest
+            if inside and cell.state in ("did_not_train", "not_finite"):
                 return False
-            if length <= longest and cell.exact_match is not None:
+            if inside and cell.exact_match is not None:
                 return cell.exact_match >= TRAINED_AT
         validation = self.record.validation
-        for length in sorted((n for n in validation if n <= longest), reverse=True):
+        for length in sorted((n for n in validation if shortest <= n <= longest), reverse=True):
             if validation[length].exact_match is not None:
                 return validation[length].exact_match >= TRAINED_AT
         failed = any(cell.state == "did_not_train" for cell in self.cells.values())
@@ -127,13 +128,13 @@ class Group:
     def not_bracketed(self) -> float | None:
         """The learning rate to try next if the selected one is at the edge of a grid, else None.
 
-        The grid continues by its own last ratio; a single learning rate is no grid.
+        The grid continues by its own last ratio, at most tenfold; a single rate is no grid.
         """
         grid = sorted({run.record.lr for run in self.runs})
         if len(grid) < 2 or self.lr not in (grid[0], grid[-1]):
             return None
         inner = grid[1] if self.lr == grid[0] else grid[-2]
-        return self.lr * (self.lr / inner)
+        return self.lr * min(10.0, max(0.1, self.lr / inner))
 
 
 def group_runs(records: Iterable[RunRecord]) -> list[Group]:

@@ -32,6 +32,9 @@ def test_the_cell_of_a_length(make: Make) -> None:
         ({64: 1000}, {32: (0.4, 0.9)}, False),
         ({64: 1000}, {128: (1.0, 1.0)}, None),
         ({64: "did_not_train"}, {128: (0.0, 0.0)}, False),
+        ({4: 100, 32: 900}, {}, True),  # shorter than any in training
+        ({4: 1000}, {4: (1.0, 1.0), 32: (0.4, 0.9)}, False),
+        ({4: 1000}, {4: (1.0, 1.0)}, None),
     ],
 )
 def test_trained(make: Make, ladder: dict, validation: dict, trained: bool | None) -> None:
