@@ -47,8 +47,7 @@ def _reproduce(sweep, options) -> int:
     """Sweep, selection, table, verdicts. A sweep that was stopped ends here."""
     from lcg.commands.select import settle
     from lcg.commands.sweep import launch
-    from lcg.results import load_runs, table
-    from lcg.results.published import verdict_table, verdicts
+    from lcg.results import load_runs, table, verdict_table, verdicts
 
     summary = launch(sweep, options.workers, options.storage)
     say(summary.as_text())

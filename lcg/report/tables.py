@@ -9,18 +9,27 @@ from typing import Any
 
 from lcg.report.tags import Markup, join, tag
 from lcg.results.differences import Difference
-from lcg.results.groups import Group, Run, setting_text
-from lcg.results.paired import Paired
-from lcg.results.published import Block, Row
-from lcg.results.statistics import Mean, OverSeeds, over_seeds, wilson
+from lcg.results.groups import Group, Run
+from lcg.results.published import Block
+from lcg.results.wording import (
+    NOTHING,
+    compared_lengths,
+    effective_length,
+    headings,
+    interval_text,
+    lengths_of,
+    mean_beyond_training,
+    median_beyond_training,
+    no_pair_text,
+    paired_text,
+    published_at,
+    rate_text,
+    summary,
+    trained_text,
+    value_text,
+)
 
-NOTHING = "—"
 GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "h": "⬢"}
-
-
-def lengths_of(groups: list[Group]) -> list[int]:
-    """All lengths at which any run was evaluated."""
-    return sorted({n for group in groups for run in group.runs for n in run.cells})
 
 
 def best_table(
@@ -31,17 +40,17 @@ def best_table(
     Under them the rows of a published block, where there is one.
     """
     end = max(group.train_range[1] for group in groups)
-    published = [(row, _published_at(row, end)) for row in block.rows] if block else []
+    published = [(row, published_at(row, end)) for row in block.rows] if block else []
     lengths = sorted({*lengths_of(groups), *(n for _, values in published for n in values)})
-    heads = ["method", "seed", "lr", *_headings(groups, lengths)]
+    heads = ["method", "seed", "lr", *headings(groups, lengths)]
     heads += ["mean OOD", "effective length", "trained", "median mean OOD [range]"]
     rows = []
     for group in groups:
         best = group.best
         cells = [_number(best.record.seed), _rate(group)]
         cells += [_cell(best, length, interval=True) for length in lengths]
-        cells += [_number(_run_mean(best)), _number(_effective(best))]
-        cells += [_number(f"{group.trained} of {len(group.seeds)}"), _number(_seeds(group))]
+        cells += [_number(mean_beyond_training(best)), _number(effective_length(best))]
+        cells += [_number(trained_text(group)), _number(median_beyond_training(group))]
         rows.append([tag("th", _name(group, styles), scope="row"), *cells])
     for row, values in published:
         cells = [_number(values.get(n, NOTHING if values else "not found")) for n in lengths]
@@ -51,45 +60,37 @@ def best_table(
     return _table(heads, rows, classes)
 
 
-def _published_at(row: Row, end: int) -> dict[int, str]:
-    """A published row at multiples of the longest training length `end`, doubts marked."""
-    return {
-        round(multiple * end): percent(value) + (" (suspect)" if multiple in row.suspect else "")
-        for multiple, value in row.values.items()
-    }
-
-
 def difference_table(found: list[Difference], groups: list[Group], styles: dict) -> Markup:
     """Selected runs against a baseline's on the same samples: difference, interval, p-value."""
-    lengths = sorted({length for difference in found for length in difference.lengths})
-    heads = ["method", "baseline", *_headings(groups, lengths)]
+    lengths = compared_lengths(found)
+    heads = ["method", "baseline", *headings(groups, lengths)]
     rows = []
     for difference in found:
-        cells = [_pair(difference.lengths.get(length)) for length in lengths]
+        cells = [_pair(difference, length) for length in lengths]
         name = tag("th", _name(difference.group, styles), scope="row")
         rows.append([name, tag("td", _name(difference.baseline, styles)), *cells])
     return _table(heads, rows)
 
 
-def _pair(pair: Paired | None) -> Markup:
+def _pair(compared: Difference, length: int) -> Markup:
+    pair = compared.lengths.get(length)
     if pair is None:
-        return tag("td", NOTHING, class_="none")
-    low, high = (f"{100 * bound:+.1f}" for bound in pair.interval)
-    p = "p < 0.0001" if pair.p_value < 1e-4 else f"p = {pair.p_value:.2g}"
-    more = tag("span", f"[{low}, {high}]", tag("br"), p, class_="interval")
-    return tag("td", f"{100 * pair.difference:+.1f}", " ", more)
+        text = no_pair_text(compared, length)
+        return tag("td", text, class_="none" if text == NOTHING else "state")
+    difference, interval, p = paired_text(pair)
+    return tag("td", difference, " ", tag("span", interval, tag("br"), p, class_="interval"))
 
 
 def run_table(groups: list[Group], styles: dict[str, dict[str, Any]]) -> Markup:
     """One row per run, the selected one of each method in bold, with medians over seeds."""
     lengths = lengths_of(groups)
-    heads = ["method", "seed", "lr", *_headings(groups, lengths), "mean OOD", "effective length"]
+    heads = ["method", "seed", "lr", *headings(groups, lengths), "mean OOD", "effective length"]
     rows, classes = [], []
     for group in groups:
         for run in group.runs:
-            cells = [_number(run.record.seed), _number(setting_text(run.record.lr))]
+            cells = [_number(run.record.seed), _number(rate_text(run))]
             cells += [_cell(run, length) for length in lengths]
-            cells += [_number(_run_mean(run)), _number(_effective(run))]
+            cells += [_number(mean_beyond_training(run)), _number(effective_length(run))]
             rows.append([tag("th", _name(group, styles), scope="row"), *cells])
             classes.append("selected" if run is group.best else None)
         if len(group.seeds) > 1:
@@ -99,42 +100,13 @@ def run_table(groups: list[Group], styles: dict[str, dict[str, Any]]) -> Markup:
 
 
 def _summary(group: Group, lengths: list[int], styles: dict) -> list[list[Markup]]:
-    """Median and range over seeds; the mean over those that trained beside that over all."""
-    trained = [run.trained for run in group.seeds]
-    columns = [[run.exact_match(length) for run in group.seeds] for length in lengths]
-    columns.append([run.mean_out_of_distribution.value for run in group.seeds])
-    stats = [over_seeds(column, trained) for column in columns]
-    n, k = len(group.seeds), group.trained
-    if trained.count(False) == n:
-        texts = {f"0 of {n} trained": ["did not train"] * len(stats)}
-    else:
-        texts = {"median [range]": [_median(s) for s in stats]}
-        if 0 < k < n:
-            texts[f"mean of {k} trained"] = [_mean(s.mean_trained) for s in stats]
-        texts[f"mean of all {n}"] = [_mean(s.mean_all) for s in stats]
+    """What the seeds at the selected learning rate have in common."""
+    name = tag("th", _name(group, styles), scope="row")
+    rate = _number(rate_text(group.best))
     return [
-        [
-            tag("th", _name(group, styles), scope="row"),
-            _number(title),
-            _number(setting_text(group.lr)),
-            *map(_number, values),
-            _number(NOTHING),
-        ]
-        for title, values in texts.items()
+        [name, _number(title), rate, *map(_number, texts)]
+        for title, texts in summary(group, lengths)
     ]
-
-
-def _headings(groups: list[Group], lengths: list[int]) -> list[str]:
-    """The training maximum is marked, what lies beyond is its multiple, if it is shared."""
-    ends = {group.train_range[1] for group in groups}
-    if len(ends) > 1:
-        return [str(n) for n in lengths]
-    (end,) = ends
-    return [str(n) if n < end else f"{n} ({_multiple(n, end)})" for n in lengths]
-
-
-def _multiple(length: int, end: int) -> str:
-    return "train" if length == end else f"{round(length / end, 2):g}×"
 
 
 def _name(group: Group, styles: dict[str, dict[str, Any]]) -> Markup:
@@ -159,69 +131,20 @@ def _rate(group: Group) -> Markup:
     """The selected learning rate, marked where its grid ends at it."""
     extension = group.not_bracketed
     if extension is None:
-        return _number(setting_text(group.lr))
+        return _number(rate_text(group.best))
     flag = tag("span", f"not bracketed: extend to {extension:.3g}", class_="flag")
-    return tag("td", setting_text(group.lr), tag("br"), flag)
+    return tag("td", rate_text(group.best), tag("br"), flag)
 
 
 def _cell(run: Run, length: int, interval: bool = False) -> Markup:
-    state = run.state(length)
+    state, text = run.state(length), value_text(run, length)
     if state is None:
-        return tag("td", NOTHING, class_="none")
-    cell = run.cells[length]
+        return tag("td", text, class_="none")
     if state != "value":
-        return tag("td", state.replace("_", " "), class_="state", title=cell.reason or None)
-    value = percent(cell.exact_match)
+        return tag("td", text, class_="state", title=run.cells[length].reason or None)
     if not interval:
-        return tag("td", value)
-    low, high = wilson(cell.correct, cell.samples)
-    bounds = tag("span", f"[{percent(low)}, {percent(high)}]", class_="interval")
-    return tag("td", value, " ", bounds)
-
-
-def _run_mean(run: Run) -> str:
-    return "did not train" if run.trained is False else _mean(run.mean_out_of_distribution)
-
-
-def _mean(mean: Mean) -> str:
-    """The mean, with how many values it is over where some are missing."""
-    if mean.value is None:
-        return NOTHING
-    return percent(mean.value) + (f" ({mean.n} of {mean.of})" if mean.n < mean.of else "")
-
-
-def _median(stats: OverSeeds) -> str:
-    if stats.median is None:
-        return NOTHING
-    text = f"{percent(stats.median)} [{percent(stats.low)}, {percent(stats.high)}]"
-    present = stats.mean_all.n
-    return text + (f" ({present} of {stats.runs})" if present < stats.runs else "")
-
-
-def _seeds(group: Group) -> str:
-    """The mean beyond training over the seeds at the selected learning rate."""
-    if all(run.trained is False for run in group.seeds):
-        return "did not train"
-    values = [run.mean_out_of_distribution.value for run in group.seeds]
-    return _median(over_seeds(values, [run.trained for run in group.seeds]))
-
-
-def _effective(run: Run) -> str:
-    """≥ L if the longest evaluated length passes, < L if the shortest fails."""
-    evaluated = [n for n, cell in run.cells.items() if cell.exact_match is not None]
-    if not evaluated:
-        return NOTHING
-    if run.trained is False:
-        return "did not train"
-    reached = run.effective_length
-    if reached is None:
-        return f"< {evaluated[0]}"
-    return f"≥ {reached}" if reached == evaluated[-1] else str(reached)
-
-
-def percent(fraction: float) -> str:
-    """With one decimal, without the sign."""
-    return f"{100 * fraction:.1f}"
+        return tag("td", text)
+    return tag("td", text, " ", tag("span", interval_text(run, length), class_="interval"))
 
 
 def _number(text: Any) -> Markup:

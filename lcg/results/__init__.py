@@ -5,8 +5,9 @@ Importing this is cheap; matplotlib is loaded by the first call of `plot`.
 
 from lcg.results.atomic import write_atomic
 from lcg.results.loading import load_runs, read_runs
+from lcg.results.markdown import verdict_table
 from lcg.results.plot import plot
-from lcg.results.published import Verdict, verdict_table, verdicts
+from lcg.results.published import Verdict, verdicts
 from lcg.results.record import (
     Cell,
     RecordError,

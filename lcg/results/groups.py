@@ -8,7 +8,13 @@ from typing import Any
 
 from lcg.results.record import Cell, RunRecord
 from lcg.results.selection import Choice, choose
-from lcg.results.statistics import Mean, effective_length, mean_out_of_distribution
+from lcg.results.statistics import (
+    Mean,
+    OverSeeds,
+    effective_length,
+    mean_out_of_distribution,
+    over_seeds,
+)
 
 TRAINED_AT = 0.5  # in-distribution exact match below this: the run did not train
 # What varies inside a group never names it; what every name begins with is not repeated.
@@ -118,6 +124,20 @@ class Group:
     def trained(self) -> int:
         """How many of `seeds` trained."""
         return sum(run.trained is True for run in self.seeds)
+
+    def over_seeds(self, lengths: Iterable[int]) -> list[OverSeeds]:
+        """Statistics over `seeds`: one per length, and last that of the mean beyond training.
+
+        Of what a run is shown to have: what an untrained run scored beyond training, out of memory
+        and not finite are no values, and never taken for 0.
+        """
+        columns = [
+            [run.exact_match(n) if run.state(n) == "value" else None for run in self.seeds]
+            for n in lengths
+        ]
+        beyond = [(run.trained, run.mean_out_of_distribution.value) for run in self.seeds]
+        columns.append([None if trained is False else value for trained, value in beyond])
+        return [over_seeds(column, [run.trained for run in self.seeds]) for column in columns]
 
     @property
     def train_range(self) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import Any
 from lcg.results.groups import Group, Run, group_runs, training_lengths
 from lcg.results.record import RunRecord, write_atomic
 from lcg.results.statistics import wilson
+from lcg.results.wording import state_text
 
 SUFFIXES = (".png", ".svg", ".pdf")
 # Okabe and Ito's colours that stay apart under colour blindness, without yellow and black.
@@ -209,7 +210,7 @@ def _draw_states(
             )
     entries = [
         legend_entry(
-            state.replace("_", " "),
+            state_text(state),
             linestyle="none",
             marker=marker,
             markerfacecolor="none",

@@ -183,20 +183,3 @@ def _verdict(block: Block, row: Row, multiple: float, run: Run | None) -> Verdic
     verdict = "agrees" if agrees else "differs"
     measured = (cell.correct, cell.samples, interval)
     return Verdict(row.method, row.name, length, published, *measured, verdict, "; ".join(notes))
-
-
-def verdict_table(found: Iterable[Verdict]) -> str:
-    """The verdicts in Markdown, percentages, ending in a newline."""
-    from lcg.results.markdown import markdown_table, percent
-
-    rows = []
-    for v in found:
-        ours = interval = "—"
-        if v.correct is not None:
-            ours = f"{percent(v.correct / v.samples)} ({v.correct}/{v.samples})"
-            interval = f"[{percent(v.interval[0])}, {percent(v.interval[1])}]"
-        rows.append(
-            [v.title, str(v.length), percent(v.published), ours, interval, v.verdict, v.note]
-        )
-    header = ["published row", "length", "published", "ours", "95 % interval", "verdict", "note"]
-    return markdown_table(header, rows) + "\n"

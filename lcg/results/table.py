@@ -13,7 +13,7 @@ from lcg.results.markdown import markdown
 from lcg.results.notes import notes, published_notes
 from lcg.results.published import Block, published_beside
 from lcg.results.record import RunRecord
-from lcg.results.statistics import over_seeds, wilson
+from lcg.results.statistics import wilson
 
 FORMATS = ("markdown", "csv", "json")
 
@@ -144,7 +144,6 @@ def _published_json(block: Block) -> dict[str, Any]:
 
 def _group_json(group: Group) -> dict[str, Any]:
     lengths = sorted({length for run in group.seeds for length in run.cells})
-    trained = [run.trained for run in group.seeds]
     return {
         "task": group.task,
         "name": group.name,
@@ -162,15 +161,12 @@ def _group_json(group: Group) -> dict[str, Any]:
         "trained": {"k": group.trained, "n": len(group.seeds)},
         "seeds": [run.record.seed for run in group.seeds],
         "over_seeds": {
-            **{
-                str(length): asdict(
-                    over_seeds([r.exact_match(length) for r in group.seeds], trained)
-                )
-                for length in lengths
-            },
-            "mean_out_of_distribution": asdict(
-                over_seeds([r.mean_out_of_distribution.value for r in group.seeds], trained)
-            ),
+            name: asdict(statistics)
+            for name, statistics in zip(
+                [*map(str, lengths), "mean_out_of_distribution"],
+                group.over_seeds(lengths),
+                strict=True,
+            )
         },
         "runs": [
             {

@@ -95,7 +95,8 @@ def test_a_damaged_checkpoint_is_a_note(trained: Path, tmp_path: Path, made) -> 
     import shutil
 
     copy = shutil.copytree(trained, tmp_path / "run")
-    (copy / "checkpoints" / "best.ckpt").write_bytes(b"not a checkpoint")
+    for checkpoint in (copy / "checkpoints").glob("*.ckpt"):
+        checkpoint.write_bytes(b"not a checkpoint")
     report = make(find([copy]), "lcg report", made, MapChoice())
     assert "no attention maps" in report.html
     assert "best.ckpt" in report.html

@@ -74,11 +74,23 @@ def test_lengths_are_headed_as_multiples_of_a_shared_training_maximum(make: Make
     assert "(2×)" not in table(mixed) and "(train)" not in table(mixed)
 
 
-def test_both_means_appear_when_some_seed_did_not_train(make: Make) -> None:
+def test_what_did_not_train_is_in_no_mean(make: Make) -> None:
+    """In distribution it has a value, which the median shows and the mean of the trained does not;
+    beyond it has none, and is counted."""
     records = [make({32: 1000, 64: 800}), make({32: 0, 64: 0}, seed=1)]
-    text = table(records)
-    assert rows(text, "softmax")[-2][1:5] == ["mean of 1 trained", "0.001", "100.0", "80.0"]
-    assert rows(text, "softmax")[-1][1:5] == ["mean of all 2", "0.001", "50.0", "40.0"]
+    median, mean = rows(table(records), "softmax")[-2:]
+    assert median[1:5] == [
+        "median [range]",
+        "0.001",
+        "50.0 [0.0, 100.0]",
+        "80.0 [80.0, 80.0] (1 of 2)",
+    ]
+    assert mean[1:5] == ["mean of 1 trained", "0.001", "100.0", "80.0"]
+
+
+def test_where_training_is_unknown_the_mean_is_over_all(make: Make) -> None:
+    records = [make({64: 800}, seed=seed, validation={}) for seed in (0, 1)]
+    assert rows(table(records), "softmax")[-1][1:4] == ["mean", "0.001", "80.0"]
 
 
 def test_every_task_has_its_section_and_lengths(make: Make) -> None:
@@ -152,7 +164,7 @@ def test_json_holds_everything(make: Make) -> None:
     assert (asentmax["name"], nope["trained"]) == ("asentmax · nape", {"k": 0, "n": 1})
     assert softmax["best"] == records[0].run
     assert softmax["trained"] == {"k": 2, "n": 3}
-    assert softmax["over_seeds"]["128"]["values"] == [0.7, None, 0.0]
+    assert softmax["over_seeds"]["128"]["values"] == [0.7, None, None]
     assert softmax["over_seeds"]["128"]["mean_trained"] == {"value": 0.7, "n": 1, "of": 2}
     assert softmax["runs"][1]["ladder"] == records[0].to_dict()["ladder"]
     assert len(softmax["runs"]) == 4
