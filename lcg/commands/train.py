@@ -6,14 +6,14 @@ import os
 import signal
 import sys
 
-from lcg.commands.words import EXIT_CODES, Parser, say
+from lcg.commands.words import EXIT_CODES, Parser
+from lcg.training.processes import is_first_process, say
 
 
 def run(words: list[str]) -> int:
     from lcg.config import load_config
     from lcg.config.remarks import remarks
     from lcg.config.words import is_for_wandb
-    from lcg.training.processes import is_first_process
 
     parser = Parser("train", "[experiment=NAME] [key=value …] [--dry-run]", __doc__, add_help=False)
     parser.add_argument("--dry-run", action="store_true", help="print config, time, memory, disk")
@@ -59,7 +59,6 @@ def _end_by(number: int) -> None:
 def train_and_evaluate(config):
     """How training ended; None when the run is busy."""
     from lcg.terminal import evaluate_and_say
-    from lcg.training.processes import is_first_process
     from lcg.training.run import Busy, train
 
     def climb(outcome) -> None:

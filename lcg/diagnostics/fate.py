@@ -19,13 +19,14 @@ Definition. Of the logged losses L(s) after half of the warm-up, not finite ones
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from lcg.results.metrics import read_rows
 
 WINDOW = 5
 BAND, MOST = 0.05, 0.2
@@ -46,8 +47,7 @@ def fate(metrics: Path, warmup_steps: int) -> dict[str, Any]:
     plateau_loss: nats, None without a plateau; plateau_left_at: step, None if it was not left.
     scaler_p95, scaler_max: the largest of any layer when last probed, only where one exploded.
     """
-    with metrics.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    _, rows = read_rows(metrics)
     losses = [(int(row["step"]), _number(row.get("train/loss"))) for row in rows]
     return plateau(losses, warmup_steps) | exploded(rows)
 

@@ -71,13 +71,14 @@ def evaluate(
     """Climb the test ladder of `config.evaluation` with a run's selected checkpoint.
 
     A rung that was climbed before, by the same checkpoint with the same samples, is not climbed
-    again, unless its record lacks the outcome of each sample. Each cell is in results.json before
-    it is yielded, so nothing is lost by stopping.
+    again, unless its record lacks the outcome of each sample; what was out of memory is tried
+    again. Each cell is in results.json before it is yielded, so nothing is lost by stopping.
     """
     model, step = load_model(directory, config, choose_device(device))
     asked = config.evaluation
     ladder = RunRecord.load(directory).ladder
-    known = {cell.key: cell for cell in ladder if cell.outcomes is not None}
+    settled = (cell for cell in ladder if cell.outcomes or cell.state == "not_finite")
+    known = {cell.key: cell for cell in settled}
     for length in sorted(asked.lengths):
         key = (length, asked.samples, asked.seed, asked.decode, step)
         if key in known:
@@ -95,5 +96,6 @@ def evaluate(
             step=step,
             progress=progress,
         )
-        RunRecord.load(directory).merge([cell]).save(directory)
+        with RunRecord.updating(directory):
+            RunRecord.load(directory).merge([cell]).save(directory)
         yield cell

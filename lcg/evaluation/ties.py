@@ -48,7 +48,7 @@ def break_tie(
             if tied and length not in held[directory].validation:
                 try:
                     held[directory] = validate(directory, length, device, progress)
-                except (MemoryError, ValueError, Busy) as error:
+                except (MemoryError, OSError, ValueError, Busy) as error:
                     return choice, f"{record.run} at length {length}: {error}"
 
 
@@ -92,7 +92,10 @@ def validate(
     if cell.state == "out_of_memory":
         raise MemoryError(f"out of memory ({cell.reason})")
     found = {length: Validation(cell.exact_match, cell.token_accuracy)}
-    with locked(directory):  # training, if it goes on meanwhile, writes the record too
-        record = RunRecord.load(directory).with_validation(found)
+    with locked(directory), RunRecord.updating(directory):
+        record = RunRecord.load(directory)
+        if record.selection != selection:
+            raise ValueError("its training went on meanwhile and selected another checkpoint")
+        record = record.with_validation(found)
         record.save(directory)
     return record

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lcg.results.loading import read_runs
+from lcg.results.metrics import METRICS, read_rows
 from lcg.results.record import RecordError, RunRecord
 
 Series = dict[str, tuple[list[int], list[float]]]
@@ -50,17 +50,11 @@ def read_metrics(directory: Path) -> Series:
     A row cut short by a crash is left out; where a step was logged twice the later one counts.
     """
     columns: dict[str, dict[int, float]] = {}
-    try:
-        with (directory / "metrics.csv").open(newline="", encoding="utf-8", errors="replace") as f:
-            for row in csv.DictReader(f):
-                if None in row or None in row.values() or not (row.get("step") or "").isdigit():
-                    continue
-                for name, text in row.items():
-                    value = _number(text)
-                    if name != "step" and value is not None:
-                        columns.setdefault(name, {})[int(row["step"])] = value
-    except (OSError, csv.Error):
-        return {}
+    for row in read_rows(directory / METRICS)[1]:
+        for name, text in row.items():
+            value = _number(text)
+            if name != "step" and value is not None:
+                columns.setdefault(name, {})[int(row["step"])] = value
     return {
         name: (sorted(points), [points[step] for step in sorted(points)])
         for name, points in columns.items()

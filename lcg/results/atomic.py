@@ -1,8 +1,23 @@
 """Files that are either old or new, never half written."""
 
+import fcntl
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+@contextmanager
+def exclusively(path: Path) -> Iterator[None]:
+    """Wait until nobody else is in here for the same lock file, which is made if missing.
+
+    A file system without locks lets everybody in.
+    """
+    with path.open("a") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_atomic(path: str | os.PathLike, content: str | bytes) -> Path:

@@ -63,7 +63,7 @@ def _progress(record: RunRecord) -> tuple[int, int]:
 
 def _read(place: str, problems: list[str]) -> Iterator[RunRecord]:
     """The records of one place; what is wrong with it is added to `problems`."""
-    nothing = True
+    nothing, before = True, len(problems)
     path = Path(place)
     for name, text in _of_folder(path, problems) if path.exists() else _of_project(place, problems):
         nothing = False
@@ -71,7 +71,7 @@ def _read(place: str, problems: list[str]) -> Iterator[RunRecord]:
             yield RunRecord.from_dict(json.loads(text))
         except (TypeError, ValueError) as error:
             problems.append(f"{name}: its record cannot be read ({error})")
-    if nothing and not any(problem.startswith(place) for problem in problems):
+    if nothing and len(problems) == before:
         problems.append(f"{place}: no W&B run with a record; a run has one when its training ends")
 
 

@@ -11,13 +11,14 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import MISSING, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from lcg.results.atomic import write_atomic
+from lcg.results.atomic import exclusively, write_atomic
 
 SCHEMA = 1
 FILE_NAME = "results.json"
@@ -259,6 +260,11 @@ class RunRecord:
             raise RecordError(
                 f"{file}: {reason}; restore the file, or move the run away and rerun"
             ) from None
+
+    @staticmethod
+    def updating(run_dir: str | os.PathLike) -> AbstractContextManager[None]:
+        """Hold a run's record from `load` to `save`, so that of two who add to it both do."""
+        return exclusively(Path(run_dir) / ".results.lock")
 
     def save(self, run_dir: str | os.PathLike) -> Path:
         """Write `results.json` into a run directory atomically; returns its path."""

@@ -38,6 +38,11 @@ class Metric:
     maximize: bool
 
     @property
+    def token_accuracy(self) -> Metric:
+        """What tells runs apart that tie in exact match."""
+        return replace(self, name=self.name.replace("/exact_match", "/token_accuracy"))
+
+    @property
     def worst(self) -> float:
         """Of a run that has no value."""
         return float("-inf") if self.maximize else float("inf")

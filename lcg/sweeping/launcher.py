@@ -22,7 +22,7 @@ from lcg.results import RecordError, RunRecord
 from lcg.sweeping.combinations import combinations
 from lcg.sweeping.file import Sweep
 from lcg.sweeping.progress import Counts, Display, Pace, Running
-from lcg.sweeping.runs import Run, State, Tail, find_run, is_held, state_of, value_of
+from lcg.sweeping.runs import MetricColumn, Run, State, find_run, is_held, state_of, value_of
 from lcg.sweeping.study import Board, key_of, open_board
 from lcg.sweeping.summary import Failure, Summary, summarise
 from lcg.sweeping.worker import TRAIN, Slot, Worker, last_line, share
@@ -40,11 +40,12 @@ class Job:
     trial: Trial
     run: Run
     log: Path
-    tail: Tail
+    metric: MetricColumn
     crashes: int = 0
     slot: Slot | None = None
     worker: Worker | None = None
     begin: int = 0
+    step: int = 0
     mark: Any = None
     pruned_at: int | None = None
     values: list[float] = field(default_factory=list)
@@ -52,7 +53,7 @@ class Job:
     def running(self) -> Running:
         """For the display."""
         value = self.values[-1] if self.values else None
-        step = max(self.begin, self.tail.last_step())
+        step = max(self.begin, self.step)
         return Running(self.run.name, step, self.run.steps, self.begin, self.worker.seconds, value)
 
 
@@ -193,7 +194,7 @@ class Launcher:
         self.board.note(trial, run=run.name, log=str(log))
         column = self.sweep.metric.name if self.sweep.metric else None
         crashes = trial.user_attrs.get("crashes", 0)
-        return Job(trial, run, log, Tail(run.directory, column), crashes)
+        return Job(trial, run, log, MetricColumn(run.directory, column), crashes)
 
     def _is_done(self, job: Job) -> bool:
         """Whether somebody has finished the run; it is then recorded as such."""
@@ -227,7 +228,8 @@ class Launcher:
         self._elsewhere = len(others)
         self._uncertain = any(self.board.is_uncertain(trial) for trial in others)
         for job in self.jobs:
-            job.values = [value for _, value in job.tail.rows()]
+            job.step, values = job.metric.read()
+            job.values = [value for _, value in values]
             self._prune(job)
         running = [job.running() for job in self.jobs]
         pending = max(0, self.total - self.counts.done - len(running))
@@ -238,7 +240,7 @@ class Launcher:
         if self.sweep.early_stop is None or job.pruned_at is not None:
             return
         if self.board.should_stop(job.trial, job.values):
-            job.pruned_at = job.tail.last_step()
+            job.pruned_at = job.step
             job.worker.stop()
 
     def _poll(self) -> None:
@@ -275,7 +277,8 @@ class Launcher:
         """Start it once more, and again as long as it gets further; else record the failure."""
         progress = job.mark != _mark(job.run.directory)
         job.crashes = 1 if progress else job.crashes + 1
-        reason = f"exit code {code}" if code > 0 else f"killed by signal {-code}"
+        ended = "ended without finishing" if code == 0 else f"exit code {code}"
+        reason = f"killed by signal {-code}" if code < 0 else ended
         if said := last_line(job.log):
             reason += f": {said}"
         if job.crashes >= CRASHES:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import json
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from lcg.config import Config, load_config, run_directory
 from lcg.results import RecordError, RunRecord
+from lcg.results.metrics import METRICS, read_rows
 from lcg.sweeping.file import Metric
 from lcg.training.sources import code_digest
 
@@ -93,7 +93,7 @@ def value_of(run: Run, metric: Metric | None, state: State) -> float | None:
         length, _, name = rest.partition("/")
         found = state.record.validation.get(int(length))
         return None if found is None else getattr(found, name)
-    rows = Tail(run.directory, metric.name).rows()
+    _, rows = MetricColumn(run.directory, metric.name).read()
     return rows[-1][1] if rows else None
 
 
@@ -109,34 +109,21 @@ def is_held(directory: Path) -> bool:
     return False
 
 
-class Tail:
-    """The rows of metrics.csv that hold one column, as far as they are written."""
+class MetricColumn:
+    """One column of metrics.csv, as far as it is written."""
 
     def __init__(self, directory: Path, column: str | None) -> None:
-        self.path, self.column = directory / "metrics.csv", column
+        self.path, self.column = directory / METRICS, column
 
-    def rows(self) -> list[tuple[int, float]]:
-        """Step and value of every whole row with a value; empty while there is no file."""
-        return [
+    def read(self) -> tuple[int, list[tuple[int, float]]]:
+        """The last step of which anything is written, and step and value of rows with a value."""
+        _, rows = read_rows(self.path)
+        values = [
             (int(row["step"]), float(row[self.column]))
-            for row in self._whole_rows()
+            for row in rows
             if self.column and row.get(self.column)
         ]
-
-    def last_step(self) -> int:
-        """The last step of which anything is written."""
-        rows = self._whole_rows()
-        return int(rows[-1]["step"]) if rows else 0
-
-    def _whole_rows(self) -> list[dict[str, str]]:
-        try:
-            text = self.path.read_text(encoding="utf-8", errors="replace")
-        except OSError:
-            return []
-        lines = text.splitlines(keepends=True)
-        if lines and not lines[-1].endswith("\n"):
-            lines.pop()
-        return [row for row in csv.DictReader(lines) if (row.get("step") or "").isdigit()]
+        return (int(rows[-1]["step"]) if rows else 0), values
 
 
 def _code(directory: Path) -> Any:

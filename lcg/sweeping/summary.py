@@ -96,8 +96,7 @@ def summarise(
         state = state_of(run)
         value = value_of(run, sweep.metric, state)
         if value is not None and trial.state is TrialState.COMPLETE:
-            chosen = state.record.selection
-            tokens = (chosen.token_accuracy if chosen else None) or 0.0
+            tokens = value_of(run, sweep.metric.token_accuracy, state) or 0.0
             sign = 1 if sweep.metric.maximize else -1
             ranked.append(((sign * value, tokens), run.directory, value))
     best = max(ranked, default=None, key=lambda entry: entry[0])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from lcg.config import Config, identity, run_directory
 from lcg.results import RunRecord
@@ -48,7 +50,7 @@ def locked(directory: Path) -> Iterator[None]:
         ) from None
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(file)
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip()
@@ -60,7 +62,23 @@ def locked(directory: Path) -> Iterator[None]:
             file.truncate(0)
             file.write(f"{os.getpid()} on {platform.node()}")
             file.flush()
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                file.truncate(0)
+
+
+def _take(file: TextIO, patience: float = 0.5) -> None:
+    """Lock a file; somebody who only looks whether it is locked holds it for a moment."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
 
 
 def check_same_config(config: Config, directory: Path) -> None:

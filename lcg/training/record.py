@@ -57,12 +57,13 @@ class RecordKeeper:
 
     def open(self, step: int) -> None:
         """Say that the run is under way, before its first step."""
-        if (self.directory / "results.json").exists():
+        if not (self.directory / "results.json").exists():
+            self.save("running", step)
+            return
+        with RunRecord.updating(self.directory):
             record = RunRecord.load(self.directory)
             training = replace(record.training, status="running", reason="")
             replace(record, training=training).save(self.directory)
-        else:
-            self.save("running", step)
 
     def save(self, status: str, step: int, reason: str = "") -> RunRecord:
         """Write the record as it stands at a step."""
@@ -95,12 +96,13 @@ class RecordKeeper:
             task=to_tree(config)["task"],
             fate={} if status == "running" else self._fate(),
         )
-        if (self.directory / "results.json").exists():
-            before = RunRecord.load(self.directory)
-            record = record.merge(before.ladder)
-            if before.selection and selected and before.selection.step == selected["step"]:
-                record = record.with_validation(before.validation)
-        record.save(self.directory)
+        with RunRecord.updating(self.directory):
+            if (self.directory / "results.json").exists():
+                before = RunRecord.load(self.directory)
+                record = record.merge(before.ladder)
+                if before.selection and selected and before.selection.step == selected["step"]:
+                    record = record.with_validation(before.validation)
+            record.save(self.directory)
         return record
 
     def _fate(self) -> dict[str, Any]:

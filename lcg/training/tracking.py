@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from lcg.config import Config
 from lcg.diagnostics.headers import gradient_columns, probe_columns
 from lcg.results import write_atomic
+from lcg.results.metrics import read_rows
 
 
 class Place(Protocol):
@@ -63,7 +64,7 @@ class CSVMetrics:
     """
 
     def __init__(self, path: Path, columns: list[str], resume_step: int) -> None:
-        old_columns, rows = _read(path)
+        old_columns, rows = read_rows(path)
         rows = [row for row in rows if int(row["step"]) <= resume_step]
         kept = old_columns if rows else []
         self.columns = list(dict.fromkeys(["step", *columns, *kept]))
@@ -88,19 +89,3 @@ class CSVMetrics:
         """A row that could not be written has raised already."""
         with suppress(OSError):
             self._file.close()
-
-
-def _read(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Columns and whole rows of metrics.csv; the last row of a killed run may not be whole."""
-    if not path.exists():
-        return [], []
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()
-    reader = csv.DictReader(lines)
-    rows = [row for row in reader if _whole(row)]
-    return list(reader.fieldnames or []), rows
-
-
-def _whole(row: dict[str | None, Any]) -> bool:
-    return None not in row and None not in row.values() and (row.get("step") or "").isdigit()

@@ -52,6 +52,7 @@ def test_from_the_sweep_to_the_verdicts(here, capsys):
     assert "4 training steps, the authors have 312500" in rows[0]
     assert "not evaluated" in rows[2]
     others = [line for line in told.out.splitlines() if line.startswith("| SSMax ")]
+    assert len(others) == 4
     assert all("no run of ssmax in this setting" in row for row in others)
     total = sum(len(row.values) for row in blocks()["table1/sort"].rows)
     assert f"of {total} published numbers:" in told.out

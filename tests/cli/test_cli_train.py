@@ -86,6 +86,16 @@ def test_eval_fills_in_the_outcomes_that_older_results_lack(call, run):
     assert kept == second, "what has them is not evaluated again"
 
 
+def test_eval_does_not_try_again_what_was_not_finite(call, run):
+    whole = results(run)
+    gone = {"correct", "outcomes", "token_accuracy", "prefix", "close_calls"}
+    cell = {key: value for key, value in whole["ladder"][0].items() if key not in gone}
+    cell |= {"state": "not_finite", "reason": "the model's logits are not finite"}
+    (Path(run) / "results.json").write_text(json.dumps(whole | {"ladder": [cell]}))
+    call("eval", run, f"lengths={cell['length']}")
+    assert [c["state"] for c in results(run)["ladder"]] == ["not_finite"]
+
+
 def test_eval_of_two_runs_checks_both_first(call, run):
     code, _, err = call("eval", run, "nowhere", "lengths=4")
     assert code == 2

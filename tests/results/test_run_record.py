@@ -5,6 +5,8 @@ import math
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -164,6 +166,24 @@ def test_load_refuses_what_is_no_record(tmp_path: Path, content: bytes) -> None:
 def test_load_of_a_folder_without_record(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="no such file; train this run first"):
         RunRecord.load(tmp_path / "nowhere")
+
+
+def test_of_two_who_add_to_a_record_both_do(make: Make, tmp_path: Path) -> None:
+    """Each loads, waits, and saves: without the lock the last to save would be the only one."""
+    make({}).save(tmp_path)
+
+    def add(length: int) -> None:
+        with RunRecord.updating(tmp_path):
+            record = RunRecord.load(tmp_path)
+            time.sleep(0.01)
+            record.merge([Cell(length, 10, 0, correct=5)]).save(tmp_path)
+
+    threads = [threading.Thread(target=add, args=(length,)) for length in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [cell.length for cell in RunRecord.load(tmp_path).ladder] == list(range(1, 9))
 
 
 def test_a_crash_before_the_rename_leaves_the_old_record(make: Make, tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """The run directory: one process at a time, one config, and whole whatever the disk does."""
 
+import fcntl
 import json
 import os
 import re
 import signal
+import threading
 
 import pytest
 import torch
@@ -26,7 +28,7 @@ from lcg.training.run import train
 
 def snapshot(directory):
     """Content of every file but the lock."""
-    files = [p for p in directory.rglob("*") if p.is_file() and p.name != ".lock"]
+    files = [p for p in directory.rglob("*") if p.is_file() and not p.name.endswith(".lock")]
     return {path: path.read_bytes() for path in files}
 
 
@@ -265,3 +267,15 @@ def test_a_machine_that_is_not_there(config, tmp_path, words, message):
         train(config(*words), progress=False)
     assert "\n" not in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_only_looks_at_the_lock_is_not_training(tmp_path):
+    """A launcher asks now and then whether a run is held, by holding it itself for a moment."""
+    with (tmp_path / ".lock").open("a") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        leave = threading.Timer(0.15, lambda: fcntl.flock(looking, fcntl.LOCK_UN))
+        leave.start()
+        with directories.locked(tmp_path):
+            assert (tmp_path / ".lock").read_text().startswith(str(os.getpid()))
+        leave.join()
+    assert (tmp_path / ".lock").read_text() == "", "nobody is named who is gone"
