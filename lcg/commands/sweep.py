@@ -25,6 +25,10 @@ def run(words: list[str]) -> int:
 
     from lcg.sweeping import read_sweep
 
+    if options.wandb and (options.dry_run or options.workers or options.storage):
+        raise ValueError(
+            "--wandb hands the sweep over: --dry-run, --workers, --storage are not its"
+        )
     sweep = read_sweep(options.file, overrides)
     if options.wandb:
         return register(sweep)
@@ -43,7 +47,9 @@ def launch(sweep, workers: int | None, storage: str | None):
     from lcg.results import write_atomic
     from lcg.sweeping.file import as_yaml
     from lcg.sweeping.launcher import run_sweep
+    from lcg.sweeping.study import open_storage
 
+    open_storage(storage, sweep.directory)  # what cannot be opened is said before anything is there
     write_atomic(sweep.directory / "sweep.yaml", as_yaml(sweep))
     say(f"study: {sweep.directory}")
     return run_sweep(sweep, workers, storage)

@@ -23,6 +23,8 @@ def draw(
     """The figure of one task; `series` holds metrics by run name. A note if no run has a loss."""
     if not any(LOSS in series[run.record.run] for group in groups for run in group.seeds):
         return f"{task}: no loss curves, no run has a metrics.csv with {LOSS}."
+    from matplotlib.ticker import NullFormatter
+
     left = 0
     with look():
         figure, (panel,) = stacked([2.6])
@@ -38,6 +40,7 @@ def draw(
             handles.append(legend_entry("left the plateau", linestyle="none", **diamond))
         panel.set_yscale("log")
         panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        panel.yaxis.set_minor_formatter(NullFormatter())  # labels of less than a decade are TeX
         panel.set_ylabel("training loss (nats)")
         panel.set_xlabel("step")
         panel.set_title(f"{task}, training loss", loc="left", weight="bold")

@@ -49,7 +49,10 @@ def best_table(
         best = group.best
         cells = [_number(best.record.seed), _rate(group)]
         cells += [_cell(best, length, interval=True) for length in lengths]
-        cells += [_number(mean_beyond_training(best)), _number(effective_length(best))]
+        cells += [
+            _number(mean_beyond_training(best, lengths_of(groups))),
+            _number(effective_length(best)),
+        ]
         cells += [_number(trained_text(group)), _number(median_beyond_training(group))]
         rows.append([tag("th", _name(group, styles), scope="row"), *cells])
     for row, values in published:
@@ -90,7 +93,7 @@ def run_table(groups: list[Group], styles: dict[str, dict[str, Any]]) -> Markup:
         for run in group.runs:
             cells = [_number(run.record.seed), _number(rate_text(run))]
             cells += [_cell(run, length) for length in lengths]
-            cells += [_number(mean_beyond_training(run)), _number(effective_length(run))]
+            cells += [_number(mean_beyond_training(run, lengths)), _number(effective_length(run))]
             rows.append([tag("th", _name(group, styles), scope="row"), *cells])
             classes.append("selected" if run is group.best else None)
         if len(group.seeds) > 1:

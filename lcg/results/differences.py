@@ -22,8 +22,9 @@ class Difference:
 def differences(groups: Sequence[Group], baseline: str | None = None) -> list[Difference]:
     """Each method against a baseline of its task, where they have test lengths in common.
 
-    The baseline is the group or attention called `baseline`, by default softmax: of the same
-    position if there is one, else the first; without any, the task's first group.
+    The baseline is the group or attention called `baseline`, by default softmax; without any, the
+    task's first group. Of several, the one of the same position (else the first), and only one of
+    the same budget and training lengths: steps, batch size; where none is, there is no comparison.
     Raises ValueError for a baseline that no task has.
     """
     if baseline is not None and not any(_called(group, baseline) for group in groups):
@@ -41,6 +42,7 @@ def differences(groups: Sequence[Group], baseline: str | None = None) -> list[Di
 
 
 def _baseline(group: Group, own: Sequence[Group], name: str | None) -> Group | None:
+    own = [other for other in own if _budget(other) == _budget(group)]
     candidates = [other for other in own if _called(other, name or DEFAULT)]
     if not candidates:
         return own[0] if name is None else None
@@ -49,6 +51,11 @@ def _baseline(group: Group, own: Sequence[Group], name: str | None) -> Group | N
     position = group.best.record.labels["position"]
     same = [g for g in candidates if g.best.record.labels["position"] == position]
     return (same or candidates)[0]
+
+
+def _budget(group: Group) -> tuple:
+    settings = group.best.record.settings
+    return (settings.get("steps"), settings.get("batch_size"), tuple(settings["train_lengths"]))
 
 
 def _called(group: Group, name: str) -> bool:

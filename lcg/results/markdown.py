@@ -82,7 +82,14 @@ def _best_table(groups: list[Group], block: Block | None) -> str:
         edge = "" if group.not_bracketed is None else " (edge)"
         cells = [f"{value_text(best, n)} {interval_text(best, n)}".strip() for n in lengths]
         row = [group.name, str(best.record.seed), rate_text(best) + edge, *cells]
-        rows.append([*row, mean_beyond_training(best), effective_length(best), trained_text(group)])
+        rows.append(
+            [
+                *row,
+                mean_beyond_training(best, lengths_of(groups)),
+                effective_length(best),
+                trained_text(group),
+            ]
+        )
     for row, values in zip(block.rows if block else (), published, strict=True):
         cells = [values.get(length, NOTHING if values else "not found") for length in lengths]
         rows.append([f"published: {row.name}", *[NOTHING] * 2, *cells, *[NOTHING] * 3])
@@ -121,7 +128,7 @@ def _run_row(group: Group, run: Run, lengths: list[int]) -> list[str]:
     if run is group.best:
         row = [f"**{text}**" for text in row]
     row += [value_text(run, length) for length in lengths]
-    return [*row, mean_beyond_training(run), effective_length(run)]
+    return [*row, mean_beyond_training(run, lengths), effective_length(run)]
 
 
 def verdict_table(found: Iterable[Verdict]) -> str:

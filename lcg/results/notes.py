@@ -79,9 +79,13 @@ def published_notes(groups: list[Group], beside: Mapping[str, Block]) -> Iterabl
         low, high = block.train_lengths
         yield (
             f"{task}, published: {block.source}, {block.samples} samples per length, trained at "
-            f"{low}–{high} for {block.steps} steps by the authors' configuration: {rows}. "
+            f"{low}–{high} for {block.steps} steps of {block.batch_size} by the authors' "
+            f"configuration: {rows}. "
             "The version is given where the transcriber says it."
         )
+        for group in own:
+            if block.fits(group.best.record) and (more := block.deviations(group.best.record)):
+                yield f"{task}, published: {group.name} has {'; '.join(more)}."
         other = [group.name for group in own if not block.fits(group.best.record)]
         if other:
             yield (

@@ -43,7 +43,8 @@ class Row:
 class Block:
     """One task of a published table, and the setting in which it was measured.
 
-    options: the task's. steps: of the authors' configuration. samples: behind each proportion.
+    options: the task's. steps, batch_size, parameters (fewest and most): of the authors'
+    configuration, as the paper and as their repository have it. samples: behind each proportion.
     """
 
     name: str
@@ -54,6 +55,8 @@ class Block:
     options: dict[str, Any]
     train_lengths: tuple[int, int]
     steps: int
+    batch_size: int
+    parameters: tuple[int, int]
     multiples: tuple[float, ...]
     rows: tuple[Row, ...]
 
@@ -66,6 +69,21 @@ class Block:
             and (record.train_min, record.train_max) == self.train_lengths
             and options == self.options
         )
+
+    def deviations(self, record: RunRecord) -> list[str]:
+        """How a run's model and budget differ from the authors', which a verdict must say."""
+        found, settings = [], record.settings
+        steps, batch = settings.get("steps"), settings.get("batch_size")
+        if steps not in (None, self.steps):
+            found.append(f"{steps} training steps, the authors have {self.steps}")
+        if batch not in (None, self.batch_size):
+            found.append(f"batches of {batch}, theirs are of {self.batch_size}")
+        low, high = self.parameters
+        if not low <= settings.get("parameters", low) <= high:
+            found.append(
+                f"{settings['parameters']:,} parameters, their models have {low:,} to {high:,}"
+            )
+        return found
 
 
 @dataclass(frozen=True)
@@ -99,7 +117,8 @@ def blocks() -> dict[str, Block]:
     for name, content in data["blocks"].items():
         multiples = tuple(content["multiples"])
         rows = tuple(_row(row, multiples, data["transcribers"]) for row in content["rows"])
-        parts = {key: content[key] for key in ("task", "options", "steps")}
+        parts = {key: content[key] for key in ("task", "options", "steps", "batch_size")}
+        parts["parameters"] = tuple(content["parameters"])
         lengths = tuple(content["train_lengths"])
         found[name] = Block(
             name, **common, **parts, train_lengths=lengths, multiples=multiples, rows=rows
@@ -174,9 +193,7 @@ def _verdict(block: Block, row: Row, multiple: float, run: Run | None) -> Verdic
         return Verdict(
             row.method, row.name, length, published, *nothing, "not run", "; ".join(notes)
         )
-    steps = run.record.settings.get("steps")
-    if steps is not None and steps != block.steps:
-        notes.append(f"{steps} training steps, the authors have {block.steps}")
+    notes += block.deviations(run.record)
     interval = wilson(cell.correct, cell.samples)
     low, high = wilson(round(published * block.samples), block.samples)
     agrees = interval[0] <= high and low <= interval[1]

@@ -10,7 +10,7 @@ from lcg.results.differences import Difference
 from lcg.results.groups import Group, Run, setting_text
 from lcg.results.paired import Paired
 from lcg.results.published import Row
-from lcg.results.statistics import Mean, OverSeeds, wilson
+from lcg.results.statistics import NOT_EVALUATED, Mean, OverSeeds, mean, wilson
 
 NOTHING = "—"
 DID_NOT_TRAIN = "did not train"
@@ -64,14 +64,17 @@ def interval_text(run: Run, length: int) -> str:
     return f"[{percent(low)}, {percent(high)}]"
 
 
-def mean_beyond_training(run: Run) -> str:
-    """Over the lengths beyond training; of a run that did not train there is none."""
-    return DID_NOT_TRAIN if run.trained is False else _mean(run.mean_out_of_distribution)
+def mean_beyond_training(run: Run, lengths: Iterable[int]) -> str:
+    """Over those of the lengths beyond training, with how many of them it has where some are
+    missing; of a run that did not train there is none."""
+    if run.trained is False:
+        return DID_NOT_TRAIN
+    return _mean(mean(run.exact_match(n) for n in lengths if n > run.record.train_max))
 
 
 def effective_length(run: Run) -> str:
     """≥ L if the longest evaluated length passes, < L if the shortest fails."""
-    evaluated = [n for n, cell in run.cells.items() if cell.exact_match is not None]
+    evaluated = [n for n, cell in run.cells.items() if cell.state not in NOT_EVALUATED]
     reached = run.effective_length
     if not evaluated:
         return NOTHING

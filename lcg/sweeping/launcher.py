@@ -279,7 +279,7 @@ class Launcher:
         job.crashes = 1 if progress else job.crashes + 1
         ended = "ended without finishing" if code == 0 else f"exit code {code}"
         reason = f"killed by signal {-code}" if code < 0 else ended
-        if said := last_line(job.log):
+        if code >= 0 and (said := last_line(job.log)):
             reason += f": {said}"
         if job.crashes >= CRASHES:
             self._fail(job.trial, job.run.name, reason, job.log)

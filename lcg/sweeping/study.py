@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import re
 import time
 import warnings
 from collections.abc import Iterator
@@ -72,14 +73,17 @@ def pruner_of(early_stop: EarlyStop | None) -> optuna.pruners.BasePruner:
 
 def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorage:
     """The database at a URL, or a file beside the runs. Raises ValueError when it does not open."""
-    directory.mkdir(parents=True, exist_ok=True)
+    if url is None:
+        directory.mkdir(parents=True, exist_ok=True)
     address = url or f"sqlite:///{(directory / 'study.db').resolve()}"
     patience = {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {}
     try:
         return optuna.storages.RDBStorage(address, engine_kwargs=patience)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"--storage {address}: cannot be opened: {reason}") from None
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        shown = re.sub(r"//([^:/@]*):[^@]*@", r"//\1:***@", address)  # logs are read by many
+        reason = reason.replace(address, shown)
+        raise ValueError(f"--storage {shown}: cannot be opened: {reason}") from None
 
 
 def open_board(sweep: Sweep, url: str | None = None) -> Board:
@@ -232,15 +236,20 @@ class Board:
     def should_stop(self, trial: Trial, values: list[float]) -> bool:
         """Whether a run may end early, after its validations so far, each reported once.
 
-        Validations are counted from 1, as W&B counts what it compares.
+        Validations are counted from 1, as W&B counts what it compares. The answer is noted before
+        it is acted upon: whoever takes the trial up from a launcher that died then gives the same.
         """
-        known = self._frozen(trial).intermediate_values
+        frozen = self._frozen(trial)
+        if frozen.user_attrs.get("stop"):
+            return True
+        known = frozen.intermediate_values
         last = self.sweep.early_stop.last if self.sweep.early_stop else None
         for count, value in enumerate(values, start=1):
             if count in known or (last is not None and count > last):
                 continue
             trial.report(value, count)
             if trial.should_prune():
+                self.note(trial, stop=True)
                 return True
         return False
 

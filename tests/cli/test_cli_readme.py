@@ -38,7 +38,7 @@ def run_small(process, words: list[str]):
 def test_use_it(process):
     lines = commands("Use it")
     assert [words[0] for words in lines] == [
-        *("list", "show", "train", "train", "train", "eval", "table", "plot")
+        *("list", "show", "train", "train", "train", "eval", "table", "plot", "report", "inspect")
     ]
     found = [run_small(process, words) for words in lines]
     assert "quick/copy" in found[0].stdout
@@ -50,6 +50,8 @@ def test_use_it(process):
     ]
     assert {"asentmax", "softmax", "nape", "rope", "64"} <= set(re.findall(r"\w+", found[6].stdout))
     assert Path("copy.png").stat().st_size > 10_000
+    assert "copy-asentmax-nape" in Path("report.html").read_text()
+    assert "layer" in found[9].stdout
 
 
 def test_add_a_task(process):
@@ -64,6 +66,16 @@ def test_add_a_task(process):
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
 def test_what_it_links_to_is_there(path):
     assert (Path(__file__).parents[2] / path).exists()
+
+
+def test_the_sweeps_exist():
+    """They take hours: tests/sweeping runs smaller ones."""
+    from lcg.cli import COMMANDS
+    from lcg.sweeping.file import find_sweep
+
+    lines = commands("Launch a sweep")
+    assert {"sweep", "select", "table", "report"} == {words[0] for words in lines} <= {*COMMANDS}
+    assert all(find_sweep(words[1]).exists() for words in lines if words[0] == "sweep")
 
 
 def test_the_other_commands_exist():

@@ -87,6 +87,7 @@ def test_eval_fills_in_the_outcomes_that_older_results_lack(call, run):
 
 
 def test_eval_does_not_try_again_what_was_not_finite(call, run):
+    call("eval", run, "lengths=4")
     whole = results(run)
     gone = {"correct", "outcomes", "token_accuracy", "prefix", "close_calls"}
     cell = {key: value for key, value in whole["ladder"][0].items() if key not in gone}

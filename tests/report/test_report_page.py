@@ -244,6 +244,13 @@ def test_many_methods(tmp_path: Path, run_of, write, made) -> None:
     assert all(any(f"a{i:02} · nape" in text for text in legend) for i in range(20))
 
 
+def test_no_figure_says_things_in_tex(tmp_path: Path, run_of, write, made) -> None:
+    """Log axes of less than a decade have labels between the powers of ten."""
+    write(tmp_path, run_of({32: 200}), heads=False, rows=3)
+    report = make(find([tmp_path]), "lcg report", made, None)
+    assert "mathdefault" not in report.html
+
+
 def test_damaged_metrics_cost_only_what_they_hold(tmp_path: Path, run_of, write) -> None:
     directory = write(tmp_path, run_of({32: 200}), heads=False, rows=3)
     with (directory / "metrics.csv").open("a") as file:

@@ -127,6 +127,20 @@ def found(*records: RunRecord, baseline: str | None = None) -> dict[str, tuple[s
     return {d.group.name: (d.baseline.name, list(d.lengths)) for d in compared}
 
 
+def test_only_runs_of_one_budget_are_compared(make: Make) -> None:
+    """Softmax at 1,000 steps is no baseline of ASEntmax at 9,000, and none of itself either."""
+    short, long = ({"steps": steps, "train_lengths": [8, 32]} for steps in (1000, 9000))
+    records = [
+        make({64: 500}, settings=short, group="a"),
+        make({64: 600}, settings=long, group="b"),
+        make({64: 700}, attention="asentmax", settings=long),
+        make({64: 800}, attention="topk", settings={**short, "batch_size": 2}),
+    ]
+    (names,) = found(*records).items()
+    assert names[0].startswith("asentmax") and "steps 9000" in names[0]
+    assert names[1][0].startswith("softmax") and "steps 9000" in names[1][0]
+
+
 def test_the_baseline(make: Make) -> None:
     kinds = ("asentmax", "nape"), ("asentmax", "rope"), ("softmax", "rope"), ("softmax", "nape")
     records = [make({32: 990, 64: 500}, attention=a, position=p) for a, p in kinds]

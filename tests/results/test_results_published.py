@@ -10,7 +10,12 @@ from lcg.results.published import blocks
 
 Make = Callable[..., RunRecord]
 CELLS = {"table1/sort": 20, "table1/reverse": 15, "table1/copy": 21, "table1/mqmtar": 22}
-PAPER = {"train_lengths": [32, 64], "steps": 312500}
+PAPER = {
+    "train_lengths": [32, 64],
+    "steps": 312500,
+    "batch_size": 128,
+    "parameters": 2_118_400,
+}
 
 
 def ours(make: Make, ladder: dict, **options) -> RunRecord:
@@ -108,7 +113,12 @@ def test_notes_of_verdicts(make: Make) -> None:
     assert verdict.note == (
         "suspect: transcription V prints 100; 9 training steps, the authors have 312500"
     )
-    text = verdict_table([verdict])
+    small = {**PAPER, "batch_size": 4, "parameters": 912}
+    (verdict,) = verdicts([ours(make, {64: 990}, settings=small)])[:1]
+    assert verdict.note == (
+        "batches of 4, theirs are of 128; 912 parameters, their models have 2,118,400 to 2,122,512"
+    )
+    text = verdict_table(v for v in verdicts([short]) if v.correct is not None)
     assert "| Entmax " in text and "99.0 (990/1000)" in text and "[98.2, 99.5]" in text
     assert text.count("\n") == 3
 

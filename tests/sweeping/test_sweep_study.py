@@ -185,6 +185,19 @@ def test_who_is_kept_after_a_comparison(tmp_path):
         assert not board.should_stop(trial, [value] * 8)
 
 
+def test_who_takes_a_trial_up_stops_it_as_well(tmp_path):
+    """A launcher died after it had decided to end a run early, before the run had."""
+    early = {"type": "hyperband", "min_iter": 1, "eta": 2}
+    (board,) = boards(sweep(tmp_path, early_terminate=early))
+    best, _ = board.take()
+    assert not board.should_stop(best, [0.9])
+    board.complete(best, 0.9)
+    poor, _ = board.take()
+    assert board.should_stop(poor, [0.1])
+    (later,) = boards(sweep(tmp_path, early_terminate=early))
+    assert later.should_stop(poor, [0.1])
+
+
 def test_a_value_is_reported_once(tmp_path):
     early = {"type": "hyperband", "min_iter": 5}
     (board,) = boards(sweep(tmp_path, early_terminate=early))
@@ -204,3 +217,7 @@ def test_a_storage_that_does_not_open(tmp_path):
     with pytest.raises(ValueError, match="--storage nonsense://x: cannot be opened: ") as error:
         study.open_storage("nonsense://x", tmp_path)
     assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="postgres") as error:
+        study.open_storage("postgresql+nothing://me:secret@host/db", tmp_path / "new")
+    assert "secret" not in str(error.value) and "me:***@host" in str(error.value)
+    assert not (tmp_path / "new").exists()

@@ -40,6 +40,7 @@ def test_what_a_run_leaves(config):
     found = {str(p.relative_to(outcome.directory)) for p in outcome.directory.rglob("*")}
     assert found == {
         ".lock",
+        ".results.lock",
         "config.yaml",
         "provenance.json",
         "metrics.csv",
