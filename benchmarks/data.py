@@ -9,13 +9,12 @@ import os
 # One core: numpy must not find threads to use. Set before its import.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import platform
 import statistics
 import time
-from pathlib import Path
 
 import numpy as np
 
+from benchmarks.report import publish
 from tasks.base import IGNORE, Task
 from tasks.mqmtar import MQMTAR
 from tasks.sort import Sort
@@ -65,24 +64,22 @@ def rate(task: Task, shortest: int, longest: int) -> float:
     return statistics.median(rates)
 
 
-def processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if "model name" in line]
-    return names[0].split(":")[1].strip() if names else platform.processor()
-
-
 def main() -> None:
     for _, _, task, shortest, longest, _ in CASES:
         check(task, shortest, longest)
-    print(f"{processor()}, {os.cpu_count()} cores (one used), {platform.system()},", end=" ")
-    print(f"Python {platform.python_version()}, numpy {np.__version__}")
-    print(f"batch {BATCH}, median of {REPEATS} repeats of {SECONDS} s, targets checked\n")
-    print("| task | lengths | sequences/s | tokens/s | goal |")
-    print("|---|---|---:|---:|---:|")
+    rows, data = [], []
     for name, lengths, task, shortest, longest, goal in CASES:
         measured = rate(task, shortest, longest)
         tokens = measured * task.token_length(np.arange(shortest, longest + 1)).mean()
-        print(f"| {name} | {lengths} | {measured:,.0f} | {tokens:,.0f} | {goal:,} |")
+        rows.append([f"{name}, {lengths}", f"{measured:,.0f}", f"{tokens:,.0f}", f"≥ {goal:,}"])
+        data.append({"task": name, "lengths": lengths, "sequences": measured, "goal": goal})
+    publish(
+        "data",
+        f"Training sequences per second from one core, batch {BATCH}, numpy {np.__version__}",
+        ["task, lengths", "sequences/s", "tokens/s", "goal"],
+        rows,
+        {"batch": BATCH, "numpy": np.__version__, "rows": data},
+    )
 
 
 if __name__ == "__main__":

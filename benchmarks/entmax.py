@@ -1,6 +1,6 @@
 """Forward + backward time of lcg.entmax beside the PyPI package entmax, in one process.
 
-    python -m benchmarks.entmax [--threads 2] [--output benchmarks/results/entmax.json]
+    python -m benchmarks.entmax [--threads 2]
 
 Refuses to time anything unless weights and gradients agree with the peers and the rows sum to 1.
 The three functions are timed in turn, round after round, and compared by the median round.
@@ -9,13 +9,11 @@ The three functions are timed in turn, round after round, and compared by the me
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 # Read when torch is loaded. OpenMP threads that spin while they wait take the processor from the
 # ones they wait for as soon as anything else runs: 30 times slower, for whichever function.
@@ -24,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 from torch import Tensor
 
-from benchmarks.report import RESULTS, machine, median_ratio, time_in_turn
+from benchmarks.report import median_ratio, publish, time_in_turn
 from lcg.entmax import entmax
 
 SHAPES = ((32768, 64), (512, 4096), (64, 65536))
@@ -83,7 +81,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.entmax", description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=None, help="threads of torch")
     parser.add_argument("--rounds", type=int, default=7, help="timed rounds per shape")
-    parser.add_argument("--output", type=Path, default=RESULTS / "entmax.json", help="JSON file")
     options = parser.parse_args(arguments)
     if options.threads is not None:
         torch.set_num_threads(options.threads)
@@ -107,22 +104,21 @@ def main(arguments: list[str] | None = None) -> int:
         rows.append({"shape": list(shape), "seconds": middle, "ratios": ratios})
 
     names = list(peers)
-    print(f"alpha = 1.5, float32, forward + backward, {torch.get_num_threads()} threads\n")
-    print("| rows x keys | lcg ms |", *(f"{n} ms | ratio |" for n in names))
-    print("|---|---:|" + "---:|---:|" * len(names))
+    lines = []
     for row in rows:
-        cells = [f"{row['seconds'][n] * 1e3:.1f} | {row['ratios'][n]:.1f}x" for n in names]
-        size = "x".join(map(str, row["shape"]))
-        print(f"| {size} | {row['seconds']['lcg'] * 1e3:.1f} | {' | '.join(cells)} |")
+        cells = [f"{row['seconds']['lcg'] * 1e3:.1f}"]
+        for name in names:
+            cells += [f"{row['seconds'][name] * 1e3:.1f}", f"{row['ratios'][name]:.1f}"]
+        lines.append(["x".join(map(str, row["shape"])), *cells])
     met = all(row["ratios"][name] >= TARGETS[name] for row in rows for name in names)
-    goal = ", ".join(f"{name} {factor:g}x" for name, factor in TARGETS.items())
-    print(f"\ntargets ({goal}): {'met' if met else 'missed'}")
-    load, policy = os.getloadavg()[0], os.environ["OMP_WAIT_POLICY"]
-    print(f"load of the machine {load:.1f}, OMP_WAIT_POLICY={policy}")
-    here = {**machine(), "load": round(load, 2), "omp_wait_policy": policy}
-    record = {"alpha": 1.5, "machine": here, "targets": TARGETS, "met": met, "rows": rows}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(record, indent=2) + "\n")
+    goals = ", ".join(f"{name} {factor:g}" for name, factor in TARGETS.items())
+    publish(
+        "entmax",
+        f"α = 1.5, float32, forward + backward; times faster, goals: {goals}",
+        ["rows x keys", "lcg ms", *(head for n in names for head in (f"{n} ms", "times faster"))],
+        lines,
+        {"alpha": 1.5, "targets": TARGETS, "met": met, "rows": rows},
+    )
     return 0
 
 
