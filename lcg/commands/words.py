@@ -7,7 +7,8 @@ import sys
 
 EXIT_CODES = """exit codes:
   0    done
-  1    the machine refused (disk, memory, permission), or a fault in the code, with its traceback
+  1    the machine refused (disk, memory, permission), a fault in the code, with its traceback,
+       or some run of a sweep failed
   2    bad input; nothing was written
   3    the run is busy: another process trains it
   4    loss, gradient or weights were not finite

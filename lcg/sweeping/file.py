@@ -9,6 +9,7 @@ import copy
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ class Sweep:
     run_cap: int | None = None
     overrides: dict[str, str] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The file's name and a hash of what it varies: the same sweep goes on under it.
 
@@ -90,14 +91,14 @@ class Sweep:
         text = json.dumps([*facts, repr(self.early_stop)], sort_keys=True)
         return f"{self.path.stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
-    @property
+    @cached_property
     def runs(self) -> Path:
         """The folder of its run directories."""
         from lcg.config import load_config
 
         return Path(load_config(self.words(self.example), fitting=False).runs)
 
-    @property
+    @cached_property
     def directory(self) -> Path:
         """Where the study and the logs are."""
         return self.runs / "sweeps" / self.name
@@ -268,6 +269,9 @@ def _metric(node: Any) -> Metric | None:
     goal = node.get("goal", "minimize")
     if goal not in ("maximize", "minimize"):
         raise ConfigError(f"metric.goal={goal} is neither maximize nor minimize")
+    if goal == "minimize" and node["name"].endswith(("/exact_match", "/token_accuracy")):
+        said = "metric.goal is" if "goal" in node else "without metric.goal it is"
+        raise ConfigError(f"{said} minimize, but more of {node['name']} is better; say maximize")
     return Metric(node["name"], goal == "maximize")
 
 

@@ -70,7 +70,12 @@ MISTAKES = [
         {"parameters": {"experiment": {"value": "paper/copy"}}},
         "parameters.experiment: command has experiment=quick/copy already",
     ),
-    ({"metric": {"name": "val/len_65/exact_match"}}, "metric.name=val/len_65/exact_match is no"),
+    (
+        {"metric": {"name": "val/len_65/exact_match", "goal": "maximize"}},
+        "metric.name=val/len_65/exact_match is no",
+    ),
+    ({"metric": {"name": "val/len_64/exact_match"}}, "without metric.goal it is minimize"),
+    ({"metric": {"name": "val/len_64/exact_match", "goal": "minimize"}}, "say maximize"),
     ({"metric": {"name": "accuracy"}}, "metric.name=accuracy is no column of metrics.csv"),
     ({"metric": {"goal": "maximize"}}, "metric: expected {name: …"),
     ({"metric": {"name": "train/loss", "goal": "up"}}, "metric.goal=up is neither"),
