@@ -16,6 +16,7 @@ from lcg.results.statistics import (
     over_seeds,
 )
 
+UNDER_WAY = ("running", "interrupted")
 TRAINED_AT = 0.5  # in-distribution exact match below this: the run did not train
 # What varies inside a group never names it; what every name begins with is not repeated.
 UNTITLED = ("seed", "lr", "task", "name", "attention", "position")
@@ -61,6 +62,8 @@ class Run:
                 return False
             if inside and cell.exact_match is not None:
                 return cell.exact_match >= TRAINED_AT
+        if self.record.training.status in UNDER_WAY:  # too early to say
+            return None
         validation = self.record.validation
         for length in sorted((n for n in validation if shortest <= n <= longest), reverse=True):
             if validation[length].exact_match is not None:

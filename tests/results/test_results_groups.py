@@ -46,6 +46,11 @@ def test_a_run_that_diverged_did_not_train(make: Make) -> None:
     assert Run(replace(record, validation={})).trained is False
 
 
+def test_a_run_under_way_is_not_judged_by_its_validation(make: Make) -> None:
+    record = make({}, validation={32: (0.1, 0.9)}, training=Training("running", 300))
+    assert Run(record).trained is None
+
+
 def test_an_untrained_run_shows_no_zero_beyond_training(make: Make) -> None:
     run = Run(make({32: 30, 64: 0, 128: "skipped"}))
     states = {length: run.state(length) for length in (32, 64, 128, 256)}

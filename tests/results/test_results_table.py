@@ -122,6 +122,7 @@ def test_notes(make: Make) -> None:
         "- copy, softmax · nape: 4 runs tie by validation up to length 32, and the lowest seed "
         "stands in for the best; `lcg select` breaks it.",
         "- copy, softmax · nape: learning rate 0.001 is not bracketed: extend to 0.0001.",
+        "- copy, softmax · nape: in-distribution accuracy of 1 of 4 seeds is unknown.",
         "- copy at 64: rows differ in their test set: "
         + "100 samples in `copy-softmax-nape-s3-lr0.001`; 1000 samples elsewhere.",
     ]
