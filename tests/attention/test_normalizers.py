@@ -1,12 +1,14 @@
 """The normalizer seam, and what each normalizer declares about itself."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from oracles.attention import NORMALIZERS, formula
 from oracles.registered import assert_near, label, variants
 
+from lcg.attention.normalizers.base import Normalizer
 from lcg.attention.normalizers.entmax import Entmax, LearnedEntmax
 from lcg.attention.normalizers.softmax import AdaptiveTemperature, inverse_temperature
 from lcg.attention.normalizers.stick_breaking import StickBreaking
@@ -221,3 +223,21 @@ def test_learned_alpha_starts_where_it_is_told_and_learns_above_its_floor():
     assert minus_one.flatten().tolist() == pytest.approx([0.02, 0.5, 1 / (1 + math.exp(-3))])
     minus_one.sum().backward()
     assert a.grad[0] == 0 and (a.grad[1:] > 0).all()
+
+
+@pytest.mark.parametrize("steps", [1.0, 100.0, 1e4])
+def test_top_k_in_one_pass_keeps_the_same_keys(steps):
+    """Rows with ties, many to few of them, beside rows without: as statistics and weights do."""
+    torch.manual_seed(0)
+    count, normalizer = 40, TopK(k=8)
+    hidden = torch.ones(count, count).triu(1).bool()
+    scores = (torch.randn(4, 2, count, count) * steps).round() / steps
+    scores = scores.masked_fill(hidden, -torch.inf).requires_grad_()
+    cotangent, keys = torch.randn(scores.shape), torch.arange(count)
+    found = []
+    for way in (normalizer, partial(Normalizer.__call__, normalizer)):
+        weights = way(scores, keys, {})
+        found.append((weights, *torch.autograd.grad(weights, scores, cotangent)))
+    assert torch.equal(found[0][0] > 0, found[1][0] > 0)
+    for fast, plain in zip(*found, strict=True):
+        torch.testing.assert_close(fast, plain, atol=1e-6, rtol=1e-5)

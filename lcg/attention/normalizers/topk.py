@@ -38,7 +38,12 @@ class TopK(Normalizer):
             kth = scores.detach().topk(kept, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
             out = scores < kth.clamp_(min=torch.finfo(scores.dtype).min)  # masked keys too
             left = scores.shape[-1] - out.sum(dim=-1)
-            if bool(((left <= kept) & (left > 0)).all()):
+            tied = left > kept  # a few rows, by chance
+            if bool(tied.any()) and keys.dim() == 1:
+                rows = scores.detach()[tied]
+                kth, first_kept, _ = self.row_statistics(rows, keys, learned)
+                out[tied] = ~self._kept(rows, kth, first_kept, keys)
+            if bool((left > 0).all()) and (keys.dim() == 1 or not bool(tied.any())):
                 return torch.softmax(scores.masked_fill(out, -torch.inf), dim=-1)
         return super().__call__(scores, keys, learned)
 
@@ -62,5 +67,8 @@ class TopK(Normalizer):
 
     @staticmethod
     def _keep(scores, kth, first_kept, keys):
-        keep = (scores > kth) | ((scores == kth) & (keys >= first_kept))
-        return scores.masked_fill(~keep, -torch.inf)
+        return scores.masked_fill(~TopK._kept(scores, kth, first_kept, keys), -torch.inf)
+
+    @staticmethod
+    def _kept(scores, kth, first_kept, keys):
+        return (scores > kth) | ((scores == kth) & (keys >= first_kept))
