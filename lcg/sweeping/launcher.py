@@ -6,11 +6,7 @@ of its own, so it can be killed at any moment and started again with the same co
 
 from __future__ import annotations
 
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +22,7 @@ from lcg.sweeping.runs import MetricColumn, Run, State, find_run, is_held, state
 from lcg.sweeping.study import Board, key_of, open_board
 from lcg.sweeping.summary import Failure, Summary, summarise
 from lcg.sweeping.worker import TRAIN, Slot, Worker, last_line, share
+from lcg.training.processes import stop_requests
 
 TICK = 0.2  # seconds between looks at the workers
 LOOK = 2.0  # seconds between looks at what they have written, and at the study
@@ -95,7 +92,7 @@ class Launcher:
         """Until nothing is left to do, or a signal says to stop."""
         self.display = Display(self.total, self.sweep.path.stem)
         try:
-            with self._listening():
+            with stop_requests(self._received):
                 self.board.queue(again=self._settle())
                 while not self.signal:
                     self._look()
@@ -307,20 +304,6 @@ class Launcher:
         self.display.event(f"{name}: failed: {reason}")
 
     # ---- stopping
-
-    @contextmanager
-    def _listening(self) -> Iterator[None]:
-        """Note SIGINT and SIGTERM in here; the main thread alone can."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._received) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
     def _received(self, number: int, frame) -> None:
         self.signal = self.signal or number

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from lightning import Callback
 
 from lcg.training.callbacks.saving import Checkpoints
-from lcg.training.processes import is_first_process
+from lcg.training.processes import is_first_process, stop_requests
 
 NOTICE = b"\nstopping after this step; Ctrl-C again stops at once, without saving\n"
 
@@ -34,19 +33,9 @@ class GracefulStop(Callback):
         self._group = None
         self._nothing_to_save = False
 
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Answer signals in here, in the main thread; others cannot have handlers."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        numbers = (signal.SIGTERM, signal.SIGINT)
-        before = {number: signal.signal(number, self._received) for number in numbers}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+    def listening(self) -> AbstractContextManager[None]:
+        """Answer signals in here."""
+        return stop_requests(self._received)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
