@@ -3,21 +3,17 @@
     python -m benchmarks.entmax [--threads 2]
 
 Refuses to time anything unless weights and gradients agree with the peers and the rows sum to 1.
-The three functions are timed in turn, round after round, and compared by the median round.
+The three functions are timed in turn, round after round, and compared by the median round. Ours is
+many short operations, so it suffers most from whatever else runs: the load stands in the result.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
-
-# Read when torch is loaded. OpenMP threads that spin while they wait take the processor from the
-# ones they wait for as soon as anything else runs: 30 times slower, for whichever function.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import torch
 from torch import Tensor

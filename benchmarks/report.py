@@ -36,7 +36,7 @@ def median_ratio(numerator: list[float], denominator: list[float]) -> float:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, threads and versions."""
+    """Processor, cores, threads and versions; load, the processes that ran in the last minute."""
     import torch
 
     info = Path("/proc/cpuinfo")
@@ -48,6 +48,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
+        "load": round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
@@ -57,7 +58,7 @@ def publish(name: str, title: str, header: list[str], rows: list[list[str]], dat
     here = machine()
     place = (
         f"{here['cpu']}, {here['cores']} cores, {here['threads']} threads, "
-        f"torch {here['torch']}, Python {here['python']}, {here['date']}"
+        f"torch {here['torch']}, Python {here['python']}, load {here['load']}, {here['date']}"
     )
     lines = [f"# {title}", "", place, "", "| " + " | ".join(header) + " |"]
     lines.append("|---" + "|---:" * (len(header) - 1) + "|")
