@@ -19,7 +19,7 @@ from lcg.training.module import build_model
 from lcg.training.run import train
 from tasks.streams import eval_batch
 
-ATTENTIONS = ("softmax", "ssmax", "asentmax", "entmax_learned", "topk", "relu", "stick_breaking")
+ATTENTIONS = ("softmax", "ssmax", "asentmax", "entmax_learned", "topk", "rela", "stick_breaking")
 
 
 def rows(directory):
