@@ -7,6 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from lcg.commands.beside import add_beside, analysed, checked_beside, whole
 from lcg.commands.words import Parser, say
 
 STATISTICS = 2**28  # weights of a layer; with more, one sample must do
@@ -16,6 +17,7 @@ def run(words: list[str]) -> int:
     options = _parsed(words)
     directory = Path(options.run)
     config, layers, heads = _checked(directory, options)
+    beside = checked_beside(directory, config, options)
 
     import torch
 
@@ -23,7 +25,8 @@ def run(words: list[str]) -> int:
 
     device = choose_device(options.device)
     tokens = int(config.task.token_length(options.length))
-    _check_memory(config, options.length, tokens, device)
+    for some in (config, *beside.runs.values()):
+        _check_memory(some, options.length, tokens, device)
     model, step = load_model(directory, config, device)
     say(f"{directory}: checkpoint of step {step}, test samples 0 to {options.samples - 1}")
     inputs, target, predicted = _predictions(model, config, options)
@@ -34,6 +37,8 @@ def run(words: list[str]) -> int:
     batch = torch.from_numpy(inputs["all"][looked_at]).to(device)
     facts = _inspected(model, batch, layers, heads)
     _print_heads(facts, looked_at, batch.shape[1])
+    if whole(options):
+        _compare(analysed(directory, config, model, beside, options), directory, options)
     _draw(facts, directory, options, shown, batch.shape[1])
     return 0
 
@@ -41,9 +46,11 @@ def run(words: list[str]) -> int:
 def _parsed(words: list[str]) -> argparse.Namespace:
     parser = Parser(
         "inspect",
-        "RUN --length N [--samples 100] [--failed 3] [--layer L] [--heads H,H,…] [-o FOLDER]",
+        "RUN --length N [--beside RUN …] [--as softmax,entmax15] [--samples 100] [--failed 3] "
+        "[--layer L] [--heads H,H,…] [-o FOLDER]",
         __doc__,
-        epilog="Attention maps are pictures of one sample, the first that failed if any did.",
+        epilog="Attention maps are pictures of one sample, the first that failed if any did. "
+        "docs/head-analyses.md has\nthe measures; with --layer or --heads there are only maps.",
     )
     parser.add_argument("run", help="a run directory")
     parser.add_argument("--length", type=int, required=True, help="nominal length")
@@ -51,6 +58,7 @@ def _parsed(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--failed", type=int, default=3, help="failed samples to show")
     parser.add_argument("--layer", type=int, help="only this layer, counted from 0")
     parser.add_argument("--heads", help="only these heads, counted from 0, with commas")
+    add_beside(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     parser.add_argument("-o", "--output", help="folder; default: RUN/plots/inspect_len_N")
     return parser.parse_args(words)
@@ -164,11 +172,26 @@ def _print_heads(facts, looked_at, tokens: int) -> None:
     print(head_table(facts))
 
 
+def _folder(directory: Path, options) -> Path:
+    folder = directory / "plots" / f"inspect_len_{options.length}"
+    return Path(options.output) if options.output else folder
+
+
+def _compare(runs, directory: Path, options) -> None:
+    """Print the head analyses and draw them."""
+    from lcg.diagnostics.head_pictures import draw_analyses
+    from lcg.diagnostics.side_by_side import analyses_text
+
+    print(f"\nhead analyses at length {options.length}\n{analyses_text(runs)}")
+    title = f"{directory.name}, length {options.length}"
+    for path in draw_analyses(runs, title, _folder(directory, options)):
+        say(str(path))
+
+
 def _draw(facts, directory: Path, options, shown: int, tokens: int) -> None:
     from lcg.diagnostics.maps import draw_layer
 
-    folder = directory / "plots" / f"inspect_len_{options.length}"
-    folder = Path(options.output) if options.output else folder
+    folder = _folder(directory, options)
     for layer in facts:
         title = f"{directory.name}, layer {layer.layer}, length {options.length}, sample {shown}"
         say(str(draw_layer(layer, title, tokens, folder / f"layer_{layer.layer}.png")))

@@ -106,7 +106,9 @@ def _head_rows(runs: list[Analysed], names: dict[str, str]) -> list[list[str]]:
     for name in names:
         own = [run.layer(name) for run in runs]
         for head in range(max(len(layer.density) for layer in own if layer)):
-            rows.append([name, str(head), *(_cell(run, name, head, text) for run, _, text in shown)])
+            rows.append(
+                [name, str(head), *(_cell(run, name, head, text) for run, _, text in shown)]
+            )
     return rows
 
 
