@@ -14,7 +14,12 @@ from positional.base import PositionEncoding
 
 QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
 """Of the scalers of one layer: name -> share of the queries at or below."""
-HEAD_MEASURES = ("support", "max_weight")
+
+
+def head_measures(normalizer: Normalizer) -> tuple[str, ...]:
+    """What the probe notes of a group of heads: null is the share of rows without any weight,
+    where rows need not sum to one."""
+    return ("support", "max_weight", *(() if normalizer.rows_sum_to_one else ("null",)))
 
 
 class AttentionLayer(NamedTuple):
@@ -55,16 +60,23 @@ def probe_columns(config: Config) -> list[str]:
     """The columns that the probe of the heads fills at every validation step."""
     heads, attention = config.model.heads, config.attention
     scaled = not isinstance(attention.scaling, NoScaling)
+    measures = head_measures(attention.normalizer)
     names: list[str] = []
     for layer in attention_layers(config):
         position = layer_position(config, layer)
         for group in head_groups(position, heads):
-            names += [f"heads/{layer.name}/{group}/{measure}" for measure in HEAD_MEASURES]
+            names += [f"heads/{layer.name}/{group}/{measure}" for measure in measures]
         if scaled and len(position.scaled_heads(heads)):
             names += [f"scaler/{layer.name}/{name}" for name in QUANTILES]
-        if isinstance(attention.normalizer, LearnedEntmax):
-            names += [f"alpha/{layer.name}/head_{head}" for head in range(heads)]
     return names
+
+
+def alpha_columns(config: Config) -> list[str]:
+    """The columns of learned α, in every row of the loss; none where α is not learned."""
+    if not isinstance(config.attention.normalizer, LearnedEntmax):
+        return []
+    heads = range(config.model.heads)
+    return [f"alpha/{layer.name}/head_{h}" for layer in attention_layers(config) for h in heads]
 
 
 def gradient_groups(config: Config) -> Iterator[str]:

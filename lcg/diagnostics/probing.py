@@ -63,12 +63,11 @@ class Probe:
         for group, heads in head_groups(position, self.config.model.heads).items():
             row[f"heads/{name}/{group}/support"] = float(counts[:, heads].mean())
             row[f"heads/{name}/{group}/max_weight"] = float(tops[:, heads].mean())
+            if not watched.layer.attention.normalizer.rows_sum_to_one:
+                row[f"heads/{name}/{group}/null"] = float((counts[:, heads] == 0).float().mean())
         # Of the scaled heads alone, where `watched.scaler` has all.
         scaler = watched.layer.scaler(watched.x, watched.positions, watched.given)
         if scaler is not None and scaler.numel():
             found = quantiles(scaler, QUANTILES)
             row |= {f"scaler/{name}/{key}": value for key, value in found.items()}
-        alpha = watched.alpha()
-        if alpha is not None:
-            row |= {f"alpha/{name}/head_{head}": a for head, a in enumerate(alpha.tolist())}
         return row
