@@ -120,7 +120,7 @@ def _analysed(label, directory, config, model, count, options, instead=None, wei
         layers = analyse_heads(model, reads, weigh or own_weights, progress=progress)
     if instead is not None:
         layers = [dataclasses.replace(layer, alpha=None) for layer in layers]
-        return Analysed(label, "the scores of A", instead, layers)
+        return Analysed(label, "", f"{instead} on A's scores", layers)
     kinds = {layer.name: layer.kind for layer in attention_layers(config)}
     trajectories = alpha_trajectories(directory, kinds)
     return Analysed(label, directory.name, config.labels["attention"], layers, trajectories)

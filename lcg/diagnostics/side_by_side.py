@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from statistics import median
+from typing import NamedTuple
 
 from lcg.diagnostics.analysis import LayerHeads, most_diverse
 from lcg.diagnostics.failures import BARS
@@ -29,7 +30,8 @@ Text = Callable[[LayerHeads, int], str]
 class Analysed:
     """The analysis of one run, or of one normalizer on a run's scores.
 
-    label: a letter. attention: how its attention is called. trajectories: of learned α by kind.
+    label: a letter. name: of the run, empty for a normalizer. attention: how its attention is
+    called. trajectories: of learned α by kind.
     """
 
     label: str
@@ -53,13 +55,13 @@ class Analysed:
 def analyses_text(runs: list[Analysed]) -> str:
     """Per head, per layer, and the learned α; the first run's layers come first."""
     names = {layer.name: layer.kind for run in runs for layer in run.layers}
-    keys = [f"{run.label}  {run.name}: {run.attention}" for run in runs]
-    silent = max((layer.left_out for run in runs for layer in run.layers), default=0.0)
+    keys = [f"{run.label}  {': '.join(filter(None, (run.name, run.attention)))}" for run in runs]
+    silent = max(layer.left_out for run in runs for layer in run.layers)
     legend = LEGEND + (f"\n{SILENT.format(100 * silent)}" if silent > 0 else "")
     parts = [
         "\n".join(keys),
-        _aligned(_head_rows(runs, names)),
-        _aligned(_layer_rows(runs, names)),
+        _heads_table(runs, names),
+        _layers_table(runs, names),
         legend,
         "\n".join(alpha_lines(runs)),
     ]
@@ -89,61 +91,89 @@ def _bars(values: list[float]) -> str:
     return "".join(" " if c == 0 else BARS[-(-c * len(BARS) // top) - 1] for c in counts)
 
 
-def _head_rows(runs: list[Analysed], names: dict[str, str]) -> list[list[str]]:
-    columns: list[tuple[str, Text]] = [
-        ("density", lambda layer, head: _number(layer.density[head])),
-        ("strongest", lambda layer, head: _offset(*layer.best_offset(head))),
-        ("conf", lambda layer, head: _number(layer.confidence[head])),
+def _heads_table(runs: list[Analysed], names: dict[str, str]) -> str:
+    columns: list[tuple[str, list[Analysed], Text]] = [
+        ("density", runs, lambda layer, head: _number(layer.density[head])),
+        ("strongest", runs, lambda layer, head: _offset(*layer.best_offset(head))),
+        ("conf", runs, lambda layer, head: _number(layer.confidence[head])),
     ]
-    layers = [layer for run in runs for layer in run.layers]
-    if any(any(layer.null) for layer in layers):
-        columns.append(("null", lambda layer, head: _number(layer.null[head])))
-    if any(layer.alpha for layer in layers):
-        columns.append(("alpha", lambda layer, head: _number(layer.alpha and layer.alpha[head])))
-    shown = [(run, name, text) for name, text in columns for run in runs]
-    head_row = ["layer", "head", *(_titled(name, run, runs) for run, name, _ in shown)]
-    rows = [head_row]
-    for name in names:
-        own = [run.layer(name) for run in runs]
-        for head in range(max(len(layer.density) for layer in own if layer)):
-            rows.append(
-                [name, str(head), *(_cell(run, name, head, text) for run, _, text in shown)]
-            )
-    return rows
+    silent = [run for run in runs if any(any(layer.null) for layer in run.layers)]
+    if silent:
+        columns.append(("null", silent, lambda layer, head: _number(layer.null[head])))
+    learned = [run for run in runs if run.alphas()]
+    if learned:
+        columns.append(("alpha", learned, lambda layer, head: _number(layer.alpha[head])))
+    heads: dict[str, int] = {}
+    for run in runs:
+        for layer in run.layers:
+            heads[layer.name] = max(heads.get(layer.name, 0), len(layer.density))
+    rows = [(name, str(head)) for name in names for head in range(heads[name])]
+    groups = [
+        Group(title, [(run.label, [_cell(run, *row, text) for row in rows]) for run in own])
+        for title, own, text in columns
+    ]
+    return _aligned(["layer", "head"], rows, groups, len(runs) > 1)
 
 
-def _layer_rows(runs: list[Analysed], names: dict[str, str]) -> list[list[str]]:
+def _layers_table(runs: list[Analysed], names: dict[str, str]) -> str:
+    rows = list(names.items())
     measures = {
         "diversity": lambda layer: _number(layer.diversity),
-        "log H": lambda layer: _number(most_diverse(layer)),
+        "of log H": _share,
         "mean density": lambda layer: _number(sum(layer.density) / len(layer.density)),
     }
-    titles = [_titled(measure, run, runs) for measure in measures for run in runs]
-    rows = [["layer", "kind", *titles]]
-    for name, kind in names.items():
-        own = [run.layer(name) for run in runs]
-        cells = [text(layer) if layer else "–" for text in measures.values() for layer in own]
-        rows.append([name, kind, *cells])
-    return rows
+    groups = []
+    for title, text in measures.items():
+        cells = [
+            (run.label, [text(layer) if (layer := run.layer(name)) else "–" for name in names])
+            for run in runs
+        ]
+        groups.append(Group(title, cells))
+    return _aligned(["layer", "kind"], rows, groups, len(runs) > 1)
 
 
-def _titled(name: str, run: Analysed, runs: list[Analysed]) -> str:
-    return f"{name} {run.label}" if len(runs) > 1 else name
+class Group(NamedTuple):
+    """Columns under one title: of each run its label and its cells."""
+
+    title: str
+    columns: list[tuple[str, list[str]]]
 
 
-def _cell(run: Analysed, name: str, head: int, text: Text) -> str:
+def _aligned(
+    keys: list[str], rows: list[tuple[str, ...]], groups: list[Group], labelled: bool
+) -> str:
+    """Keys, then the groups, under a line of titles and, with `labelled`, a line of labels."""
+    left = [[key, *column] for key, column in zip(keys, zip(*rows, strict=True), strict=True)]
+    lines = ["  ".join(cells) for cells in zip(*map(_justified, left), strict=True)]
+    head = [" " * len(lines[0])] * labelled
+    lines = [*head, *lines]
+    for title, columns in groups:
+        cells = [[label, *own] if labelled else own for label, own in columns]
+        joined = ["  ".join(cells) for cells in zip(*map(_justified, cells), strict=True)]
+        block = _justified([title.center(len(joined[0])), *joined])
+        lines = [f"{line}   {cell}" for line, cell in zip(lines, block, strict=True)]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _justified(cells: list[str]) -> list[str]:
+    width = max(map(len, cells))
+    return [cell.rjust(width) for cell in cells]
+
+
+def _cell(run: Analysed, name: str, head: str, text: Text) -> str:
     layer = run.layer(name)
-    return "–" if layer is None or head >= len(layer.density) else text(layer, head)
+    return "–" if layer is None or int(head) >= len(layer.density) else text(layer, int(head))
 
 
 def _number(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
+def _share(layer: LayerHeads) -> str:
+    if math.isnan(layer.diversity):
+        return "–"
+    return f"{100 * layer.diversity / most_diverse(layer):.0f} %"
+
+
 def _offset(step: int, share: float) -> str:
-    return f"{step:+d} {100 * share:3.0f} %" if share else "–"
-
-
-def _aligned(rows: list[list[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
+    return f"{step:+d} {100 * share:3.0f} %".replace("+0", " 0") if share else "–"
