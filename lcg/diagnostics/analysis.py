@@ -100,14 +100,14 @@ def analyse_heads(
             model(*(read[sample : sample + 1] for read in reads), select=last)
         for done, watched in enumerate(seen):
             own = sums.setdefault(watched.name, _LayerSums(reach))
-            for queries in _some_queries(watched):
+            for queries in some_queries(watched):
                 if len(queries):
                     own.add(weigh(watched, queries)[0], watched.visible(queries)[0], queries)
             progress(sample * len(seen) + done + 1, count * len(seen))
     return [sums[watched.name].result(watched) for watched in seen]
 
 
-def _some_queries(watched: Watched) -> Iterator[Tensor]:
+def some_queries(watched: Watched) -> Iterator[Tensor]:
     """All queries that are no padding, some at a time."""
     queries = torch.arange(watched.x.shape[1], device=watched.x.device)
     if watched.query_mask is not None:
