@@ -24,6 +24,7 @@ from lcg.diagnostics.watching import Watched, watching
 from lcg.evaluation.files import read_config
 from lcg.evaluation.ladder import climb
 from lcg.evaluation.run import load_model
+from lcg.models.reads import reads, tensors
 from tasks.streams import eval_batch
 
 MEASURES = ("sum", "last_sum", "rms", "null")
@@ -62,12 +63,15 @@ def layer_sums(watched: Watched) -> dict[str, float]:
 
 def measured(model, config, length: int, samples: int) -> dict[str, dict[str, float]]:
     """Layer -> its measures, means over the first test samples of a length."""
-    inputs = eval_batch(config.task, config.evaluation.seed, "test", length, 0, samples).inputs
-    tokens = torch.from_numpy(inputs).to(next(model.parameters()).device)
+    where = (config.evaluation.seed, "test", length, 0, samples)
+    batch = eval_batch(config.task, *where, config.model.apart)
+    device = next(model.parameters()).device
+    first = torch.zeros(1, dtype=torch.long, device=device)
     found: dict[str, dict[str, float]] = {}
-    for sample in tokens.split(1):
+    given = reads(tensors(batch, device))
+    for sample in zip(*(tokens.split(1) for tokens in given), strict=True):
         with torch.no_grad(), watching(model) as seen:
-            model(sample, select=torch.zeros(1, dtype=torch.long, device=sample.device))
+            model(*sample, select=first)
         for watched in seen:
             own = found.setdefault(watched.name, dict.fromkeys(MEASURES, 0.0))
             for name, value in layer_sums(watched).items():

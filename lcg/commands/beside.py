@@ -128,9 +128,9 @@ def _analysed(label, directory, config, model, count, options, instead=None, wei
 
 def _reads(config: Any, count: int, length: int, device: Any) -> tuple[Any, ...]:
     """What the model reads of the first test samples."""
-    import torch
+    from lcg.models.reads import reads, tensors
+    from tasks.streams import eval_batch
 
-    from tasks.streams import EvalStream
-
-    batch = EvalStream(config.task, config.evaluation.seed, "test", length).batch(0, count)
-    return (torch.from_numpy(batch.inputs).to(device),)
+    where = (config.evaluation.seed, "test", length, 0, count)
+    batch = eval_batch(config.task, *where, config.model.apart)
+    return reads(tensors(batch, device))

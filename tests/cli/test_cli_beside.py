@@ -79,6 +79,21 @@ def test_beside_others(call, runs, tmp_path):
     }
 
 
+@pytest.mark.parametrize("kind", ["encoder", "encoder_decoder"])
+def test_other_kinds_of_models(call, runs, kind):
+    task = {"encoder": "local_count", "encoder_decoder": "copy"}[kind]
+    words = (f"task={task}", f"model.kind={kind}", "model.layers=1")
+    run, rela = runs("entmax_learned", *words), runs("rela", *words)
+    arguments = ["--length", "8", "--samples", "4", "--beside", str(rela), "--as", "entmax15"]
+    code, out, err = call("inspect", str(run), *arguments)
+    assert code == 0, err
+    kinds = {"encoder": ["full"], "encoder_decoder": ["full", "causal", "cross"]}[kind]
+    for name in kinds:
+        assert f"\nA  α of 2 {name} heads: 1." in out
+    pictures = {path.name for path in (run / "plots" / "inspect_len_8").iterdir()}
+    assert pictures >= ALWAYS | OF_ALPHA
+
+
 def test_a_run_beside_itself_is_the_same(call, runs):
     run = str(runs("softmax"))
     code, out, _ = call("inspect", run, "--length", "6", "--samples", "4", "--beside", run)
