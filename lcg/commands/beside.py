@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from lcg.commands.words import say
 
 SAMPLES = 32
-WEIGHTS = 2**26  # of a layer, over all samples; with more, fewer samples must do
+WEIGHTS = 2**26  # of all layers, runs and samples; with more, fewer samples must do
 
 
 class Beside(NamedTuple):
@@ -82,7 +82,7 @@ def analysed(directory: Path, config: Any, model: Any, beside: Beside, options: 
 
     labels = iter(string.ascii_uppercase)
     device = next(model.parameters()).device
-    count = _sample_count(config, options)
+    count = _sample_count(config, beside, options)
     say(f"head analyses: test samples 0 to {count - 1}")
     found = [_analysed(next(labels), directory, config, model, count, options)]
     for name, normalizer in beside.normalizers.items():
@@ -94,9 +94,17 @@ def analysed(directory: Path, config: Any, model: Any, beside: Beside, options: 
     return found
 
 
-def _sample_count(config: Any, options: argparse.Namespace) -> int:
+def _sample_count(config: Any, beside: Beside, options: argparse.Namespace) -> int:
+    """As many samples as take well under a minute."""
+    from lcg.diagnostics.headers import attention_layers
+
+    configs = [config] * (1 + len(beside.normalizers)) + list(beside.runs.values())
     tokens = int(config.task.token_length(options.length))
-    return min(options.samples, SAMPLES, max(1, WEIGHTS // (config.model.heads * tokens**2)))
+    weights = 0
+    for some in configs:
+        side = tokens // 2 if some.model.apart else tokens  # source and target are read apart
+        weights += len(attention_layers(some)) * some.model.heads * side**2
+    return min(options.samples, SAMPLES, max(1, WEIGHTS // weights))
 
 
 def _analysed(label, directory, config, model, count, options, instead=None, weigh=None):
