@@ -73,3 +73,53 @@ def quantiles(values: Tensor, shares: Mapping[str, float]) -> dict[str, float]:
     last = len(ordered) - 1
     places = [min(last, max(0, -int(-share * len(ordered) // 1) - 1)) for share in shares.values()]
     return dict(zip(shares, ordered[places].tolist(), strict=True))
+
+
+def density(
+    weights: Float[Tensor, "*rows q k"], visible: Int[Tensor, "*#rows q"]
+) -> Float[Tensor, "*rows q"]:
+    """Share of the visible keys with a weight above 0, of each row (1909.00015).
+
+    visible: how many keys each query sees; NaN where it sees none.
+    """
+    return support(weights) / visible.float().masked_fill(visible == 0, torch.nan)
+
+
+def confidence(weights: Float[Tensor, "*rows k"]) -> Float[Tensor, "*rows"]:
+    """The largest weight of each row by its sum, max p of p = w/Σw; NaN in rows without weight."""
+    total = weights.sum(dim=-1)
+    return (weights.amax(dim=-1) / total).masked_fill(total == 0, torch.nan)
+
+
+def strongest_offset(
+    weights: Float[Tensor, "*rows q k"], queries: Int[Tensor, " q"]
+) -> tuple[Int[Tensor, "*rows q"], Bool[Tensor, "*rows q"]]:
+    """Position of the strongest key minus that of the query, and whether the row has any weight.
+
+    Of keys with equal weight the most recent counts. queries: the positions of the queries.
+    """
+    top = weights.amax(dim=-1, keepdim=True)
+    keys = torch.arange(weights.shape[-1], device=weights.device)
+    strongest = torch.where(weights == top, keys, -1).amax(dim=-1)
+    return strongest - queries.to(weights.device), top[..., 0] > 0
+
+
+def head_diversity(
+    weights: Float[Tensor, "*rows h q k"],
+) -> tuple[Float[Tensor, "*rows q"], Int[Tensor, "*rows q"]]:
+    """Generalised Jensen–Shannon divergence between the heads of a layer, of each query, in nats.
+
+    JS = H(mean_h p_h) - mean_h H(p_h): 0 where all heads are alike, log H where no two of H heads
+    have a key in common (1909.00015). p = w/Σw, so rows need not sum to one; a head without any
+    weight at a query is left out there, and NaN stands where fewer than two heads are left. Also
+    returns how many heads are left at each query.
+    """
+    total = weights.sum(dim=-1, keepdim=True)
+    some = total > 0
+    p = weights / total.masked_fill(~some, 1.0)
+    left = some.sum(dim=-3)[..., 0]
+    count = left.clamp_min(1)
+    mean = p.sum(dim=-3) / count[..., None]
+    own = torch.special.entr(p).sum(dim=-1).sum(dim=-2)
+    found = torch.special.entr(mean).sum(dim=-1) - own / count
+    return found.clamp_min(0.0).masked_fill(left < 2, torch.nan), left

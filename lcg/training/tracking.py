@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lcg.config import Config
-from lcg.diagnostics.headers import gradient_columns, probe_columns
+from lcg.diagnostics.headers import alpha_columns, gradient_columns, probe_columns
 from lcg.results import write_atomic
 from lcg.results.metrics import read_rows
 
@@ -53,7 +53,8 @@ def columns(config: Config) -> list[str]:
     train = [f"train/{name}" for name in names]
     kinds = ("exact_match", "token_accuracy")
     val = [f"val/len_{n}/{kind}" for n in config.validation.lengths for kind in kinds]
-    return train + val + gradient_columns(config) + probe_columns(config)
+    heads = alpha_columns(config) + probe_columns(config)
+    return train + val + gradient_columns(config) + heads
 
 
 class CSVMetrics:

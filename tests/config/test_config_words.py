@@ -137,11 +137,11 @@ def test_a_text_stays_as_it_was_typed(here):
 
 
 def test_a_run_s_config_comes_back_as_it_was(write):
-    config = load_config(["experiment=quick/mqmtar", "attention=relu", "evaluation.lengths=40,80"])
+    config = load_config(["experiment=quick/mqmtar", "attention=rela", "evaluation.lengths=40,80"])
     tree = to_tree(config)
     # A preset of the same name that came later changes no run that is there.
     write("configs/task/mqmtar.yaml", "name: copy\nsymbols: 4\n")
-    write("configs/attention/relu.yaml", "normalizer: softmax\n")
+    write("configs/attention/rela.yaml", "normalizer: softmax\n")
     assert to_tree(config_from_tree(tree)) == tree
     assert config_from_tree(tree) == config
 

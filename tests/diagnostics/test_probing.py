@@ -11,15 +11,19 @@ from training.processes import checkpoint, differences, tiny
 
 from lcg.config import load_config
 from lcg.diagnostics import probing
+from lcg.diagnostics.alphas import learned_alphas
 from lcg.diagnostics.gradients import group_norms, group_of
-from lcg.diagnostics.headers import gradient_groups, probe_columns
+from lcg.diagnostics.headers import alpha_columns, gradient_groups, probe_columns
 from lcg.diagnostics.probing import Probe
+from lcg.diagnostics.trajectories import alpha_trajectories
+from lcg.diagnostics.watching import watching
 from lcg.training.callbacks import HeadProbe, Metrics
 from lcg.training.module import build_model
 from lcg.training.run import train
 from tasks.streams import eval_batch
 
-ATTENTIONS = ("softmax", "ssmax", "asentmax", "entmax_learned", "topk", "relu", "stick_breaking")
+ATTENTIONS = ("softmax", "ssmax", "asentmax", "entmax_learned", "topk", "rela", "stick_breaking")
+PAST = ("stick_breaking",)  # whose first query has no key, and so no weight
 
 
 def rows(directory):
@@ -36,6 +40,11 @@ def test_the_columns_are_what_the_probe_fills(attention, position):
     found = Probe(config)(model)
     assert list(found) == probe_columns(config)
     assert all(math.isfinite(value) for value in found.values())
+    alphas = learned_alphas(model)
+    assert list(alphas) == alpha_columns(config)
+    assert bool(alphas) == (attention == "entmax_learned")
+    assert all(1 < value < 2 for value in alphas.values())
+    assert any(name.endswith("/null") for name in found) == (attention in ("rela", *PAST))
     names = {group_of(name) for name, _ in model.named_parameters()}
     assert names == set(gradient_groups(config))
 
@@ -61,13 +70,48 @@ def test_the_numbers_are_those_of_naive_loops():
     assert row["scaler/layer_0/p50"] == pytest.approx(scalers[len(scalers) // 2 - 1], rel=1e-6)
 
 
+def test_null_attention_is_counted():
+    """Of the probe's samples, the share of rows in which ReLU leaves nothing."""
+    config = load_config(tiny("attention=rela", "model.heads=4"))
+    model = build_model(config).eval()
+    row = Probe(config)(model)
+    seed = config.evaluation.seed
+    inputs = torch.from_numpy(eval_batch(config.task, seed, "validation", 6, 0, 4).inputs)
+    with torch.no_grad(), watching(model) as seen:
+        model(inputs)
+    weights = seen[0].weights()
+    for group, heads in {"unscaled": (0, 1), "scaled": (2, 3)}.items():
+        each = [weights[b, h, i] for b in range(4) for h in heads for i in range(weights.shape[2])]
+        share = sum(bool((r == 0).all()) for r in each) / len(each)
+        assert row[f"heads/layer_0/{group}/null"] == pytest.approx(share) and 0 < share < 1
+
+
+def test_alpha_is_in_every_row_of_the_loss(tmp_path):
+    words = ("attention=entmax_learned", "validation.every=30", "optimizer.lr=0.05")
+    run = train(load_config(tiny(f"runs={tmp_path}", *words)), progress=False).directory
+    logged = [r for r in rows(run) if r["train/loss"]]
+    assert [int(r["step"]) for r in logged] == [4, 8, 12, 16, 20, 24, 28, 30]
+    values = [float(r["alpha/layer_0/head_1"]) for r in logged]
+    assert len(set(values)) == len(values)
+    a = checkpoint(run)["state_dict"]["model.blocks.0.attention.normalizer_state.a"]
+    assert values[-1] == pytest.approx(1 + a[1].double().sigmoid().item(), rel=1e-6)
+    found = alpha_trajectories(run, {"layer_0": "causal"})
+    assert [(h.layer, h.head) for h in found["causal"]] == [("layer_0", 0), ("layer_0", 1)]
+    assert found["causal"][1].steps == [int(r["step"]) for r in logged]
+    assert found["causal"][1].values == values
+    assert alpha_trajectories(run, {"layer_9": "causal"}) == {}
+    assert alpha_trajectories(tmp_path / "nowhere", {"layer_0": "causal"}) == {}
+
+
 def test_long_sequences_are_probed_at_some_queries_only(monkeypatch):
     config = load_config(tiny("data.max_length=40"))
     exact = Probe(config)
-    monkeypatch.setattr(probing, "SCORES", 2 * exact.inputs.shape[1] * 20)
+    tokens = exact.reads[0].shape[1]
+    monkeypatch.setattr(probing, "SCORES", 2 * tokens * 20)
     some = Probe(config)
-    assert len(some.inputs) == 1 and len(some.queries) == 20
-    assert some.queries[0] == 0 and some.queries[-1] == exact.inputs.shape[1] - 1
+    queries = some.queries(tokens, tokens)
+    assert len(some.reads[0]) == 1 and len(queries) == 20
+    assert queries[0] == 0 and queries[-1] == tokens - 1
     assert set(some(build_model(config))) == set(probe_columns(config))
 
 

@@ -219,6 +219,15 @@ def rope(vector: Tensor, position: int, options: Options) -> Tensor:
     return turned
 
 
+def sinusoidal(x: Tensor, position: int, options: Options, learned: State) -> Tensor:
+    """sin and cos of the position at wavelengths 2π … 2π·base, in turn."""
+    added = []
+    for m in range(len(x)):
+        angle = position / options["base"] ** (2 * (m // 2) / len(x))
+        added.append(math.cos(angle) if m % 2 else math.sin(angle))
+    return x + options["scale"] * torch.tensor(added, dtype=torch.float64)
+
+
 POSITIONS: dict[str, Encoding] = {
     "nope": Encoding(),
     "alibi": Encoding(bias=lambda p, o, _: -alibi_slope(p.head, p.heads, o) * abs(p.i - p.j)),
@@ -227,6 +236,7 @@ POSITIONS: dict[str, Encoding] = {
         scaled=lambda head, heads: head >= math.ceil(heads / 2),
     ),
     "rope": Encoding(rotate=rope),
+    "sinusoidal": Encoding(embed=sinusoidal),
 }
 
 
@@ -247,8 +257,15 @@ OUTPUT_NORMS: dict[str, Callable[[Tensor, Options, State], Tensor]] = {
 # ---- all of it
 
 
-def attention(x: Tensor, state: State, choices: Choices) -> tuple[Tensor, list[list[Tensor]]]:
-    """Causal self-attention of one sequence x [tokens width], float64.
+def attention(
+    x: Tensor,
+    state: State,
+    choices: Choices,
+    kind: str = "causal",
+    memory: Tensor | None = None,
+) -> tuple[Tensor, list[list[Tensor]]]:
+    """Attention of one sequence x [tokens width], float64: to itself up to the query (causal), to
+    all of itself (full), or to all of a memory [others width] (cross).
 
     state: the layer's tensors by their names in its state dict. Returns the outputs
     [tokens width], and for each head and query the weights of the keys that it sees.
@@ -259,26 +276,29 @@ def attention(x: Tensor, state: State, choices: Choices) -> tuple[Tensor, list[l
     encoding = formula(POSITIONS, "position", choices.position.name)
     output_norm = formula(OUTPUT_NORMS, "output_norm", choices.output_norm.name)
     options = choices.position.options
+    source = x if memory is None else memory
     first_scaled = next((h for h in range(heads) if encoding.scaled(h, heads)), heads)
 
-    def project(name: str, group: int, groups: int, position: int) -> Tensor:
-        return state[f"{name}.weight"].chunk(groups)[group] @ x[position]
+    def project(name: str, group: int, groups: int, row: Tensor) -> Tensor:
+        return state[f"{name}.weight"].chunk(groups)[group] @ row
 
     def part(name: str) -> State:
         return {k.split(".")[1]: v for k, v in state.items() if k.startswith(f"{name}_state.")}
 
     keys = [
-        [encoding.rotate(project("key", g, kv_heads, j), j, options) for j in range(len(x))]
+        [encoding.rotate(project("key", g, kv_heads, y), j, options) for j, y in enumerate(source)]
         for g in range(kv_heads)
     ]
-    values = [[project("value", g, kv_heads, j) for j in range(len(x))] for g in range(kv_heads)]
+    values = [[project("value", g, kv_heads, y) for y in source] for g in range(kv_heads)]
     outputs, weights = [], [[] for _ in range(heads)]
     for i in range(len(x)):
-        seen = i if choices.normalizer.name in STRICTLY_PAST else i + 1
+        seen = len(source)
+        if kind == "causal":
+            seen = i if choices.normalizer.name in STRICTLY_PAST else i + 1
         joined = []
         for h in range(heads):
             g = h // (heads // kv_heads)
-            q = encoding.rotate(project("query", h, heads, i), i, options)
+            q = encoding.rotate(project("query", h, heads, x[i]), i, options)
             factor = 1.0
             if encoding.scaled(h, heads):
                 factor = multiplier(

@@ -87,8 +87,10 @@ class LearnedEntmax(Normalizer):
         return {"a": torch.full((sizes.heads,), self.alpha - 1).logit()}
 
     def alpha_minus_one(self, learned):
-        """α - 1 per head, [h 1 1], in float32."""
-        return learned["a"].float().sigmoid().clamp_min(self.floor)[:, None, None]
+        """α - 1 per head, [h 1 1], in float32 at least."""
+        a = learned["a"]
+        wide = a.to(torch.promote_types(a.dtype, torch.float32))
+        return wide.sigmoid().clamp_min(self.floor)[:, None, None]
 
     def support_edge(self, scores, learned):
         from lcg.entmax import support_edge

@@ -12,7 +12,8 @@ from lcg.attention.normalizers.base import Normalizer
 class ReLU(Normalizer):
     """p_j = max(z_j, 0) (ReLA, 2104.07012). Rows need not sum to one and may be all zeros.
 
-    The paper follows it with an RMSNorm over the concatenated heads: `output_norm`.
+    The paper follows it with an RMSNorm over the concatenated heads: the presets `rela` and
+    `rela_g`. Its sum grows with the number of keys.
     """
 
     name: ClassVar[str] = "relu"

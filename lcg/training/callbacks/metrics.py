@@ -1,4 +1,4 @@
-"""Loss, learning rate, gradient norms and speed."""
+"""Loss, learning rate, gradient norms, learned α and speed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from lightning import Callback
 from torch import Tensor
 
 from lcg.config import Config
+from lcg.diagnostics.alphas import learned_alphas
 from lcg.diagnostics.gradients import group_norms
+from lcg.models.reads import reads
 from lcg.training.module import learning_rate_factor
 from lcg.training.tracking import Tracking
 
@@ -41,7 +43,7 @@ class Metrics(Callback):
             self._norms = group_norms(module.model)
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx: int) -> None:
-        self._tokens += batch["inputs"].numel()
+        self._tokens += sum(tokens.numel() for tokens in reads(batch))
         step, options = trainer.global_step, self.config.optimizer
         if not self._due(step):
             return
@@ -58,6 +60,7 @@ class Metrics(Callback):
             "train/seconds": self.seconds,
         }
         row |= {f"grad_norm/{group}": float(norm) for group, norm in self._norms.items()}
+        row |= learned_alphas(module.model)
         self.tracking.log(step, row)
         self._since, self._tokens = time.perf_counter(), 0
 

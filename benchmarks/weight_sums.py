@@ -1,0 +1,135 @@
+"""What a query's weights sum to as sequences grow: `python -m benchmarks.weight_sums RUN …`.
+
+ReLA's weights (2104.07012) do not sum to one: under a causal mask their sum grows with the keys
+that a query sees, and the RMSNorm behind the concatenated heads is all that holds it. Of trained
+runs, at each length: Σw of a query, over all of them and over the tenth that sees the most keys;
+the root mean square of the concatenated heads before any norm; the share of (head, query) without
+any weight; and exact match. Means over queries, heads and layers; the JSON file has each layer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from tqdm import tqdm
+
+from benchmarks.report import publish
+from lcg.diagnostics.analysis import some_queries
+from lcg.diagnostics.inspection import check_fits
+from lcg.diagnostics.watching import Watched, watching
+from lcg.evaluation.files import read_config
+from lcg.evaluation.ladder import climb
+from lcg.evaluation.run import load_model
+from lcg.models.reads import reads, tensors
+from tasks.streams import eval_batch
+
+MEASURES = ("sum", "last_sum", "rms", "null")
+HEADER = [
+    "attention",
+    "length",
+    "Σw",
+    "Σw, last tenth",
+    "RMS before the norm",
+    "no weight",
+    "exact",
+]
+
+
+@torch.no_grad()
+def layer_sums(watched: Watched) -> dict[str, float]:
+    """The measures of one layer on one sample."""
+    layer = watched.layer
+    source = watched.x if watched.memory is None else watched.memory
+    v = rearrange(layer.value(source), "b k (g d) -> b g k d", d=layer.sizes.head_dim)
+    v = v.repeat_interleave(layer.sizes.heads // layer.sizes.kv_heads, dim=1).float()
+    sums, squares = [], []
+    for queries in some_queries(watched):
+        weights = watched.weights(queries)
+        sums.append(weights.sum(dim=-1)[0])  # [h q]
+        squares.append((weights @ v).square().mean(dim=(0, 1, 3)))  # [q]
+    total = torch.cat(sums, dim=1)
+    tenth = total[:, -max(1, total.shape[1] // 10) :]
+    return {
+        "sum": float(total.mean()),
+        "last_sum": float(tenth.mean()),
+        "rms": float(torch.cat(squares).sqrt().mean()),
+        "null": float((total == 0).float().mean()),
+    }
+
+
+def measured(model, config, length: int, samples: int) -> dict[str, dict[str, float]]:
+    """Layer -> its measures, means over the first test samples of a length."""
+    where = (config.evaluation.seed, "test", length, 0, samples)
+    batch = eval_batch(config.task, *where, config.model.apart)
+    device = next(model.parameters()).device
+    first = torch.zeros(1, dtype=torch.long, device=device)
+    found: dict[str, dict[str, float]] = {}
+    given = reads(tensors(batch, device))
+    for sample in zip(*(tokens.split(1) for tokens in given), strict=True):
+        with torch.no_grad(), watching(model) as seen:
+            model(*sample, select=first)
+        for watched in seen:
+            own = found.setdefault(watched.name, dict.fromkeys(MEASURES, 0.0))
+            for name, value in layer_sums(watched).items():
+                own[name] += value / samples
+    return found
+
+
+def exact_match(model, config, length: int, samples: int) -> float | None:
+    seed = config.evaluation.seed
+    (cell,) = climb(model, config, [length], samples, split="test", seed=seed)
+    return cell.exact_match
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--lengths", default="", help="with commas; default: those of the first")
+    parser.add_argument("--samples", type=int, default=8, help="to look at the weights of")
+    parser.add_argument("--scored", type=int, default=200, help="for exact match")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args(arguments)
+    configs = {run: read_config(run) for run in options.runs}
+    first = configs[options.runs[0]]
+    if any(
+        config.task != first.task or config.model.kind != "decoder" for config in configs.values()
+    ):
+        parser.error("the runs must be decoders on one task")
+    lengths = [int(n) for n in options.lengths.split(",") if n] or sorted(first.evaluation.lengths)
+    rows, data = [], {}
+    with tqdm(total=len(configs) * len(lengths), unit="length", disable=None, leave=False) as bar:
+        for run, config in configs.items():
+            model, step = load_model(run, config, options.device)
+            name = config.labels["attention"]
+            data[run.name] = {"attention": name, "step": step, "lengths": {}}
+            for length in lengths:
+                tokens = int(config.task.token_length(length))
+                check_fits(config, tokens, 1, next(model.parameters()).device)
+                layers = measured(model, config, length, options.samples)
+                right = exact_match(model, config, length, options.scored)
+                data[run.name]["lengths"][length] = {"exact_match": right, "layers": layers}
+                mean = {m: sum(own[m] for own in layers.values()) / len(layers) for m in MEASURES}
+                rows.append(
+                    [
+                        name,
+                        str(length),
+                        f"{mean['sum']:.2f}",
+                        f"{mean['last_sum']:.2f}",
+                        f"{mean['rms']:.3g}",
+                        f"{100 * mean['null']:.1f} %",
+                        "–" if right is None else f"{100 * right:.1f} %",
+                    ]
+                )
+                bar.update()
+    title = f"Sum of the weights on {first.task.name}, trained at {first.data.min_length} to "
+    title += f"{first.data.max_length}; {options.samples} samples, exact match of {options.scored}"
+    publish("weight_sums", title, HEADER, rows, {"runs": data})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

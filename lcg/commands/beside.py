@@ -1,0 +1,144 @@
+"""The head analyses of `lcg inspect`: of a run, of other runs, and of other normalizers on its
+scores, all on the same test samples.
+"""
+
+from __future__ import annotations
+
+import argparse
+import string
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lcg.commands.words import say
+
+SAMPLES = 32
+WEIGHTS = 2**26  # of all layers, runs and samples; with more, fewer samples must do
+
+
+class Beside(NamedTuple):
+    """What a run is shown beside: other runs, and normalizers by name."""
+
+    runs: dict[Path, Any]
+    normalizers: dict[str, Any]
+
+
+def add_beside(parser: argparse.ArgumentParser) -> None:
+    """The options that choose them."""
+    parser.add_argument(
+        "--beside", nargs="+", metavar="RUN", default=[], help="runs on the same task to compare"
+    )
+    parser.add_argument(
+        "--as",
+        dest="normalizers",
+        metavar="NAME,…",
+        help="what other normalizers make of the run's scores: softmax,entmax15,sparsemax,…",
+    )
+
+
+def checked_beside(directory: Path, config: Any, options: argparse.Namespace) -> Beside:
+    """The configs asked for; raises ValueError, in one line, before any work."""
+    from lcg.evaluation.files import check_selected, read_config
+
+    if (options.beside or options.normalizers) and not whole(options):
+        raise ValueError("--beside and --as compare all heads; leave out --layer and --heads")
+    runs = {}
+    for word in options.beside:
+        other = Path(word)
+        runs[other] = read_config(other)
+        if runs[other].task != config.task:
+            raise ValueError(
+                f"{other} was trained on another task than {directory} (or with other options of "
+                f"{config.task.name}); --beside takes runs on the same one"
+            )
+        check_selected(other)
+    names = options.normalizers.split(",") if options.normalizers else []
+    return Beside(runs, {name: _normalizer(name, config) for name in names})
+
+
+def whole(options: argparse.Namespace) -> bool:
+    """Whether all heads are looked at, which the analyses need."""
+    return options.layer is None and options.heads is None
+
+
+def _normalizer(name: str, config: Any) -> Any:
+    from lcg.attention.normalizers.base import Normalizer
+    from lcg.config import load_config
+
+    found = load_config([f"attention={name}"]).attention.normalizer
+    if type(found).learned is not Normalizer.learned:
+        raise ValueError(f"--as {name}: what it learns needs training; use --beside with a run")
+    if found.sees_itself != config.attention.normalizer.sees_itself:
+        raise ValueError(
+            f"--as {name}: it sees other keys than {config.attention.normalizer.name}, whose "
+            "scores would be used"
+        )
+    return found
+
+
+def analysed(directory: Path, config: Any, model: Any, beside: Beside, options: Any) -> list[Any]:
+    """The run, its scores under other normalizers, and the other runs: a list of Analysed."""
+    from lcg.diagnostics.analysis import weights_by
+    from lcg.evaluation.run import load_model
+
+    labels = iter(string.ascii_uppercase)
+    device = next(model.parameters()).device
+    count = _sample_count(config, beside, options)
+    say(f"head analyses: test samples 0 to {count - 1}")
+    found = [_analysed(next(labels), directory, config, model, count, options)]
+    for name, normalizer in beside.normalizers.items():
+        words = (next(labels), directory, config, model, count, options)
+        found.append(_analysed(*words, name, weights_by(normalizer)))
+    for other, its_config in beside.runs.items():
+        its_model, _ = load_model(other, its_config, device)
+        found.append(_analysed(next(labels), other, its_config, its_model, count, options))
+    return found
+
+
+def _sample_count(config: Any, beside: Beside, options: argparse.Namespace) -> int:
+    """As many samples as take well under a minute."""
+    from lcg.diagnostics.headers import attention_layers
+
+    configs = [config] * (1 + len(beside.normalizers)) + list(beside.runs.values())
+    tokens = int(config.task.token_length(options.length))
+    weights = 0
+    for some in configs:
+        side = tokens // 2 if some.model.apart else tokens  # source and target are read apart
+        weights += len(attention_layers(some)) * some.model.heads * side**2
+    return min(options.samples, SAMPLES, max(1, WEIGHTS // weights))
+
+
+def _analysed(label, directory, config, model, count, options, instead=None, weigh=None):
+    """One Analysed; with `instead`, the name of a normalizer whose weights `weigh` gives."""
+    import dataclasses
+
+    from tqdm import tqdm
+
+    from lcg.diagnostics.analysis import analyse_heads, own_weights
+    from lcg.diagnostics.headers import attention_layers
+    from lcg.diagnostics.side_by_side import Analysed
+    from lcg.diagnostics.trajectories import alpha_trajectories
+
+    reads = _reads(config, count, options.length, next(model.parameters()).device)
+    with tqdm(desc=f"analysing {label}", unit="layer", leave=False, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        layers = analyse_heads(model, reads, weigh or own_weights, progress=progress)
+    if instead is not None:
+        layers = [dataclasses.replace(layer, alpha=None) for layer in layers]
+        return Analysed(label, "", f"{instead} on A's scores", layers)
+    kinds = {layer.name: layer.kind for layer in attention_layers(config)}
+    trajectories = alpha_trajectories(directory, kinds)
+    return Analysed(label, directory.name, config.labels["attention"], layers, trajectories)
+
+
+def _reads(config: Any, count: int, length: int, device: Any) -> tuple[Any, ...]:
+    """What the model reads of the first test samples."""
+    from lcg.models.reads import reads, tensors
+    from tasks.streams import eval_batch
+
+    where = (config.evaluation.seed, "test", length, 0, count)
+    batch = eval_batch(config.task, *where, config.model.apart)
+    return reads(tensors(batch, device))

@@ -1,0 +1,41 @@
+"""Learned α over training, as a run's metrics.csv has it; without torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lcg.results.metrics import METRICS, read_rows
+
+ALPHA = re.compile(r"alpha/(\w+)/head_(\d+)")
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """α of one head at the steps at which it was logged."""
+
+    layer: str
+    head: int
+    steps: list[int] = field(repr=False)
+    values: list[float] = field(repr=False)
+
+
+def alpha_trajectories(run: Path, kinds: Mapping[str, str]) -> dict[str, list[Trajectory]]:
+    """Attention kind -> the trajectory of every head of that kind; empty where none was logged.
+
+    kinds: the attention kind of each layer by its name: see `headers.attention_layers`. Of several
+    values at one step the last counts.
+    """
+    columns, rows = read_rows(run / METRICS)
+    found: dict[str, list[Trajectory]] = {}
+    for name in columns:
+        match = ALPHA.fullmatch(name)
+        if match is None or match[1] not in kinds:
+            continue
+        points = dict(sorted((int(row["step"]), float(row[name])) for row in rows if row[name]))
+        if points:
+            head = Trajectory(match[1], int(match[2]), list(points), list(points.values()))
+            found.setdefault(kinds[match[1]], []).append(head)
+    return found

@@ -1,0 +1,124 @@
+"""`lcg inspect`'s head analyses: on every attention, beside other runs, or one line why not."""
+
+import pytest
+from training.processes import tiny as tiny_words
+
+from lcg.config import load_config
+from lcg.training.run import train
+
+ALWAYS = {"density.png", "head_diversity.png", "positional_heads.png"}
+OF_ALPHA = {"alpha_histogram.png", "alpha_trajectories.png"}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A finished tiny run per attention, made when it is asked for."""
+    folder, made = tmp_path_factory.mktemp("runs"), {}
+
+    def run(attention, *words):
+        key = (attention, *words)
+        if key not in made:
+            some = tiny_words(f"runs={folder}", f"attention={attention}", "model.layers=2", *words)
+            made[key] = train(load_config(some), progress=False).directory
+        return made[key]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "attention",
+    ["softmax", "entmax_learned", "rela_g", "stick_breaking", "topk", "adaptive_temperature"],
+)
+def test_every_attention(call, runs, attention):
+    run = runs(attention)
+    code, out, err = call("inspect", str(run), "--length", "8", "--samples", "3")
+    assert code == 0, err
+    text = out.partition("head analyses at length 8\n")[2]
+    assert text.startswith(f"A  {run.name}: {attention}\n\n")
+    heads = [line.split()[:2] for line in text.splitlines() if line.startswith("layer_")]
+    assert heads == [
+        *([f"layer_{i}", str(h)] for i in (0, 1) for h in (0, 1)),
+        *([f"layer_{i}", "causal"] for i in (0, 1)),
+    ]
+    learned = attention == "entmax_learned"
+    line = "α of 4 causal heads: 1." if learned else f"α is not learned by {attention}: no histogr"
+    assert f"\nA  {line}" in text
+    pictures = {path.name for path in (run / "plots" / "inspect_len_8").iterdir()}
+    assert pictures == ALWAYS | (OF_ALPHA if learned else set()) | {"layer_0.png", "layer_1.png"}
+    assert all(str(run / "plots" / "inspect_len_8" / name) in err for name in pictures)
+
+
+def test_beside_others(call, runs, tmp_path):
+    run, softmax, wider = (
+        runs("entmax_learned"),
+        runs("softmax"),
+        runs("entmax15", "model.heads=4", "model.layers=3"),
+    )
+    words = ["--length", "6", "--samples", "4", "--as", "softmax,sparsemax", "-o", str(tmp_path)]
+    others = ["--beside", str(softmax), str(wider)]
+    code, out, err = call("inspect", str(run), *words, *others)
+    assert code == 0, err
+    text = out.partition("head analyses at length 6\n")[2]
+    assert text.splitlines()[:5] == [
+        f"A  {run.name}: entmax_learned",
+        "B  softmax on A's scores",
+        "C  sparsemax on A's scores",
+        f"D  {softmax.name}: softmax",
+        f"E  {wider.name}: entmax15",
+    ]
+    rows = [line.split() for line in text.splitlines() if line.startswith("layer_")]
+    density = {(row[0], row[1]): row[2:7] for row in rows}
+    assert len(rows) == 3 * 4 + 3  # of the widest: heads, then layers
+    for layer, head in (("layer_0", "0"), ("layer_1", "1")):
+        a, b, c, d, _ = density[layer, head]
+        assert b == d == "1.000" and float(c) <= float(a) <= 1
+    assert density["layer_2", "3"][:4] == ["–"] * 4 and density["layer_2", "3"][4] != "–"
+    assert {path.name for path in tmp_path.iterdir()} == ALWAYS | OF_ALPHA | {
+        "layer_0.png",
+        "layer_1.png",
+    }
+
+
+@pytest.mark.parametrize("kind", ["encoder", "encoder_decoder"])
+def test_other_kinds_of_models(call, runs, kind):
+    task = {"encoder": "local_count", "encoder_decoder": "copy"}[kind]
+    words = (f"task={task}", f"model.kind={kind}", "model.layers=1")
+    run, rela = runs("entmax_learned", *words), runs("rela", *words)
+    arguments = ["--length", "8", "--samples", "4", "--beside", str(rela), "--as", "entmax15"]
+    code, out, err = call("inspect", str(run), *arguments)
+    assert code == 0, err
+    kinds = {"encoder": ["full"], "encoder_decoder": ["full", "causal", "cross"]}[kind]
+    for name in kinds:
+        assert f"\nA  α of 2 {name} heads: 1." in out
+    pictures = {path.name for path in (run / "plots" / "inspect_len_8").iterdir()}
+    assert pictures >= ALWAYS | OF_ALPHA
+
+
+def test_a_run_beside_itself_is_the_same(call, runs):
+    run = str(runs("softmax"))
+    code, out, _ = call("inspect", run, "--length", "6", "--samples", "4", "--beside", run)
+    assert code == 0
+    rows = [line.split() for line in out.splitlines() if line.startswith("layer_") and "%" in line]
+    assert rows and all(row[2] == row[3] for row in rows)
+
+
+MISTAKES = {
+    "--beside OTHER": "was trained on another task than",
+    "--beside nowhere": "nowhere does not exist",
+    "--as sofmax": "softmax",
+    "--as entmax_learned": "what it learns needs training; use --beside with a run",
+    "--as stick_breaking": "it sees other keys than softmax",
+    "--layer 1 --as entmax15": "leave out --layer and --heads",
+    "--heads 1 --beside RUN": "leave out --layer and --heads",
+}
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_mistakes_are_one_line(call, runs, words, written):
+    run, other = str(runs("softmax")), str(runs("softmax", "task=reverse"))
+    before = written()
+    said = words.replace("RUN", run).replace("OTHER", other).split()
+    code, out, err = call("inspect", run, "--length", "4", *said)
+    assert (code, out) == (2, "")
+    assert MISTAKES[words] in err and err.count("\n") == 1
+    assert written() == before

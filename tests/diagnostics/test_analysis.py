@@ -1,0 +1,149 @@
+"""What is said of heads against loops over dense weights, for every kind of model."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from oracles.registered import FIRST, VOCABULARY, randomize
+
+from lcg.attention import Attention
+from lcg.attention.normalizers.entmax import Entmax
+from lcg.config.schema import Model
+from lcg.diagnostics import analysis
+from lcg.diagnostics.analysis import analyse_heads, weights_by
+from lcg.diagnostics.side_by_side import Analysed, analyses_text
+from lcg.diagnostics.watching import watching
+from lcg.models.build import KINDS
+from lcg.registry import available
+from positional.slopes import NAPE
+
+PAD = VOCABULARY - 1
+HEADS = 4
+
+
+def small(kind, normalizer):
+    """A model of two layers (encoder–decoder: two and two) with random parameters."""
+    sizes = {"d_model": 12, "heads": HEADS, "head_dim": 4, "d_ff": 8}
+    model = Model(kind=kind, layers=2, **sizes)
+    chosen = available("normalizer")[normalizer](**FIRST.get(normalizer, {}))
+    torch.manual_seed(0)
+    made = KINDS[kind](model, Attention(chosen), NAPE(), VOCABULARY, PAD)
+    randomize(made)
+    return made.eval()
+
+
+def reads_of(kind, padded):
+    generator = torch.Generator().manual_seed(3)
+    count = 2 if kind == "encoder_decoder" else 1
+    reads = [torch.randint(PAD, (3, 9 + 2 * i), generator=generator) for i in range(count)]
+    for read in reads if padded else ():
+        read[1, -3:] = PAD
+    return tuple(reads)
+
+
+def mean(values):
+    known = [v for v in values if not math.isnan(v)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def entropy(row):
+    return -sum(p * math.log(p) for p in row if p > 0)
+
+
+def naive(weights, visible, real, reach):
+    """Of dense weights [b h q k]: the fields of LayerHeads, one number at a time."""
+    rows = [(b, i) for b in range(len(weights)) for i in range(weights.shape[2]) if real[b][i]]
+    steps = range(-reach, reach + 1)
+    found = {name: [] for name in ("density", "null", "confidence", "offsets")}
+    diverse, out = [], 0
+    for head in range(weights.shape[1]):
+        each = [weights[b, head, i].tolist() for b, i in rows]
+        seen = [int(visible[b, i].sum()) for b, i in rows]
+        share = [
+            sum(w > 0 for w in r) / n if n else math.nan for r, n in zip(each, seen, strict=True)
+        ]
+        found["density"].append(mean(share))
+        found["null"].append(mean([float(sum(r) == 0) for r in each]))
+        found["confidence"].append(mean([max(r) / sum(r) for r in each if sum(r)]))
+        at = [
+            max(range(len(r)), key=lambda j: (r[j], j)) - i if sum(r) else None
+            for r, (_, i) in zip(each, rows, strict=True)
+        ]
+        found["offsets"].append([mean([float(a == step) for a in at]) for step in steps])
+    for b, i in rows:
+        kept = [w for w in weights[b, :, i].tolist() if sum(w) > 0]
+        kept = [[x / sum(w) for x in w] for w in kept]
+        out += weights.shape[1] - len(kept)
+        if len(kept) > 1:
+            middle = [sum(column) / len(kept) for column in zip(*kept, strict=True)]
+            diverse.append(entropy(middle) - sum(map(entropy, kept)) / len(kept))
+    left_out = out / (len(rows) * weights.shape[1])
+    return found | {"diversity": mean(diverse), "left_out": left_out}
+
+
+CASES = [
+    ("decoder", "softmax", False),
+    ("decoder", "entmax_learned", False),
+    ("decoder", "relu", False),
+    ("decoder", "stick_breaking", False),
+    ("decoder", "topk", True),
+    ("encoder", "entmax", True),
+    ("encoder_decoder", "entmax_learned", True),
+    ("encoder_decoder", "relu", True),
+]
+
+
+@pytest.mark.parametrize(("kind", "normalizer", "padded"), CASES)
+@pytest.mark.parametrize("together", [3, 2**22])
+def test_heads_are_those_of_naive_loops(kind, normalizer, padded, together, monkeypatch):
+    monkeypatch.setattr(analysis, "TOGETHER", together)
+    monkeypatch.setattr(analysis, "LEAST", 2)
+    model, reads, reach = small(kind, normalizer), reads_of(kind, padded), 3
+    units = []
+    found = analyse_heads(model, reads, reach=reach, progress=lambda *words: units.append(words))
+    assert [layer.name for layer in found] == list(model.attention_layers())
+    assert units[-1] == (3 * len(found),) * 2 and len(units) == 3 * len(found)
+    dense = {layer.name: [] for layer in found}
+    with torch.no_grad(), watching(model) as seen:
+        for sample in range(3):
+            model(*(read[sample : sample + 1] for read in reads))
+    for watched in seen:
+        queries = torch.arange(watched.x.shape[1])
+        real = queries >= 0 if watched.query_mask is None else watched.query_mask[0]
+        dense[watched.name].append((watched.weights()[0], watched.visible(queries)[0], real))
+    for layer in found:
+        weights, visible, real = map(torch.stack, zip(*dense[layer.name], strict=True))
+        assert bool(real.all()) != padded
+        for name, expected in naive(weights, visible, real, reach).items():
+            value = getattr(layer, name)
+            value = value.tolist() if name == "offsets" else value
+            assert np.allclose(value, expected, atol=1e-5, equal_nan=True), (layer.name, name)
+        shares = layer.offsets.sum(dim=1) + torch.tensor(layer.null)
+        assert (shares <= 1 + 1e-6).all()
+        assert (layer.alpha is not None) == (normalizer == "entmax_learned")
+    text = analyses_text([Analysed("A", "run", normalizer, found)])
+    assert all(f"{layer.name}     {head}" in text for layer in found for head in range(HEADS))
+    assert ("no histogram" in text) == (normalizer != "entmax_learned")
+    assert text.count("null") == 1 + (normalizer in ("relu", "stick_breaking"))  # the legend has it
+
+
+def test_another_normalizer_on_the_same_scores():
+    """Its own normalizer gives a model's own heads; sparsemax of the same scores is sparser."""
+    model, reads = small("encoder_decoder", "entmax"), reads_of("encoder_decoder", True)
+    own = analyse_heads(model, reads)
+    same = analyse_heads(model, reads, weights_by(Entmax(1.5)))
+    sparser = analyse_heads(model, reads, weights_by(Entmax(2.0)))
+    dense = analyse_heads(model, reads, weights_by(Entmax(1.0)))
+    for a, b, c, d in zip(own, same, sparser, dense, strict=True):
+        assert a.density == b.density and a.diversity == pytest.approx(b.diversity, abs=1e-6)
+        assert sum(c.density) < sum(a.density) < sum(d.density) == HEADS
+        assert c.offsets.argmax(1).tolist() == d.offsets.argmax(1).tolist()
+
+
+def test_the_best_offset_of_equals_is_the_nearest():
+    layer = analyse_heads(small("decoder", "softmax"), reads_of("decoder", False))[0]
+    layer.offsets[0] = 0
+    layer.offsets[0, [1, 6, 12]] = 0.25
+    assert list(layer.steps) == list(range(-8, 9))
+    assert layer.best_offset(0) == (-2, 0.25)

@@ -1,0 +1,42 @@
+"""benchmarks/weight_sums.py against loops over rows."""
+
+import math
+
+import pytest
+import torch
+from oracles.registered import SIZES, small_decoder, tokens
+
+from benchmarks.weight_sums import layer_sums
+from lcg.attention.normalizers.relu import ReLU
+from lcg.attention.output_norms import RMSNorm
+from lcg.attention.scalings import NoScaling
+from lcg.diagnostics import analysis
+from lcg.diagnostics.watching import watching
+from positional.slopes import NAPE
+
+
+def test_sums_of_relu(monkeypatch):
+    monkeypatch.setattr(analysis, "TOGETHER", 3)
+    sizes = SIZES[1]  # two heads to a key head
+    model = small_decoder(ReLU(), NoScaling(), NAPE(), sizes=sizes, output_norm=RMSNorm())
+    with torch.no_grad(), watching(model) as seen:
+        model(tokens(1, 23))
+    found = layer_sums(seen[1])
+    weights = seen[1].weights()[0].tolist()
+    v = seen[1].layer.value(seen[1].x)[0].tolist()
+    sums = [[sum(row) for row in head] for head in weights]
+    heads = [h * sizes.kv_heads // sizes.heads * sizes.head_dim for h in range(sizes.heads)]
+    rms = []
+    for i in range(23):
+        joined = [
+            sum(weights[h][i][j] * v[j][start + d] for j in range(23))
+            for h, start in enumerate(heads)
+            for d in range(sizes.head_dim)
+        ]
+        rms.append(math.sqrt(sum(x * x for x in joined) / len(joined)))
+    flat = [total for head in sums for total in head]
+    assert found["sum"] == pytest.approx(sum(flat) / len(flat), rel=1e-5)
+    late = [total for head in sums for total in head[-2:]]
+    assert found["last_sum"] == pytest.approx(sum(late) / len(late), rel=1e-5)
+    assert found["null"] == pytest.approx(sum(t == 0 for t in flat) / len(flat))
+    assert found["rms"] == pytest.approx(sum(rms) / len(rms), rel=1e-5)
