@@ -5,6 +5,7 @@ a configuration names; how many tokens it takes is the task's affair (`source_le
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import ClassVar, Literal, NamedTuple
 
@@ -43,6 +44,11 @@ class Task(ABC):
     kind: ClassVar[Literal["seq2seq", "tagging"]] = "seq2seq"
     separator: ClassVar[bool] = True
     """Whether SEP stands between source and target (seq2seq)."""
+    metrics: ClassVar[tuple[str, ...]] = ()
+    """What `measure` finds beside exact match, by name."""
+    places: ClassVar[tuple[str, ...]] = ()
+    """Fields that say where files are. Another field has a digest of what is in them, so that these
+    do not tell two runs apart."""
 
     # ---- what a subclass defines
 
@@ -81,6 +87,25 @@ class Task(ABC):
     def for_split(self, split: str) -> "Task":
         """The task as an evaluation split sees it; not `self` where splits have own material."""
         return self
+
+    def sample_block(
+        self, rng: np.random.Generator, lengths: np.ndarray, start: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `sample`, for the samples `start` and following of an evaluation split at one length.
+
+        A task whose splits are finite draws them here so that none comes twice before all came.
+        """
+        return self.sample(rng, lengths)
+
+    def distinct_samples(self, split: str, length: int) -> int | None:
+        """How many samples an evaluation split has at a length; None: without end."""
+        return None
+
+    def measure(
+        self, predicted: Sequence[np.ndarray], reference: Sequence[np.ndarray]
+    ) -> dict[str, float]:
+        """The `metrics` of rows of tokens, EOS not among them, beside the right ones: 0 to 100."""
+        return {}
 
     # ---- validation: one line, with the task's name
 

@@ -91,7 +91,9 @@ class EvalStream:
 
     def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         if self._held[0] != block:
-            drawn = self.task.sample(eval_rng(*self.address, block), np.full(BLOCK, self.length))
+            lengths = np.full(BLOCK, self.length)
+            rng = eval_rng(*self.address, block)
+            drawn = self.task.sample_block(rng, lengths, block * BLOCK)
             self._held = block, drawn
         return self._held[1]
 
