@@ -119,6 +119,12 @@ class Task(ABC):
             fits = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
             self.require(fits, f"{field.name} must be {kind.__name__}, got {value!r}")
 
+    def check_evaluation(self, split: str, length: int) -> None:
+        """Raise ValueError if an evaluation split has no sequence of this nominal length."""
+        self.check_length(length)
+        found = self.distinct_samples(split, length)
+        self.require(found != 0, f"the {split} split has nothing of length {length}")
+
     def require(self, condition: bool, message: str) -> None:
         if not condition:
             raise ValueError(f"{self.name}: {message}")

@@ -35,6 +35,12 @@ def eval_rng(seed: int, split: str, length: int, block: int) -> np.random.Genera
     return stream_rng(block, "eval", seed, split, length)
 
 
+def samples_of(task: Task, split: str, length: int, asked: int) -> int:
+    """As many samples as asked for, or all that a split has at a length if they are fewer."""
+    found = task.distinct_samples(split, length)
+    return asked if found is None else min(asked, found)
+
+
 def train_batch(
     task: Task,
     seed: int,
@@ -72,7 +78,7 @@ class EvalStream:
     """
 
     def __init__(self, task: Task, seed: int, split: str, length: int):
-        task.check_length(length)
+        task.check_evaluation(split, length)
         self.task = task.for_split(split)
         self.address = (seed, split, length)
         self.length = length

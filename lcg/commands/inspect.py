@@ -61,7 +61,7 @@ def _checked(directory: Path, options: argparse.Namespace):
     from lcg.evaluation.files import check_selected, read_config
 
     config = read_config(directory)
-    config.task.check_length(options.length)
+    config.task.check_evaluation("test", options.length)
     if options.samples < 1 or options.failed < 0:
         raise ValueError("--samples must be at least 1 and --failed at least 0")
     model = config.model
