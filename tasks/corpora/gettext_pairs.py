@@ -73,7 +73,7 @@ def cleaned(text: str) -> str:
 
 def _placeholder(found: re.Match) -> str:
     name = found[1] or found[0].strip("${}% ").split(":")[0]
-    return "{%s}" % (name if re.fullmatch(r"[\w.]+", name) and len(name) > 1 else "")  # noqa: UP031
+    return "{%s}" % (name if re.fullmatch(r"[\w.]+", name) and len(name) > 1 else "")
 
 
 def usable(one: str, other: str) -> bool:
