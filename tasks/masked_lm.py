@@ -62,7 +62,7 @@ class MaskedLM(Task):
         shares = self.random, self.kept
         self.require(
             min(shares) >= 0 and sum(shares) <= 1,
-            f"random and kept must be shares of at most 1 together, got {shares[0]} and {shares[1]}",
+            f"random and kept must be shares, at most 1 together, got {shares[0]}, {shares[1]}",
         )
         if self.files:
             self.files = text.absolute(self.files)
