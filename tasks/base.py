@@ -107,6 +107,10 @@ class Task(ABC):
         """The `metrics` of rows of tokens, EOS not among them, beside the right ones: 0 to 100."""
         return {}
 
+    def remarks(self) -> list[str]:
+        """What somebody who trains on it should know, a line each."""
+        return []
+
     # ---- validation: one line, with the task's name
 
     def __post_init__(self):

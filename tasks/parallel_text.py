@@ -3,6 +3,7 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
 from typing import ClassVar
@@ -37,7 +38,7 @@ class ParallelText(Task):
 
     name: ClassVar[str] = "parallel_text"
     ragged: ClassVar[bool] = True
-    metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf")
+    metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf") if find_spec("sacrebleu") else ()
     places: ClassVar[tuple[str, ...]] = ("source", "target")
 
     source: str = ""
@@ -85,6 +86,10 @@ class ParallelText(Task):
         texts = [[self.words(row) for row in rows] for rows in (predicted, reference)]
         bleu = sacrebleu.corpus_bleu(texts[0], [texts[1]])
         return {"bleu": bleu.score, "chrf": sacrebleu.corpus_chrf(texts[0], [texts[1]]).score}
+
+    def remarks(self):
+        lacking = f"BLEU and chrF are not measured, sacrebleu is missing: {text.EXTRA}"
+        return [] if self.metrics else [lacking]
 
     def for_split(self, split):
         task = copy(self)
