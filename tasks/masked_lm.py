@@ -33,6 +33,8 @@ class MaskedLM(Task):
     of running text, not two segments, and in the hidden tokens, which are not whole words.
 
     >>> print(MaskedLM(masked=0.3).example(12, seed=1))
+    inputs <bos> d <mask> e u n z i g <mask> ␣ d <mask>
+    labels .     . n      . u . . . . ,      . . r
     """
 
     name: ClassVar[str] = "masked_lm"

@@ -32,8 +32,8 @@ class ParallelText(Task):
     must know what to leave out. Source: any corpus; that of arXiv 1909.00015 and 2104.07012 is WMT.
 
     >>> print(ParallelText().example(9))
-    inputs <bos> z w \\xc3 \\xb6 l f <sep> t w e l v e
-    labels .     . .    .    .    . . t     w e l v e <eos>
+    inputs <bos> s i e b e n <sep> s e v e n
+    labels .     . . . . . . s     e v e n <eos>
     """
 
     name: ClassVar[str] = "parallel_text"
@@ -77,7 +77,8 @@ class ParallelText(Task):
 
     def render(self, tokens):
         runs = groupby(tokens, key=lambda token: 0 <= token < self.symbol_count)
-        return " ".join(self.words(run) if own else super().render(run) for own, run in runs)
+        parts = (self.words(run) if own else " ".join(map(self.text, run)) for own, run in runs)
+        return " ".join(parts)
 
     def measure(self, predicted, reference):
         """BLEU and chrF of sacrebleu as it is by default, from 0 to 100."""

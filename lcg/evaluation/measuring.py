@@ -6,11 +6,11 @@ from one forward pass.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
+from lcg.config import Config
+from lcg.evaluation import memory
 from tasks.base import IGNORE, Batch, Task
 from tasks.streams import EvalStream
 
@@ -19,21 +19,22 @@ ROOM = 2  # generated are up to this many times the nominal length
 
 def measured(
     model,
-    task: Task,
+    config: Config,
     stream: EvalStream,
     samples: int,
-    batch_size: int,
-    progress: Callable[[int], None] = lambda done: None,
+    batch_size: int | None = None,
 ) -> dict[str, float]:
     """`task.measure` over the first samples of a stream."""
+    task, device = config.task, next(model.parameters()).device
+    tokens, _ = memory.tokens_of(config, stream)
+    size = batch_size or memory.batch_size(config, ROOM * tokens, tokens, samples, device)
     predicted: list[np.ndarray] = []
     reference: list[np.ndarray] = []
     answer = generated if task.kind == "seq2seq" else labelled
     while len(reference) < samples:
-        batch = stream.batch(len(reference), min(batch_size, samples - len(reference)))
+        batch = stream.batch(len(reference), min(size, samples - len(reference)))
         predicted += answer(model, task, batch)
         reference += references(task, batch)
-        progress(len(reference))
     return task.measure(predicted, reference)
 
 
@@ -63,7 +64,7 @@ def generated(model, task: Task, batch: Batch) -> list[np.ndarray]:
         reads = [batch.inputs[index, : end + 1]]
         if batch.source is not None:
             reads.append(batch.source[index])
-        decoded = model.greedy(*(torch.from_numpy(read).to(device) for read in reads), count)
+        decoded = model.greedy(*(torch.from_numpy(read).to(device) for read in reads), count=count)
         for i, row in zip(index, decoded.cpu().numpy(), strict=True):
             rows[i] = until_eos(task, row)
     return rows
