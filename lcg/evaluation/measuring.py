@@ -70,6 +70,14 @@ def generated(model, task: Task, batch: Batch) -> list[np.ndarray]:
     return rows
 
 
+def sources(task: Task, batch: Batch) -> list[np.ndarray]:
+    """The symbols of each row's source (seq2seq)."""
+    if batch.source is not None:
+        return [row[row < task.symbol_count] for row in batch.source]
+    ends = (batch.labels != IGNORE).argmax(axis=1) + 1 - task.separator
+    return [row[1:end] for row, end in zip(batch.inputs, ends, strict=True)]
+
+
 def until_eos(task: Task, row: np.ndarray) -> np.ndarray:
     """A generated row up to its first EOS, or up to where logits were not finite."""
     ends = np.flatnonzero((row == task.eos) | (row < 0))
