@@ -1,5 +1,5 @@
-"""`task` in a test's arguments: the test runs for every task that draws its sources, `drawn_class` for
-their classes, `task_class` for those of all tasks.
+"""`task` in a test's arguments: the test runs for every task that draws its sources. `drawn_class`
+are the classes of these, `task_class` those of all tasks.
 """
 
 import importlib
