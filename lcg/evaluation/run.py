@@ -73,7 +73,8 @@ def evaluate(
 
     A rung that was climbed before, by the same checkpoint with the same samples, is not climbed
     again, unless its record lacks the outcome of each sample or the task's metrics; what was out of
-    memory is tried again. Each cell is in results.json before it is yielded, so nothing is lost by stopping.
+    memory is tried again. Each cell is in results.json before it is yielded, so nothing is lost by
+    stopping.
     """
     model, step = load_model(directory, config, choose_device(device))
     asked = config.evaluation
