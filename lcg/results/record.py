@@ -75,6 +75,8 @@ class Cell:
                 raise ValueError(f"{where}: state {self.state} cannot have a count of correct")
         elif self.correct is None or not 0 <= self.correct <= self.samples or self.samples < 1:
             raise ValueError(f"{where}: {self.correct} correct of {self.samples} is not a count")
+        for name, value in (self.metrics or {}).items():
+            _typed(value, float, f"{where}: metrics.{name}")
         if self.outcomes is not None and not self._outcomes_fit():
             raise ValueError(
                 f"{where}: outcomes are not {self.samples} bits of which {self.correct} are set"

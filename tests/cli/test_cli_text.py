@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lcg.config import load_config
+from lcg.config.remarks import remarks
 from tasks.corpora.numbers import pairs
 
 TINY = """
@@ -35,9 +36,11 @@ def record(folder: Path) -> dict:
 
 
 @pytest.mark.parametrize("name", ["text/translate", "text/masked_lm"])
-def test_the_experiments_resolve(name, corpora):
+def test_the_experiments_resolve_and_set_nothing_in_vain(name, corpora):
+    pytest.importorskip("sacrebleu")
     config = load_config([f"experiment={name}", "task.bpe=0", "evaluation.lengths=32"])
     assert config.task.digest
+    assert remarks(config) == []
     assert config.labels["task"] in ("parallel_text", "masked_lm")
 
 
