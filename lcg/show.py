@@ -14,10 +14,13 @@ INDENT = 11  # of the columns, after the name of their row
 def introduction(task: Task, length: int) -> str:
     """What the lines of `sequence` are."""
     scored = "every symbol but <bos> is" if task.kind != "seq2seq" else "target and <eos> are"
+    if task.kind == "masked":
+        scored = "what was chosen is"
+    most = "at most " if task.ragged else ""
     return "\n".join(
         [
-            f"{task.name}, nominal length {length}: {task.source_length(length)} source tokens, "
-            f"{task.token_length(length)} in all; {scored} scored",
+            f"{task.name}, nominal length {length}: {most}{task.source_length(length)} source "
+            f"tokens, {most}{task.token_length(length)} in all; {scored} scored",
             "  reads    what the model is given, token by token",
             "  answers  what it must output when it has read the token above",
             "  ^        scored: the sequence is right if all of these are",
@@ -35,7 +38,7 @@ def sequence(task: Task, length: int, seed: int, width: int = 100) -> str:
     scored = labels != IGNORE
     parts = []
     if task.kind == "seq2seq":
-        source = inputs[1 : 1 + int(task.source_length(length))]  # after BOS
+        source = inputs[1 : scored.argmax() + 1 - task.separator]  # from BOS to SEP or target
         target = labels[scored][:-1]  # before EOS
         parts = [_named("source", task.render(source), width)]
         parts += [_named("target", task.render(target), width)]

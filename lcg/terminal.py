@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lcg.results import Cell, wilson
+from lcg.results.wording import metric_title
 from lcg.training.processes import say
 
 
@@ -27,9 +28,10 @@ def cell_text(cell: Cell) -> str:
     if cell.state != "value":
         return f"{cell.state.replace('_', ' ')}: {cell.reason}"
     low, high = wilson(cell.correct, cell.samples)
+    metrics = "".join(f"   {metric_title(k)} {v:.1f}" for k, v in (cell.metrics or {}).items())
     return (
         f"exact match {100 * cell.exact_match:5.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-        f"   tokens {100 * cell.token_accuracy:5.1f} %   {cell.seconds:.1f} s"
+        f"   tokens {100 * cell.token_accuracy:5.1f} %{metrics}   {cell.seconds:.1f} s"
     )
 
 

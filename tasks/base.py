@@ -5,6 +5,7 @@ a configuration names; how many tokens it takes is the task's affair (`source_le
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import ClassVar, Literal, NamedTuple
 
@@ -51,6 +52,11 @@ class Task(ABC):
     ragged: ClassVar[bool] = False
     """Whether rows of one nominal length differ in theirs: a row that `sample` drew then ends at
     its first negative entry, and source_length and target_length are the most there can be."""
+    metrics: ClassVar[tuple[str, ...]] = ()
+    """What `measure` finds beside exact match, by name."""
+    places: ClassVar[tuple[str, ...]] = ()
+    """Fields that say where files are. Another field has a digest of what is in them, so that these
+    do not tell two runs apart."""
 
     # ---- what a subclass defines
 
@@ -90,6 +96,29 @@ class Task(ABC):
         """The task as an evaluation split sees it; not `self` where splits have own material."""
         return self
 
+    def sample_block(
+        self, rng: np.random.Generator, lengths: np.ndarray, start: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `sample`, for the samples `start` and following of an evaluation split at one length.
+
+        A task whose splits are finite draws them here so that none comes twice before all came.
+        """
+        return self.sample(rng, lengths)
+
+    def distinct_samples(self, split: str, length: int) -> int | None:
+        """How many samples an evaluation split has at a length; None: without end."""
+        return None
+
+    def measure(
+        self, predicted: Sequence[np.ndarray], reference: Sequence[np.ndarray]
+    ) -> dict[str, float]:
+        """The `metrics` of rows of tokens, EOS not among them, beside the right ones: 0 to 100."""
+        return {}
+
+    def remarks(self) -> list[str]:
+        """What somebody who trains on it should know, a line each."""
+        return []
+
     # ---- validation: one line, with the task's name
 
     def __post_init__(self):
@@ -101,6 +130,12 @@ class Task(ABC):
             accepted = (int, float) if kind is float else kind
             fits = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
             self.require(fits, f"{field.name} must be {kind.__name__}, got {value!r}")
+
+    def check_evaluation(self, split: str, length: int) -> None:
+        """Raise ValueError if an evaluation split has no sequence of this nominal length."""
+        self.check_length(length)
+        found = self.distinct_samples(split, length)
+        self.require(found != 0, f"the {split} split has nothing of length {length}")
 
     def require(self, condition: bool, message: str) -> None:
         if not condition:

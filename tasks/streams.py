@@ -35,6 +35,12 @@ def eval_rng(seed: int, split: str, length: int, block: int) -> np.random.Genera
     return stream_rng(block, "eval", seed, split, length)
 
 
+def samples_of(task: Task, split: str, length: int, asked: int) -> int:
+    """As many samples as asked for, or all that a split has at a length if they are fewer."""
+    found = task.distinct_samples(split, length)
+    return asked if found is None else min(asked, found)
+
+
 def train_batch(
     task: Task,
     seed: int,
@@ -75,7 +81,7 @@ class EvalStream:
     """
 
     def __init__(self, task: Task, seed: int, split: str, length: int, apart: bool = False):
-        task.check_length(length)
+        task.check_evaluation(split, length)
         self.apart = apart
         self.task = task.for_split(split)
         self.address = (seed, split, length)
@@ -95,7 +101,9 @@ class EvalStream:
 
     def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         if self._held[0] != block:
-            drawn = self.task.sample(eval_rng(*self.address, block), np.full(BLOCK, self.length))
+            lengths = np.full(BLOCK, self.length)
+            rng = eval_rng(*self.address, block)
+            drawn = self.task.sample_block(rng, lengths, block * BLOCK)
             self._held = block, drawn
         return self._held[1]
 

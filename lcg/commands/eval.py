@@ -35,7 +35,7 @@ def run(words: list[str]) -> int:
         config = read_config(run)
         config.evaluation = with_overrides(config.evaluation, overrides, "evaluation")
         for length in config.evaluation.lengths:
-            config.task.check_length(length)
+            config.task.check_evaluation("test", length)
         check_selected(run)
         configs.append(config)
     from lcg.evaluation.run import choose_device

@@ -29,6 +29,8 @@ def run(words: list[str]) -> int:
     say(f"{directory}: checkpoint of step {step}, test samples 0 to {options.samples - 1}")
     batch, target, predicted = _predictions(model, config, options)
     shown = _print_samples(config.task, batch["scored"], target, predicted, options)
+    if config.task.kind == "seq2seq" and config.task.ragged:
+        _print_written(model, config, options)
 
     count = min(4, options.samples, max(1, STATISTICS // (config.model.heads * tokens**2)))
     looked_at = list(dict.fromkeys([shown, *range(options.samples)]))[:count]
@@ -69,7 +71,7 @@ def _checked(directory: Path, options: argparse.Namespace):
     from lcg.evaluation.files import check_selected, read_config
 
     config = read_config(directory)
-    config.task.check_length(options.length)
+    config.task.check_evaluation("test", options.length)
     if options.samples < 1 or options.failed < 0:
         raise ValueError("--samples must be at least 1 and --failed at least 0")
     model = config.model
@@ -166,6 +168,21 @@ def _print_samples(task, read, target, predicted, options) -> int:
         rows = (read[sample], target[sample], predicted[sample])
         print(comparison(task, *rows, width, colour=sys.stdout.isatty()))
     return int(failed[0])
+
+
+def _print_written(model, config, options) -> None:
+    """The first samples as text, and what the model makes of them when it writes by itself."""
+    from lcg.evaluation.measuring import generated, references, sources
+    from tasks.streams import EvalStream
+
+    task, apart = config.task, config.model.apart
+    stream = EvalStream(task, config.evaluation.seed, "test", options.length, apart)
+    batch = stream.batch(0, max(1, options.failed))
+    rows = (sources(task, batch), references(task, batch), generated(model, task, batch))
+    for sample, texts in enumerate(zip(*rows, strict=True)):
+        print(f"\nsample {sample}, written by the model until <eos>")
+        for name, tokens in zip(("source", "target", "written"), texts, strict=True):
+            print(f"  {name.ljust(9)}{task.render(tokens)}")
 
 
 def _inspected(model, given, layers, heads):

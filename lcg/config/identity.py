@@ -64,6 +64,8 @@ def _identity_tree(config: Config) -> dict[str, Any]:
     kept |= {"optimizer": tree["optimizer"], "seed": tree["seed"]}
     kept |= {key: tree["trainer"][key] for key in ("steps", "precision")}
     del kept["attention"]["backend"], kept["data"]["workers"]
+    for field in config.task.places:
+        del kept["task"][field]
     return _without_folders(kept)
 
 

@@ -47,4 +47,4 @@ def remarks(config: Config) -> list[str]:
             f"{trainer.steps} end within optimizer.warmup_steps={optimizer.warmup_steps}",
         ),
     ]
-    return [text for applies, text in cases if applies]
+    return [*(text for applies, text in cases if applies), *config.task.remarks()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import typing
+from functools import partial
 from typing import Any
 
 from lcg import registry
@@ -136,16 +137,17 @@ def _check(config: Config) -> None:
     with told_by(type(task), "task"):
         if not task.vocabulary >= 1:
             raise ValueError(f"its vocabulary is {task.vocabulary}")
-    lengths = {
-        "data.min_length": [config.data.min_length],
-        "data.max_length": [config.data.max_length],
-        "validation.lengths": config.validation.lengths,
-        "evaluation.lengths": config.evaluation.lengths,
-    }
-    for where, values in lengths.items():
+    data, of_split = config.data, task.check_evaluation
+    lengths = [
+        ("data.min_length", [data.min_length], task.check_length),
+        ("data.max_length", [data.max_length], task.check_length),
+        ("validation.lengths", config.validation.lengths, partial(of_split, "validation")),
+        ("evaluation.lengths", config.evaluation.lengths, partial(of_split, "test")),
+    ]
+    for where, values, check in lengths:
         for length in values:
             with told_by(type(task), where):
-                task.check_length(length)
+                check(length)
     batch, trainer = config.data.batch_size, config.trainer
     if batch % trainer.processes:
         nodes = f" trainer.nodes={trainer.nodes}" if trainer.nodes > 1 else ""

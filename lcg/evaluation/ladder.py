@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 
 from lcg.evaluation import memory
+from lcg.evaluation.measuring import measured
 from lcg.evaluation.scoring import Score, score_greedy, score_teacher_forcing
 from lcg.models.reads import tensors
 from lcg.results import Cell
-from tasks.streams import EvalStream
+from tasks.streams import EvalStream, samples_of
 
 Progress = Callable[[int, int, int], None]  # length, samples done, samples in all
 
@@ -27,43 +28,54 @@ def climb(
     decode: str = "teacher_forcing",
     batch_size: int | None = None,
     step: int | None = None,
+    measure: bool = False,
     progress: Progress = lambda length, done, total: None,
 ) -> Iterator[Cell]:
     """Yield the result of each length as soon as it is known.
 
     Samples depend on (seed, split, length) alone. A length that does not fit in memory yields a
-    cell that says so and the ladder goes on.
+    cell that says so and the ladder goes on. A split that has fewer samples is taken whole. With
+    `measure` a cell also has the metrics of a task that has some.
     """
     training = model.training
     model.eval()
     try:
         for length in lengths:
-            identity = {"length": length, "samples": samples, "seed": seed, "step": step}
+            count = samples_of(config.task, split, length, samples)
+            identity = {"length": length, "samples": count, "seed": seed, "step": step}
             identity |= {"decode": decode, "tokens": int(config.task.token_length(length))}
             started = time.perf_counter()
             try:
                 score = _score_length(
-                    model, config, length, samples, split, seed, decode, batch_size, progress
+                    model, config, length, count, split, seed, decode, batch_size, progress
                 )
             except MemoryError as error:
                 yield Cell(**identity, state="out_of_memory", reason=str(error))
                 continue
-            seconds = round(time.perf_counter() - started, 3)
             if not score.finite:
-                reason = "the model's logits are not finite"
+                reason, seconds = "the model's logits are not finite", _since(started)
                 yield Cell(**identity, state="not_finite", reason=reason, seconds=seconds)
                 continue
+            metrics = None
+            if measure and config.task.metrics:
+                stream = EvalStream(config.task, seed, split, length, config.model.apart)
+                metrics = measured(model, config, stream, count, batch_size)
             yield Cell(
                 **identity,
                 correct=score.correct,
                 token_accuracy=score.right / score.positions,
                 prefix=score.prefix / score.samples,
                 close_calls=None if decode == "greedy" else score.close_calls,
-                seconds=seconds,
+                seconds=_since(started),
                 outcomes=score.outcomes_in_hexadecimal,
+                metrics=metrics,
             )
     finally:
         model.train(training)
+
+
+def _since(started: float) -> float:
+    return round(time.perf_counter() - started, 3)
 
 
 def _score_length(model, config, length, samples, split, seed, decode, batch_size, progress):

@@ -15,6 +15,7 @@ from lcg.results import Cell, RunRecord
 from lcg.training import checkpoints
 from lcg.training.module import build_model
 from lcg.training.processes import say
+from tasks.streams import samples_of
 
 
 def load_model(directory: Path, config: Config, device: str | torch.device = "cpu"):
@@ -71,16 +72,23 @@ def evaluate(
     """Climb the test ladder of `config.evaluation` with a run's selected checkpoint.
 
     A rung that was climbed before, by the same checkpoint with the same samples, is not climbed
-    again, unless its record lacks the outcome of each sample; what was out of memory is tried
-    again. Each cell is in results.json before it is yielded, so nothing is lost by stopping.
+    again, unless its record lacks the outcome of each sample or the task's metrics; what was out of
+    memory is tried again. Each cell is in results.json before it is yielded, so nothing is lost by
+    stopping.
     """
     model, step = load_model(directory, config, choose_device(device))
     asked = config.evaluation
     ladder = RunRecord.load(directory).ladder
-    settled = (cell for cell in ladder if cell.outcomes or cell.state == "not_finite")
+    settled = (
+        cell
+        for cell in ladder
+        if (cell.outcomes and set(config.task.metrics) <= set(cell.metrics or ()))
+        or cell.state == "not_finite"
+    )
     known = {cell.key: cell for cell in settled}
     for length in sorted(asked.lengths):
-        key = (length, asked.samples, asked.seed, asked.decode, step)
+        samples = samples_of(config.task, "test", length, asked.samples)
+        key = (length, samples, asked.seed, asked.decode, step)
         if key in known:
             yield known[key]
             continue
@@ -94,6 +102,7 @@ def evaluate(
             decode=asked.decode,
             batch_size=asked.batch_size,
             step=step,
+            measure=True,
             progress=progress,
         )
         with RunRecord.updating(directory):

@@ -72,7 +72,7 @@ def validate(
     """
     check_selected(directory)
     config = read_config(directory)
-    config.task.check_length(length)
+    config.task.check_evaluation("validation", length)
     model, step = load_model(directory, config, choose_device(device))
     selection = RunRecord.load(directory).selection
     if selection is None or selection.step != step:

@@ -18,6 +18,7 @@ from lcg.results.notes import notes, published_notes
 from lcg.results.plot import method_styles
 from lcg.results.published import Block as Published
 from lcg.results.published import published_beside
+from lcg.results.wording import metric_title, metrics_of
 
 RESULTS, TRAINING, MAPS = "results", "Over training", "Attention maps"
 
@@ -140,6 +141,9 @@ def _block(
             False,
         )
     ]
+    for name in metrics_of(task.groups):
+        metrics = tables.metric_table(task.groups, styles, name)
+        parts.append((f"{metric_title(name)} (0 to 100) of the same runs", metrics, False))
     if own := [difference for difference in compared if difference.group.task == task.name]:
         title = "Difference from a baseline on the same test samples (points) [95 % interval]"
         parts.append((title, tables.difference_table(own, task.groups, styles), False))

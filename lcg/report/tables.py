@@ -20,6 +20,7 @@ from lcg.results.wording import (
     lengths_of,
     mean_beyond_training,
     median_beyond_training,
+    metric_text,
     no_pair_text,
     paired_text,
     published_at,
@@ -61,6 +62,17 @@ def best_table(
         rows.append([name, *[_number(NOTHING)] * 2, *cells, *[_number(NOTHING)] * 4])
     classes = [None] * len(groups) + ["summary"] * len(published)
     return _table(heads, rows, classes)
+
+
+def metric_table(groups: list[Group], styles: dict[str, dict[str, Any]], name: str) -> Markup:
+    """One row per method: what the selected run has of a metric at every length."""
+    lengths = lengths_of(groups)
+    rows = []
+    for group in groups:
+        cells = [_number(group.best.record.seed), _number(rate_text(group.best))]
+        cells += [_number(metric_text(group.best, length, name)) for length in lengths]
+        rows.append([tag("th", _name(group, styles), scope="row"), *cells])
+    return _table(["method", "seed", "lr", *headings(groups, lengths)], rows)
 
 
 def difference_table(found: list[Difference], groups: list[Group], styles: dict) -> Markup:

@@ -52,9 +52,14 @@ class Run:
     def trained(self) -> bool | None:
         """Is in-distribution exact match at least one half? None if it was never measured.
 
+        A task with metrics of its own is not judged by exact match, which good translations have
+        seldom: there only a run that was not finite did not train.
+
         Read at the shortest test length within the training range, else at the longest such
         validation length. A length shorter than any in training says nothing.
         """
+        if any(cell.metrics for cell in self.cells.values()):
+            return False if self.record.training.status == "not_finite" else None
         shortest, longest = self.record.train_min, self.record.train_max
         for length, cell in self.cells.items():
             inside = shortest <= length <= longest

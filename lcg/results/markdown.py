@@ -17,6 +17,9 @@ from lcg.results.wording import (
     interval_text,
     lengths_of,
     mean_beyond_training,
+    metric_text,
+    metric_title,
+    metrics_of,
     no_pair_text,
     paired_text,
     percent,
@@ -50,6 +53,10 @@ def markdown(
     parts = ["## Exact match (%), best run of each method by validation [95 % Wilson interval]"]
     for task, own in tasks.items():
         parts += [_heading(task, own), _best_table(own, (published or {}).get(task))]
+    for task, own in tasks.items():
+        for name in metrics_of(own):
+            title = f"## {metric_title(name)} (0 to 100) of the same runs: {_escape(task)}"
+            parts += [title, _metric_table(own, name)]
     if differences:
         parts.append(DIFFERENCES)
         for task in tasks:
@@ -93,6 +100,18 @@ def _best_table(groups: list[Group], block: Block | None) -> str:
     for row, values in zip(block.rows if block else (), published, strict=True):
         cells = [values.get(length, NOTHING if values else "not found") for length in lengths]
         rows.append([f"published: {row.name}", *[NOTHING] * 2, *cells, *[NOTHING] * 3])
+    return markdown_table(header, rows)
+
+
+def _metric_table(groups: list[Group], name: str) -> str:
+    """One line per method: the selected run at every length, and how many samples it had."""
+    lengths = lengths_of(groups)
+    header = ["attention · position", "seed", "lr", *headings(groups, lengths)]
+    rows = []
+    for group in groups:
+        best = group.best
+        texts = [metric_text(best, length, name) for length in lengths]
+        rows.append([group.name, str(best.record.seed), rate_text(best), *texts])
     return markdown_table(header, rows)
 
 

@@ -44,6 +44,7 @@ class Cell:
     state: `value`, or why there is none; every other state carries a `reason`.
     outcomes: which samples were exact matches, one bit each in hexadecimal: sample 0 is the most
     significant bit of the first digit, zeros pad the last. None in records that do not have them.
+    metrics: what the task measures beside exact match, by name, 0 to 100; None if nothing.
     Raises ValueError for an unknown state, counts that do not fit, or a missing reason.
     """
 
@@ -61,6 +62,7 @@ class Cell:
     seconds: float | None = None
     reason: str = ""
     outcomes: str | None = None
+    metrics: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         where = f"ladder cell at length {self.length}"
@@ -73,6 +75,8 @@ class Cell:
                 raise ValueError(f"{where}: state {self.state} cannot have a count of correct")
         elif self.correct is None or not 0 <= self.correct <= self.samples or self.samples < 1:
             raise ValueError(f"{where}: {self.correct} correct of {self.samples} is not a count")
+        for name, value in (self.metrics or {}).items():
+            _typed(value, float, f"{where}: metrics.{name}")
         if self.outcomes is not None and not self._outcomes_fit():
             raise ValueError(
                 f"{where}: outcomes are not {self.samples} bits of which {self.correct} are set"

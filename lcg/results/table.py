@@ -92,6 +92,7 @@ def _run_fields(group: Group, run: Run) -> dict[str, Any]:
 def _cell_fields(cell: Any) -> dict[str, Any]:
     low, high = wilson(cell.correct, cell.samples) if cell.state == "value" else ("", "")
     fields = dict(vars(cell))
+    fields |= fields.pop("metrics") or {}
     del fields["outcomes"]  # a thousand bits are no number to compute with; JSON has them
     fields["evaluation_seed"] = fields.pop("seed")
     fields["evaluation_seconds"] = fields.pop("seconds")

@@ -14,6 +14,7 @@ from lcg.results.statistics import NOT_EVALUATED, Mean, OverSeeds, mean, wilson
 
 NOTHING = "—"
 DID_NOT_TRAIN = "did not train"
+METRICS = {"bleu": "BLEU", "chrf": "chrF", "masked_accuracy": "masked-token accuracy"}
 
 
 def percent(fraction: float) -> str:
@@ -178,6 +179,25 @@ def samples_text(groups: Iterable[Group]) -> str:
         return ""
     low, high = min(counts), max(counts)
     return str(low) if low == high else f"{low}–{high}"
+
+
+def metrics_of(groups: Iterable[Group]) -> list[str]:
+    """The names of all that was measured beside exact match, in the order of the records."""
+    cells = [cell for group in groups for run in group.runs for cell in run.cells.values()]
+    return list(dict.fromkeys(name for cell in cells for name in cell.metrics or ()))
+
+
+def metric_title(name: str) -> str:
+    """What a metric is called in a table."""
+    return METRICS.get(name, name.replace("_", " "))
+
+
+def metric_text(run: Run, length: int, name: str) -> str:
+    """A metric at a length, the state in words where there is no value, or —."""
+    cell = run.cells.get(length)
+    if cell is None or (cell.state == "value" and name not in (cell.metrics or {})):
+        return NOTHING
+    return f"{cell.metrics[name]:.1f}" if cell.state == "value" else state_text(cell.state)
 
 
 def rate_text(run: Run) -> str:

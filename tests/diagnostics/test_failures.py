@@ -71,7 +71,7 @@ def test_columns_are_aligned_and_marked(name):
         for i, (a, b) in enumerate(zip(target, predicted, strict=True))
     ]
     assert parsed(text) == expected
-    assert ("reads" in text) == (task.kind == "tagging")
+    assert ("reads" in text) == (task.kind != "seq2seq")
 
 
 def test_what_is_right_is_counted_and_colour_marks_what_is_wrong():

@@ -165,6 +165,17 @@ def test_published_rows_stand_under_ours(tmp_path: Path, run_of, write, made) ->
     assert block.source in report.html
 
 
+def test_metrics_have_a_table_of_their_own(tmp_path: Path, run_of, write, made) -> None:
+    run = run_of({32: 10, 64: 4}, task="parallel_text")
+    values = [{"bleu": 31.26, "chrf": 50.0}, {"bleu": 7.0, "chrf": 20.44}]
+    cells = [replace(cell, metrics=found) for cell, found in zip(run.ladder, values, strict=True)]
+    write(tmp_path, replace(run, ladder=tuple(cells)))
+    html = make(find([tmp_path]), "lcg report", made, None).html
+    rows = [row for row in Page(html).rows if row[-2:] in (["31.3", "7.0"], ["50.0", "20.4"])]
+    assert len(rows) == 2
+    assert "chrF (0 to 100) of the same runs" in html
+
+
 def test_states_are_words_and_marks_never_zeros(report: Report) -> None:
     svg = drawing(report, "copy-accuracy").svg
     assert {"did not train", "out of memory", "skipped", "another seed"} <= set(words(svg))

@@ -1,4 +1,6 @@
-"""`task` in a test's arguments: the test runs for every task found in the folder `tasks`."""
+"""`task` in a test's arguments: the test runs for every task that draws its sources. `drawn_class`
+are the classes of these, `task_class` those of all tasks.
+"""
 
 import importlib
 import pkgutil
@@ -36,8 +38,12 @@ def pytest_generate_tests(metafunc):
     if "task_class" in metafunc.fixturenames:
         classes = task_classes()
         metafunc.parametrize("task_class", classes, ids=[cls.name for cls in classes])
+    # Tasks of text have tests of their own: their rows are as long as the text is.
+    drawn = [cls for cls in task_classes() if not cls.places]
+    if "drawn_class" in metafunc.fixturenames:
+        metafunc.parametrize("drawn_class", drawn, ids=[cls.name for cls in drawn])
     if "task" in metafunc.fixturenames:
-        variants = [(cls, {}) for cls in task_classes()]
-        variants += [(cls, SMALL[cls.name]) for cls in task_classes() if cls.name in SMALL]
+        variants = [(cls, {}) for cls in drawn]
+        variants += [(cls, SMALL[cls.name]) for cls in drawn if cls.name in SMALL]
         ids = [cls.name + ("-small" if options else "") for cls, options in variants]
         metafunc.parametrize("task", [cls(**options) for cls, options in variants], ids=ids)

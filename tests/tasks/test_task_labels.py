@@ -129,8 +129,8 @@ def test_training_targets(task, per, shortest, longest):
         check(batch, task)
 
 
-def test_evaluation_targets_far_beyond_training(task_class):
-    task = task_class()
+def test_evaluation_targets_far_beyond_training(drawn_class):
+    task = drawn_class()
     check(eval_batch(task, 0, "test", 4096, 60, 8), task)
 
 

@@ -1,0 +1,84 @@
+"""What a task measures beside exact match, on what a model answers by itself.
+
+A target is generated greedily until EOS, as a translation is; labels of tokens that were read come
+from one forward pass.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from lcg.config import Config
+from lcg.evaluation import memory
+from tasks.base import IGNORE, Batch, Task
+from tasks.streams import EvalStream
+
+ROOM = 2  # generated are up to this many times the nominal length
+
+
+def measured(
+    model,
+    config: Config,
+    stream: EvalStream,
+    samples: int,
+    batch_size: int | None = None,
+) -> dict[str, float]:
+    """`task.measure` over the first samples of a stream."""
+    task, device = config.task, next(model.parameters()).device
+    tokens, _ = memory.tokens_of(config, stream)
+    size = batch_size or memory.batch_size(config, ROOM * tokens, tokens, samples, device)
+    predicted: list[np.ndarray] = []
+    reference: list[np.ndarray] = []
+    answer = generated if task.kind == "seq2seq" else labelled
+    while len(reference) < samples:
+        batch = stream.batch(len(reference), min(size, samples - len(reference)))
+        predicted += answer(model, task, batch)
+        reference += references(task, batch)
+    return task.measure(predicted, reference)
+
+
+def references(task: Task, batch: Batch) -> list[np.ndarray]:
+    """The right answer of each row, EOS not among it."""
+    rows = [row[row != IGNORE] for row in batch.labels]
+    return [row[:-1] for row in rows] if task.kind == "seq2seq" else rows
+
+
+@torch.no_grad()
+def labelled(model, task: Task, batch: Batch) -> list[np.ndarray]:
+    """The best symbol at each scored position of each row."""
+    device = next(model.parameters()).device
+    best = model(torch.from_numpy(batch.inputs).to(device)).argmax(dim=-1).cpu().numpy()
+    return [row[labels != IGNORE] for row, labels in zip(best, batch.labels, strict=True)]
+
+
+@torch.no_grad()
+def generated(model, task: Task, batch: Batch) -> list[np.ndarray]:
+    """What each row's target is when the model writes it, up to EOS or `ROOM` times the length."""
+    device = next(model.parameters()).device
+    count = ROOM * int(batch.lengths.max())
+    first = (batch.labels != IGNORE).argmax(axis=1)  # where a row's prompt ends
+    rows: list[np.ndarray] = [np.empty(0, np.int64)] * len(first)
+    for end in np.unique(first):  # a prompt is never padded; with an encoder all are BOS alone
+        index = np.flatnonzero(first == end)
+        reads = [batch.inputs[index, : end + 1]]
+        if batch.source is not None:
+            reads.append(batch.source[index])
+        decoded = model.greedy(*(torch.from_numpy(read).to(device) for read in reads), count=count)
+        for i, row in zip(index, decoded.cpu().numpy(), strict=True):
+            rows[i] = until_eos(task, row)
+    return rows
+
+
+def sources(task: Task, batch: Batch) -> list[np.ndarray]:
+    """The symbols of each row's source (seq2seq)."""
+    if batch.source is not None:
+        return [row[row < task.symbol_count] for row in batch.source]
+    ends = (batch.labels != IGNORE).argmax(axis=1) + 1 - task.separator
+    return [row[1:end] for row, end in zip(batch.inputs, ends, strict=True)]
+
+
+def until_eos(task: Task, row: np.ndarray) -> np.ndarray:
+    """A generated row up to its first EOS, or up to where logits were not finite."""
+    ends = np.flatnonzero((row == task.eos) | (row < 0))
+    return row[: ends[0]] if len(ends) else row

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from itertools import groupby
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from tasks import text
+from tasks.base import Task
+from tasks.corpora import numbers
+from tasks.streams import stream_rng
+
+REMEDY = "python -m tasks.corpora.gettext_pairs makes a corpus, docs/real-text.md shows how"
+
+
+@dataclass
+class ParallelText(Task):
+    """Translation between two text files of which line i of one is line i of the other.
+
+    A training sample of nominal length L is a pair whose longer side has at most L tokens, each
+    such pair being equally likely; give data.min_length and data.max_length the same value, and all
+    pairs up to it are. In evaluation it has more than L/2 and at most L, so that the rungs of a
+    ladder that doubles share none, and no pair comes twice before all came.
+    Splits: a line is in one split only, on whichever side and however often it occurs. A fixed
+    function of the text says in which, so another seed has the same ones.
+    Hard because: words are many and most are rare, order differs between languages, and a model
+    must know what to leave out. Source: any corpus; that of arXiv 1909.00015 and 2104.07012 is WMT.
+
+    >>> print(ParallelText().example(9))
+    inputs <bos> s i e b e n <sep> s e v e n
+    labels .     . . . . . . s     e v e n <eos>
+    """
+
+    name: ClassVar[str] = "parallel_text"
+    ragged: ClassVar[bool] = True
+    metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf") if find_spec("sacrebleu") else ()
+    places: ClassVar[tuple[str, ...]] = ("source", "target")
+
+    source: str = ""
+    """File to translate from, a sentence a line; empty: numbers in German words, without a file."""
+    target: str = ""
+    """File to translate to, with as many lines; empty: the same numbers in English."""
+    bpe: int = 0
+    """Tokens of a byte-pair encoding of both sides, learned from the training split; 0: bytes."""
+    held_out: float = 0.05
+    """Share of the lines in each of the two evaluation splits."""
+    digest: str = ""
+    """Of the text and the BPE vocabulary; filled in by itself, and held against them ever after."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(
+            bool(self.source) == bool(self.target), "give both source and target, or neither"
+        )
+        text.check_sizes(self)
+        if self.source:
+            self.source, self.target = map(text.absolute, (self.source, self.target))
+        self._split = "train"
+        self._corpus = text.checked(self, _read, self.source, self.target)
+        self.digest = self._corpus.digest
+
+    @property
+    def symbol_count(self) -> int:
+        return self.bpe or 256
+
+    def symbol(self, symbol):
+        return self._corpus.tokens.piece(symbol)
+
+    def words(self, tokens) -> str:
+        """The text of a row of tokens."""
+        return self._corpus.tokens.decode([t for t in tokens if 0 <= t < self.symbol_count])
+
+    def render(self, tokens):
+        runs = groupby(tokens, key=lambda token: 0 <= token < self.symbol_count)
+        parts = (self.words(run) if own else " ".join(map(self.text, run)) for own, run in runs)
+        return " ".join(parts)
+
+    def measure(self, predicted, reference):
+        """BLEU and chrF of sacrebleu as it is by default, from 0 to 100."""
+        import sacrebleu
+
+        texts = [[self.words(row) for row in rows] for rows in (predicted, reference)]
+        bleu = sacrebleu.corpus_bleu(texts[0], [texts[1]])
+        return {"bleu": bleu.score, "chrf": sacrebleu.corpus_chrf(texts[0], [texts[1]]).score}
+
+    def remarks(self):
+        lacking = f"BLEU and chrF are not measured, sacrebleu is missing: {text.EXTRA}"
+        return [] if self.metrics else [lacking]
+
+    def for_split(self, split):
+        task = copy(self)
+        task._split = split if split in text.SPLITS else "validation"
+        return task
+
+    # ---- lengths
+
+    @property
+    def min_length(self) -> int:
+        return int(self._corpus.splits["train"].longer[0])
+
+    def distinct_samples(self, split, length):
+        low, high = self.for_split(split)._between(np.array([length]))
+        return int((high - low)[0])
+
+    def _between(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which pairs of the split, ordered by length, may be drawn: from the first, below the
+        second."""
+        longer = self._corpus.splits[self._split].longer
+        high = np.searchsorted(longer, lengths, side="right")
+        if self._split == "train":
+            return np.zeros_like(high), high
+        return np.searchsorted(longer, lengths // 2, side="right"), high
+
+    # ---- data
+
+    def sample(self, rng, lengths):
+        return self._corpus.splits[self._split].padded(rng.integers(*self._between(lengths)))
+
+    def sample_block(self, rng, lengths, start):
+        (low, *_), (high, *_) = self._between(lengths)
+        order = stream_rng(0, "order", self._split, int(lengths[0])).permutation(high - low)
+        place = (start + np.arange(len(lengths))) % (high - low)
+        return self._corpus.splits[self._split].padded(low + order[place])
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """The pairs of one split, ordered by the number of tokens of the longer side."""
+
+    source: text.Rows
+    target: text.Rows
+    longer: np.ndarray
+
+    def padded(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self.source.padded(index), self.target.padded(index)
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    tokens: text.Bytes | text.BPE
+    splits: dict[str, _Pairs]
+    digest: str
+
+
+@lru_cache(maxsize=8)
+def _read(paths: tuple[str, ...], stamps: tuple, bpe: int, held_out: float) -> _Corpus:
+    """The corpus of a source and a target file; with other `stamps` they are read again."""
+    source, target = paths
+    sources, targets = _lines(source, target)
+    splits = split_pairs(sources, targets, held_out)
+    for split in text.SPLITS:
+        if split not in splits:
+            raise ValueError(f"{len(sources)} pairs are too few: none of them is for {split}")
+    chosen = {split: np.flatnonzero(splits == split) for split in text.SPLITS}
+    vocabulary, tokens = "", text.Bytes()
+    if bpe:
+        lines = [side[i] for side in (sources, targets) for i in chosen["train"]]
+        vocabulary = text.stored_bpe(Path(source) if source else None, lines, bpe)
+        tokens = text.BPE(vocabulary)
+    sides = [tokens.encode(side) for side in (sources, targets)]
+    longer = np.maximum(sides[0].counts, sides[1].counts)
+    pairs = {}
+    for split, index in chosen.items():
+        index = index[np.argsort(longer[index], kind="stable")]
+        pairs[split] = _Pairs(*(side.take(index) for side in sides), longer[index])
+    whole = ["\n".join(sources).encode(), "\n".join(targets).encode(), vocabulary.encode()]
+    return _Corpus(tokens, pairs, text.digest(whole))
+
+
+def _lines(source: str, target: str) -> tuple[list[str], list[str]]:
+    """Both sides, stripped, without the pairs of which a side is empty."""
+    if not source:
+        return tuple(map(list, numbers.pairs()))
+    sides = [text.read_text(Path(path), REMEDY).split("\n") for path in (source, target)]
+    sides = [side[:-1] if side[-1] == "" else side for side in sides]
+    if len(sides[0]) != len(sides[1]):
+        counts = f"{len(sides[0])} and {len(sides[1])}"
+        raise ValueError(f"{source} and {target} have {counts} lines; line i must translate line i")
+    stripped = [(a.strip(), b.strip()) for a, b in zip(*sides, strict=True)]
+    kept = [pair for pair in stripped if all(pair)]
+    return [a for a, _ in kept], [b for _, b in kept]
+
+
+def split_pairs(sources: list[str], targets: list[str], held_out: float) -> np.ndarray:
+    """[pairs] the split of each; pairs with a line in common, on whichever side, share it.
+
+    What hangs together through such pairs goes where its first line in the alphabet goes.
+    """
+    parent: dict[str, str] = {}
+
+    def root(line: str) -> str:
+        while parent.setdefault(line, line) != line:
+            parent[line] = line = parent[parent[line]]
+        return line
+
+    for a, b in zip(sources, targets, strict=True):
+        first, second = sorted((root(a), root(b)))
+        parent[second] = first  # so a root is the first of all the lines it holds
+    return np.array([text.split_of(root(line), held_out) for line in sources])

@@ -1,0 +1,222 @@
+"""Text as tokens: its bytes, or a byte-level BPE learned from training lines.
+
+Also what tasks of text share: which split a line belongs to, and rows of unequal length.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tasks.base import Task
+
+SPLITS = ("train", "validation", "test")
+EXTRA = "pip install 'lcg[text]'"
+SPACE = "␣"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Token rows one after the other: row i is tokens[starts[i] : starts[i + 1]]."""
+
+    tokens: np.ndarray
+    starts: np.ndarray
+
+    @property
+    def counts(self) -> np.ndarray:
+        """[rows] tokens of each."""
+        return np.diff(self.starts)
+
+    def take(self, index: np.ndarray) -> Rows:
+        """Some of the rows, in the order of `index`."""
+        parts = [self.tokens[self.starts[i] : self.starts[i + 1]] for i in index]
+        return joined(parts, self.tokens.dtype)
+
+    def padded(self, index: np.ndarray) -> np.ndarray:
+        """[len(index), longest] the rows side by side, -1 beyond the end of each."""
+        begin, count = self.starts[index], self.starts[index + 1] - self.starts[index]
+        column = np.arange(count.max())
+        inside = column < count[:, None]
+        return np.where(inside, self.tokens[np.where(inside, begin[:, None] + column, 0)], -1)
+
+
+def joined(parts: Sequence[np.ndarray], dtype: np.dtype | type = np.int32) -> Rows:
+    """Rows from one array each."""
+    starts = np.zeros(len(parts) + 1, np.int64)
+    np.cumsum([len(part) for part in parts], out=starts[1:])
+    return Rows(np.concatenate([np.empty(0, dtype), *parts]).astype(dtype), starts)
+
+
+class Bytes:
+    """The 256 bytes of UTF-8."""
+
+    count = 256
+
+    def encode(self, lines: Iterable[str]) -> Rows:
+        """One row of tokens per line."""
+        return joined([np.frombuffer(line.encode(), np.uint8) for line in lines])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens; what is no UTF-8 is replaced."""
+        return bytes(map(int, tokens)).decode(errors="replace")
+
+    def piece(self, token: int) -> str:
+        """One token as it is printed, without white space."""
+        character = chr(token)
+        if character == " ":
+            return SPACE
+        return character if character.isascii() and character.isprintable() else f"\\x{token:02x}"
+
+
+class BPE:
+    """Byte-level byte-pair encoding (1508.07909), by the `tokenizers` library: nothing is unknown.
+
+    stored: the vocabulary as `learned_bpe` returns it. Raises ValueError when it is none.
+    """
+
+    def __init__(self, stored: str):
+        tokenizers = _tokenizers()
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_str(stored)
+        except Exception:
+            raise ValueError("the stored BPE vocabulary cannot be read; delete it") from None
+        self.count = self._tokenizer.get_vocab_size()
+
+    def encode(self, lines: Iterable[str]) -> Rows:
+        """One row of tokens per line."""
+        encodings = self._tokenizer.encode_batch_fast(list(lines))
+        return joined([np.array(encoding.ids, np.int32) for encoding in encodings])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of tokens; what is no UTF-8 is replaced."""
+        return self._tokenizer.decode([int(token) for token in tokens])
+
+    def piece(self, token: int) -> str:
+        """One token as it is printed, without white space."""
+        return self._tokenizer.id_to_token(int(token)).replace("Ġ", SPACE)
+
+
+def learned_bpe(lines: Iterable[str], size: int) -> str:
+    """A vocabulary of `size` tokens, 256 bytes and merges, as text. The same lines, the same text.
+
+    Raises ValueError when the lines do not give so many merges.
+    """
+    tokenizers = _tokenizers()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=size, initial_alphabet=sorted(alphabet), special_tokens=[], show_progress=False
+    )
+    tokenizer.train_from_iterator(lines, trainer)
+    found = tokenizer.get_vocab_size()
+    if found != size:
+        raise ValueError(f"bpe={size} is more than the training text gives, use at most {found}")
+    return tokenizer.to_str()
+
+
+def stored_bpe(beside: Path | None, lines: Sequence[str], size: int) -> str:
+    """`learned_bpe`, kept in a file beside the corpus, if there is one, named after its lines.
+
+    A folder that cannot be written only costs learning it again.
+    """
+    if beside is None:
+        return learned_bpe(lines, size)
+    of_lines = digest([*(line.encode() for line in lines)])
+    path = beside.with_name(f"{beside.name}.bpe{size}-{of_lines}.json")
+    with suppress(OSError, UnicodeDecodeError):
+        return path.read_text(encoding="utf-8")
+    text = learned_bpe(lines, size)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    with suppress(OSError):
+        unfinished.write_text(text, encoding="utf-8")
+        unfinished.replace(path)
+    return text
+
+
+def _tokenizers():
+    if importlib.util.find_spec("tokenizers") is None:
+        raise ValueError(f"bpe needs the package tokenizers: {EXTRA}, or use bpe=0 for bytes")
+    import tokenizers
+
+    return tokenizers
+
+
+def split_of(line: str, held_out: float) -> str:
+    """The split of a line, a fixed function of its text: `held_out` of them in each evaluation
+    split."""
+    digest = hashlib.blake2b(line.encode(), digest_size=8).digest()
+    place = int.from_bytes(digest, "little") / 2**64
+    if place < held_out:
+        return "test"
+    return "validation" if place < 2 * held_out else "train"
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """Sixteen hex digits of what the parts hold."""
+    whole = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        whole.update(len(part).to_bytes(8, "little"))
+        whole.update(part)
+    return whole.hexdigest()
+
+
+def read_text(path: Path, remedy: str) -> str:
+    """A text file. Raises ValueError, in one line with the remedy, when it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}; {remedy}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not UTF-8 text") from None
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
+
+
+def absolute(path: str) -> str:
+    """The same path from any folder."""
+    return str(Path(path).expanduser().resolve())
+
+
+def check_sizes(task: Task) -> None:
+    """Raise ValueError for a `bpe` or `held_out` that cannot be."""
+    task.require(
+        task.bpe == 0 or 256 < task.bpe <= 2**15,
+        f"bpe must be 0 for bytes, or more than their 256 and at most 32768, got {task.bpe}",
+    )
+    task.require(0 < task.held_out < 0.5, f"held_out must lie in (0, 0.5), got {task.held_out}")
+
+
+def checked(task: Task, read: Callable, *paths: str) -> Any:
+    """The corpus that `read` makes of paths; it has to be the one the task was first made with.
+
+    Raises ValueError, in one line, for text that cannot be used and for one that has changed.
+    """
+    try:
+        corpus = read(paths, tuple(map(_stamp, paths)), task.bpe, task.held_out)
+    except ValueError as error:
+        raise ValueError(f"{task.name}: {error}") from None
+    task.require(
+        task.digest in ("", corpus.digest),
+        f"the text or its vocabulary has changed, its digest was {task.digest} and is "
+        f"{corpus.digest}; restore the files, or start a run without task.digest",
+    )
+    return corpus
+
+
+def _stamp(path: str) -> tuple[int, int] | None:
+    """What changes when a file is written; None where there is none."""
+    try:
+        facts = os.stat(path)
+    except OSError:
+        return None
+    return facts.st_mtime_ns, facts.st_size

@@ -1,0 +1,89 @@
+"""Text from the command line: train, evaluate, look, tabulate; what is missing is one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lcg.config import load_config
+from lcg.config.remarks import remarks
+from tasks.corpora.numbers import pairs
+
+TINY = """
+    model.d_model=16 model.heads=2 model.d_ff=16 data.batch_size=8
+    optimizer.warmup_steps=2 trainer.steps=2 trainer.log_every=2 trainer.checkpoint_every=2
+    trainer.threads=1 trainer.accelerator=cpu validation.every=2 validation.samples=8
+    evaluation.samples=8 wandb.mode=disabled model.layers=1
+""".split()  # noqa: SIM905
+
+
+@pytest.fixture
+def corpora(here) -> Path:
+    """The corpora of the experiments, with numbers in words in place of what they should hold."""
+    sides = dict(zip(("de", "en"), pairs(), strict=True))
+    (here / "corpora/de-en").mkdir(parents=True)
+    (here / "corpora/python").mkdir()
+    for side, lines in sides.items():
+        (here / f"corpora/de-en/gettext.{side}").write_text("\n".join(lines), encoding="utf-8")
+    text = "\n\n".join([*sides["de"], *sides["en"]])
+    (here / "corpora/python/code.txt").write_text(text, encoding="utf-8")
+    return here
+
+
+def record(folder: Path) -> dict:
+    (file,) = folder.glob("runs/*/results.json")
+    return json.loads(file.read_text())
+
+
+@pytest.mark.parametrize("name", ["text/translate", "text/masked_lm"])
+def test_the_experiments_resolve_and_set_nothing_in_vain(name, corpora):
+    pytest.importorskip("sacrebleu")
+    config = load_config([f"experiment={name}", "task.bpe=0", "evaluation.lengths=32"])
+    assert config.task.digest
+    assert remarks(config) == []
+    assert config.labels["task"] in ("parallel_text", "masked_lm")
+
+
+@pytest.mark.parametrize("name", ["text/translate", "text/masked_lm"])
+def test_without_its_corpus_an_experiment_says_what_makes_it(name, call):
+    code, out, err = call("train", f"experiment={name}")
+    assert (code, out) == (2, "")
+    assert "python -m tasks.corpora." in err
+    assert err.count("\n") == 1
+
+
+def test_translate_from_training_to_table(corpora, call):
+    pytest.importorskip("sacrebleu")
+    words = ["experiment=text/translate", "task.bpe=0", "evaluation.lengths=32,64", *TINY]
+    code, _, err = call("train", *words)
+    assert code == 0, err
+    assert err.count("BLEU") == 2
+    ladder = record(corpora)["ladder"]
+    assert [set(cell["metrics"]) for cell in ladder] == [{"bleu", "chrf"}] * 2
+    (run,) = (corpora / "runs").iterdir()
+    code, out, err = call("eval", str(run))
+    assert (code, record(corpora)["ladder"]) == (0, ladder), "nothing is computed again"
+    code, out, err = call("table", "runs")
+    assert code == 0, err
+    assert "## chrF (0 to 100) of the same runs: parallel_text" in out
+    code, out, err = call("inspect", str(run), "--length", "32", "--failed", "1", "--samples", "4")
+    assert code == 0, err
+    source = next(line for line in out.splitlines() if line.startswith("  source "))
+    assert source.split(maxsplit=1)[1] in pairs()[0]
+    assert "\n  written  " in out
+
+    path = corpora / "corpora/de-en/gettext.de"
+    path.write_text(path.read_text(encoding="utf-8").replace("null", "zero"), encoding="utf-8")
+    code, out, err = call("eval", str(run))
+    assert (code, out) == (2, "")
+    assert "the text or its vocabulary has changed" in err
+
+
+def test_masked_lm_from_training_to_table(corpora, call):
+    words = ["experiment=text/masked_lm", "task.bpe=0", "evaluation.lengths=64", *TINY]
+    code, _, err = call("train", *words, "data.min_length=32", "data.max_length=32")
+    assert code == 0, err
+    (cell,) = record(corpora)["ladder"]
+    assert cell["metrics"]["masked_accuracy"] == pytest.approx(100 * cell["token_accuracy"])
+    code, out, err = call("table", "runs")
+    assert "## masked-token accuracy (0 to 100) of the same runs: masked_lm" in out

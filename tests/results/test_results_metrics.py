@@ -1,0 +1,62 @@
+"""What a task measures beside exact match: kept in the record, shown in every format."""
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import pytest
+
+from lcg.results import RunRecord, table
+
+
+@pytest.fixture
+def records(make) -> list[RunRecord]:
+    """Two methods of which one was not evaluated at 64, and a task without metrics."""
+    softmax = make({32: 10, 64: 5}, task="parallel_text", attention="softmax")
+    entmax = make({32: 12}, task="parallel_text", attention="entmax15")
+    ladder = [(softmax, [(31.25, 50.0), (20.0, 41.06)]), (entmax, [(33.333, 51.0)])]
+    found = []
+    for record, values in ladder:
+        cells = [
+            replace(cell, metrics={"bleu": bleu, "chrf": chrf})
+            for cell, (bleu, chrf) in zip(record.ladder, values, strict=True)
+        ]
+        found.append(replace(record, ladder=tuple(cells)))
+    return [*found, make({32: 900})]
+
+
+def test_metrics_survive_the_file(records, tmp_path):
+    records[0].save(tmp_path)
+    assert RunRecord.load(tmp_path) == records[0]
+
+
+def test_markdown_has_a_block_for_each_metric(records):
+    text = table(records)
+    blocks = [part for part in text.split("\n## ") if " of the same runs" in part]
+    assert [block.split(" (")[0] for block in blocks] == ["BLEU", "chrF"]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in blocks[0].splitlines()[2:]]
+    assert rows[0] == ["attention · position", "seed", "lr", "32 (train)", "64 (2×)"]
+    assert sorted(rows[2:4]) == [
+        ["entmax15 · nape", "0", "0.001", "33.3", "—"],
+        ["softmax · nape", "0", "0.001", "31.2", "20.0"],
+    ]
+    assert "copy" not in "".join(blocks)
+
+
+def test_csv_and_json_have_the_numbers(records):
+    rows = list(csv.DictReader(io.StringIO(table(records, "csv"))))
+    assert {(row["attention"], row["length"]): row["chrf"] for row in rows if row["chrf"]} == {
+        ("softmax", "32"): "50.0",
+        ("softmax", "64"): "41.06",
+        ("entmax15", "32"): "51.0",
+    }
+    groups = json.loads(table(records, "json"))["groups"]
+    cells = [c for g in groups for run in g["runs"] for c in run["ladder"] if c["metrics"]]
+    assert {"bleu": 20.0, "chrf": 41.06} in [cell["metrics"] for cell in cells]
+
+
+def test_a_translation_is_not_judged_by_exact_match(records, make):
+    """Of 1000 samples 5 are exact at twice the length: a value, and no verdict on the training."""
+    assert "did not train" not in table(records)
+    assert "did not train" in table([make({32: 10, 64: 5})])
