@@ -79,6 +79,12 @@ class PositionEncoding:
     """The bias reads q, k or x: it is then computed for all queries and keys at once, which only
     the reference backend does."""
 
+    @property
+    def ordered(self) -> bool:
+        """Whether any hook tells a query of order where no causal mask does."""
+        hooks = ("embed", "rotate_queries", "rotate_keys", "slopes", "bias")
+        return any(getattr(type(self), h) is not getattr(PositionEncoding, h) for h in hooks)
+
     def check(self, sizes: Sizes) -> None:
         """Raise ValueError, in one line, when these sizes cannot work."""
 

@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
+
+
+class CrossCache:
+    """Keys and values [b g k d] that one layer makes of an encoder's output, once."""
+
+    def __init__(self) -> None:
+        self._held: tuple[Tensor, Tensor] | None = None
+
+    def once(self, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """What was made when this was first called."""
+        if self._held is None:
+            self._held = make()
+        return self._held
 
 
 class LayerCache:
@@ -60,3 +75,11 @@ class KVCache:
                 f"the cache was made for {len(self.positions)} tokens and is asked for {end}"
             )
         return self.positions[:end]
+
+
+class CrossKVCache(KVCache):
+    """A KVCache of a decoder that attends to a source: also one CrossCache per layer."""
+
+    def __init__(self, layers: int, positions: Tensor) -> None:
+        super().__init__(layers, positions)
+        self.crossed = [CrossCache() for _ in range(layers)]

@@ -12,6 +12,7 @@ from lcg.attention.backends import BACKENDS, check_backend
 from lcg.config.convert import build, convert
 from lcg.config.errors import ConfigError, one_line, told_by
 from lcg.config.hints import check_keys, hint_in, hint_of, suggestion
+from lcg.config.kinds import check_parts, check_task
 from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, PLAIN, SECTIONS, Config
 from lcg.config.words import read_words, tree_from_words
 from positional.base import Sizes
@@ -129,6 +130,9 @@ def _check(config: Config) -> None:
         config.attention.normalizer.check(sizes)
     with told_by(type(position), "position"):
         check_backend(config.attention.backend, config.attention.normalizer, position)
+    with told_by(type(task), ""):
+        check_parts(model, config.attention.normalizer, position)
+        check_task(model, task)
     with told_by(type(task), "task"):
         if not task.vocabulary >= 1:
             raise ValueError(f"its vocabulary is {task.vocabulary}")

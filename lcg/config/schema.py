@@ -30,12 +30,19 @@ def _check_ladder(lengths: list[int], samples: int) -> None:
 class Model:
     """The transformer."""
 
-    kind: Literal["decoder"] = "decoder"
-    """decoder: causal self-attention, next-token prediction."""
+    kind: Literal["decoder", "encoder", "encoder_decoder"] = "decoder"
+    """decoder: causal self-attention, next-token prediction; encoder: full self-attention, a label
+    per position; encoder_decoder: both, and cross-attention from target to source."""
     block: Literal["prenorm", "gemma2"] = "prenorm"
     """prenorm: RMSNorm and GELU MLP; gemma2: four norms and GeGLU, as the ASEntmax authors."""
     layers: int = 2
-    """Number of blocks."""
+    """Number of blocks; of an encoder_decoder those of its decoder."""
+    encoder_layers: int | None = None
+    """Blocks of an encoder_decoder's encoder; null: as many as layers."""
+    cross_position: Literal["none", "same"] = "none"
+    """Encoding in cross-attention; same: as elsewhere, by position ids of target and source."""
+    unordered: bool = False
+    """Let an encoder run with an encoding that tells it nothing of order, such as nope."""
     d_model: int = 64
     """Width of the residual stream."""
     heads: int = 8
@@ -53,7 +60,8 @@ class Model:
     and 1 for the embedding, with which small models learn several times faster than at 0.02."""
 
     def __post_init__(self) -> None:
-        for name in ("layers", "d_model", "heads", "d_ff", "kv_heads", "head_dim"):
+        positive = ("layers", "d_model", "heads", "d_ff", "kv_heads", "head_dim", "encoder_layers")
+        for name in positive:
             value = getattr(self, name)
             _require(value is None or value >= 1, f"{name} must be at least 1, got {value}")
         _require(
@@ -69,6 +77,11 @@ class Model:
             self.init_std is None or 0 < self.init_std < math.inf,
             f"init_std must be positive, got {self.init_std}",
         )
+
+    @property
+    def source_layers(self) -> int:
+        """Blocks of an encoder_decoder's encoder."""
+        return self.encoder_layers or self.layers
 
     @property
     def key_heads(self) -> int:

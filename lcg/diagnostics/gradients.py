@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 
 def group_of(name: str) -> str:
-    """The group of a parameter by its name in the decoder; every parameter is in one.
+    """The group of a parameter by its name in a model of any kind; every parameter is in one.
 
     scaling: what the query scaling learns, β and γ of ASEntmax; normalizer: what the normalizer
     learns, α; attention: the projections, and what encoding and output norm learn; norm: RMSNorms.
     """
     parts = name.split(".")
-    if parts[0] != "blocks":
-        return {"norm": "norm", "head": "head"}.get(parts[0], "embedding")
-    if parts[2] == "attention":
+    if parts[0] not in ("blocks", "source_blocks"):
+        return {"norm": "norm", "source_norm": "norm", "head": "head"}.get(parts[0], "embedding")
+    if parts[2] in ("attention", "cross"):
         return {"scaling_state": "scaling", "normalizer_state": "normalizer"}.get(
             parts[3], "attention"
         )

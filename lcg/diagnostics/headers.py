@@ -3,16 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal, NamedTuple
 
 from lcg.attention.normalizers.base import Normalizer
 from lcg.attention.normalizers.entmax import LearnedEntmax
 from lcg.attention.scalings import NoScaling, QueryScaling
 from lcg.config import Config
+from lcg.config.kinds import cross_encoding
 from positional.base import PositionEncoding
 
 QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
 """Of the scalers of one layer: name -> share of the queries at or below."""
 HEAD_MEASURES = ("support", "max_weight")
+
+
+class AttentionLayer(NamedTuple):
+    """One attention layer: its name in columns of metrics.csv, and what its queries see."""
+
+    name: str
+    kind: Literal["causal", "full", "cross"]
+
+
+def attention_layers(config: Config) -> list[AttentionLayer]:
+    """The attention layers of a config's model, in the order in which a forward pass calls them."""
+    model = config.model
+    if model.kind != "encoder_decoder":
+        kind = "causal" if model.kind == "decoder" else "full"
+        return [AttentionLayer(f"layer_{i}", kind) for i in range(model.layers)]
+    layers = [AttentionLayer(f"encoder_{i}", "full") for i in range(model.source_layers)]
+    for i in range(model.layers):
+        layers += [AttentionLayer(f"decoder_{i}", "causal"), AttentionLayer(f"cross_{i}", "cross")]
+    return layers
+
+
+def layer_position(config: Config, layer: AttentionLayer) -> PositionEncoding:
+    """The encoding that a layer has: none in cross-attention unless the config asks for one."""
+    if layer.kind == "cross":
+        return cross_encoding(config.model, config.position)
+    return config.position
 
 
 def head_groups(position: PositionEncoding, heads: int) -> dict[str, slice]:
@@ -28,13 +56,14 @@ def probe_columns(config: Config) -> list[str]:
     heads, attention = config.model.heads, config.attention
     scaled = not isinstance(attention.scaling, NoScaling)
     names: list[str] = []
-    for layer in range(config.model.layers):
-        for group in head_groups(config.position, heads):
-            names += [f"heads/layer_{layer}/{group}/{measure}" for measure in HEAD_MEASURES]
-        if scaled and len(config.position.scaled_heads(heads)):
-            names += [f"scaler/layer_{layer}/{name}" for name in QUANTILES]
+    for layer in attention_layers(config):
+        position = layer_position(config, layer)
+        for group in head_groups(position, heads):
+            names += [f"heads/{layer.name}/{group}/{measure}" for measure in HEAD_MEASURES]
+        if scaled and len(position.scaled_heads(heads)):
+            names += [f"scaler/{layer.name}/{name}" for name in QUANTILES]
         if isinstance(attention.normalizer, LearnedEntmax):
-            names += [f"alpha/layer_{layer}/head_{head}" for head in range(heads)]
+            names += [f"alpha/{layer.name}/head_{head}" for head in range(heads)]
     return names
 
 

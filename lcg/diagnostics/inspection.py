@@ -126,7 +126,7 @@ def _measured(
     watched: Watched, queries: Tensor, heads: list[int], picture: Picture | None
 ) -> dict[str, Float[Tensor, "h q"]]:
     """Each measure of these queries."""
-    visible = watched.visible(queries)
+    visible = watched.visible(queries)[0]
     weights = watched.weights(queries)[0, heads]
     if picture is not None:
         picture.add(weights, queries)

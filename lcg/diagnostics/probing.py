@@ -51,18 +51,20 @@ class Probe:
             finally:
                 model.train(training)
             row: dict[str, float] = {}
-            for layer, watched in enumerate(seen):
-                row |= self._layer(f"layer_{layer}", watched)
+            for watched in seen:
+                row |= self._layer(watched)
         return row
 
-    def _layer(self, name: str, watched: Watched) -> dict[str, float]:
+    def _layer(self, watched: Watched) -> dict[str, float]:
+        name, position = watched.name, watched.layer.position
         weights = watched.weights(self.queries.to(watched.x.device))
         counts, tops = support(weights).float(), max_weight(weights)
         row = {}
-        for group, heads in head_groups(self.config.position, self.config.model.heads).items():
+        for group, heads in head_groups(position, self.config.model.heads).items():
             row[f"heads/{name}/{group}/support"] = float(counts[:, heads].mean())
             row[f"heads/{name}/{group}/max_weight"] = float(tops[:, heads].mean())
-        scaler = watched.layer.scaler(watched.x, watched.positions)  # of the scaled heads alone
+        # Of the scaled heads alone, where `watched.scaler` has all.
+        scaler = watched.layer.scaler(watched.x, watched.positions, watched.given)
         if scaler is not None and scaler.numel():
             found = quantiles(scaler, QUANTILES)
             row |= {f"scaler/{name}/{key}": value for key, value in found.items()}

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcg.attention.multihead import MultiHeadAttention
+from lcg.attention.multihead import CrossAttention, Memory, MultiHeadAttention
+from lcg.config.kinds import cross_encoding
 from positional.base import PositionEncoding, Sizes
 
 if TYPE_CHECKING:
@@ -63,12 +64,17 @@ class GeGLU(nn.Module):
 class Block(nn.Module):
     """x + post(attention(pre(x))), then the same around the MLP."""
 
-    def __init__(self, model: Model, attention: Attention, position: PositionEncoding) -> None:
+    def __init__(
+        self,
+        model: Model,
+        attention: Attention,
+        position: PositionEncoding,
+        kind: type[MultiHeadAttention] = MultiHeadAttention,
+    ) -> None:
         super().__init__()
-        sizes = Sizes(model.heads, model.key_heads, model.width_of_head, model.d_model)
         gemma = model.block == "gemma2"
         self.attention_norm = RMSNorm(model.d_model)
-        self.attention = MultiHeadAttention(attention, position, sizes)
+        self.attention = kind(attention, position, sizes_of(model))
         self.attention_post_norm = RMSNorm(model.d_model) if gemma else nn.Identity()
         self.mlp_norm = RMSNorm(model.d_model)
         self.mlp = (GeGLU if gemma else GELUMLP)(model.d_model, model.d_ff)
@@ -80,10 +86,53 @@ class Block(nn.Module):
         x: Tensor,
         positions: Tensor,
         select: Tensor | None = None,
-        cache: LayerCache | None = None,
+        given: LayerCache | Tensor | None = None,
     ) -> Tensor:
-        """x [b t w] -> [b t w], or [b q w] at x[:, select]."""
-        heads = self.attention(self.attention_norm(x), positions, select, cache)
+        """x [b t w] -> [b t w], or [b q w] at x[:, select]; given is what the attention needs."""
+        heads = self.attention(self.attention_norm(x), positions, select, given)
         x = x if select is None else x[:, select]
         x = x + self.dropout(self.attention_post_norm(heads))
         return x + self.dropout(self.mlp_post_norm(self.mlp(self.mlp_norm(x))))
+
+
+class CrossBlock(Block):
+    """A block of a decoder that reads a source: cross-attention between self-attention and MLP."""
+
+    def __init__(self, model: Model, attention: Attention, position: PositionEncoding) -> None:
+        super().__init__(model, attention, position)
+        self.cross_norm = RMSNorm(model.d_model)
+        self.cross = CrossAttention(attention, cross_encoding(model, position), sizes_of(model))
+        self.cross_post_norm = RMSNorm(model.d_model) if model.block == "gemma2" else nn.Identity()
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        select: Tensor | None,
+        given: LayerCache | None,
+        memory: Memory,
+    ) -> Tensor:
+        """As `Block`, and attends to the memory."""
+        heads = self.attention(self.attention_norm(x), positions, select, given)
+        own = positions[-x.shape[1] :]
+        if select is not None:
+            x, own = x[:, select], own[select]
+        x = x + self.dropout(self.attention_post_norm(heads))
+        heads = self.cross(self.cross_norm(x), own, None, memory)
+        x = x + self.dropout(self.cross_post_norm(heads))
+        return x + self.dropout(self.mlp_post_norm(self.mlp(self.mlp_norm(x))))
+
+
+def sizes_of(model: Model) -> Sizes:
+    """The sizes of each of its attention layers."""
+    return Sizes(model.heads, model.key_heads, model.width_of_head, model.d_model)
+
+
+def initialise(transformer: nn.Module, model: Model, embedding_scale: float) -> None:
+    """Draw matrices and embeddings as `init_std` says."""
+    for module in transformer.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=model.init_std or module.in_features**-0.5)
+        elif isinstance(module, nn.Embedding):
+            std = model.init_std or 1 / embedding_scale  # 1 where the blocks begin
+            nn.init.normal_(module.weight, std=std)

@@ -13,39 +13,43 @@ from torch import Tensor, nn
 
 from lcg.attention import Attention
 from lcg.attention.cache import KVCache
+from lcg.attention.multihead import MultiHeadAttention
 from lcg.config.schema import Model
-from lcg.models.block import Block, RMSNorm
+from lcg.models.block import Block, RMSNorm, initialise, sizes_of
 from lcg.shapes import Float, Int
-from positional.base import PositionEncoding, Sizes
+from positional.base import PositionEncoding
 
 
 class Decoder(nn.Module):
     """Embedding, blocks, final RMSNorm, untied head; the embedding is multiplied by √d_model
     in the gemma2 style. Matrices and embedding start as `init_std` says.
 
+    Padding comes last, so a causal model needs no mask; `pad` is known for who looks at it.
     Nothing depends on a maximum length.
     """
 
     def __init__(
-        self, model: Model, attention: Attention, position: PositionEncoding, vocabulary: int
+        self,
+        model: Model,
+        attention: Attention,
+        position: PositionEncoding,
+        vocabulary: int,
+        pad: int | None = None,
     ) -> None:
         super().__init__()
-        self.position = position
+        self.position, self.pad = position, pad
         self.embedding_scale = math.sqrt(model.d_model) if model.block == "gemma2" else 1.0
         self.embedding = nn.Embedding(vocabulary, model.d_model)
-        sizes = Sizes(model.heads, model.key_heads, model.width_of_head, model.d_model)
-        self.position_state = nn.ParameterDict(position.learned_embedding(sizes))
+        self.position_state = nn.ParameterDict(position.learned_embedding(sizes_of(model)))
         self.dropout = nn.Dropout(model.dropout)
         self.blocks = nn.ModuleList(Block(model, attention, position) for _ in range(model.layers))
         self.norm = RMSNorm(model.d_model)
         self.head = nn.Linear(model.d_model, vocabulary, bias=False)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                std = model.init_std or module.in_features**-0.5
-                nn.init.normal_(module.weight, std=std)
-            elif isinstance(module, nn.Embedding):
-                std = model.init_std or 1 / self.embedding_scale  # 1 where the blocks begin
-                nn.init.normal_(module.weight, std=std)
+        initialise(self, model, self.embedding_scale)
+
+    def attention_layers(self) -> dict[str, MultiHeadAttention]:
+        """The attention layers by their names, in the order in which they are called."""
+        return {f"layer_{i}": block.attention for i, block in enumerate(self.blocks)}
 
     def forward(
         self,
@@ -84,13 +88,14 @@ class Decoder(nn.Module):
         """
         cache = self.make_cache(tokens.shape[1] + count)
         last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
-        step = _best(self(tokens, last, cache))  # [b 1]
+        step = best_tokens(self(tokens, last, cache))  # [b 1]
         decoded = [step]
         for _ in range(count - 1):
-            step = _best(self(step.clamp_min(0), cache=cache))
+            step = best_tokens(self(step.clamp_min(0), cache=cache))
             decoded.append(step)
         return torch.cat(decoded, dim=1)
 
 
-def _best(logits: Float[Tensor, "b q v"]) -> Int[Tensor, "b q"]:
+def best_tokens(logits: Float[Tensor, "b q v"]) -> Int[Tensor, "b q"]:
+    """The best token at each position; -1 where logits are not finite."""
     return logits.argmax(dim=-1).masked_fill_(~logits.isfinite().all(dim=-1), -1)

@@ -11,15 +11,8 @@ from torch.nn import functional as F
 
 from lcg.config import Config
 from lcg.config.schema import Optimizer
-from lcg.models.decoder import Decoder
+from lcg.models.build import build_model
 from tasks.base import IGNORE
-
-
-def build_model(config: Config) -> Decoder:
-    """The model of a config, its weights drawn from the run's seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
-        return Decoder(config.model, config.attention, config.position, config.task.vocabulary)
 
 
 def learning_rate_factor(step: int, optimizer: Optimizer, steps: int) -> float:

@@ -247,8 +247,15 @@ OUTPUT_NORMS: dict[str, Callable[[Tensor, Options, State], Tensor]] = {
 # ---- all of it
 
 
-def attention(x: Tensor, state: State, choices: Choices) -> tuple[Tensor, list[list[Tensor]]]:
-    """Causal self-attention of one sequence x [tokens width], float64.
+def attention(
+    x: Tensor,
+    state: State,
+    choices: Choices,
+    kind: str = "causal",
+    memory: Tensor | None = None,
+) -> tuple[Tensor, list[list[Tensor]]]:
+    """Attention of one sequence x [tokens width], float64: to itself up to the query (causal), to
+    all of itself (full), or to all of a memory [others width] (cross).
 
     state: the layer's tensors by their names in its state dict. Returns the outputs
     [tokens width], and for each head and query the weights of the keys that it sees.
@@ -259,26 +266,29 @@ def attention(x: Tensor, state: State, choices: Choices) -> tuple[Tensor, list[l
     encoding = formula(POSITIONS, "position", choices.position.name)
     output_norm = formula(OUTPUT_NORMS, "output_norm", choices.output_norm.name)
     options = choices.position.options
+    source = x if memory is None else memory
     first_scaled = next((h for h in range(heads) if encoding.scaled(h, heads)), heads)
 
-    def project(name: str, group: int, groups: int, position: int) -> Tensor:
-        return state[f"{name}.weight"].chunk(groups)[group] @ x[position]
+    def project(name: str, group: int, groups: int, row: Tensor) -> Tensor:
+        return state[f"{name}.weight"].chunk(groups)[group] @ row
 
     def part(name: str) -> State:
         return {k.split(".")[1]: v for k, v in state.items() if k.startswith(f"{name}_state.")}
 
     keys = [
-        [encoding.rotate(project("key", g, kv_heads, j), j, options) for j in range(len(x))]
+        [encoding.rotate(project("key", g, kv_heads, y), j, options) for j, y in enumerate(source)]
         for g in range(kv_heads)
     ]
-    values = [[project("value", g, kv_heads, j) for j in range(len(x))] for g in range(kv_heads)]
+    values = [[project("value", g, kv_heads, y) for y in source] for g in range(kv_heads)]
     outputs, weights = [], [[] for _ in range(heads)]
     for i in range(len(x)):
-        seen = i if choices.normalizer.name in STRICTLY_PAST else i + 1
+        seen = len(source)
+        if kind == "causal":
+            seen = i if choices.normalizer.name in STRICTLY_PAST else i + 1
         joined = []
         for h in range(heads):
             g = h // (heads // kv_heads)
-            q = encoding.rotate(project("query", h, heads, i), i, options)
+            q = encoding.rotate(project("query", h, heads, x[i]), i, options)
             factor = 1.0
             if encoding.scaled(h, heads):
                 factor = multiplier(

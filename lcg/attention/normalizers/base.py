@@ -34,6 +34,8 @@ class Normalizer(ABC):
     """`weights` treats each score by itself, given the statistics."""
     sees_itself: ClassVar[bool] = True
     """Under a causal mask a query sees its own key."""
+    causal_only: ClassVar[bool] = False
+    """Makes sense only where a query sees nothing but keys before it: no encoder can have it."""
     sparse: ClassVar[bool] = False
     """Low scores have weight 0, and `support_edge` says which, so that nobody need look at them."""
     is_softmax: ClassVar[bool] = False

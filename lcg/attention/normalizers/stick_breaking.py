@@ -23,6 +23,7 @@ class StickBreaking(Normalizer):
     rows_sum_to_one: ClassVar[bool] = False
     elementwise: ClassVar[bool] = False
     sees_itself: ClassVar[bool] = False
+    causal_only: ClassVar[bool] = True
 
     def weights(self, scores, statistics, keys, learned):
         masked = scores == -torch.inf

@@ -1,0 +1,74 @@
+# ruff: noqa: F722  (shapes in annotations)
+"""The encoder: every token sees all others, and each gets a symbol of its own.
+
+Shapes: b batch, t tokens, q selected positions, v vocabulary.
+"""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from lcg.attention import Attention
+from lcg.attention.multihead import FullAttention, MultiHeadAttention
+from lcg.config.schema import Model
+from lcg.models.block import Block, RMSNorm, initialise, sizes_of
+from lcg.shapes import Bool, Float, Int
+from positional.base import PositionEncoding
+
+
+class Encoder(nn.Module):
+    """As `Decoder`, with full attention and without a cache: for tagging and masked tokens.
+
+    Padding, the tokens that are `pad`, is never attended to. What is answered at a padded position
+    means nothing.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        attention: Attention,
+        position: PositionEncoding,
+        vocabulary: int,
+        pad: int,
+    ) -> None:
+        super().__init__()
+        self.position, self.pad = position, pad
+        self.embedding_scale = math.sqrt(model.d_model) if model.block == "gemma2" else 1.0
+        self.embedding = nn.Embedding(vocabulary, model.d_model)
+        self.position_state = nn.ParameterDict(position.learned_embedding(sizes_of(model)))
+        self.dropout = nn.Dropout(model.dropout)
+        self.blocks = nn.ModuleList(
+            Block(model, attention, position, FullAttention) for _ in range(model.layers)
+        )
+        self.norm = RMSNorm(model.d_model)
+        self.head = nn.Linear(model.d_model, vocabulary, bias=False)
+        initialise(self, model, self.embedding_scale)
+
+    def attention_layers(self) -> dict[str, MultiHeadAttention]:
+        """The attention layers by their names, in the order in which they are called."""
+        return {f"layer_{i}": block.attention for i, block in enumerate(self.blocks)}
+
+    def forward(
+        self, tokens: Int[Tensor, "b t"], select: Int[Tensor, " q"] | None = None
+    ) -> Float[Tensor, "b q v"]:
+        """Logits in float32, of all tokens or at tokens[:, select]; only these positions have
+        queries in the last layer.
+        """
+        positions = self.position.positions(tokens.shape[1], device=tokens.device)
+        mask = real_tokens(tokens, self.pad)
+        x = self.embedding(tokens) * self.embedding_scale
+        x = self.dropout(self.position.embed(x, positions, self.position_state))
+        last = len(self.blocks) - 1
+        for i, block in enumerate(self.blocks):
+            x = block(x, positions, select if i == last else None, mask)
+        return self.head(self.norm(x)).float()
+
+
+def real_tokens(tokens: Int[Tensor, "b t"], pad: int) -> Bool[Tensor, "b t"] | None:
+    """Which tokens are no padding; None where it is known at no cost that all of them are."""
+    real = tokens != pad
+    if tokens.device.type == "cpu" and bool(real.all()):  # elsewhere asking stalls the device
+        return None
+    return real
