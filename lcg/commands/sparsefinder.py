@@ -46,7 +46,7 @@ def run(words: list[str]) -> int:
 def _parsed(words: list[str]) -> argparse.Namespace:
     parser = Parser(
         "sparsefinder",
-        "RUN [--length N,N,…] [--full] [--samples 32] [--rank 4] [--shared] [-o FOLDER]",
+        "RUN [--length N,N,…] [--full] [--samples 16] [--rank 4] [--shared] [-o FOLDER]",
         __doc__,
         epilog=(
             "Writes table.md, results.json and two pictures. Predictors are learned at the largest "
@@ -59,7 +59,7 @@ def _parsed(words: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--full", action="store_true", help="the whole grid of the paper's code")
     parser.add_argument(
-        "--samples", type=int, default=32, help="test samples at the shortest length"
+        "--samples", type=int, default=16, help="test samples at the shortest length"
     )
     parser.add_argument("--rank", type=int, default=4, help="dimensions of the projections")
     parser.add_argument("--shared", action="store_true", help="one projection for q and k")

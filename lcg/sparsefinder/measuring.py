@@ -23,9 +23,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lcg.sparsefinder.collecting import Heads
+from lcg.sparsefinder.collecting import LEAST, TOGETHER, Heads
 from lcg.sparsefinder.predictors import Links
 
+QUERIES, COMPARED = 64, 16
+"""Queries of a sample that are looked at, and whose weights on a graph are computed; at most."""
 NAMES = ("sparsity", "recall", "exact", "mass")
 
 
@@ -34,12 +36,15 @@ class Identity:
     """How far weights on the predicted keys are from those on all, of fully predicted queries."""
 
     queries: int = 0
+    different: int = 0
+    """Queries whose weights are not the same bit for bit."""
     largest_difference: float = 0.0
     same_support: bool = True
 
     def __add__(self, other: Identity) -> Identity:
         return Identity(
             self.queries + other.queries,
+            self.different + other.different,
             max(self.largest_difference, other.largest_difference),
             self.same_support and other.same_support,
         )
@@ -65,60 +70,69 @@ def overall(layers: list[LayerMeasures]) -> dict[str, float]:
     return found
 
 
+@dataclass(frozen=True)
+class Gold:
+    """Some queries [q] of a layer, what they may see Bool [b 1 q m], and their weights [b h q m].
+
+    `compared` are those of them whose weights on a predicted graph are computed as well.
+    """
+
+    heads: Heads
+    queries: Tensor
+    visible: Tensor
+    weights: Tensor
+    compared: Tensor
+
+
 @torch.no_grad()
-def measure(heads: Heads, links: Links, queries: Tensor, identity: bool = True) -> LayerMeasures:
-    """The measures of a layer's predicted graph over some queries [q]."""
-    sums: dict[str, Tensor] = {}
-    found = Identity()
-    for some in heads.some_queries(queries):
-        weights, visible = heads.weights(some), heads.visible(some)
-        predicted = links(some) & visible
-        for name, part in _counts(weights, visible, predicted).items():
-            sums[name] = part + sums[name] if name in sums else part
-        if identity:
-            found += _identity(heads, some, weights, predicted)
-    per = {
-        "sparsity": 1 - sums["predicted"] / sums["visible"],
-        "recall": sums["hits"] / sums["gold"],
-        "exact": sums["exact"] / sums["queries"],
-        "mass": sums["mass"] / sums["heavy"],
-    }
-    return LayerMeasures(
-        **{name: value.nanmean(dim=0).tolist() for name, value in per.items()}, identity=found
-    )
-
-
-def _counts(weights: Tensor, visible: Tensor, predicted: Tensor) -> dict[str, Tensor]:
-    """Sums over queries [b h] of some queries."""
-    gold = (weights > 0) & visible
-    weights = weights.double().masked_fill(~visible, 0.0)
-    total = weights.sum(dim=-1)
-    held = (weights * predicted).sum(dim=-1)
-    real = visible.any(dim=-1).expand(gold.shape[:-1])
-    hits = predicted & gold
-    counted = {
-        "predicted": predicted.sum(dim=(-2, -1)),
-        "visible": visible.sum(dim=(-2, -1)).expand(gold.shape[:2]),
-        "hits": hits.sum(dim=(-2, -1)),
-        "gold": gold.sum(dim=(-2, -1)),
-        "exact": ((hits == gold).all(dim=-1) & real).sum(dim=-1),
-        "queries": real.sum(dim=-1),
-        "mass": torch.where(total > 0, held / total, 0.0).sum(dim=-1),
-        "heavy": (total > 0).sum(dim=-1),
-    }
-    return {name: count.double() for name, count in counted.items()}
-
-
-def _identity(heads: Heads, queries: Tensor, weights: Tensor, predicted: Tensor) -> Identity:
+def gold(heads: Heads) -> Gold:
+    """At most QUERIES queries, evenly spaced, and no more than TOGETHER weights."""
+    b, h, n, _ = heads.q.shape
+    most = min(QUERIES, max(LEAST, TOGETHER // (b * h * heads.k.shape[2])))
+    queries = evenly(n, most, heads.q.device)
     visible = heads.visible(queries)
-    gold = (weights > 0) & visible
-    full = (predicted | ~gold).all(dim=-1) & gold.any(dim=-1)
+    weights = heads.weights(queries).masked_fill(~visible, 0.0)
+    return Gold(heads, queries, visible, weights, evenly(len(queries), COMPARED, queries.device))
+
+
+@torch.no_grad()
+def measure(gold: Gold, links: Links) -> LayerMeasures:
+    """The measures of a predicted graph; its identity is checked on the queries `compared`."""
+    visible, weights = gold.visible, gold.weights
+    predicted = links(gold.queries) & visible
+    linked = weights > 0
+    hits = predicted & linked
+    real = visible.any(dim=-1).expand(linked.shape[:-1])
+    total = weights.sum(dim=-1)
+    held = (weights * predicted).sum(dim=-1) / total
+    edges = visible.expand(len(linked), linked.shape[1], -1, -1)
+    per = {
+        "sparsity": 1 - _count(predicted) / _count(edges),
+        "recall": _count(hits) / _count(linked),
+        "exact": _count((hits == linked).all(dim=-1) & real, 1) / _count(real, 1),
+        "mass": held.masked_fill(total == 0, torch.nan).double().nanmean(dim=-1),
+    }
+    means = {name: value.nanmean(dim=0).tolist() for name, value in per.items()}
+    return LayerMeasures(**means, identity=identity(gold, predicted))
+
+
+def _count(found: Tensor, dimensions: int = 2) -> Tensor:
+    """How many are True, by sample and head."""
+    return found.sum(dim=tuple(range(-dimensions, 0))).double()
+
+
+def identity(gold: Gold, predicted: Tensor) -> Identity:
+    """Of the queries `compared` whose edges are all predicted [b h q m]: are weights the same?"""
+    some = gold.compared
+    weights, graph = gold.weights[:, :, some], predicted.expand_as(gold.weights)[:, :, some]
+    linked = weights > 0
+    full = (graph | ~linked).all(dim=-1) & linked.any(dim=-1)
     if not bool(full.any()):
         return Identity()
-    alone = weights_on(heads, queries, predicted)
-    apart = (alone - weights).abs()[full]
-    same = ((alone > 0) == (weights > 0))[full]
-    return Identity(int(full.sum()), float(apart.max()), bool(same.all()))
+    alone = weights_on(gold.heads, gold.queries[some], graph)
+    apart = (alone - weights).abs().amax(dim=-1)[full]
+    same = ((alone > 0) == linked)[full]
+    return Identity(int(full.sum()), int((apart > 0).sum()), float(apart.max()), bool(same.all()))
 
 
 def weights_on(heads: Heads, queries: Tensor, graph: Tensor) -> Tensor:

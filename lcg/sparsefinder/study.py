@@ -16,16 +16,14 @@ from torch import nn
 
 from lcg.evaluation import memory
 from lcg.evaluation.scoring import Score
-from lcg.sparsefinder.collecting import COPIES, LEAST, TOGETHER, Heads, collect
+from lcg.sparsefinder.collecting import COPIES, LEAST, TOGETHER, collect
 from lcg.sparsefinder.grid import Cell, Grid
 from lcg.sparsefinder.knowledge import Known, learn_centroids
-from lcg.sparsefinder.measuring import Identity, LayerMeasures, evenly, measure, overall
+from lcg.sparsefinder.measuring import Gold, Identity, LayerMeasures, gold, measure, overall
 from lcg.sparsefinder.projections import examples, learn
 from lcg.sparsefinder.restricting import Graph, restricted
 from lcg.sparsefinder.samples import draw, score
 
-QUERIES = 128
-"""Queries of a sample that the measures look at, at most; accuracy needs all of them."""
 Progress = Callable[[str, int, int], None]  # what is under way, done, in all
 
 
@@ -35,7 +33,7 @@ class Plan:
 
     lengths: tuple[int, ...]
     learned_at: int
-    samples: int = 32
+    samples: int = 16
     learn_samples: int = 32
     rank: int = 4
     shared: bool = False
@@ -176,7 +174,7 @@ def _at_length(
     batch = draw(config, "test", length, samples, model)
     own = score(model, batch)
     result = LengthResult(length, tokens, samples, *_accuracies(own))
-    layers = collect(model, batch.reads, batch.real)
+    layers = [gold(heads) for heads in collect(model, batch.reads, batch.real)]
     cells = plan.grid.cells()
     for number, cell in enumerate(cells):
         found = measured(cell, layers, known)
@@ -192,20 +190,20 @@ def _predicted(cell: Cell, known: dict[str, Known]) -> Graph:
     return lambda heads: cell.links(heads, known[heads.name])
 
 
-def measured(cell: Cell, layers: list[Heads], known: dict[str, Known]) -> CellResult:
+def measured(cell: Cell, layers: list[Gold], known: dict[str, Known]) -> CellResult:
     """The measures of one method on the layers' own graphs."""
     method = cell.method
     result = CellResult(
         cell.front, method.family, cell.setting, cell.window, cell.globals, method.learned
     )
     found: list[LayerMeasures] = []
-    for heads in layers:
+    for layer in layers:
+        heads = layer.heads
         reason = method.obstacle(heads)
         if reason is not None:
             result.skipped = reason
             return result
-        queries = evenly(heads.q.shape[2], QUERIES, heads.q.device)
-        found.append(measure(heads, cell.links(heads, known[heads.name]), queries))
+        found.append(measure(layer, cell.links(heads, known[heads.name])))
         measures = asdict(found[-1])
         result.identity += found[-1].identity
         del measures["identity"]

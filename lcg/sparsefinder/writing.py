@@ -66,10 +66,13 @@ def identity_text(study: Study) -> str:
     if not found.queries:
         return "no query was fully predicted, so there is no identity to check"
     support = "the same" if found.same_support else "NOT the same"
-    return (
-        f"{found.queries:,} fully predicted queries: {support} support, weights differ by at most "
-        f"{found.largest_difference:.2g}"
-    )
+    bits = "the same weights bit for bit"
+    if found.different:
+        bits = (
+            f"weights of {found.different:,} not the same bit for bit, "
+            f"by at most {found.largest_difference:.2g}"
+        )
+    return f"{found.queries:,} fully predicted queries: {support} support, {bits}"
 
 
 def document(study: Study, title: str) -> str:
