@@ -75,8 +75,6 @@ def _parsed(words: list[str]) -> argparse.Namespace:
 
 def _checked(directory: Path, options: argparse.Namespace):
     """The config; raises ValueError before any work."""
-    from importlib.util import find_spec
-
     from lcg.evaluation.files import check_selected, read_config
     from lcg.sparsefinder.checking import check_sparse
 
@@ -97,8 +95,6 @@ def _checked(directory: Path, options: argparse.Namespace):
         _numbers(name, getattr(options, name), 0)
     check_selected(directory)
     check_sparse(config.attention.normalizer)
-    if find_spec("sklearn") is None:
-        raise ValueError("k-means needs scikit-learn: pip install 'lcg[sparsefinder]'")
     return config
 
 

@@ -28,6 +28,9 @@ QUERIES = 128
 """Queries of a sample that are learned from, at most."""
 SAMPLES_OF_A_STEP, QUERIES_OF_A_STEP = 4, 64
 MARGIN = 1.0
+START = 0.1
+"""Of the matrices' entries, as a share of 1/√d. From far larger ones the sums of a query differ by
+more than the margin whatever the map is; small ones grow in the directions that tell keys apart."""
 
 
 class Projection(nn.Module):
@@ -37,7 +40,7 @@ class Projection(nn.Module):
         super().__init__()
         draw = torch.Generator().manual_seed(seed)
         count = 1 if shared else 2
-        matrices = torch.randn(count, heads, width, rank, generator=draw) * width**-0.5
+        matrices = torch.randn(count, heads, width, rank, generator=draw) * START * width**-0.5
         self.matrices = nn.Parameter(matrices)
         self.offsets = nn.Parameter(torch.zeros(count, heads, 1, rank))
 
@@ -107,7 +110,7 @@ def learn(
     steps: int,
     seed: int,
     progress: Callable[[], None] = lambda: None,
-    rate: float = 0.01,
+    rate: float = 0.003,
 ) -> tuple[Projection, list[float]]:
     """A projection of one layer's heads by `steps` steps of Adam, and the loss at each of them.
 

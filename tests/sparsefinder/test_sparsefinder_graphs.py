@@ -27,7 +27,7 @@ def layers():
     return collect(model, small_reads("encoder_decoder"))
 
 
-def known_of(heads, clusters=(1, 3, 4), routes=(3,)):
+def known_of(heads, clusters=(1, 2, 3, 4), routes=(3,)):
     projection = Projection(heads.q.shape[1], heads.q.shape[-1], 3, False, 0)
     return learn_centroids(heads, projection.requires_grad_(False), clusters, routes, 0)
 

