@@ -13,7 +13,7 @@ INDENT = 11  # of the columns, after the name of their row
 
 def introduction(task: Task, length: int) -> str:
     """What the lines of `sequence` are."""
-    scored = "every symbol but <bos> is" if task.kind == "tagging" else "target and <eos> are"
+    scored = "every symbol but <bos> is" if task.kind != "seq2seq" else "target and <eos> are"
     return "\n".join(
         [
             f"{task.name}, nominal length {length}: {task.source_length(length)} source tokens, "

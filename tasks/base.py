@@ -26,23 +26,31 @@ class Batch(NamedTuple):
     """[batch, tokens] int64: what it must output at the same position; IGNORE where not scored."""
     lengths: np.ndarray
     """[batch] int64: nominal lengths."""
+    source: np.ndarray | None = None
+    """[batch, tokens] int64: what an encoder reads where source and target are apart, else None."""
 
 
 @dataclass
 class Task(ABC):
-    """A task of one of two kinds; a subclass is a dataclass whose fields are its configuration.
+    """A task of one of three kinds; a subclass is a dataclass whose fields are its configuration.
 
     seq2seq: the sequence `BOS source [SEP] target EOS`, read by one causal model. Scored are the
-        positions that predict a target symbol or EOS. EOS is never an input.
+        positions that predict a target symbol or EOS. EOS is never an input. For a model with an
+        encoder they are apart: it reads `BOS source EOS`, the decoder `BOS target`.
     tagging: the sequence `BOS source`, one label per source symbol, all of them scored. Without
         BOS a causal model could not count within a first run: while all keys are alike, any
         weights that sum to one give the same output.
+    masked: as tagging, but the label of a symbol that is not scored is IGNORE. It is for models
+        that see both sides of a position.
     """
 
     name: ClassVar[str]
-    kind: ClassVar[Literal["seq2seq", "tagging"]] = "seq2seq"
+    kind: ClassVar[Literal["seq2seq", "tagging", "masked"]] = "seq2seq"
     separator: ClassVar[bool] = True
     """Whether SEP stands between source and target (seq2seq)."""
+    ragged: ClassVar[bool] = False
+    """Whether rows of one nominal length differ in theirs: a row that `sample` drew then ends at
+    its first negative entry, and source_length and target_length are the most there can be."""
 
     # ---- what a subclass defines
 
@@ -53,7 +61,7 @@ class Task(ABC):
         """Draw source and target, [batch, tokens] each, one row per nominal length.
 
         The arrays are as wide as their longest row or wider: what lies beyond a row's own
-        source_length and target_length is ignored.
+        source_length and target_length is ignored. Rows of a `ragged` task end at a negative entry.
         """
 
     @property
@@ -122,43 +130,80 @@ class Task(ABC):
 
     def token_length(self, length: int | np.ndarray) -> int | np.ndarray:
         """The whole sequence in tokens, BOS, SEP and EOS included."""
-        if self.kind == "tagging":
+        if self.kind != "seq2seq":
             return self.source_length(length) + 1
         specials = 3 if self.separator else 2
         return self.source_length(length) + self.target_length(length) + specials
 
     # ---- from symbols to what a model is given
 
-    def encode(self, rng: np.random.Generator, lengths: np.ndarray) -> Batch:
+    def encode(self, rng: np.random.Generator, lengths: np.ndarray, apart: bool = False) -> Batch:
         """Draw one sequence per nominal length."""
-        return self.assemble(*self.sample(rng, lengths), lengths)
+        return self.assemble(*self.sample(rng, lengths), lengths, apart)
 
-    def assemble(self, source: np.ndarray, target: np.ndarray, lengths: np.ndarray) -> Batch:
-        """Turn sampled rows into inputs and labels, trimmed to the longest row."""
+    def assemble(
+        self, source: np.ndarray, target: np.ndarray, lengths: np.ndarray, apart: bool = False
+    ) -> Batch:
+        """Turn sampled rows into inputs and labels, trimmed to the longest row.
+
+        `apart`, for seq2seq: an encoder's `BOS source EOS`, and of the target alone inputs
+        `BOS target` and labels `target EOS`.
+        """
         # 16 bits while assembling: a quarter of the memory traffic of the int64 we return.
         dtype = np.int16 if self.vocabulary <= np.iinfo(np.int16).max else np.int32
         lengths = np.array(lengths, np.int64)  # a copy: callers may pass a read-only view
-        build = self._assemble_tagging if self.kind == "tagging" else self._assemble_seq2seq
-        inputs, labels = build(source, target, lengths, dtype)
-        return Batch(inputs.astype(np.int64), labels.astype(np.int64), lengths)
+        counts = [self._counts(source, self.source_length(lengths), lengths)]
+        if self.kind != "seq2seq":
+            inputs, labels = self._assemble_tagging(source, target, *counts, dtype)
+            return Batch(inputs.astype(np.int64), labels.astype(np.int64), lengths)
+        counts.append(self._counts(target, self.target_length(lengths), lengths))
+        if not apart:
+            inputs, labels = self._assemble_seq2seq(source, target, *counts, dtype)
+            return Batch(inputs.astype(np.int64), labels.astype(np.int64), lengths)
+        framed = self._framed(target, counts[1], dtype).astype(np.int64)
+        inputs, labels = framed[:, :-1].copy(), framed[:, 1:].copy()
+        beyond = np.arange(inputs.shape[1]) > counts[1]
+        inputs[beyond], labels[beyond] = self.pad, IGNORE
+        return Batch(
+            inputs, labels, lengths, self._framed(source, counts[0], dtype).astype(np.int64)
+        )
 
-    def _assemble_tagging(self, source, target, lengths, dtype):
-        end = 1 + _column(self.source_length(lengths), lengths)
+    def _counts(self, rows: np.ndarray, declared: int | np.ndarray, lengths: np.ndarray):
+        """How many symbols each row has, [batch, 1]."""
+        if not self.ragged:
+            return _column(declared, lengths)
+        ends = np.pad(rows, ((0, 0), (0, 1)), constant_values=-1) < 0
+        return ends.argmax(axis=1).astype(np.int32)[:, None]
+
+    def _framed(self, rows: np.ndarray, count: np.ndarray, dtype) -> np.ndarray:
+        """BOS, the symbols of a row, EOS, padding."""
+        width = count.max()
+        framed = np.full((len(rows), width + 2), self.pad, dtype)
+        framed[:, 0] = self.bos
+        np.copyto(
+            framed[:, 1:-1],
+            rows[:, :width].astype(dtype, copy=False),
+            where=np.arange(width, dtype=np.int32) < count,
+        )
+        framed[np.arange(len(rows))[:, None], count + 1] = self.eos
+        return framed
+
+    def _assemble_tagging(self, source, target, count, dtype):
+        end = 1 + count
         width = end.max()
-        inputs = np.full((len(lengths), width), self.bos, dtype)
-        labels = np.full((len(lengths), width), IGNORE, dtype)
+        inputs = np.full((len(source), width), self.bos, dtype)
+        labels = np.full((len(source), width), IGNORE, dtype)
         inputs[:, 1:], labels[:, 1:] = source[:, : width - 1], target[:, : width - 1]
         beyond = np.arange(width, dtype=np.int32) >= end
         inputs[beyond] = self.pad
         labels[beyond] = IGNORE
         return inputs, labels
 
-    def _assemble_seq2seq(self, source, target, lengths, dtype):
-        source_end = 1 + _column(self.source_length(lengths), lengths)  # after BOS and source
+    def _assemble_seq2seq(self, source, target, source_count, count, dtype):
+        source_end = 1 + source_count  # after BOS and source
         start = source_end + self.separator  # of the target
-        count = _column(self.target_length(lengths), lengths)
         end = start + count  # where EOS stands
-        rows, columns = len(lengths), np.arange(end.max() + 1, dtype=np.int32)
+        rows, columns = len(source), np.arange(end.max() + 1, dtype=np.int32)
         row = np.arange(rows)[:, None]
 
         tokens = np.empty((rows, columns.size), dtype)

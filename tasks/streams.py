@@ -45,11 +45,13 @@ def train_batch(
     per: Literal["sample", "batch"] = "sample",
     rank: int = 0,
     world: int = 1,
+    apart: bool = False,
 ) -> Batch:
     """Training batch t, or the rows rank::world of it.
 
     Nominal lengths are uniform in [min_length, max_length], drawn per sample or once per batch.
     Every rank draws the whole batch and keeps its rows, so the data does not depend on `world`.
+    `apart`: see `Task.assemble`.
     """
     task.check_length(min_length)
     task.check_length(max_length)
@@ -62,17 +64,19 @@ def train_batch(
     lengths = np.broadcast_to(lengths, batch_size)
     source, target = task.sample(rng, lengths)
     rows = slice(rank, None, world)
-    return task.assemble(source[rows], target[rows], lengths[rows])
+    return task.assemble(source[rows], target[rows], lengths[rows], apart)
 
 
 class EvalStream:
     """The samples of one split at one length, numbered from 0 without end.
 
     Keeps the block drawn last, so that small batches of long sequences draw each block once.
+    `apart`: see `Task.assemble`.
     """
 
-    def __init__(self, task: Task, seed: int, split: str, length: int):
+    def __init__(self, task: Task, seed: int, split: str, length: int, apart: bool = False):
         task.check_length(length)
+        self.apart = apart
         self.task = task.for_split(split)
         self.address = (seed, split, length)
         self.length = length
@@ -86,8 +90,8 @@ class EvalStream:
             first = block * BLOCK
             rows = slice(max(start - first, 0), stop - first)
             pieces.append([part[rows] for part in self._block(block)])
-        source, target = map(np.concatenate, zip(*pieces, strict=True))
-        return self.task.assemble(source, target, np.full(count, self.length))
+        source, target = map(_joined, zip(*pieces, strict=True))
+        return self.task.assemble(source, target, np.full(count, self.length), self.apart)
 
     def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         if self._held[0] != block:
@@ -96,6 +100,20 @@ class EvalStream:
         return self._held[1]
 
 
-def eval_batch(task: Task, seed: int, split: str, length: int, start: int, count: int) -> Batch:
+def _joined(pieces: tuple[np.ndarray, ...]) -> np.ndarray:
+    """The rows of some blocks; those of a ragged task may be of different widths."""
+    width = max(piece.shape[1] for piece in pieces)
+    room = [((0, 0), (0, width - piece.shape[1])) for piece in pieces]
+    return np.concatenate(
+        [
+            piece if piece.shape[1] == width else np.pad(piece, more, constant_values=-1)
+            for piece, more in zip(pieces, room, strict=True)
+        ]
+    )
+
+
+def eval_batch(
+    task: Task, seed: int, split: str, length: int, start: int, count: int, apart: bool = False
+) -> Batch:
     """Samples start .. start + count - 1 of a split at a length (many batches: EvalStream)."""
-    return EvalStream(task, seed, split, length).batch(start, count)
+    return EvalStream(task, seed, split, length, apart).batch(start, count)

@@ -17,8 +17,6 @@ def run(words: list[str]) -> int:
     directory = Path(options.run)
     config, layers, heads = _checked(directory, options)
 
-    import torch
-
     from lcg.evaluation.run import choose_device, load_model
 
     device = choose_device(options.device)
@@ -26,15 +24,16 @@ def run(words: list[str]) -> int:
     _check_memory(config, options.length, tokens, device)
     model, step = load_model(directory, config, device)
     say(f"{directory}: checkpoint of step {step}, test samples 0 to {options.samples - 1}")
-    inputs, target, predicted = _predictions(model, config, options)
-    shown = _print_samples(config.task, inputs, target, predicted, options)
+    batch, target, predicted = _predictions(model, config, options)
+    shown = _print_samples(config.task, batch["scored"], target, predicted, options)
 
     count = min(4, options.samples, max(1, STATISTICS // (config.model.heads * tokens**2)))
     looked_at = list(dict.fromkeys([shown, *range(options.samples)]))[:count]
-    batch = torch.from_numpy(inputs["all"][looked_at]).to(device)
-    facts = _inspected(model, batch, layers, heads)
-    _print_heads(facts, looked_at, batch.shape[1])
-    _draw(facts, directory, options, shown, batch.shape[1])
+    facts = _inspected(
+        model, [some[looked_at].to(device) for some in batch["reads"]], layers, heads
+    )
+    _print_heads(facts, looked_at)
+    _draw(facts, directory, options, shown)
     return 0
 
 
@@ -49,7 +48,7 @@ def _parsed(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--length", type=int, required=True, help="nominal length")
     parser.add_argument("--samples", type=int, default=100, help="test samples to answer")
     parser.add_argument("--failed", type=int, default=3, help="failed samples to show")
-    parser.add_argument("--layer", type=int, help="only this layer, counted from 0")
+    parser.add_argument("--layer", help="only this layer, counted from 0, or by its name")
     parser.add_argument("--heads", help="only these heads, counted from 0, with commas")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     parser.add_argument("-o", "--output", help="folder; default: RUN/plots/inspect_len_N")
@@ -58,6 +57,7 @@ def _parsed(words: list[str]) -> argparse.Namespace:
 
 def _checked(directory: Path, options: argparse.Namespace):
     """The config, and the layers and heads asked for; raises ValueError before any work."""
+    from lcg.diagnostics.headers import attention_layers
     from lcg.evaluation.files import check_selected, read_config
 
     config = read_config(directory)
@@ -65,12 +65,21 @@ def _checked(directory: Path, options: argparse.Namespace):
     if options.samples < 1 or options.failed < 0:
         raise ValueError("--samples must be at least 1 and --failed at least 0")
     model = config.model
-    layers = _chosen("--layer", options.layer, model.layers, "layers")
+    layers = _chosen_layer(options.layer, [layer.name for layer in attention_layers(config)])
     heads = _chosen("--heads", options.heads, model.heads, "heads")
     if options.output and Path(options.output).is_file():
         raise ValueError(f"{options.output} is a file; -o takes a folder")
     check_selected(directory)
     return config, layers, heads
+
+
+def _chosen_layer(asked: str | None, names: list[str]) -> list[int]:
+    """The place of the layer that is asked for by its name, or its number if all have one."""
+    if asked in names:
+        return [names.index(asked)]
+    if asked is not None and names[0] != "layer_0":
+        raise ValueError(f"--layer {asked}: the model has {', '.join(names)}")
+    return _chosen("--layer", asked, len(names), "layers")
 
 
 def _chosen(option: str, asked: str | int | None, count: int, what: str) -> list[int]:
@@ -94,33 +103,42 @@ def _check_memory(config, length: int, tokens: int, device) -> None:
 
 
 def _predictions(model, config, options):
-    """Inputs of all tokens and at the scored positions, targets and best symbols: arrays."""
+    """What was read, as tensors and at the scored positions, then targets and best symbols.
+
+    Targets and best symbols are arrays, with IGNORE where a sample is not scored.
+    """
     import torch
     from tqdm import tqdm
 
     from lcg.evaluation import memory
     from lcg.evaluation.scoring import scored_positions
+    from lcg.models.reads import reads, tensors
+    from tasks.base import IGNORE
     from tasks.streams import EvalStream
 
-    stream = EvalStream(config.task, config.evaluation.seed, "test", options.length)
-    batch = stream.batch(0, options.samples)
-    inputs, labels = torch.from_numpy(batch.inputs), torch.from_numpy(batch.labels)
-    select = scored_positions(labels)
+    apart = config.model.apart
+    stream = EvalStream(config.task, config.evaluation.seed, "test", options.length, apart)
+    batch = tensors(stream.batch(0, options.samples))
+    select = scored_positions(batch["labels"])
+    target = batch["labels"][:, select]
     device = next(model.parameters()).device
-    size = memory.batch_size(config, inputs.shape[1], len(select), options.samples, device)
+    size = memory.batch_size(config, *memory.tokens_of(config, stream), options.samples, device)
     best = []
     bar = tqdm(total=options.samples, desc="answering", unit="sample", leave=False, disable=None)
     with bar, torch.no_grad():
-        for some in inputs.split(max(1, size)):
-            best.append(model(some.to(device), select.to(device)).argmax(dim=-1).cpu())
-            bar.update(len(some))
-    scored = {"all": inputs.numpy(), "scored": inputs[:, select].numpy()}
-    return scored, labels[:, select].numpy(), torch.cat(best).numpy()
+        for some in zip(*(tokens.split(max(1, size)) for tokens in reads(batch)), strict=True):
+            on_device = (tokens.to(device) for tokens in some)
+            best.append(model(*on_device, select=select.to(device)).argmax(dim=-1).cpu())
+            bar.update(len(some[0]))
+    predicted = torch.cat(best).masked_fill(target == IGNORE, IGNORE)
+    read = {"reads": reads(batch), "scored": batch["inputs"][:, select].numpy()}
+    return read, target.numpy(), predicted.numpy()
 
 
-def _print_samples(task, inputs, target, predicted, options) -> int:
+def _print_samples(task, read, target, predicted, options) -> int:
     """Say which samples failed and how; returns the sample whose maps are drawn."""
     from lcg.diagnostics.failures import comparison, first_errors, histogram
+    from tasks.base import IGNORE
 
     first = first_errors(target, predicted)
     failed = (first >= 0).nonzero()[0]
@@ -134,15 +152,15 @@ def _print_samples(task, inputs, target, predicted, options) -> int:
     for sample in failed[: options.failed]:
         wrong = int((target[sample] != predicted[sample]).sum())
         print(
-            f"\nsample {sample}: {wrong} of {target.shape[1]} wrong (^), "
+            f"\nsample {sample}: {wrong} of {(target[sample] != IGNORE).sum()} wrong (^), "
             f"the first (!) at position {first[sample] + 1}"
         )
-        rows = (inputs["scored"][sample], target[sample], predicted[sample])
+        rows = (read[sample], target[sample], predicted[sample])
         print(comparison(task, *rows, width, colour=sys.stdout.isatty()))
     return int(failed[0])
 
 
-def _inspected(model, batch, layers, heads):
+def _inspected(model, given, layers, heads):
     from tqdm import tqdm
 
     from lcg.diagnostics.inspection import inspect_layers
@@ -153,22 +171,25 @@ def _inspected(model, batch, layers, heads):
             bar.total = total
             bar.update(done - bar.n)
 
-        return list(inspect_layers(model, batch, 0, layers, heads, progress))
+        return list(inspect_layers(model, tuple(given), 0, layers, heads, progress))
 
 
-def _print_heads(facts, looked_at, tokens: int) -> None:
+def _print_heads(facts, looked_at) -> None:
     from lcg.diagnostics.tables import head_table
 
     names = ", ".join(map(str, looked_at))
-    print(f"\nheads over all {tokens:,} queries of sample{'s' * (len(looked_at) > 1)} {names}")
+    counts = {layer.queries for layer in facts}
+    queries = f"{counts.pop():,} queries" if len(counts) == 1 else "queries"
+    print(f"\nheads over all {queries} of sample{'s' * (len(looked_at) > 1)} {names}")
     print(head_table(facts))
 
 
-def _draw(facts, directory: Path, options, shown: int, tokens: int) -> None:
+def _draw(facts, directory: Path, options, shown: int) -> None:
     from lcg.diagnostics.maps import draw_layer
 
     folder = directory / "plots" / f"inspect_len_{options.length}"
     folder = Path(options.output) if options.output else folder
     for layer in facts:
-        title = f"{directory.name}, layer {layer.layer}, length {options.length}, sample {shown}"
-        say(str(draw_layer(layer, title, tokens, folder / f"layer_{layer.layer}.png")))
+        name = layer.name.replace("_", " ")
+        title = f"{directory.name}, {name}, length {options.length}, sample {shown}"
+        say(str(draw_layer(layer, title, folder / f"{layer.name}.png")))

@@ -18,9 +18,20 @@ def remarks(config: Config) -> list[str]:
             f"{data.min_length}",
         ),
         (
-            config.evaluation.decode == "greedy" and config.task.kind == "tagging",
+            config.evaluation.decode == "greedy" and config.task.kind != "seq2seq",
             f"evaluation.decode=greedy has no effect: {config.task.name} labels every position, "
             "so nothing is decoded",
+        ),
+        (
+            config.model.kind != "encoder_decoder"
+            and (config.model.encoder_layers is not None or config.model.cross_position != "none"),
+            f"model.encoder_layers and model.cross_position have no effect with model.kind="
+            f"{config.model.kind}",
+        ),
+        (
+            config.model.unordered and (config.model.kind == "decoder" or position.ordered),
+            f"model.unordered=true has no effect with position={position.name} and model.kind="
+            f"{config.model.kind}",
         ),
         (
             drawn_alpha and normalizer.alpha != type(normalizer).alpha,

@@ -79,6 +79,11 @@ class Model:
         )
 
     @property
+    def apart(self) -> bool:
+        """Whether source and target are read apart, by an encoder and a decoder."""
+        return self.kind == "encoder_decoder"
+
+    @property
     def source_layers(self) -> int:
         """Blocks of an encoder_decoder's encoder."""
         return self.encoder_layers or self.layers

@@ -57,7 +57,7 @@ def comparison(
     columns = []
     for i in range(len(target)):
         mark = "!" if i == first else "^" if wrong[i] else ""
-        read = task.text(inputs[i]) if task.kind == "tagging" else ""
+        read = task.text(inputs[i]) if task.kind != "seq2seq" else ""
         columns.append((read, task.text(target[i]), task.text(predicted[i]), mark))
     lines, left, shown, start = [], 0, 0, 0
     for block in in_blocks(columns, width - INDENT):

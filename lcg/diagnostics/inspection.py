@@ -4,7 +4,7 @@
 Some queries are treated at a time: of their weights remain a few numbers per query, and, of one
 sample, a picture of at most SIDE × SIDE in which a pixel is the largest weight in it.
 
-Shapes: n samples, h heads, t tokens, q queries, p pixels.
+Shapes: n samples, h heads, t tokens, k keys, q queries, p and r pixels.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lcg.diagnostics import measures
 from lcg.diagnostics.headers import QUANTILES
 from lcg.diagnostics.watching import Watched, watching
 from lcg.evaluation.memory import SHARE, available_bytes, forward_bytes
-from lcg.models.decoder import Decoder
 from lcg.shapes import Float, Int
 
 SIDE = 512
@@ -31,7 +30,8 @@ COPIES = 24
 LEAST = 8
 """Queries treated at a time, at least."""
 
-Rows = dict[str, Float[Tensor, "n h t"]]
+Rows = dict[str, Float[Tensor, "h n_t"]]
+"""Each measure of all queries of all samples."""
 Progress = Callable[[int, int], None]  # queries done, queries in all
 
 
@@ -60,11 +60,19 @@ class HeadFacts:
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """The chosen heads of one layer, and the picture of each: [h p p], rows are queries."""
+    """The chosen heads of one layer, and the picture of each: [h p r], rows are queries.
+
+    layer: its place in the order of `headers.attention_layers`, which has its name and kind.
+    queries, keys: how many the pictured sample has.
+    """
 
     layer: int
     heads: list[HeadFacts]
-    pictures: Float[Tensor, "h p p"]
+    pictures: Float[Tensor, "h p r"]
+    name: str
+    kind: str
+    queries: int
+    keys: int
 
 
 def check_fits(config, tokens: int, scored: int, device: torch.device) -> None:
@@ -81,44 +89,50 @@ def check_fits(config, tokens: int, scored: int, device: torch.device) -> None:
 
 
 def inspect_layers(
-    model: Decoder,
-    inputs: Int[Tensor, "n t"],
+    model: nn.Module,
+    given: tuple[Int[Tensor, "n _"], ...],
     pictured: int,
     layers: list[int],
     heads: list[int],
     progress: Progress = lambda done, total: None,
 ) -> Iterator[LayerFacts]:
-    """Facts of the chosen heads, a layer at a time; pictures are of sample `pictured`."""
-    last = torch.zeros(1, dtype=torch.long, device=inputs.device)
+    """Facts of the chosen heads, a layer at a time; pictures are of sample `pictured`.
+
+    given is what the model reads of all samples; each passes through it without its padding.
+    """
+    first = torch.zeros(1, dtype=torch.long, device=given[0].device)
     with torch.no_grad(), watching(model) as seen:
-        for sample in inputs:
-            model(sample[None], last)
-    count = len(model.blocks)
-    total, done = len(layers) * inputs.numel(), 0
+        for sample in zip(*given, strict=True):
+            model(*(_without_padding(tokens, model.pad)[None] for tokens in sample), select=first)
+    count = len(model.attention_layers())
+    total, done = sum(w.x.shape[1] for layer in layers for w in seen[layer::count]), 0
     for layer in layers:
         samples = seen[layer::count]
         rows: dict[str, list[Tensor]] = {}
         for index, watched in enumerate(samples):
-            picture = Picture(len(heads), inputs.shape[1]) if index == pictured else None
-            parts: dict[str, list[Tensor]] = {}
+            size = (watched.x.shape[1], watched.key_count)
+            picture = Picture(len(heads), *size) if index == pictured else None
             for queries in _some_queries(watched):
                 for name, part in _measured(watched, queries, heads, picture).items():
-                    parts.setdefault(name, []).append(part)
+                    rows.setdefault(name, []).append(part)
                 done += len(queries)
                 progress(done, total)
-            for name, some in parts.items():
-                rows.setdefault(name, []).append(torch.cat(some, dim=-1))
             if picture is not None:
-                pictures = picture.pixels
-        joined = {name: torch.stack(some) for name, some in rows.items()}
-        yield LayerFacts(layer, _facts(samples, joined, heads), pictures)
+                drawn, drawn_size = picture.pixels, size
+        joined = {name: torch.cat(some, dim=-1) for name, some in rows.items()}
+        facts, one = _facts(samples, joined, heads), samples[0]
+        yield LayerFacts(layer, facts, drawn, one.name, one.kind, *drawn_size)
+
+
+def _without_padding(tokens: Int[Tensor, " t"], pad: int | None) -> Int[Tensor, " _"]:
+    """A row's tokens without those that fill it up on the right."""
+    return tokens if pad is None else tokens[: int((tokens != pad).sum())]
 
 
 def _some_queries(watched: Watched) -> Iterator[Tensor]:
     """All queries, some at a time."""
-    t = watched.x.shape[1]
-    together = max(LEAST, TOGETHER // (watched.layer.sizes.heads * t))
-    yield from torch.arange(t, device=watched.x.device).split(together)
+    together = max(LEAST, TOGETHER // (watched.layer.sizes.heads * watched.key_count))
+    yield from torch.arange(watched.x.shape[1], device=watched.x.device).split(together)
 
 
 @torch.no_grad()
@@ -147,11 +161,11 @@ def _measured(
 def _facts(samples: list[Watched], rows: Rows, heads: list[int]) -> list[HeadFacts]:
     layer = samples[0].layer
     scalers = [watched.scaler() for watched in samples]
-    scaler = None if scalers[0] is None else torch.cat(scalers).cpu()
+    scaler = None if scalers[0] is None else torch.cat([s[0] for s in scalers], dim=-1).cpu()
     alpha, slopes = samples[0].alpha(), layer.slopes
     facts = []
     for place, head in enumerate(heads):
-        own = {name: part[:, place].double() for name, part in rows.items()}
+        own = {name: part[place].double() for name, part in rows.items()}
         scaled = scaler is not None and head >= layer.unscaled_heads
         facts.append(
             HeadFacts(
@@ -163,7 +177,7 @@ def _facts(samples: list[Watched], rows: Rows, heads: list[int]) -> list[HeadFac
                 silent=float((own["support"] == 0).double().mean()),
                 logit_range=float(own["logit_range"].nanmean()),
                 rho=float(own["rho"].nanmean()),
-                scaler=measures.quantiles(scaler[:, head], QUANTILES) if scaled else None,
+                scaler=measures.quantiles(scaler[head], QUANTILES) if scaled else None,
                 alpha=None if alpha is None else float(alpha[head]),
                 slope=None if slopes is None else float(slopes[head]),
             )
@@ -174,15 +188,17 @@ def _facts(samples: list[Watched], rows: Rows, heads: list[int]) -> list[HeadFac
 class Picture:
     """Weights max-pooled to at most SIDE × SIDE pixels; added some queries at a time."""
 
-    def __init__(self, heads: int, tokens: int) -> None:
-        self.tokens, self.side = tokens, min(SIDE, tokens)
-        self.pixels: Float[Tensor, "h p p"] = torch.zeros(heads, self.side, self.side)
+    def __init__(self, heads: int, queries: int, keys: int) -> None:
+        self.queries, self.rows = queries, min(SIDE, queries)
+        self.keys, self.columns = keys, min(SIDE, keys)
+        self.pixels: Float[Tensor, "h p r"] = torch.zeros(heads, self.rows, self.columns)
 
-    def add(self, weights: Float[Tensor, "h q t"], queries: Int[Tensor, " q"]) -> None:
-        """Pixel (i·p/t, j·p/t) is no less than the weight of query i and key j."""
-        heads, count, tokens = weights.shape
-        columns = torch.arange(tokens, device=weights.device) * self.side // self.tokens
-        narrow = weights.new_zeros(heads, count, self.side)
+    def add(self, weights: Float[Tensor, "h q k"], queries: Int[Tensor, " q"]) -> None:
+        """Pixel (i·p/t, j·r/k) is no less than the weight of query i and key j."""
+        heads, count, keys = weights.shape
+        columns = torch.arange(keys, device=weights.device) * self.columns // self.keys
+        narrow = weights.new_zeros(heads, count, self.columns)
         narrow.scatter_reduce_(-1, columns.expand_as(weights), weights, "amax")
-        rows = (queries * self.side // self.tokens).cpu()[:, None].expand(heads, -1, self.side)
+        rows = (queries * self.rows // self.queries).cpu()[:, None]
+        rows = rows.expand(heads, -1, self.columns)
         self.pixels.scatter_reduce_(1, rows, narrow.cpu(), "amax")

@@ -20,13 +20,16 @@ SHARE = 0.6  # of the available memory that weights may take
 
 @dataclass(frozen=True)
 class LayerLook:
-    """What the heads of one layer did. Shapes: n samples, h heads, t tokens; on the CPU.
+    """What the heads of one layer did. Shapes: n samples, h heads, t tokens, k keys; on the CPU.
 
-    weights: float32 [n h t t], rows are queries, 0 on keys that a query does not see.
+    name, kind: as `headers.attention_layers` has them.
+    weights: float32 [n h t k], rows are queries, 0 on keys that a query does not see.
     scaler: float32 [n h t], what each query is multiplied by, 1 in heads that the scaling leaves
     alone; None without a scaling. alpha: float32 [h] where it is learned, else None.
     """
 
+    name: str
+    kind: str
     weights: Tensor = field(repr=False)
     scaler: Tensor | None = field(repr=False)
     alpha: Tensor | None
@@ -36,7 +39,8 @@ class LayerLook:
 class Look:
     """The first test samples of one length, through a run's selected checkpoint; on the CPU.
 
-    inputs: int64 [n t]. labels: int64 [n t], `tasks.base.IGNORE` where not scored.
+    inputs: int64 [n t]; source: int64 [n s], what the encoder of an encoder–decoder read.
+    labels: int64 [n t], `tasks.base.IGNORE` where not scored.
     positions: int64 [m], the scored positions; predicted: int64 [n m], the best symbol there.
     """
 
@@ -47,6 +51,7 @@ class Look:
     predicted: Tensor = field(repr=False)
     positions: Tensor = field(repr=False)
     layers: list[LayerLook] = field(repr=False)
+    source: Tensor | None = field(default=None, repr=False)
 
 
 def look(directory: Path, length: int, samples: int, device: str = "cpu") -> Look:
@@ -59,6 +64,7 @@ def look(directory: Path, length: int, samples: int, device: str = "cpu") -> Loo
     from lcg.evaluation.files import check_selected, read_config
     from lcg.evaluation.run import load_model
     from lcg.evaluation.scoring import scored_positions
+    from lcg.models.reads import reads, tensors
     from tasks.streams import eval_batch
 
     directory = Path(directory)
@@ -69,14 +75,16 @@ def look(directory: Path, length: int, samples: int, device: str = "cpu") -> Loo
     check_selected(directory)
     check_memory(config, length, samples)
     model, _ = load_model(directory, config, device)
-    batch = eval_batch(config.task, config.evaluation.seed, "test", length, 0, samples)
-    inputs, labels = torch.from_numpy(batch.inputs), torch.from_numpy(batch.labels)
+    seed, apart = config.evaluation.seed, config.model.apart
+    batch = tensors(eval_batch(config.task, seed, "test", length, 0, samples, apart))
+    inputs, labels = batch["inputs"], batch["labels"]
     positions = scored_positions(labels)
     predicted, layers = [], []
     with torch.no_grad():
         for i in range(samples):
             with watching(model) as seen:
-                logits = model(inputs[i : i + 1].to(device), positions.to(device))
+                one = (tokens[i : i + 1].to(device) for tokens in reads(batch))
+                logits = model(*one, select=positions.to(device))
             predicted.append(logits.argmax(dim=-1).cpu())
             layers.append([_layer_look(watched) for watched in seen])
     return Look(
@@ -87,16 +95,19 @@ def look(directory: Path, length: int, samples: int, device: str = "cpu") -> Loo
         torch.cat(predicted),
         positions,
         [_joined(list(parts)) for parts in zip(*layers, strict=True)],
+        batch.get("source"),
     )
 
 
 def check_memory(config: Config, length: int, samples: int) -> None:
     """Raise ValueError when the weights of all layers and samples do not fit in memory."""
+    from lcg.diagnostics.headers import attention_layers
     from lcg.evaluation.memory import available_bytes
 
     tokens, model = int(config.task.token_length(length)), config.model
     one = 4 * model.heads * tokens**2
-    need, have = one * (2 * model.layers * samples + COPIES), available_bytes(torch.device("cpu"))
+    kept = 2 * len(attention_layers(config)) * samples
+    need, have = one * (kept + COPIES), available_bytes(torch.device("cpu"))
     if need > SHARE * have:
         raise ValueError(
             f"the weights of {samples} samples at length {length} need {need / 2**30:.1f} GiB of "
@@ -107,6 +118,8 @@ def check_memory(config: Config, length: int, samples: int) -> None:
 def _layer_look(watched) -> LayerLook:
     scaler, alpha = watched.scaler(), watched.alpha()
     return LayerLook(
+        watched.name,
+        watched.kind,
         watched.weights().cpu(),
         None if scaler is None else scaler.cpu(),
         None if alpha is None else alpha.cpu(),
@@ -117,6 +130,8 @@ def _joined(parts: list[LayerLook]) -> LayerLook:
     """One layer's samples in one."""
     scalers = [part.scaler for part in parts]
     return LayerLook(
+        parts[0].name,
+        parts[0].kind,
         torch.cat([part.weights for part in parts]),
         None if scalers[0] is None else torch.cat(scalers),
         parts[0].alpha,

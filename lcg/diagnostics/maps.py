@@ -14,7 +14,7 @@ CELL = 2.7  # inches of a head's map
 COLUMNS = 4
 
 
-def draw_layer(facts: LayerFacts, title: str, tokens: int, path: Path) -> Path:
+def draw_layer(facts: LayerFacts, title: str, path: Path) -> Path:
     """Write one layer's heads as a PNG; rows are queries, white is a weight of exactly 0."""
     from matplotlib.colors import PowerNorm
     from matplotlib.figure import Figure
@@ -32,7 +32,8 @@ def draw_layer(facts: LayerFacts, title: str, tokens: int, path: Path) -> Path:
             shown,
             norm=scale,
             cmap="viridis_r",
-            extent=(0, tokens, tokens, 0),
+            extent=(0, facts.keys, facts.queries, 0),
+            aspect="auto" if facts.kind == "cross" else "equal",
             interpolation="nearest",
         )
         slope = "" if head.slope is None else f", slope {head.slope:.3g}"

@@ -8,13 +8,13 @@ numbers: see `headers.probe_columns`.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lcg.config import Config
 from lcg.diagnostics.headers import QUANTILES, head_groups
 from lcg.diagnostics.measures import max_weight, quantiles, support
 from lcg.diagnostics.watching import Watched, watching
-from lcg.models.decoder import Decoder
+from lcg.models.reads import reads, tensors
 from lcg.shapes import Int
 from tasks.streams import eval_batch
 
@@ -29,17 +29,16 @@ class Probe:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        length, heads = config.data.max_length, config.model.heads
-        inputs = eval_batch(
-            config.task, config.evaluation.seed, "validation", length, 0, SAMPLES
-        ).inputs
-        tokens = inputs.shape[1]
-        samples = min(SAMPLES, max(1, SCORES // (heads * tokens**2)))
-        self.inputs: Int[Tensor, "b t"] = torch.from_numpy(inputs[:samples])
-        count = min(tokens, max(1, SCORES // (samples * heads * tokens)))
-        self.queries: Int[Tensor, " q"] = torch.linspace(0, tokens - 1, count).round().long()
+        length, model = config.data.max_length, config.model
+        batch = eval_batch(
+            config.task, config.evaluation.seed, "validation", length, 0, SAMPLES, model.apart
+        )
+        found = reads(tensors(batch))
+        longest = max(tokens.shape[1] for tokens in found)
+        samples = min(SAMPLES, max(1, SCORES // (model.heads * longest**2)))
+        self.reads: tuple[Int[Tensor, "b t"], ...] = tuple(tokens[:samples] for tokens in found)
 
-    def __call__(self, model: Decoder) -> dict[str, float]:
+    def __call__(self, model: nn.Module) -> dict[str, float]:
         """What is logged of the heads; leaves model, gradients and random state as they were."""
         device = next(model.parameters()).device
         training = model.training
@@ -47,7 +46,8 @@ class Probe:
         with torch.random.fork_rng(devices=random), torch.no_grad(), watching(model) as seen:
             model.eval()
             try:
-                model(self.inputs.to(device), torch.zeros(1, dtype=torch.long, device=device))
+                first = torch.zeros(1, dtype=torch.long, device=device)
+                model(*(tokens.to(device) for tokens in self.reads), select=first)
             finally:
                 model.train(training)
             row: dict[str, float] = {}
@@ -57,8 +57,11 @@ class Probe:
 
     def _layer(self, watched: Watched) -> dict[str, float]:
         name, position = watched.name, watched.layer.position
-        weights = watched.weights(self.queries.to(watched.x.device))
-        counts, tops = support(weights).float(), max_weight(weights)
+        queries = self.queries(watched.x.shape[1], watched.key_count).to(watched.x.device)
+        weights = watched.weights(queries)
+        # By query, so that those that are padding can be left out.
+        counts = _of_tokens(support(weights).float(), watched, queries)
+        tops = _of_tokens(max_weight(weights), watched, queries)
         row = {}
         for group, heads in head_groups(position, self.config.model.heads).items():
             row[f"heads/{name}/{group}/support"] = float(counts[:, heads].mean())
@@ -66,9 +69,24 @@ class Probe:
         # Of the scaled heads alone, where `watched.scaler` has all.
         scaler = watched.layer.scaler(watched.x, watched.positions, watched.given)
         if scaler is not None and scaler.numel():
+            if scaler.dim() == 3:
+                scaler = _of_tokens(scaler, watched, slice(None))
             found = quantiles(scaler, QUANTILES)
             row |= {f"scaler/{name}/{key}": value for key, value in found.items()}
         alpha = watched.alpha()
         if alpha is not None:
             row |= {f"alpha/{name}/head_{head}": a for head, a in enumerate(alpha.tolist())}
         return row
+
+    def queries(self, tokens: int, keys: int) -> Int[Tensor, " q"]:
+        """The queries of one layer that are looked at, of so many that see so many keys."""
+        count = SCORES // (len(self.reads[0]) * self.config.model.heads * keys)
+        return torch.linspace(0, tokens - 1, min(tokens, max(1, count))).round().long()
+
+
+def _of_tokens(values: Tensor, watched: Watched, queries: Tensor | slice) -> Tensor:
+    """Values [b h q] without those of queries that are padding: [rows h q], or [rows h 1]."""
+    if watched.query_mask is None:
+        return values
+    real = watched.query_mask[:, queries]
+    return values if bool(real.all()) else values.mT[real][..., None]

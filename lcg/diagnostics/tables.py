@@ -34,12 +34,12 @@ COLUMNS: list[Column] = [
 
 def head_table(layers: list[LayerFacts]) -> str:
     """A row per layer and head; columns that say something of at least one of them."""
-    heads = [(facts.layer, head) for facts in layers for head in facts.heads]
+    heads = [(facts.name.removeprefix("layer_"), head) for facts in layers for head in facts.heads]
     columns = [c for c in COLUMNS if any(c[1](head) is not None for _, head in heads)]
     rows = [["layer", "head", *(name for name, _, _ in columns)]]
     for layer, head in heads:
         values = [_text(value(head), form) for _, value, form in columns]
-        rows.append([str(layer), str(head.head), *values])
+        rows.append([layer, str(head.head), *values])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
     silent = max(head.silent for _, head in heads)

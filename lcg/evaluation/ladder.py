@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 
 from lcg.evaluation import memory
-from lcg.evaluation.scoring import Score, score_greedy, score_teacher_forcing, scored_positions
+from lcg.evaluation.scoring import Score, score_greedy, score_teacher_forcing
+from lcg.models.reads import tensors
 from lcg.results import Cell
 from tasks.streams import EvalStream
 
@@ -71,10 +72,8 @@ def _score_length(model, config, length, samples, split, seed, decode, batch_siz
     tokens = int(config.task.token_length(length))
     if batch_size is None:
         memory.check_fits(config, tokens, device)  # before a block of them is drawn
-    stream = EvalStream(config.task, seed, split, length)
-    first = stream.batch(0, 1)
-    tokens = first.inputs.shape[1]
-    scored = len(scored_positions(torch.from_numpy(first.labels)))
+    stream = EvalStream(config.task, seed, split, length, config.model.apart)
+    tokens, scored = memory.tokens_of(config, stream)
     if batch_size is None:
         memory.check_fits(config, tokens, device, scored)
     size = batch_size or memory.batch_size(config, tokens, scored, samples, device)
@@ -84,10 +83,8 @@ def _score_length(model, config, length, samples, split, seed, decode, batch_siz
     total, done = Score(), 0
     while done < samples:
         batch = stream.batch(done, min(size, samples - done))
-        inputs = torch.from_numpy(batch.inputs).to(device)
-        labels = torch.from_numpy(batch.labels).to(device)
         try:
-            total = total + score_batch(model, inputs, labels)
+            total = total + score_batch(model, **tensors(batch, device))
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise

@@ -10,6 +10,9 @@ from pathlib import Path
 
 import torch
 
+from tasks.base import IGNORE
+from tasks.streams import EvalStream
+
 SHARE = 0.6  # of the available memory that one forward pass may plan to use
 
 
@@ -28,6 +31,20 @@ def forward_bytes(config, batch: int, tokens: int, scored: int) -> int:
     activations = 4 * batch * tokens * (10 * model.d_model + 6 * width + 3 * model.d_ff)
     logits = 3 * 4 * batch * scored * config.task.vocabulary
     return scores + bias + activations + logits
+
+
+def tokens_of(config, stream: EvalStream) -> tuple[int, int]:
+    """Tokens of one sample of a stream, source and target together, and how many are scored.
+
+    Of a task whose rows differ in length the most there can be. An encoder–decoder counts as a
+    decoder over both in a row, which takes no less.
+    """
+    if config.task.ragged:
+        tokens = int(config.task.token_length(stream.length)) + 2 * config.model.apart
+        return tokens, tokens
+    first = stream.batch(0, 1)
+    tokens = first.inputs.shape[1] + (0 if first.source is None else first.source.shape[1])
+    return tokens, int((first.labels != IGNORE).sum())
 
 
 def available_bytes(device: torch.device) -> int:

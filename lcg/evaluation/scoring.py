@@ -57,43 +57,79 @@ class Score:
 
 
 def scored_positions(labels: Int[Tensor, "b t"]) -> Int[Tensor, " m"]:
-    """Indices of the scored positions; the same in every row of one length."""
-    return (labels[0] != IGNORE).nonzero().squeeze(-1)
+    """Indices of the positions that are scored in any row: in most tasks the same in all of one
+    length.
+    """
+    return (labels != IGNORE).any(dim=0).nonzero().squeeze(-1)
 
 
 @torch.no_grad()
-def score_teacher_forcing(model, inputs: Int[Tensor, "b t"], labels: Int[Tensor, "b t"]) -> Score:
-    """Score a batch of one length by one forward pass."""
+def score_teacher_forcing(
+    model,
+    inputs: Int[Tensor, "b t"],
+    labels: Int[Tensor, "b t"],
+    source: Int[Tensor, "b s"] | None = None,
+) -> Score:
+    """Score a batch of one length by one forward pass; source is what an encoder reads, if any."""
     select = scored_positions(labels)
-    logits = model(inputs, select)
+    logits = model(*_reads(inputs, source), select=select)
     best = logits.topk(2, dim=-1).values
-    close = (best[..., 0] - best[..., 1] < CLOSE).sum()
+    target = labels[:, select]
+    close = ((best[..., 0] - best[..., 1] < CLOSE) & (target != IGNORE)).sum()
     # argmax, as decoding does, since topk may order ties another way
-    score = _score(logits.argmax(dim=-1), labels[:, select], close)
+    score = _score(logits.argmax(dim=-1), target, close)
     score.finite = bool(logits.isfinite().all())
     return score
 
 
 @torch.no_grad()
-def score_greedy(model, inputs: Int[Tensor, "b t"], labels: Int[Tensor, "b t"]) -> Score:
-    """Score a batch of one length by decoding the target token by token from its source."""
+def score_greedy(
+    model,
+    inputs: Int[Tensor, "b t"],
+    labels: Int[Tensor, "b t"],
+    source: Int[Tensor, "b s"] | None = None,
+) -> Score:
+    """Score a batch of one length by decoding the target token by token from its source.
+
+    Rows whose targets begin at the same position are decoded together.
+    """
+    scored = labels != IGNORE
+    starts = scored.int().argmax(dim=-1)
+    predicted, finite = torch.full_like(labels, IGNORE), True
+    for start in starts.unique().tolist():
+        rows = (starts == start).nonzero().squeeze(-1)
+        count = int(scored[rows].sum(dim=-1).max())
+        known = _reads(inputs[rows, : start + 1], None if source is None else source[rows])
+        decoded = model.greedy(*known, count=count)
+        predicted[rows, start : start + count] = decoded
+        finite &= bool((decoded >= 0).all())
     select = scored_positions(labels)
-    decoded = model.greedy(inputs[:, : int(select[0]) + 1], len(select))
-    score = _score(decoded, labels[:, select], torch.zeros((), dtype=torch.long))
-    score.finite = bool((decoded >= 0).all())
+    score = _score(predicted[:, select], labels[:, select], torch.zeros((), dtype=torch.long))
+    score.finite = finite
     return score
 
 
+def _reads(inputs: Tensor, source: Tensor | None) -> tuple[Tensor, ...]:
+    return (inputs,) if source is None else (inputs, source)
+
+
 def _score(predicted: Int[Tensor, "b m"], target: Int[Tensor, "b m"], close: Tensor) -> Score:
+    scored = target != IGNORE
     right = predicted == target
-    prefix = right.long().cumprod(dim=-1).sum(dim=-1)
-    exact = right.all(dim=-1).tolist()
+    unbroken = (right | ~scored).long().cumprod(dim=-1)
+    exact = unbroken.all(dim=-1).tolist()
+    if bool(scored.all()):
+        prefix = unbroken.sum(dim=-1).double().mean(dim=0) * len(target) / target.shape[1]
+    else:
+        counts = scored.sum(dim=-1)
+        shares = (unbroken * scored).sum(dim=-1) / counts.clamp_min(1).double()
+        prefix = shares.masked_fill(counts == 0, 1.0).sum()  # nothing to get wrong
     return Score(
         samples=len(target),
         correct=sum(exact),
-        positions=right.numel(),
-        right=int(right.sum()),
-        prefix=float(prefix.double().mean(dim=0) * len(target) / target.shape[1]),
+        positions=int(scored.sum()),
+        right=int((right & scored).sum()),
+        prefix=float(prefix),
         close_calls=int(close),
         outcomes=int("".join("01"[flag] for flag in exact), 2),
     )

@@ -11,13 +11,17 @@ from lcg.report.drawing import Drawing, finish, look, shades, stacked, svg_of
 from lcg.report.sources import Series, thinned
 from lcg.results.groups import Group
 
-ALPHA = re.compile(r"alpha/layer_(\d+)/head_(\d+)")
-SCALER = re.compile(r"scaler/layer_(\d+)/(p5|p50|p95|max)")
-SUPPORT = re.compile(r"heads/layer_(\d+)/(\w+)/support")
-MAX_WEIGHT = re.compile(r"heads/layer_(\d+)/(\w+)/max_weight")
+LAYERS = ("layer", "encoder", "decoder", "cross")
+LAYER = rf"((?:{'|'.join(LAYERS)})_\d+)"
+ALPHA = re.compile(rf"alpha/{LAYER}/head_(\d+)")
+SCALER = re.compile(rf"scaler/{LAYER}/(p5|p50|p95|max)")
+SUPPORT = re.compile(rf"heads/{LAYER}/(\w+)/support")
+MAX_WEIGHT = re.compile(rf"heads/{LAYER}/(\w+)/max_weight")
 GROUP_DASHES = ("-", (0, (1, 1.2)), (0, (5, 2)), (0, (5, 1, 1, 1)))
 
-Columns = dict[tuple[int, str], tuple[list[int], list[float]]]
+Columns = dict[tuple[str, str], tuple[list[int], list[float]]]
+
+Colours = dict[str, str]  # of each layer
 
 
 @dataclass(frozen=True)
@@ -30,22 +34,30 @@ class Quantity:
     label: str
     pattern: re.Pattern
     explained: str
-    fill: Callable[[Any, Columns, list[str]], None]
+    fill: Callable[[Any, Columns, Colours], None]
 
     def columns(self, series: Series) -> Columns:
         """(layer, head, quantile or group) -> its points, ordered."""
         found = {}
         for name, points in series.items():
             if match := self.pattern.fullmatch(name):
-                found[int(match[1]), match[2]] = points
-        return dict(sorted(found.items(), key=lambda item: (item[0][0], _natural(item[0][1]))))
+                found[match[1], match[2]] = points
+        return dict(
+            sorted(found.items(), key=lambda item: (_place(item[0][0]), _natural(item[0][1])))
+        )
+
+
+def _place(layer: str) -> tuple[int, int]:
+    """The order of layers: encoder, decoder, cross, each by its number."""
+    kind, _, number = layer.rpartition("_")
+    return LAYERS.index(kind), int(number)
 
 
 def _natural(text: str) -> tuple:
     return (0, int(text), "") if text.isdigit() else (1, 0, text)
 
 
-def _lines(panel: Any, columns: Columns, colours: list[str], width: float) -> None:
+def _lines(panel: Any, columns: Columns, colours: Colours, width: float) -> None:
     """A line for each; what there are several of in a layer differs in its dashes."""
     kinds = list(dict.fromkeys(kind for _, kind in columns))
     for (layer, kind), points in columns.items():
@@ -53,12 +65,12 @@ def _lines(panel: Any, columns: Columns, colours: list[str], width: float) -> No
         panel.plot(*thinned(*points), color=colours[layer], linestyle=dashes, linewidth=width)
 
 
-def _alpha(panel: Any, columns: Columns, colours: list[str]) -> None:
+def _alpha(panel: Any, columns: Columns, colours: Colours) -> None:
     for (layer, _), points in columns.items():
         panel.plot(*thinned(*points), color=colours[layer], linewidth=1.1, alpha=0.8)
 
 
-def _scaler(panel: Any, columns: Columns, colours: list[str]) -> None:
+def _scaler(panel: Any, columns: Columns, colours: Colours) -> None:
     for layer in dict.fromkeys(layer for layer, _ in columns):
         own = {kind: points for (of, kind), points in columns.items() if of == layer}
         if "p5" in own and "p95" in own and own["p5"][0] == own["p95"][0]:
@@ -71,13 +83,13 @@ def _scaler(panel: Any, columns: Columns, colours: list[str]) -> None:
                 panel.plot(*thinned(*own[kind]), **line)
 
 
-def _support(panel: Any, columns: Columns, colours: list[str]) -> None:
+def _support(panel: Any, columns: Columns, colours: Colours) -> None:
     _lines(panel, columns, colours, 1.5)
     panel.set_yscale("log", base=2)
     panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def _max_weight(panel: Any, columns: Columns, colours: list[str]) -> None:
+def _max_weight(panel: Any, columns: Columns, colours: Colours) -> None:
     _lines(panel, columns, colours, 1.5)
     panel.set_ylim(0, 1.03)
 
@@ -109,8 +121,8 @@ def draw(name: str, group: Group, style: dict[str, Any], series: Series) -> Draw
     ]
     if not shown:
         return f"{group.task}, {group.name}: its metrics.csv has no columns about heads."
-    layers = 1 + max(layer for _, columns in shown for layer, _ in columns)
-    colours = shades(style["color"], layers)
+    layers = sorted({layer for _, columns in shown for layer, _ in columns}, key=_place)
+    colours = dict(zip(layers, shades(style["color"], len(layers)), strict=True))
     with look():
         figure, panels = stacked([1.35] * len(shown), gap=0.2)
         for panel, (quantity, columns) in zip(panels, shown, strict=True):
@@ -130,12 +142,12 @@ def draw(name: str, group: Group, style: dict[str, Any], series: Series) -> Draw
     return Drawing(name, f"Heads over training: {group.name}", caption, svg)
 
 
-def _legend(figure: Any, panel: Any, shown: list, colours: list[str]) -> None:
+def _legend(figure: Any, panel: Any, shown: list, colours: Colours) -> None:
     from matplotlib.lines import Line2D
 
     layers = [
-        Line2D([], [], color=colour, linewidth=2, label=f"layer {layer}")
-        for layer, colour in enumerate(colours)
+        Line2D([], [], color=colour, linewidth=2, label=layer.replace("_", " "))
+        for layer, colour in colours.items()
     ]
     kinds = [
         kind

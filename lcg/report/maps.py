@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lcg.diagnostics.headers import attention_layers, layer_position
 from lcg.report.drawing import WIDTH, Drawing, look, svg_of
 from lcg.results.groups import Group
 
 if TYPE_CHECKING:
     import numpy as np
 
-Head = tuple[int, int]  # layer, head
+    from positional.base import PositionEncoding
+
+Head = tuple[int | str, int]  # layer, by its place among all or by its name; head
 MOST_TOKENS = 256  # a map of more is pooled: no screen shows more squares
 FUTURE, ZERO = "#ececec", "#ffffff"
 FAINT, FULL = 0.16, 1.0  # the part of the colour scale that weights above 0 have
@@ -23,7 +26,8 @@ FAINT, FULL = 0.16, 1.0  # the part of the colour scale that weights above 0 hav
 class MapChoice:
     """Which maps to draw. length: None is each task's longest training length.
 
-    heads: (layer, head) pairs; none means those of `default_heads`.
+    heads: (layer, head) pairs, a layer being its number or its name; none means those of
+    `default_heads`.
     """
 
     length: int | None = None
@@ -31,13 +35,13 @@ class MapChoice:
 
 
 def parse_heads(text: str) -> tuple[Head, ...]:
-    """ "0:3,1:0" as ((0, 3), (1, 0)). Raises ValueError for anything else."""
+    """ "0:3,cross_1:0" as ((0, 3), ("cross_1", 0)). Raises ValueError for anything else."""
     heads = []
     for word in text.split(","):
         layer, colon, head = word.strip().partition(":")
-        if not (colon and layer.isdecimal() and head.isdecimal()):
+        if not (colon and layer.isidentifier() | layer.isdecimal() and head.isdecimal()):
             raise ValueError(f"--heads {text}: {word!r} is not LAYER:HEAD, such as 0:3")
-        heads.append((int(layer), int(head)))
+        heads.append((int(layer) if layer.isdecimal() else layer, int(head)))
     return tuple(dict.fromkeys(heads))
 
 
@@ -60,64 +64,77 @@ def draw(name: str, group: Group, directory: Path, choice: MapChoice) -> Drawing
         seen = look_at(directory, length, 1)
     except (ValueError, OSError, RuntimeError) as error:
         return f"{about}, {' '.join(str(error).split())}."
-    count = len(seen.layers), seen.config.model.heads
-    scaled = seen.config.position.scaled_heads(count[1])
-    heads = choice.heads or default_heads(*count, scaled)
-    absent = [f"{layer}:{head}" for layer, head in heads if layer >= count[0] or head >= count[1]]
+    every = attention_layers(seen.config)
+    places = {key: i for i, layer in enumerate(every) for key in (i, layer.name)}
+    count = len(every), seen.config.model.heads
+    heads = choice.heads or default_heads(*count, seen.config.position.scaled_heads(count[1]))
+    absent = [f"{layer}:{head}" for layer, head in heads if layer not in places or head >= count[1]]
     if absent:
         return f"{about}, the model has no head {', '.join(absent)} (LAYER:HEAD, from 0)."
-    maps = {head: seen.layers[head[0]].weights[0, head[1]].numpy() for head in heads}
+    chosen = [(seen.layers[places[layer]], head) for layer, head in heads]
+    maps = [Map(layer.weights[0, head].numpy(), layer.kind) for layer, head in chosen]
+    titles = [
+        _title(layer.name, head, layer_position(seen.config, every[places[key]]), count[1])
+        for (key, _), (layer, head) in zip(heads, chosen, strict=True)
+    ]
     with look():
-        titles = [_title(head, scaled, count[1]) for head in heads]
-        svg = svg_of(_figure(group.name, list(maps.values()), titles, int(seen.positions[0])))
+        svg = svg_of(_figure(group.name, maps, titles, int(seen.positions[0])))
     return Drawing(
         name,
         f"Attention maps: {group.name}",
-        _caption(group, seen, length, next(iter(maps.values()))),
+        _caption(group, seen, length, maps),
         svg,
     )
 
 
-def _title(head: Head, scaled: range, heads: int) -> str:
+def _title(layer: str, head: int, position: PositionEncoding, heads: int) -> str:
+    scaled = position.scaled_heads(heads)
     one_group = scaled.start in (0, heads)
-    kind = "" if one_group else (", scaled" if head[1] in scaled else ", unscaled")
-    return f"layer {head[0]}, head {head[1]}{kind}"
+    kind = "" if one_group else (", scaled" if head in scaled else ", unscaled")
+    return f"{layer.replace('_', ' ')}, head {head}{kind}"
 
 
-def _caption(group: Group, seen: Any, length: int, weights: np.ndarray) -> str:
+def _caption(group: Group, seen: Any, length: int, maps: Sequence[Map]) -> str:
     record = group.best.record
     labels = seen.labels[0, seen.positions]
     wrong = int((seen.predicted[0] != labels).sum())
     right = "all right" if wrong == 0 else f"{wrong} of {len(labels)} wrong"
-    tokens = len(weights)
-    size = -(-tokens // MOST_TOKENS)
+    tokens = seen.inputs.shape[1]
+    size = -(-max(max(shown.weights.shape) for shown in maps) // MOST_TOKENS)
+    future = ", grey is the future" if any(shown.kind == "causal" for shown in maps) else ""
     pooled = f" Each square is the largest weight of {size} × {size} pairs." if size > 1 else ""
     return (
         f"The selected run's (seed {record.seed}, learning rate {record.lr:g}) attention "
         f"weights on the first test sample of length {length} ({tokens} input tokens; its scored "
         f"symbols are {right}). Rows are queries, columns keys; square-root colour scale, white "
-        "is exactly 0, grey is the future. Below the dashed line queries are scored."
+        f"is exactly 0{future}. Below the dashed line queries are scored."
         f"{pooled}"
     )
 
 
-def pooled(weights: np.ndarray, most: int = MOST_TOKENS) -> np.ndarray:
-    """[t t] with future keys as NaN, at most `most` wide: the largest weight of square blocks."""
+class Map(NamedTuple):
+    """One head's weights [queries keys], and the kind of its layer."""
+
+    weights: np.ndarray
+    kind: str
+
+
+def pooled(weights: np.ndarray, most: int = MOST_TOKENS, causal: bool = True) -> np.ndarray:
+    """[t k] with future keys as NaN, at most `most` wide: the largest weight of square blocks."""
     import numpy as np
 
-    tokens = len(weights)
-    seen = np.where(np.tri(tokens, dtype=bool), weights, np.nan)
-    size = -(-tokens // most)
+    seen = np.where(np.tri(*weights.shape, dtype=bool), weights, np.nan) if causal else weights
+    size = -(-max(weights.shape) // most)
     if size == 1:
         return seen
-    width = -(-tokens // size)
-    padded = np.full((width * size, width * size), -1.0, dtype=weights.dtype)
-    padded[:tokens, :tokens] = np.nan_to_num(seen, nan=-1.0)
-    blocks = padded.reshape(width, size, width, size).max(axis=(1, 3))
+    rows, columns = (-(-count // size) for count in weights.shape)
+    padded = np.full((rows * size, columns * size), -1.0, dtype=weights.dtype)
+    padded[: len(weights), : weights.shape[1]] = np.nan_to_num(seen, nan=-1.0)
+    blocks = padded.reshape(rows, size, columns, size).max(axis=(1, 3))
     return np.where(blocks < 0, np.nan, blocks)
 
 
-def _figure(name: str, maps: Sequence[np.ndarray], titles: list[str], first_scored: int) -> Any:
+def _figure(name: str, maps: Sequence[Map], titles: list[str], first_scored: int) -> Any:
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LinearSegmentedColormap, PowerNorm
     from matplotlib.figure import Figure
@@ -135,20 +152,22 @@ def _figure(name: str, maps: Sequence[np.ndarray], titles: list[str], first_scor
         under=ZERO, bad=FUTURE
     )
     norm = PowerNorm(0.5, vmin=1e-30, vmax=1.0)
-    for index, (weights, title) in enumerate(zip(maps, titles, strict=True)):
+    for index, ((weights, kind), title) in enumerate(zip(maps, titles, strict=True)):
         row, column = divmod(index, columns)
         left, bottom = 0.45 + column * (side + 0.35), height - 0.65 - side - row * (side + 0.5)
         panel = figure.add_axes((left / width, bottom / height, side / width, side / height))
-        tokens = len(weights)
+        queries, keys = weights.shape
         panel.imshow(
-            pooled(weights),
+            pooled(weights, causal=kind == "causal"),
             cmap=scale,
             norm=norm,
             interpolation="none",
-            extent=(0, tokens, tokens, 0),
+            extent=(0, keys, queries, 0),
+            aspect="auto",
         )
         line = {"color": "#D55E00", "linestyle": (0, (4, 3)), "linewidth": 0.9}
-        panel.axhline(first_scored, **line)
+        if not title.startswith("encoder"):  # whose queries are of the source
+            panel.axhline(first_scored, **line)
         panel.set_title(title, fontsize=9.5, loc="left")
         panel.tick_params(length=2.5, color="#888888", labelsize=8.5)
         panel.locator_params(nbins=5)

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import Dataset
 
 from lcg.config import Config, config_from_tree, to_tree
+from lcg.models.reads import tensors
 from tasks.base import IGNORE
 from tasks.streams import train_batch
 
@@ -29,7 +30,9 @@ class Batches(Dataset):
         vars(self).update(state, config=config_from_tree(state["config"]))
 
     def __getitem__(self, t: int) -> dict[str, torch.Tensor]:
-        """inputs and labels [rows tokens]; scored, the scored positions of the global batch."""
+        """inputs and labels [rows tokens], and source where an encoder reads it; scored, the scored
+        positions of the global batch.
+        """
         data = self.config.data
         batch = train_batch(
             self.config.task,
@@ -39,10 +42,8 @@ class Batches(Dataset):
             data.min_length,
             data.max_length,
             data.lengths_per,
+            apart=self.config.model.apart,
         )
         rows = slice(self.rank, None, self.world)
-        return {
-            "inputs": torch.from_numpy(batch.inputs[rows]).contiguous(),
-            "labels": torch.from_numpy(batch.labels[rows]).contiguous(),
-            "scored": torch.tensor((batch.labels != IGNORE).sum()),
-        }
+        own = {name: tensor[rows].contiguous() for name, tensor in tensors(batch).items()}
+        return own | {"scored": torch.tensor((batch.labels != IGNORE).sum())}

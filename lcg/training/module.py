@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from lcg.config import Config
 from lcg.config.schema import Optimizer
 from lcg.models.build import build_model
+from lcg.models.reads import reads
 from tasks.base import IGNORE
 
 
@@ -25,7 +26,7 @@ def learning_rate_factor(step: int, optimizer: Optimizer, steps: int) -> float:
 
 
 class TrainingModule(LightningModule):
-    """Next-token cross-entropy over the scored positions, by AdamW."""
+    """Cross-entropy over the scored positions, by AdamW."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ class TrainingModule(LightningModule):
             torch.mps.manual_seed(mixed % 2**63)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        logits = self.model(batch["inputs"])
+        logits = self.model(*reads(batch))
         total = F.cross_entropy(
             logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORE, reduction="sum"
         )

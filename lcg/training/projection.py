@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from lcg.config import Config, run_directory, to_yaml
 from lcg.evaluation.ladder import climb
+from lcg.models.reads import reads
 from lcg.training.data import Batches
 from lcg.training.module import TrainingModule
 from lcg.training.processes import say
@@ -178,7 +179,7 @@ def _training_step(config, module, optimizer, device) -> Callable[[dict[str, Any
     def step(batch: dict[str, Any]) -> None:
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         with autocast():
-            logits = module.model(batch["inputs"])
+            logits = module.model(*reads(batch))
             labels = batch["labels"].flatten()
             total = F.cross_entropy(
                 logits.flatten(0, 1), labels, ignore_index=IGNORE, reduction="sum"

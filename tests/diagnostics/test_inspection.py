@@ -55,7 +55,7 @@ def test_facts_are_those_of_naive_loops(choice, together, monkeypatch):
         weights = [watched.weights() for watched in seen]
         scores = [watched.scores() for watched in seen]
         scalers = [watched.scaler() for watched in seen]
-    found = list(inspect_layers(model, inputs, 1, [1], heads))
+    found = list(inspect_layers(model, (inputs,), 1, [1], heads))
     assert [facts.layer for facts in found] == [1]
     own = int(choice[0] != "stick_breaking")
     for place, (head, facts) in enumerate(zip(heads, found[0].heads, strict=True)):
@@ -93,7 +93,7 @@ def test_facts_are_those_of_naive_loops(choice, together, monkeypatch):
 def test_a_pixel_is_the_largest_weight_in_it(size, monkeypatch):
     monkeypatch.setattr(inspection, "SIDE", 8)
     weights = torch.rand(2, size, size, generator=torch.Generator().manual_seed(size)).tril()
-    picture = Picture(2, size)
+    picture = Picture(2, size, size)
     for queries in torch.arange(size).split(3):
         picture.add(weights[:, queries], queries)
     side = min(8, size)
@@ -110,5 +110,5 @@ def test_memory_is_bounded_by_the_queries_treated_at_a_time(monkeypatch):
     sizes = []
     add = Picture.add
     monkeypatch.setattr(Picture, "add", lambda self, w, q: (sizes.append(len(q)), add(self, w, q)))
-    facts = list(inspect_layers(small("softmax"), tokens(1, 40), 0, [0, 1], [0, 1, 2, 3]))
+    facts = list(inspect_layers(small("softmax"), (tokens(1, 40),), 0, [0, 1], [0, 1, 2, 3]))
     assert sizes == [10] * 8 and len(facts) == 2

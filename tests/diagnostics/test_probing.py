@@ -64,10 +64,12 @@ def test_the_numbers_are_those_of_naive_loops():
 def test_long_sequences_are_probed_at_some_queries_only(monkeypatch):
     config = load_config(tiny("data.max_length=40"))
     exact = Probe(config)
-    monkeypatch.setattr(probing, "SCORES", 2 * exact.inputs.shape[1] * 20)
+    tokens = exact.reads[0].shape[1]
+    monkeypatch.setattr(probing, "SCORES", 2 * tokens * 20)
     some = Probe(config)
-    assert len(some.inputs) == 1 and len(some.queries) == 20
-    assert some.queries[0] == 0 and some.queries[-1] == exact.inputs.shape[1] - 1
+    queries = some.queries(tokens, tokens)
+    assert len(some.reads[0]) == 1 and len(queries) == 20
+    assert queries[0] == 0 and queries[-1] == tokens - 1
     assert set(some(build_model(config))) == set(probe_columns(config))
 
 

@@ -219,6 +219,15 @@ def rope(vector: Tensor, position: int, options: Options) -> Tensor:
     return turned
 
 
+def sinusoidal(x: Tensor, position: int, options: Options, learned: State) -> Tensor:
+    """sin and cos of the position at wavelengths 2π … 2π·base, in turn."""
+    added = []
+    for m in range(len(x)):
+        angle = position / options["base"] ** (2 * (m // 2) / len(x))
+        added.append(math.cos(angle) if m % 2 else math.sin(angle))
+    return x + options["scale"] * torch.tensor(added, dtype=torch.float64)
+
+
 POSITIONS: dict[str, Encoding] = {
     "nope": Encoding(),
     "alibi": Encoding(bias=lambda p, o, _: -alibi_slope(p.head, p.heads, o) * abs(p.i - p.j)),
@@ -227,6 +236,7 @@ POSITIONS: dict[str, Encoding] = {
         scaled=lambda head, heads: head >= math.ceil(heads / 2),
     ),
     "rope": Encoding(rotate=rope),
+    "sinusoidal": Encoding(embed=sinusoidal),
 }
 
 

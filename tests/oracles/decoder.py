@@ -1,4 +1,4 @@
-"""The decoder by its formulas: one sequence, float64, plain matrix-vector products.
+"""The models by their formulas: one sequence, float64, plain matrix-vector products.
 
 prenorm: x + attention(norm x), x + MLP(norm x). gemma2, the block of the ASEntmax authors: norms
 before and after both, GeGLU, embeddings times √width. The head is not tied to the embedding.
@@ -23,6 +23,46 @@ def gelu(x: Tensor) -> Tensor:
 
 def decoder(tokens: list[int], state: State, choices: Choices, layers: int, block: str) -> Tensor:
     """Logits [tokens vocabulary]; state: the model's tensors by their names in its state dict."""
+    return _logits(_side(tokens, state, choices, layers, block, "causal", ""), state)
+
+
+def encoder(tokens: list[int], state: State, choices: Choices, layers: int, block: str) -> Tensor:
+    """As `decoder`, but every token sees all others."""
+    return _logits(_side(tokens, state, choices, layers, block, "full", ""), state)
+
+
+def encoder_decoder(
+    tokens: list[int],
+    source: list[int],
+    state: State,
+    choices: Choices,
+    cross: Choices,
+    layers: tuple[int, int],
+    block: str,
+) -> Tensor:
+    """Logits [tokens vocabulary] of a target given its source; layers of encoder and decoder."""
+    memory = _side(source, state, choices, layers[0], block, "full", "source_")
+    return _logits(
+        _side(tokens, state, choices, layers[1], block, "causal", "", memory, cross), state
+    )
+
+
+def _logits(x: Tensor, state: State) -> Tensor:
+    return torch.stack([state["head.weight"] @ row for row in x])
+
+
+def _side(
+    tokens: list[int],
+    state: State,
+    choices: Choices,
+    layers: int,
+    block: str,
+    kind: str,
+    prefix: str,
+    memory: Tensor | None = None,
+    cross: Choices | None = None,
+) -> Tensor:
+    """Tokens through the blocks and the last norm of one side, which may look at a memory."""
     gemma = block == "gemma2"
 
     def norm(x: Tensor, name: str) -> Tensor:
@@ -34,21 +74,26 @@ def decoder(tokens: list[int], state: State, choices: Choices, layers: int, bloc
         return state[f"{name}.output.weight"] @ active
 
     embed = formula(POSITIONS, "position", choices.position.name).embed
+    learned = _below(f"{prefix}position_state", state)
     rows = []
     for i, token in enumerate(tokens):
         row = state["embedding.weight"][token]
         row = row * math.sqrt(len(row)) if gemma else row
-        rows.append(embed(row, i, choices.position.options, _below("position_state", state)))
+        rows.append(embed(row, i, choices.position.options, learned))
     x = torch.stack(rows)
     for layer in range(layers):
-        name = f"blocks.{layer}"
+        name = f"{prefix}blocks.{layer}"
         heads, _ = attention(
-            norm(x, f"{name}.attention_norm"), _below(f"{name}.attention", state), choices
+            norm(x, f"{name}.attention_norm"), _below(f"{name}.attention", state), choices, kind
         )
         x = x + (norm(heads, f"{name}.attention_post_norm") if gemma else heads)
+        if memory is not None:
+            own, tensors = norm(x, f"{name}.cross_norm"), _below(f"{name}.cross", state)
+            heads, _ = attention(own, tensors, cross, "cross", memory)
+            x = x + (norm(heads, f"{name}.cross_post_norm") if gemma else heads)
         inner = torch.stack([mlp(row, f"{name}.mlp") for row in norm(x, f"{name}.mlp_norm")])
         x = x + (norm(inner, f"{name}.mlp_post_norm") if gemma else inner)
-    return torch.stack([state["head.weight"] @ row for row in norm(x, "norm")])
+    return norm(x, f"{prefix}norm")
 
 
 def _below(prefix: str, state: State) -> State:

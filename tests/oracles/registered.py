@@ -40,6 +40,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "alibi": [{"variant": "interleaved"}],
     "nape": [{"variant": "exponential"}],
     "rope": [{"base": 100.0, "fraction": 0.5}],
+    "sinusoidal": [{"base": 100.0, "scale": 0.3}],
     "rms": [{"gated": True, "eps": 0.01}],
 }
 

@@ -98,7 +98,7 @@ DEFINITIONS = {
 
 def rows(batch, task):
     """(nominal length, source, target) of each row, read back from inputs and labels."""
-    for inputs, labels, length in zip(*(array.tolist() for array in batch), strict=True):
+    for inputs, labels, length in zip(*(array.tolist() for array in batch[:3]), strict=True):
         tokens = [token for token in inputs if token != task.pad]
         scored = [label for label in labels if label != IGNORE]
         assert tokens.pop(0) == task.bos

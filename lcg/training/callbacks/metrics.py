@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lcg.config import Config
 from lcg.diagnostics.gradients import group_norms
+from lcg.models.reads import reads
 from lcg.training.module import learning_rate_factor
 from lcg.training.tracking import Tracking
 
@@ -41,7 +42,7 @@ class Metrics(Callback):
             self._norms = group_norms(module.model)
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx: int) -> None:
-        self._tokens += batch["inputs"].numel()
+        self._tokens += sum(tokens.numel() for tokens in reads(batch))
         step, options = trainer.global_step, self.config.optimizer
         if not self._due(step):
             return

@@ -1,0 +1,44 @@
+"""Encodings that are added to the embeddings: where a token is, not how far from another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from positional.base import PositionEncoding, torch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+
+@dataclass
+class Sinusoidal(PositionEncoding):
+    """x + scale·e(position) with e_2m = sin(position·base^(-2m/w)), e_2m+1 its cosine (1706.03762).
+
+    w is the model width; of an odd one the last entry is a sine. Differs from the paper in that the
+    size of e against the embeddings is an option, and in that angles are computed in float64.
+    Embeddings have entries of about 1 where the blocks begin, e of 0.7 with scale=1.
+    """
+
+    name: ClassVar[str] = "sinusoidal"
+    relative: ClassVar[bool] = False
+
+    base: float = 10000.0
+    """Wavelengths run from 2π to 2π·base tokens."""
+    scale: float = 1.0
+    """What e is multiplied by."""
+
+    def __post_init__(self) -> None:
+        if not self.base > 1:
+            raise ValueError(f"sinusoidal: base must be greater than 1, got {self.base}")
+        if not self.scale > 0:
+            raise ValueError(f"sinusoidal: scale must be positive, got {self.scale}")
+
+    def embed(self, x: Tensor, positions: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+        width = x.shape[-1]
+        exponents = torch.arange(0, width, 2, device=x.device, dtype=torch.float64) / width
+        angles = positions.double()[:, None] * self.base**-exponents  # [t w/2]
+        waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[:, :width]
+        return x + (self.scale * waves).to(x.dtype)
