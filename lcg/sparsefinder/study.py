@@ -22,7 +22,7 @@ from lcg.sparsefinder.knowledge import Known, learn_centroids
 from lcg.sparsefinder.measuring import Gold, Identity, LayerMeasures, gold, measure, overall
 from lcg.sparsefinder.projections import examples, learn
 from lcg.sparsefinder.restricting import Graph, restricted
-from lcg.sparsefinder.samples import draw, score
+from lcg.sparsefinder.samples import draw, score, stream_of
 
 Progress = Callable[[str, int, int], None]  # what is under way, done, in all
 
@@ -109,8 +109,8 @@ def run_study(model: nn.Module, config: Any, plan: Plan, progress: Progress) -> 
 
 def obstacle(config: Any, length: int, device: torch.device) -> str | None:
     """Why a sequence of this length does not fit in memory, or None."""
-    tokens, heads = int(config.task.token_length(length)), config.model.heads
-    scored = int(config.task.target_length(length)) + 1
+    heads = config.model.heads
+    tokens, scored = memory.tokens_of(config, stream_of(config, "test", length))
     need = memory.forward_bytes(config, 1, tokens, scored)
     need += 4 * COPIES * heads * tokens * min(tokens, max(LEAST, TOGETHER // (heads * tokens)))
     have = memory.available_bytes(device)
@@ -126,8 +126,7 @@ def learn_layers(
     model: nn.Module, config: Any, plan: Plan, progress: Progress
 ) -> tuple[dict[str, Known], dict[str, list[float]]]:
     """Projections and centroids of every layer, by name, and the losses on the way."""
-    count = _fitting(config, plan.learned_at, plan.learn_samples, model)
-    batch = draw(config, "validation", plan.learned_at, count, model)
+    batch = draw(config, "validation", plan.learned_at, plan.learn_samples, model)
     layers = collect(model, batch.reads, batch.real)
     clusters = sorted(set(plan.grid.clusters))
     known, losses = {}, {}
@@ -149,14 +148,6 @@ def learn_layers(
     return known, losses
 
 
-def _fitting(config: Any, length: int, samples: int, model: nn.Module) -> int:
-    """So many samples at a time."""
-    device = next(model.parameters()).device
-    tokens = int(config.task.token_length(length))
-    scored = int(config.task.target_length(length)) + 1
-    return memory.batch_size(config, tokens, scored, samples, device)
-
-
 def _at_length(
     model: nn.Module,
     config: Any,
@@ -170,10 +161,9 @@ def _at_length(
     reason = obstacle(config, length, next(model.parameters()).device)
     if reason is not None:
         return LengthResult(length, tokens, 0, skipped=reason)
-    samples = _fitting(config, length, samples, model)
     batch = draw(config, "test", length, samples, model)
     own = score(model, batch)
-    result = LengthResult(length, tokens, samples, *_accuracies(own))
+    result = LengthResult(length, tokens, own.samples, *_accuracies(own))
     layers = [gold(heads) for heads in collect(model, batch.reads, batch.real)]
     cells = plan.grid.cells()
     for number, cell in enumerate(cells):
@@ -214,7 +204,7 @@ def measured(cell: Cell, layers: list[Gold], known: dict[str, Known]) -> CellRes
 
 
 def _accuracies(found: Score) -> tuple[float, float]:
-    return found.correct / found.samples, found.right / found.positions
+    return found.correct / found.samples, found.right / max(1, found.positions)
 
 
 def _plain(value: Any) -> Any:

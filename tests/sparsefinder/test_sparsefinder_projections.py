@@ -1,5 +1,7 @@
 """The margin loss against naive loops, and that it learns what can be learned."""
 
+import math
+
 import pytest
 import torch
 
@@ -65,10 +67,13 @@ def test_squared_distances_are_those_of_pairs():
 
 
 def examples_of_groups(seed=0):
-    """Queries link to the keys of their group, which two of eight dimensions tell, turned apart."""
+    """Queries link to the keys of their group, of twelve around a circle; two of eight dimensions
+    tell, other ones for keys, and the rest is noise.
+    """
     draw = torch.Generator().manual_seed(seed)
-    corners = torch.tensor([[2.0, 0.0], [0.0, 2.0], [-2.0, -2.0]])
-    groups = torch.randint(3, (2, 4, 1, 24), generator=draw).expand(-1, -1, 2, -1)
+    angle = torch.arange(12) / 12 * 2 * math.pi
+    corners = 2 * torch.stack([angle.cos(), angle.sin()], dim=-1)
+    groups = torch.randint(12, (2, 4, 1, 24), generator=draw).expand(-1, -1, 2, -1)
     noise = torch.randn(2, 4, 2, 24, 8, generator=draw)
     q, k = noise[0].clone(), noise[1].clone()
     q[..., :2] = corners[groups[0]] + 0.1 * q[..., :2]
@@ -78,20 +83,18 @@ def examples_of_groups(seed=0):
 
 
 def separated(projection, data):
-    """The share of pairs that the best threshold puts on the right side."""
+    """How often a linked pair is nearer than one that is not linked."""
     distance = squared_distances(projection.queries(data.q), projection.keys(data.k))
-    best = 0.0
-    for limit in torch.linspace(0, 20, 200):
-        best = max(best, ((distance < limit) == data.gold).float().mean().item())
-    return best
+    linked, other = distance[data.gold], distance[data.negative]
+    return (linked[:, None] < other).float().mean().item()
 
 
 def test_learns_to_put_linked_keys_near():
     data, unseen = examples_of_groups(), examples_of_groups(seed=1)
     before = separated(Projection(2, 8, 2, False, 0), unseen)
-    projection, losses = learn(data, 2, False, 300, seed=0)
-    assert losses[-1] < 0.2 * losses[0]
-    assert separated(projection, unseen) > 0.97 > before + 0.1
+    projection, losses = learn(data, 2, False, 400, seed=0, rate=0.01)
+    assert sum(losses[-20:]) < 0.2 * sum(losses[:20])
+    assert separated(projection, unseen) > 0.9 > 0.65 > before
 
 
 def test_shared_is_one_map_and_the_seed_decides():
