@@ -19,7 +19,7 @@ def run(words: list[str]) -> int:
     from lcg.sparsefinder.checking import check_identity
     from lcg.sparsefinder.restricting import attention_of
     from lcg.sparsefinder.study import run_study
-    from lcg.sparsefinder.writing import identity_text, summary
+    from lcg.sparsefinder.writing import SUMMARY, identity_text, summary
 
     plan = _plan(config, options)
     device = choose_device(options.device)
@@ -33,7 +33,7 @@ def run(words: list[str]) -> int:
         study = run_study(model, config, plan, bars)
     finally:
         bars.close()
-    print("highest sparsity (%) at recall ≥ 95 %, and tokens right (%) there, by length\n")
+    print(f"{SUMMARY}\n")
     print(summary(study))
     print(f"\n{identity_text(study)}")
     for result in study.lengths:

@@ -9,7 +9,7 @@ not divide each other, nor of clusters that k-means finds anew for every number.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TypeVar
 
 Point = TypeVar("Point")
@@ -28,9 +28,7 @@ def front(points: Iterable[tuple[float, float, Point]]) -> list[tuple[float, flo
     return kept[::-1]
 
 
-def sparsest(
-    points: Sequence[tuple[float, float, Point]], least: float
-) -> tuple[float, float, Point] | None:
-    """The sparsest point whose value is at least `least`, or None."""
-    good = [point for point in front(points) if point[1] >= least]
-    return good[-1] if good else None
+def best(points: Iterable[tuple[float, float]], sparsity: float) -> float | None:
+    """The largest value of points (sparsity, value) at least so sparse; None without any."""
+    good = [value for at, value in points if at >= sparsity and not math.isnan(value)]
+    return max(good, default=None)

@@ -70,7 +70,7 @@ class Grid:
     Each grid of a predictor ends with the setting that links everything.
     """
 
-    l2: tuple[float, ...] = (0.5, 1, 2, 4, ALL)
+    l2: tuple[float, ...] = (0.5, 1, 2, 3, 5, ALL)
     cosine: tuple[float, ...] = ()
     bucket_sizes: tuple[int | None, ...] = (4, 12, None)
     clusters: tuple[int, ...] = (1, 4, 12)

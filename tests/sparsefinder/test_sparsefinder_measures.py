@@ -16,7 +16,7 @@ from lcg.attention.normalizers.topk import TopK
 from lcg.sparsefinder.baselines import Exact
 from lcg.sparsefinder.checking import check_identity, check_sparse
 from lcg.sparsefinder.collecting import collect
-from lcg.sparsefinder.fronts import front, sparsest
+from lcg.sparsefinder.fronts import best, front
 from lcg.sparsefinder.grid import Cell
 from lcg.sparsefinder.measuring import evenly, gold, measure, overall, weights_on
 from lcg.sparsefinder.patterns import Random, Window
@@ -195,6 +195,6 @@ def test_fronts_fall():
     points = [(0.0, 1.0, "a"), (0.5, 0.7, "b"), (0.4, 0.6, "c"), (0.9, 0.2, "d"), (0.9, 0.1, "e")]
     points += [(math.nan, 1.0, "f"), (0.95, math.nan, "g"), (0.5, 0.7, "h")]
     assert [which for _, _, which in front(points)] == ["a", "b", "d"]
-    assert sparsest(points, 0.65)[2] == "b"
-    assert sparsest(points[1:], 0.95) is None
+    pairs = [point[:2] for point in points]
+    assert best(pairs, 0.45) == 0.7 and best(pairs, 0.9) == 0.2 and best(pairs, 0.92) is None
     assert front([]) == []
