@@ -40,10 +40,7 @@ class Heads:
     real_keys: Tensor
 
     def visible(self, queries: Tensor) -> Tensor:
-        """Bool [b 1 q m]: the keys that each of the queries [q] may see; none where it is padding.
-
-        A query that sees them all still links to few.
-        """
+        """Bool [b 1 q m]: the keys that each of the queries [q] may see; padding sees none."""
         return (self.watched.visible(queries) & self.real_queries[:, queries, None])[:, None]
 
     def weights(self, queries: Tensor) -> Tensor:
@@ -61,14 +58,15 @@ class Heads:
 def heads_of(watched: Watched, real: Tensor | None = None) -> Heads:
     """The queries and keys of a watched layer.
 
-    real [b n] says which tokens are no padding, for a layer that is not told: a causal model needs
-    not know, but ranks and counts of tokens do.
+    real [b n] says which tokens are no padding, for a causal layer that is not told: it need not
+    know, but ranks and counts of tokens do.
     """
     q, k = watched.queries_and_keys()
     q, k = q.float(), k.float().repeat_interleave(q.shape[1] // k.shape[1], dim=1)
     real_queries, real_keys = watched.query_mask, watched.key_mask
     if watched.memory is None:
-        real_queries = real if real_queries is None else real_queries
+        if real_queries is None and watched.kind == "causal":
+            real_queries = real
         real_keys = real_queries if real_keys is None else real_keys
     if real_queries is None:
         real_queries = q.new_ones(len(q), q.shape[2], dtype=torch.bool)
