@@ -26,7 +26,7 @@ from torch import Tensor
 from lcg.sparsefinder.collecting import LEAST, TOGETHER, Heads
 from lcg.sparsefinder.predictors import Links
 
-QUERIES, COMPARED = 64, 16
+QUERIES, COMPARED = 64, 8
 """Queries of a sample that are looked at, and whose weights on a graph are computed; at most."""
 NAMES = ("sparsity", "recall", "exact", "mass")
 
