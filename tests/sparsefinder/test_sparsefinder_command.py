@@ -26,9 +26,14 @@ def trained(tmp_path_factory, *words):
     return train(load_config(tiny(f"runs={runs}", *words)), progress=False).directory
 
 
-@pytest.fixture(scope="module", params=["decoder", "encoder_decoder"])
-def run(request, tmp_path_factory):
-    return trained(tmp_path_factory, "attention=entmax15", f"model.kind={request.param}")
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return trained(tmp_path_factory, "attention=entmax15", "model.kind=decoder")
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory):
+    return trained(tmp_path_factory, "attention=relu", "model.kind=encoder_decoder")
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +100,17 @@ def test_an_encoder_with_learned_alpha(tagger, capsys):
     assert code == 0, err
     assert "length 8" in out and "length 32" in out and "length 128" in out
     assert "| cosine distance" in out
+
+
+def test_an_encoder_decoder_with_rows_of_zeros(translator, capsys):
+    words = ("--samples", "2", "--steps", "2", "--windows", "0", "--length", "6")
+    code, _, err = call(capsys, translator, *words)
+    assert code == 0, err
+    found = json.loads((translator / "plots" / "sparsefinder_len_6" / "results.json").read_text())
+    assert set(found["losses"]) == {"encoder_0", "decoder_0", "cross_0"}
+    for cell in found["lengths"][0]["cells"]:
+        if cell["recall"] == 1:
+            assert cell["token_accuracy"] == found["lengths"][0]["token_accuracy"]
 
 
 def test_what_it_refuses_in_one_line(run, capsys, tmp_path):
