@@ -109,6 +109,8 @@ def _numbers(name: str, text: str | None, least: int) -> list[int]:
         numbers = [int(part) for part in (text or "").split(",") if part or text]
     except ValueError:
         raise ValueError(f"--{name} {text}: give whole numbers with commas") from None
+    if text is not None and not numbers:
+        raise ValueError(f"--{name}: give whole numbers with commas")
     if any(number < least for number in numbers):
         raise ValueError(f"--{name} {text}: numbers must be at least {least}")
     return numbers

@@ -96,11 +96,12 @@ class Grid:
             *(Clusters(count, 2) for count in self.clusters),
         ]
         joined = [(w, g) for w in self.windows for g in self.globals]
+        ends = [Cell(method) for method in learned if method.links_all]  # a window adds nothing
         cells = [
             Cell(method, window, count)
             for window, count in joined
             for method in learned
-            if not (window or count) or not method.links_all
+            if not method.links_all
         ]
         baselines = [
             *(Window(size) for size in self.only_windows),
@@ -113,7 +114,7 @@ class Grid:
             *(Bound(), Bound(1, 1)),
             Exact(),
         ]
-        return [*cells, *map(Cell, baselines)]
+        return [*cells, *ends, *map(Cell, baselines)]
 
 
 def full_grid(seed: int) -> Grid:

@@ -121,6 +121,7 @@ def test_what_it_refuses_in_one_line(run, capsys, tmp_path):
         (("--samples", "0"), "at least 1"),
         (("--length", "4,x"), "whole numbers"),
         (("--length", "0"), "at least 1"),
+        (("--length", ""), "whole numbers"),
         (("--windows", "-1"), "at least 0"),
         (("-o", tmp_path / "file"), "is a file"),
         (("--device", "cuda:99"), "cannot be used"),
