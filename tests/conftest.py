@@ -20,6 +20,8 @@ CHECKED = [
     "lcg.diagnostics.watching",
     "lcg.evaluation.scoring",
     "lcg.models.decoder",
+    "lcg.models.encoder",
+    "lcg.models.encoder_decoder",
 ]
 
 install_import_hook(CHECKED, "beartype.beartype")

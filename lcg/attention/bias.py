@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lcg.shapes import Bool, Float, Shaped
 
 Learned = Mapping[str, Tensor] | nn.ParameterDict
-Additive = Callable[[slice, slice, Mapping[str, Tensor]], Tensor | None]
+Additive = Callable[[slice, slice, Learned], Tensor | None]
 ALL = slice(None)
 
 
@@ -89,7 +89,7 @@ class Bias(NamedTuple):
 
 
 def _crop(additive: Additive, queries: slice, keys: slice, heads: slice) -> Additive:
-    def cropped(some_queries: slice, some_keys: slice, learned: Mapping[str, Tensor]):
+    def cropped(some_queries: slice, some_keys: slice, learned: Learned):
         found = additive(_inside(queries, some_queries), _inside(keys, some_keys), learned)
         if found is None or heads == ALL or found.dim() < 3 or found.shape[-3] == 1:
             return found

@@ -9,6 +9,14 @@ USER_FILES = {
     "broken_import.py": "import there_is_no_such_module\n",
     "raises.py": "\n\nvalue = {}['missing']\n",
     "exits.py": "import sys\nsys.exit('never mind')\n",
+    "masked.py": """
+from dataclasses import dataclass
+from tasks.copy import Copy
+@dataclass
+class Masked(Copy):
+    name = "masked"
+    kind = "masked"
+""",
     "plain.py": """
 from tasks.base import Task
 class Plain(Task):
@@ -185,6 +193,20 @@ BAD = {
     "position=nape model.heads=1 model.d_model=8": "nape: needs at least 2 heads",
     "position=rope model.d_model=56": "must be an even number of dimensions",
     "position=nape model.heads=6 model.kv_heads=3 model.d_model=48": "model.kv_heads=3",
+    "task=copy model.kind=encoder": (
+        "copy is a seq2seq task and model.kind=encoder learns tagging and masked tasks only; "
+        "use model.kind=decoder or encoder_decoder"
+    ),
+    "task=n_back model.kind=encoder_decoder": "use model.kind=decoder or encoder",
+    "task=./masked.py:Masked": "use model.kind=encoder",
+    "attention=stick_breaking model.kind=encoder_decoder": (
+        "attention.normalizer=stick_breaking runs in causal attention only and "
+        "model.kind=encoder_decoder has other"
+    ),
+    "task=n_back model.kind=encoder position=nope": (
+        "position=nope tells model.kind=encoder nothing of order"
+    ),
+    "model.kind=encoder_decoder model.encoder_layers=0": "encoder_layers must be at least 1, got 0",
     "task=n_back task.n=9": "data.min_length: n_back: length 8 is too short",
     "data.batch_size=3 trainer.devices=2": "cannot be shared by trainer.devices=2",
     "trainer.precision=16-mixed trainer.accelerator=cpu": "use bf16-mixed or 32-true",

@@ -17,7 +17,14 @@ from oracles.registered import (
 )
 
 from lcg.attention import Attention
+from lcg.attention.normalizers.entmax import LearnedEntmax
+from lcg.config import load_config
+from lcg.config.schema import Model
+from lcg.diagnostics.headers import attention_layers
 from lcg.diagnostics.watching import watching
+from lcg.models.encoder import Encoder
+from lcg.models.encoder_decoder import EncoderDecoder
+from positional.rotary import RoPE
 
 NEAR = 1e-5
 PAIRS = pairwise(*(variants(kind) for kind in KINDS), SIZES)
@@ -94,3 +101,65 @@ def test_a_selected_query_is_seen_among_all_and_nothing_stays_behind():
     assert not any(block.attention._forward_pre_hooks for block in model.blocks)
     with pytest.raises(ValueError, match="cache"), torch.no_grad(), watching(model):
         model(inputs, cache=model.make_cache(6))
+
+
+KINDS = {"encoder": Encoder, "encoder_decoder": EncoderDecoder}
+PAD = 11
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("cross", ["none", "same"])
+def test_layers_of_encoders_are_seen_with_what_they_attend_to(kind, cross):
+    """Names, masks, and weights that make the layer's output, padding and selection included."""
+    model = Model(
+        kind=kind, d_model=16, heads=2, d_ff=12, layers=2, encoder_layers=1, cross_position=cross
+    )
+    (scaling,) = [s for s in variants("scaling") if s.name == "log" and s.offset == 1]
+    attention = Attention(LearnedEntmax(), scaling)
+    torch.manual_seed(0)
+    made = KINDS[kind](model, attention, RoPE(), PAD + 1, PAD).eval()
+    target, source, outputs = tokens(2, 5), tokens(2, 7, seed=1), []
+    source[0, 4:], target[1, 3:] = PAD, PAD
+    given = (source,) if kind == "encoder" else (target, source)
+    for layer in made.attention_layers().values():
+        layer.register_forward_hook(lambda *words: outputs.append(words[-1]))
+    select = torch.tensor([2, 0])
+    with torch.no_grad():
+        expected = made(*given, select=select)
+        outputs.clear()
+        with watching(made) as seen:
+            assert_near(made(*given, select=select), expected, NEAR, "logits")
+    task = "n_back" if kind == "encoder" else "copy"
+    config = load_config([f"model.kind={kind}", f"task={task}", "model.encoder_layers=1"])
+    assert [(w.name, w.kind) for w in seen] == [tuple(layer) for layer in attention_layers(config)]
+    for watched, output in zip(seen, outputs, strict=True):
+        layer = watched.layer
+        read = watched.x if watched.kind != "cross" else watched.memory
+        real_queries = source if watched.kind == "full" else target
+        assert (watched.query_mask == (real_queries != PAD)).all()
+        assert watched.x.shape[1] == real_queries.shape[1], "all queries, whatever is selected"
+        everyone = torch.arange(watched.x.shape[1])
+        visible = watched.visible(everyone)
+        seen_keys = torch.ones(visible.shape, dtype=torch.bool)
+        if watched.kind == "causal":
+            assert watched.key_mask is None
+            seen_keys = seen_keys.tril()
+        else:
+            assert (watched.key_mask == (source != PAD)).all()
+            seen_keys = seen_keys & (source != PAD)[:, None]
+        assert torch.equal(visible, seen_keys)
+        with torch.no_grad():
+            weights, scores = watched.weights(), watched.scores()
+            q, k = watched.queries_and_keys()
+            v = layer.value(read).unflatten(-1, (2, -1)).transpose(1, 2)
+            joined = rearrange(weights @ v, "b h q d -> b q (h d)")
+            out = layer.output(joined)
+        out = out if out.shape == output.shape else out[:, select]
+        assert_near(output, out, NEAR, watched.name)
+        assert (weights.masked_select(~visible[:, None]) == 0).all()
+        products = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~visible[:, None], -torch.inf)
+        torch.testing.assert_close(scores, products)
+        one = watched.of(slice(1, 2))
+        with torch.no_grad():
+            assert_near(one.weights(everyone[:2]), weights[1:2, :, :2], NEAR)
+            assert one.visible(everyone).shape == visible[1:2].shape
