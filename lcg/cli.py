@@ -19,6 +19,7 @@ from lcg.registry import nearest
 
 COMMANDS = (
     *("train", "sweep", "reproduce", "eval", "select", "table", "plot", "report", "inspect"),
+    "sparsefinder",
     *("list", "show", "demo"),
 )
 

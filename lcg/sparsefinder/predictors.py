@@ -1,0 +1,206 @@
+"""Graphs from projected queries and keys: the three predictors of Sparsefinder (2109.12188).
+
+A method is a dataclass of its settings. `links(heads, known)` does what is linear in the length,
+and returns a function from some queries [q] to Bool [b h q m], or what broadcasts to it.
+
+Shapes: b batch, h heads, n queries, m keys, q some queries, r projected dimensions, c clusters.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from lcg.sparsefinder.collecting import Heads
+from lcg.sparsefinder.knowledge import Known
+from lcg.sparsefinder.projections import squared_distances
+
+Links = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Method(ABC):
+    """A way to predict a graph."""
+
+    family: ClassVar[str]
+    """Methods of one family differ in a setting and make one front."""
+    learned: ClassVar[bool] = False
+    """Whether it reads what was projected."""
+
+    @property
+    @abstractmethod
+    def setting(self) -> str:
+        """The setting in words."""
+
+    @property
+    def links_all(self) -> bool:
+        """Whether the setting links every query to every key: the end of a grid."""
+        return False
+
+    @abstractmethod
+    def links(self, heads: Heads, known: Known) -> Links:
+        """The links of a layer, some queries at a time; they may include keys that are hidden."""
+
+    def obstacle(self, heads: Heads) -> str | None:
+        """Why a layer's graph cannot be had, or None."""
+        return None
+
+
+@dataclass(frozen=True)
+class Distance(Method):
+    """Linked where the distance of q' and k' is below a threshold; all of them at infinity.
+
+    l2: ‖q' - k'‖; cosine: 1 - cos(q', k'), from 0 to 2.
+    """
+
+    threshold: float
+    measure: Literal["l2", "cosine"] = "l2"
+    learned: ClassVar[bool] = True
+
+    @property
+    def family(self) -> str:
+        return "distance" if self.measure == "l2" else "cosine distance"
+
+    @property
+    def links_all(self) -> bool:
+        return math.isinf(self.threshold)
+
+    @property
+    def setting(self) -> str:
+        return "any" if math.isinf(self.threshold) else f"below {self.threshold:g}"
+
+    def links(self, heads, known):
+        q, k = known.project(heads)
+        if self.measure == "l2":
+            limit = self.threshold**2
+            return lambda queries: squared_distances(q[:, :, queries], k) < limit
+        q, k = normalize(q, dim=-1), normalize(k, dim=-1)
+        return lambda queries: 1 - q[:, :, queries] @ k.mT < self.threshold
+
+
+@dataclass(frozen=True)
+class Buckets(Method):
+    """Linked where q' and k' share a bucket in any projected dimension; buckets of equal size.
+
+    Queries, and by themselves keys, are ordered along a dimension and cut into ⌈m/size⌉ parts of
+    equal size. size None: one bucket.
+    """
+
+    size: int | None
+    family: ClassVar[str] = "equal-size buckets"
+    learned: ClassVar[bool] = True
+
+    @property
+    def links_all(self) -> bool:
+        return self.size is None
+
+    @property
+    def setting(self) -> str:
+        return "one bucket" if self.size is None else f"of {self.size}"
+
+    def links(self, heads, known):
+        q, k = known.project(heads)
+        keys = heads.real_keys.sum(dim=-1)
+        count = torch.ones_like(keys) if self.size is None else -(-keys // self.size)
+        return share_any(_ranked(q, heads.real_queries, count), _ranked(k, heads.real_keys, count))
+
+
+def _ranked(x: Tensor, real: Tensor, buckets: Tensor) -> Tensor:
+    """Bucket numbers [b h n r]: the rank among the real tokens of a sequence, in equal parts."""
+    hidden = x.masked_fill(~real[:, None, :, None], torch.inf)
+    rank = hidden.argsort(dim=2, stable=True).argsort(dim=2)
+    count = real.sum(dim=-1).clamp(min=1)
+    return rank * buckets[:, None, None, None] // count[:, None, None, None]
+
+
+@dataclass(frozen=True)
+class Intervals(Method):
+    """The same with tanh(x) cut into ⌈m/size⌉ equal intervals of [-1, 1], whoever falls into them.
+
+    size None: one interval.
+    """
+
+    size: int | None
+    family: ClassVar[str] = "equal intervals"
+    learned: ClassVar[bool] = True
+
+    @property
+    def links_all(self) -> bool:
+        return self.size is None
+
+    @property
+    def setting(self) -> str:
+        return "one interval" if self.size is None else f"n/{self.size} intervals"
+
+    def links(self, heads, known):
+        keys = heads.real_keys.sum(dim=-1)
+        count = torch.ones_like(keys) if self.size is None else -(-keys // self.size)
+        count = count[:, None, None, None]
+        q, k = known.project(heads)
+        return share_any(*(_interval(x, count) for x in (q, k)))
+
+
+def _interval(x: Tensor, count: Tensor) -> Tensor:
+    part = ((x.tanh() + 1) / 2 * count).floor().long()
+    return part.clamp(min=0).minimum(count - 1)
+
+
+def share_any(q: Tensor, k: Tensor) -> Links:
+    """Linked where any of the last dimension's numbers [b h n r] and [b h m r] are the same."""
+
+    def links(queries: Tensor) -> Tensor:
+        some = q[:, :, queries]
+        found = some[..., 0, None] == k[..., None, :, 0]
+        for dimension in range(1, q.shape[-1]):
+            found |= some[..., dimension, None] == k[..., None, :, dimension]
+        return found
+
+    return links
+
+
+@dataclass(frozen=True)
+class Clusters(Method):
+    """Linked where q' and k' share a cluster; each is in the `nearest` 1 or 2 of them.
+
+    Centroids come from k-means on projected queries and keys together, learned once.
+    """
+
+    count: int
+    nearest: int = 1
+    learned: ClassVar[bool] = True
+
+    @property
+    def family(self) -> str:
+        return "clusters" if self.nearest == 1 else f"clusters, {self.nearest} nearest"
+
+    @property
+    def links_all(self) -> bool:
+        return self.count <= self.nearest
+
+    @property
+    def setting(self) -> str:
+        return f"{self.count} cluster{'s' * (self.count > 1)}"
+
+    def links(self, heads, known):
+        centroids = known.centroids[self.count]
+        return shared_clusters(*known.project(heads), centroids, self.nearest)
+
+
+def shared_clusters(q: Tensor, k: Tensor, centroids: Tensor, nearest: int = 1) -> Links:
+    """Linked where q [b h n r] and k [b h m r] share one of their nearest centroids [h c r]."""
+    q, k = (_membership(x, centroids, nearest) for x in (q, k))
+    return lambda queries: q[:, :, queries] @ k.mT > 0
+
+
+def _membership(x: Tensor, centroids: Tensor, nearest: int) -> Tensor:
+    """1 where a token is in a cluster, else 0: float [b h n c]."""
+    distance = squared_distances(x, centroids)
+    chosen = distance.topk(min(nearest, centroids.shape[1]), dim=-1, largest=False).indices
+    return torch.zeros_like(distance).scatter_(-1, chosen, 1.0)

@@ -1,0 +1,54 @@
+"""Samples of a task's streams, as a model of any kind reads them.
+
+Shapes: b batch, t tokens, s tokens of the source.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from lcg.evaluation import memory
+from lcg.evaluation.scoring import Score, score_teacher_forcing
+from lcg.models.reads import reads, tensors
+from tasks.streams import EvalStream
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs and labels [b t], and what an encoder reads besides [b s], if there is one.
+
+    real [b t]: which inputs are no padding.
+    """
+
+    parts: dict[str, Tensor]
+    real: Tensor
+
+    @property
+    def reads(self) -> tuple[Tensor, ...]:
+        """What the model is called with."""
+        return reads(self.parts)
+
+
+def stream_of(config: Any, split: str, length: int) -> EvalStream:
+    """The samples of a split at a length for this config's kind of model."""
+    task, seed = config.task, config.evaluation.seed
+    return EvalStream(task, seed, split, length, config.model.apart)
+
+
+def draw(config: Any, split: str, length: int, count: int, model: nn.Module) -> Samples:
+    """The first samples, at most `count` and no more than fit in memory, on the model's device."""
+    device = next(model.parameters()).device
+    stream = stream_of(config, split, length)
+    count = memory.batch_size(config, *memory.tokens_of(config, stream), count, device)
+    parts = tensors(stream.batch(0, count), device)
+    return Samples(parts, parts["inputs"] != config.task.pad)
+
+
+def score(model: nn.Module, samples: Samples) -> Score:
+    """Who is right, by one forward pass."""
+    return score_teacher_forcing(
+        model, samples.parts["inputs"], samples.parts["labels"], samples.parts.get("source")
+    )

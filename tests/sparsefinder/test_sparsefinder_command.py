@@ -1,0 +1,184 @@
+"""`lcg sparsefinder`: four files, the same each time, or one line and nothing."""
+
+import json
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from training.processes import tiny
+
+from lcg.cli import main
+from lcg.config import load_config
+from lcg.evaluation import memory
+from lcg.evaluation.run import load_model
+from lcg.sparsefinder import study as module
+from lcg.sparsefinder.grid import Grid
+from lcg.sparsefinder.study import Plan, run_study
+from lcg.training.run import train
+
+FILES = {"results.json", "table.md", "sparsity_recall.png", "sparsity_accuracy.png"}
+FEW = ("--samples", "4", "--steps", "5", "--windows", "0,3", "--length", "6,24")
+
+
+def trained(tmp_path_factory, *words):
+    runs = tmp_path_factory.mktemp("runs")
+    return train(load_config(tiny(f"runs={runs}", *words)), progress=False).directory
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return trained(tmp_path_factory, "attention=entmax15", "model.kind=decoder")
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory):
+    return trained(tmp_path_factory, "attention=relu", "model.kind=encoder_decoder")
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory):
+    words = ("task=local_count", "attention=entmax_learned", "model.kind=encoder")
+    return trained(
+        tmp_path_factory, *words, "data.min_length=4", "data.max_length=8", "validation.lengths=4,8"
+    )
+
+
+def call(capsys, *words):
+    capsys.readouterr()
+    code = main(["sparsefinder", *map(str, words)])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def numbers(cell):
+    names = ("sparsity", "recall", "exact", "mass", "exact_match", "token_accuracy")
+    return [cell[name] for name in names]
+
+
+def test_files_and_numbers(run, capsys, tmp_path):
+    code, out, err = call(capsys, run, *FEW)
+    assert code == 0, err
+    assert "the model itself" in out and "fully predicted queries: the same support" in out
+    folder = run / "plots" / "sparsefinder_len_6_24"
+    assert {path.name for path in folder.iterdir()} == FILES
+    for path in folder.glob("*.png"):
+        assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 10000
+    found = json.loads((folder / "results.json").read_text())
+    assert [result["length"] for result in found["lengths"]] == [6, 24]
+    assert found["plan"]["learned_at"] == 6
+    layers = set(found["losses"])
+    for result in found["lengths"]:
+        own = [result["exact_match"], result["token_accuracy"]]
+        cells = result["cells"]
+        for cell in cells:
+            assert cell["skipped"] is None
+            assert all(0 <= number <= 1 for number in numbers(cell))
+            assert set(cell["per_head"]) == layers
+            assert cell["identity"]["largest_difference"] <= 1e-6
+            if cell["recall"] == 1:  # nothing is lost, so nothing changes
+                assert numbers(cell)[-2:] == own and cell["exact"] == 1
+        for family in ("distance", "equal-size buckets", "equal intervals", "clusters"):
+            end = [cell for cell in cells if cell["method"] == family and cell["recall"] == 1]
+            assert min(cell["sparsity"] for cell in end) == 0
+        exact = [cell for cell in cells if cell["method"] == "exact graph"]
+        assert exact[0]["recall"] == 1
+    table = (folder / "table.md").read_text()
+    assert "## Length 24" in table and "of 3, " not in table and ", window 3 " in table
+
+    code, again, err = call(capsys, run, *FEW, "-o", tmp_path / "elsewhere")
+    assert code == 0 and again == out
+    assert (tmp_path / "elsewhere" / "results.json").read_bytes() == (
+        folder / "results.json"
+    ).read_bytes()
+
+
+def test_an_encoder_with_learned_alpha(tagger, capsys):
+    code, out, err = call(
+        capsys, tagger, "--samples", "4", "--steps", "5", "--cosine", "--rank", 2, "--shared"
+    )
+    assert code == 0, err
+    assert "length 8" in out and "length 32" in out and "length 128" in out
+    assert "| cosine distance" in out
+
+
+def test_an_encoder_decoder_with_rows_of_zeros(translator, capsys):
+    words = ("--samples", "2", "--steps", "2", "--windows", "0", "--length", "6")
+    code, _, err = call(capsys, translator, *words)
+    assert code == 0, err
+    found = json.loads((translator / "plots" / "sparsefinder_len_6" / "results.json").read_text())
+    assert set(found["losses"]) == {"encoder_0", "decoder_0", "cross_0"}
+    for cell in found["lengths"][0]["cells"]:
+        if cell["recall"] == 1:
+            assert cell["token_accuracy"] == found["lengths"][0]["token_accuracy"]
+
+
+def test_what_it_refuses_in_one_line(run, capsys, tmp_path):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    (tmp_path / "file").write_text("")
+    for words, reason in (
+        (("--rank", "99"), "heads have 8 dimensions"),
+        (("--samples", "0"), "at least 1"),
+        (("--length", "4,x"), "whole numbers"),
+        (("--length", "0"), "at least 1"),
+        (("--length", ""), "whole numbers"),
+        (("--windows", "-1"), "at least 0"),
+        (("-o", tmp_path / "file"), "is a file"),
+        (("--device", "cuda:99"), "cannot be used"),
+    ):
+        code, out, err = call(capsys, run, *words)
+        assert (code, out) == (2, "") and reason in err and err.count("\n") == 1, words
+    code, _, err = call(capsys, tmp_path / "nowhere")
+    assert code == 2 and "does not exist" in err
+    dense = shutil.copytree(run, tmp_path / "dense")
+    entmax = "name: entmax\n    alpha: 1.5"
+    config = (dense / "config.yaml").read_text()
+    assert entmax in config
+    (dense / "config.yaml").write_text(config.replace(entmax, "name: softmax"))
+    code, _, err = call(capsys, dense)
+    assert code == 2 and "softmax gives weight to every key" in err
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_a_length_that_does_not_fit_is_skipped(run, capsys, tmp_path, monkeypatch):
+    need = memory.forward_bytes
+    monkeypatch.setattr(
+        memory,
+        "forward_bytes",
+        lambda config, batch, tokens, scored: (
+            need(config, batch, tokens, scored) + (2**60 if tokens > 30 else 0)
+        ),
+    )
+    code, out, err = call(capsys, run, *FEW, "-o", tmp_path / "out")
+    assert code == 0 and "length 24 skipped: a sequence of" in err
+    assert "length 24" not in out
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["lengths"][1]["cells"] == [] and "GiB" in found["lengths"][1]["skipped"]
+    assert "skipped (a sequence" in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_stopped_it_leaves_nothing(run, capsys, tmp_path, monkeypatch):
+    def stop(*words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "measured", stop)
+    code, out, _ = call(capsys, run, *FEW, "-o", tmp_path / "out")
+    assert (code, out) == (130, "")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_learned_never_sees_the_test_stream(run, monkeypatch):
+    asked = []
+    draw = module.draw
+    monkeypatch.setattr(module, "draw", lambda *words: asked.append(words[1:3]) or draw(*words))
+    from lcg.evaluation.files import read_config
+
+    config = read_config(run)
+    model, _ = load_model(run, config)
+    grid = Grid(l2=(1.0,), bucket_sizes=(None,), clusters=(1,), windows=(0,), random=())
+    plan = Plan(lengths=(6,), learned_at=6, samples=2, learn_samples=2, steps=2, grid=grid)
+    first = run_study(model, config, plan, lambda *words: None)
+    assert asked == [("validation", 6), ("test", 6)]
+    more = run_study(model, config, replace(plan, lengths=(4, 6)), lambda *words: None)
+    assert first.losses == more.losses
+    assert torch.tensor(list(first.losses.values())).isfinite().all()
