@@ -136,7 +136,7 @@ def draw(name: str, group: Group, style: dict[str, Any], series: Series) -> Draw
         svg = svg_of(figure)
     record = group.best.record
     caption = (
-        f"The selected run (seed {record.seed}, learning rate {record.lr:g}) at every validation: "
+        f"The selected run (seed {record.seed}, learning rate {record.lr:g}) as it was logged: "
         f"{'; '.join(quantity.explained for quantity, _ in shown)}."
     )
     return Drawing(name, f"Heads over training: {group.name}", caption, svg)
