@@ -2,7 +2,8 @@
 
 Trains quick/copy (ASEntmax, NAPE) for some steps with and without the probe of the heads and the
 gradient norms of groups, both in one process and in turn. Validation is made as small as it gets
-and comes more often than in quick/copy, so nothing hides the probe. CPU seconds of the process.
+and comes more often than in quick/copy, so nothing hides the probe. CPU seconds of the process, on
+one thread: those of a second one would count its waiting as work.
 Before that both must have made the same weights, bit for bit.
 """
 
@@ -37,10 +38,10 @@ WORDS = [
 ]
 
 
-def train_once(probed: bool, steps: int, every: int, threads: int | None) -> tuple[float, dict]:
+def train_once(probed: bool, steps: int, every: int, threads: int) -> tuple[float, dict]:
     """CPU seconds of one training run, and its weights."""
     words = [f"trainer.steps={steps}", f"validation.every={every}"]
-    words += [f"trainer.threads={threads}"] if threads else []
+    words += [f"trainer.threads={threads}"]
     with tempfile.TemporaryDirectory() as runs, ExitStack() as without:
         config = load_config([*WORDS, *words, f"runs={runs}"])
         if not probed:
@@ -74,7 +75,7 @@ def each_alone(repeats: int) -> dict[str, float]:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--every", type=int, default=100, help="steps between probes")
