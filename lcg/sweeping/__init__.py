@@ -1,10 +1,11 @@
 """Sweeps: W&B's sweep files, run without an account or a network, as an Optuna study.
 
-`file` reads a sweep, `combinations` lists a grid, `study` is who does what, `launcher` trains the
-runs in `worker` processes, `runs` reads how far each is, `projection` says what a sweep will take.
-Nothing here imports torch.
+`file` parses a sweep, `combinations` lists a grid, `reading` joins the two, `study` is who does
+what, `launcher` trains the runs in `worker` processes, `runs` reads how far each is, `projection`
+says what a sweep will take. Nothing here imports torch.
 """
 
-from lcg.sweeping.file import Sweep, read_sweep
+from lcg.sweeping.file import Sweep
+from lcg.sweeping.reading import read_sweep
 
 __all__ = ["Sweep", "read_sweep"]

@@ -33,6 +33,11 @@ def _choices(sweep: Sweep) -> Iterator[dict[str, str]]:
         yield dict(zip(sweep.parameters, texts, strict=True))
 
 
+def configs(sweep: Sweep) -> list[list[str]]:
+    """The overrides of every run of a grid, first parameter slowest."""
+    return [sweep.words(chosen) for chosen in combinations(sweep)]
+
+
 def check_runs(sweep: Sweep) -> None:
     """Raise ConfigError for runs that are not possible, or that would share a directory."""
     grid = sweep.method == "grid"

@@ -112,12 +112,6 @@ class Sweep:
         """The overrides of one run."""
         return [f"{key}={text}" for key, text in (self.fixed | chosen).items()]
 
-    def configs(self) -> list[list[str]]:
-        """The overrides of every run of a grid, first parameter slowest."""
-        from lcg.sweeping.combinations import combinations
-
-        return [self.words(chosen) for chosen in combinations(self)]
-
 
 def find_sweep(name: str) -> Path:
     """The file of that path, or of that name in ./sweeps or among the built-in ones."""
@@ -134,25 +128,12 @@ def find_sweep(name: str) -> Path:
     raise ConfigError(f"there is no sweep file {name}; {nearest(path.stem, known)}")
 
 
-def read_sweep(path: str | Path, overrides: list[str] | None = None) -> Sweep:
-    """A sweep file with `key=value` overrides laid over every run of it.
+def parse(file: Path, overrides: dict[str, str]) -> Sweep:
+    """A sweep file with overrides laid over every run of it; an override of a parameter fixes it.
 
-    An override of something that is varied fixes it. Raises ConfigError, in one line, for a file
-    that is not a sweep, a metric that is no column of the runs, or runs that are not possible.
+    Raises ConfigError or ValueError for a file that is not a sweep.
     """
-    from lcg.sweeping.combinations import check_runs
-
-    file = find_sweep(str(path))
-    said = read_words(overrides or [])
-    try:
-        sweep = _sweep(file, _read_yaml(file))
-        sweep = _overridden(sweep, said)
-        check_runs(sweep)
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from error.__cause__
-    except ValueError as error:
-        raise ConfigError(f"{file}: {one_line(error)}") from None
-    return sweep
+    return _overridden(_sweep(file, _read_yaml(file)), overrides)
 
 
 def _facts(parameters: dict[str, Choice | Range]) -> dict[str, str]:

@@ -24,10 +24,11 @@ def test_every_block_has_its_sweep(block):
     """Of the methods, the task, the training lengths and the encoding that were published."""
     from lcg.config import load_config
     from lcg.sweeping import read_sweep
+    from lcg.sweeping.combinations import combinations
 
     published = blocks()[block]
     sweep = read_sweep(block.replace("/", "_"))
-    configs = [load_config(words) for words in sweep.configs()]
+    configs = [load_config(sweep.words(chosen)) for chosen in combinations(sweep)]
     assert {row.method for row in published.rows} == {c.labels["attention"] for c in configs}
     assert {c.labels["position"] for c in configs} == {published.position}
     assert {(c.data.min_length, c.data.max_length) for c in configs} == {published.train_lengths}

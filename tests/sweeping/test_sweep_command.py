@@ -11,6 +11,7 @@ from sweeping.survivors import outcome, sweep_file
 
 from lcg.cli import main
 from lcg.sweeping import projection, read_sweep, registration
+from lcg.sweeping.combinations import configs
 
 
 @pytest.fixture
@@ -53,7 +54,8 @@ def test_the_launcher_does_without_torch():
     """It lives for days beside its workers, and its mistakes are answered at once."""
     code = (
         "import sys; from lcg.sweeping import read_sweep, launcher, projection\n"
-        "[projection.find_run(words) for words in read_sweep('quick_factorial').configs()[:3]]\n"
+        "from lcg.sweeping.combinations import configs\n"
+        "[projection.find_run(words) for words in configs(read_sweep('quick_factorial'))[:3]]\n"
         "heavy = {'torch', 'lightning', 'wandb', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
@@ -82,7 +84,7 @@ def test_a_real_run(tiny, call, tmp_path):
 
 def words_of(sweep) -> list[list[str]]:
     """The runs of a grid, whatever the order of their words."""
-    return sorted(sorted(words) for words in sweep.configs())
+    return sorted(sorted(words) for words in configs(sweep))
 
 
 def fake_measure(seconds: float):

@@ -7,6 +7,7 @@ import yaml
 
 from lcg.config import ConfigError, load_config
 from lcg.sweeping import read_sweep
+from lcg.sweeping.combinations import configs
 from lcg.sweeping.file import EarlyStop, Metric, as_yaml
 
 GOOD = {
@@ -160,9 +161,9 @@ def test_the_runs_of_a_grid(tmp_path):
         for seed in (0, 1)
         for lr in ("0.001", "0.002")
     ]
-    assert sweep.configs() == expected
+    assert configs(sweep) == expected
     assert sweep.metric == Metric("val/len_64/exact_match", maximize=True)
-    assert read_sweep(write(tmp_path, {"run_cap": 3})).configs() == expected[:3]
+    assert configs(read_sweep(write(tmp_path, {"run_cap": 3}))) == expected[:3]
 
 
 VALUES = {
@@ -179,7 +180,7 @@ VALUES = {
 def test_a_value_arrives_in_the_config(key, tmp_path):
     value, arrived = VALUES[key]
     sweep = read_sweep(write(tmp_path, {"parameters": {key: {"value": value}}}))
-    (words,) = sweep.configs()
+    (words,) = configs(sweep)
     assert arrived(load_config(words))
 
 
@@ -188,13 +189,13 @@ def test_overrides_lie_over_every_run(tmp_path):
     file = write(tmp_path, {})
     said = ["experiment=quick/sort", "seed=7", "runs=elsewhere"]
     sweep = read_sweep(file, said)
-    assert [load_config(words).seed for words in sweep.configs()] == [7, 7]
-    assert all(words[0] == "experiment=quick/sort" for words in sweep.configs())
+    assert [load_config(words).seed for words in configs(sweep)] == [7, 7]
+    assert all(words[0] == "experiment=quick/sort" for words in configs(sweep))
     assert sweep.directory.parts[:2] == ("elsewhere", "sweeps")
     again = tmp_path / "again.yaml"
     again.write_text(as_yaml(sweep))
-    registered = read_sweep(again).configs()
-    assert [sorted(words) for words in registered] == [sorted(w) for w in sweep.configs()]
+    registered = configs(read_sweep(again))
+    assert [sorted(words) for words in registered] == [sorted(w) for w in configs(sweep)]
 
 
 def test_what_a_sweep_is_called_by(tmp_path):
@@ -242,11 +243,11 @@ def test_the_files_that_come_with_it(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sweep = read_sweep(name)
     assert sweep.path.resolve() == ROOT / "sweeps" / f"{name}.yaml"
-    count = len(sweep.configs()) if sweep.method == "grid" else sweep.run_cap
+    count = len(configs(sweep)) if sweep.method == "grid" else sweep.run_cap
     assert count == SHIPPED[name]
     assert "${args_no_hyphens}" in sweep.content["command"]
     if name.startswith("table1"):
-        config = load_config(sweep.configs()[0])
+        config = load_config(configs(sweep)[0])
         assert sweep.metric.name == f"val/len_{config.validation.monitored}/exact_match"
         assert config.labels["position"] == "nape"
 

@@ -15,6 +15,7 @@ from sweeping.survivors import children, wait_until
 
 from lcg.config import load_config, run_directory
 from lcg.sweeping import launcher, read_sweep
+from lcg.sweeping.combinations import configs
 from lcg.sweeping.runs import find_run, is_held, state_of
 from lcg.sweeping.study import Board, open_storage
 from lcg.sweeping.worker import share
@@ -68,7 +69,7 @@ def run(asked, workers: int = 2):
 
 def attempts(asked) -> list[int]:
     """How often each run was started."""
-    files = [run_directory(load_config(words)) / "attempts" for words in asked.configs()]
+    files = [run_directory(load_config(words)) / "attempts" for words in configs(asked)]
     return [len(file.read_text()) if file.exists() else 0 for file in files]
 
 
@@ -165,12 +166,12 @@ def test_what_a_worker_is_given(sweep, plan, monkeypatch):
     monkeypatch.setattr("lcg.sweeping.worker._cores", lambda: 6)
     asked = sweep(1)
     run(asked, workers=2)
-    words = json.loads((find_run(asked.configs()[0]).directory / "words.json").read_text())
-    assert words == [*asked.configs()[0], "trainer.threads=3"]
+    words = json.loads((find_run(configs(asked)[0]).directory / "words.json").read_text())
+    assert words == [*configs(asked)[0], "trainer.threads=3"]
     told = sweep(1, "trainer.threads=1", "optimizer.lr=0.01")
     run(told, workers=2)
-    words = json.loads((find_run(told.configs()[0]).directory / "words.json").read_text())
-    assert words == told.configs()[0]
+    words = json.loads((find_run(configs(told)[0]).directory / "words.json").read_text())
+    assert words == configs(told)[0]
 
 
 def test_gpus_are_divided(monkeypatch):
@@ -188,7 +189,7 @@ def test_gpus_are_divided(monkeypatch):
 def test_a_run_that_another_process_trains(sweep, plan):
     """Others go on meanwhile; when it is free again it is trained."""
     asked = sweep(2)
-    first = find_run(asked.configs()[0]).directory
+    first = find_run(configs(asked)[0]).directory
     ended = []
     with locked(first):
         assert is_held(first)
@@ -294,7 +295,7 @@ def test_two_launchers_never_train_a_run_twice(sweep, plan):
 def test_a_run_counts_as_finished_when_its_ladder_is_climbed(sweep, plan):
     asked = sweep(1)
     run(asked)
-    found = find_run(asked.configs()[0])
+    found = find_run(configs(asked)[0])
     assert state_of(found).kind == "finished"
     more = find_run([*found.words, "evaluation.lengths=32,64,128,256,512,1024"])
     assert more.directory == found.directory
