@@ -141,7 +141,7 @@ def model_pass(tokens: int, run: str | None):
     from lcg.config import load_config
     from lcg.evaluation.files import read_config
     from lcg.evaluation.run import load_model
-    from lcg.training.module import build_model
+    from lcg.models.build import build_model
 
     if run is None:
         words = ["experiment=paper/mqmtar", "attention=asentmax", "position=nape"]

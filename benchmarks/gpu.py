@@ -22,7 +22,7 @@ from lcg.attention.attend import Bias, attend
 from lcg.attention.normalizers.entmax import Entmax
 from lcg.config import load_config
 from lcg.evaluation.scoring import score_teacher_forcing
-from lcg.training.module import build_model
+from lcg.models.build import build_model
 from positional.slopes import NAPE
 from tasks.streams import eval_batch
 

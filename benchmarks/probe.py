@@ -24,9 +24,9 @@ from benchmarks.report import median_ratio, publish
 from lcg.config import load_config
 from lcg.diagnostics.gradients import group_norms
 from lcg.diagnostics.probing import Probe
+from lcg.models.build import build_model
 from lcg.training.batches import Batches
 from lcg.training.callbacks import HeadProbe, Metrics
-from lcg.training.module import build_model
 from lcg.training.run import train
 
 LIMIT = 1.03  # training with the probe may take at most this many times as long

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from lcg import __version__
-from lcg.commands.words import EXIT_CODES, say
+from lcg.commands.words import EXIT_CODES
 from lcg.registry import nearest
 
 COMMANDS = (
@@ -37,22 +37,27 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        say("lcg: stopped")
+        _complain("lcg: stopped")
         return 130
     except BrokenPipeError:  # | head; Python would complain once more when it closes stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ValueError as error:
-        say(f"lcg: {' '.join(str(error).split())}")
+        _complain(f"lcg: {' '.join(str(error).split())}")
         return 2
     except MemoryError as error:
-        say(f"lcg: not enough memory: {' '.join(str(error).split())}")
+        _complain(f"lcg: not enough memory: {' '.join(str(error).split())}")
         return 1
     except OSError as error:
         if error.filename is None:
             raise
-        say(f"lcg: {error.filename}: {error.strerror}")
+        _complain(f"lcg: {error.filename}: {error.strerror}")
         return 1
+
+
+def _complain(text: str) -> None:
+    """A line on stderr from whichever process of a run met the error; `say` is for the first."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _others_are_running() -> bool:

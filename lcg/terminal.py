@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lcg.results import Cell, wilson
 from lcg.results.wording import metric_title
-from lcg.training.processes import say
+from lcg.speaking import say
 
 
 def evaluate_and_say(run: Path, config, device: str = "auto") -> None:

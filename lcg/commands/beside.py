@@ -9,7 +9,7 @@ import string
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lcg.commands.words import say
+from lcg.speaking import say
 
 SAMPLES = 32
 WEIGHTS = 2**26  # of all layers, runs and samples; with more, fewer samples must do

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lcg.commands.train import train_and_evaluate
-from lcg.commands.words import Parser, say
+from lcg.commands.words import Parser
+from lcg.speaking import say
 
 
 def run(words: list[str]) -> int:

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from lcg.commands.beside import add_beside, analysed, checked_beside, whole
-from lcg.commands.words import Parser, say
+from lcg.commands.words import Parser
+from lcg.speaking import say
 
 STATISTICS = 2**28  # weights of a layer; with more, one sample must do
 

@@ -7,7 +7,8 @@ import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lcg.commands.words import Parser, say
+from lcg.commands.words import Parser
+from lcg.speaking import say
 
 ABOUT = """The page needs no network and nothing beside it. Progress and what had to be left out
 are told on stderr; the page's path is the result."""

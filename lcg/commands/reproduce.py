@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from lcg.commands.words import EXIT_CODES, Parser, say
+from lcg.commands.words import EXIT_CODES, Parser
 from lcg.registry import nearest
+from lcg.speaking import say
 
 USAGE = "BLOCK [--workers N] [--storage URL] [--dry-run] [key=value …]"
 KINDS = ("agrees", "differs", "not run")

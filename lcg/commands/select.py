@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lcg.commands.words import Parser, say
+from lcg.commands.words import Parser
 from lcg.results import Choice, RunRecord
+from lcg.speaking import say
 
 
 def run(words: list[str]) -> int:

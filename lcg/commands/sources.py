@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lcg.commands.words import Parser, say
+from lcg.commands.words import Parser
+from lcg.speaking import say
 
 WANDB_HELP = "runs of a W&B project, ENTITY/PROJECT, or of W&B's files in a folder; repeatable"
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lcg.commands.words import Parser, say
+from lcg.commands.words import Parser
+from lcg.speaking import say
 
 RATIOS = (1, 4, 16)
 

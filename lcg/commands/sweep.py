@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lcg.commands.words import EXIT_CODES, Parser, say
+from lcg.commands.words import EXIT_CODES, Parser
+from lcg.speaking import say
 
 USAGE = "FILE [--workers N] [--storage URL] [--dry-run] [--wandb] [key=value …]"
 ABOUT = """FILE is a path, or a name such as quick_copy of the built-in sweeps.

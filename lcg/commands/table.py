@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lcg.commands.sources import add_sources, read_sources
-from lcg.commands.words import Parser, say
+from lcg.commands.words import Parser
+from lcg.speaking import say
 
 USAGE = "RUN … [--wandb ENTITY/PROJECT] [--format …] [--baseline NAME] [-o FILE]"
 

@@ -7,7 +7,7 @@ import signal
 import sys
 
 from lcg.commands.words import EXIT_CODES, Parser
-from lcg.training.processes import is_first_process, say
+from lcg.speaking import is_first_process, say
 
 
 def run(words: list[str]) -> int:
@@ -58,8 +58,9 @@ def _end_by(number: int) -> None:
 
 def train_and_evaluate(config):
     """How training ended; None when the run is busy."""
+    from lcg.keeping.lock import Busy
     from lcg.terminal import evaluate_and_say
-    from lcg.training.run import Busy, train
+    from lcg.training.run import train
 
     def climb(outcome) -> None:
         if outcome.already and outcome.status == "finished":

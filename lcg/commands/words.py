@@ -1,9 +1,8 @@
-"""What all commands share: how their words are read, and where they speak."""
+"""What all commands share: how their words are read, and what they exit with."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 
 EXIT_CODES = """exit codes:
   0    done
@@ -41,8 +40,3 @@ class Parser(argparse.ArgumentParser):
             if word.startswith("-") and "=" not in word:
                 raise ValueError(f"there is no option {word}; {self.prog} --help says more")
         return options, others
-
-
-def say(text: str) -> None:
-    """A line on stderr: everything that is not the result."""
-    print(text, file=sys.stderr, flush=True)

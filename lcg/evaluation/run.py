@@ -11,10 +11,10 @@ import torch
 from lcg.config import Config
 from lcg.evaluation.files import check_selected
 from lcg.evaluation.ladder import Progress, climb
+from lcg.keeping import checkpoints
+from lcg.models.build import build_model
 from lcg.results import Cell, RunRecord
-from lcg.training import checkpoints
-from lcg.training.module import build_model
-from lcg.training.processes import say
+from lcg.speaking import say
 from tasks.streams import samples_of
 
 

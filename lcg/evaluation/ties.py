@@ -12,9 +12,9 @@ from pathlib import Path
 from lcg.evaluation.files import check_selected, read_config
 from lcg.evaluation.ladder import Progress, climb
 from lcg.evaluation.run import choose_device, load_model
+from lcg.keeping.lock import Busy, locked
 from lcg.results import Choice, RunRecord, Validation, choose
 from lcg.results.selection import longer_lengths
-from lcg.training.directory import Busy, locked
 
 REACH = 8  # times the monitored length: how far a tie is followed by default
 

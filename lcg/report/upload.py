@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lcg.report.making import Report
 from lcg.results import RunRecord
-from lcg.training.processes import say
+from lcg.speaking import say
 from lcg.training.weights_and_biases import choose_mode
 
 NAME = "report"  # of the artifact: every upload to a project is its next version

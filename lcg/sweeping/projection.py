@@ -12,8 +12,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from lcg.commands.words import say
 from lcg.config import ConfigError, experiment_identity
+from lcg.speaking import say
 from lcg.sweeping.combinations import combinations
 from lcg.sweeping.file import Sweep
 from lcg.sweeping.runs import Run, State, find_run, state_of

@@ -1,25 +1,14 @@
-"""The run directory: where it is, who holds it, and whether it holds this run."""
+"""The run directory: where it is, and whether it holds this run."""
 
 from __future__ import annotations
 
-import fcntl
-import os
-import platform
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
 
 from lcg.config import Config, identity, run_directory
+from lcg.keeping.checkpoints import Resume
 from lcg.results import RunRecord
+from lcg.speaking import say
 from lcg.training import provenance
-from lcg.training.checkpoints import Resume
-from lcg.training.processes import say
-
-
-class Busy(RuntimeError):
-    """Another process trains this run; the message is one line."""
 
 
 def place(config: Config) -> Path:
@@ -33,52 +22,6 @@ def place(config: Config) -> Path:
             if (outer / "config.yaml").exists():
                 raise ValueError(f"name={config.name} lies inside the run {outer}")
     return directory
-
-
-@contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Hold the run directory for this process alone; the system lets go when it dies.
-
-    Raises Busy when another process holds it, ValueError when it cannot be written.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        file = (directory / ".lock").open("a+")
-    except OSError as error:
-        raise ValueError(
-            f"{directory} cannot be written: {error.strerror}; choose another folder with runs=…"
-        ) from None
-    with file:
-        try:
-            _take(file)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip()
-            by = f"process {holder}" if holder else "another process"
-            raise Busy(f"{directory} is being trained by {by}") from None
-        except OSError:
-            say(f"{directory}: this file system has no locks; do not start the run twice")
-        with suppress(OSError):  # for the message above only
-            file.truncate(0)
-            file.write(f"{os.getpid()} on {platform.node()}")
-            file.flush()
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                file.truncate(0)
-
-
-def _take(file: TextIO, patience: float = 0.5) -> None:
-    """Lock a file; somebody who only looks whether it is locked holds it for a moment."""
-    end = time.monotonic() + patience
-    while True:
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.02)
 
 
 def check_same_config(config: Config, directory: Path) -> None:

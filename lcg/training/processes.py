@@ -1,21 +1,15 @@
-"""The processes of a run: the first one keeps the books, does the talking and hears signals."""
+"""The processes of a run: whether they find each other, and which of them hear signals."""
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 NODE_VARIABLES = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
-
-
-def is_first_process() -> bool:
-    """Whether this is the process that keeps the books; Lightning starts the others for DDP."""
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
 
 
 def check_nodes(nodes: int) -> None:
@@ -29,15 +23,6 @@ def check_nodes(nodes: int) -> None:
     rank = os.environ.get("NODE_RANK", "0")
     if not rank.isdigit() or int(rank) >= nodes:
         raise ValueError(f"NODE_RANK={rank} is none of the {nodes} nodes of trainer.nodes={nodes}")
-
-
-def say(text: str) -> None:
-    """A line for the person in front of the terminal, once however many processes there are.
-
-    Results go to stdout, this does not.
-    """
-    if is_first_process():
-        print(text, file=sys.stderr, flush=True)
 
 
 @contextmanager

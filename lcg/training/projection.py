@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from lcg.config import Config, run_directory, to_yaml
 from lcg.evaluation.ladder import climb
 from lcg.models.reads import reads
+from lcg.speaking import say
 from lcg.training.data import Batches
 from lcg.training.module import TrainingModule
-from lcg.training.processes import say
 from lcg.units import duration, size
 from tasks.base import IGNORE
 

@@ -16,7 +16,7 @@ import torch
 
 from lcg.config import Config, identity
 from lcg.results import write_atomic
-from lcg.training.processes import say
+from lcg.speaking import say
 from lcg.training.sources import code_digest, user_sources
 
 PACKAGES = ("lcg", "torch", "lightning", "numpy", "einops", "omegaconf", "wandb")

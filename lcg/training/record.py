@@ -9,8 +9,8 @@ from typing import Any
 from lcg.config import Config, experiment_identity, identity, to_tree
 from lcg.diagnostics.fate import fate
 from lcg.results import RunRecord, Selection, Training, Validation
+from lcg.speaking import is_first_process
 from lcg.training.callbacks import LadderValidation, Metrics
-from lcg.training.processes import is_first_process
 
 
 @dataclass

@@ -19,9 +19,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 
 from lcg.config import Config, to_yaml
+from lcg.keeping import checkpoints
+from lcg.keeping.lock import locked
 from lcg.results import RunRecord, write_atomic
-from lcg.training import checkpoints, provenance
+from lcg.speaking import is_first_process, say
 from lcg.training import directory as directories
+from lcg.training import provenance
 from lcg.training.callbacks import (
     Checkpoints,
     Finite,
@@ -32,16 +35,16 @@ from lcg.training.callbacks import (
     Progress,
     Stopped,
 )
+from lcg.training.callbacks.saving import AtomicCheckpointIO
 from lcg.training.data import TaskData
-from lcg.training.directory import Busy
 from lcg.training.lengths import realised_lengths
 from lcg.training.module import TrainingModule
-from lcg.training.processes import check_nodes, deaf_children, is_first_process, say
+from lcg.training.processes import check_nodes, deaf_children
 from lcg.training.record import Outcome, RecordKeeper
 from lcg.training.tracking import CSVMetrics, Tracking, columns
 from lcg.training.weights_and_biases import WandbMetrics, send_record, summary
 
-__all__ = ["Busy", "Outcome", "is_first_process", "say", "train"]
+__all__ = ["Outcome", "train"]
 
 # What a full or withdrawn disk says; other OSErrors are not about files.
 UNWRITABLE = {
@@ -68,7 +71,7 @@ def train(
     if not is_first_process():
         return _Run(config, directory, progress=False, then=then).go()
     run = _Run(config, directory, progress, then)
-    with directories.locked(directory), _one_line_when_unwritable(directory):
+    with locked(directory), _one_line_when_unwritable(directory):
         return run.go()
 
 
@@ -225,7 +228,7 @@ def _trainer(config: Config, callbacks: list) -> Trainer:
                 max_steps=options.steps,
                 max_epochs=-1,
                 callbacks=callbacks,
-                plugins=[checkpoints.AtomicCheckpointIO(), LightningEnvironment()],
+                plugins=[AtomicCheckpointIO(), LightningEnvironment()],
                 # All of these have their own, simpler counterpart above.
                 logger=False,
                 enable_checkpointing=False,

@@ -20,8 +20,8 @@ from urllib.parse import urlparse
 from lcg.config import Config, to_tree
 from lcg.results import RunRecord
 from lcg.results.from_wandb import RECORD
+from lcg.speaking import say
 from lcg.training import provenance
-from lcg.training.processes import say
 
 LOGIN_VARIABLES = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 SERVICE = "api.wandb.ai"  # logins made before the service moved are under this name

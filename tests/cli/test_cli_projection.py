@@ -8,8 +8,8 @@ import torch
 from omegaconf import OmegaConf
 
 from lcg.config import load_config, to_tree
+from lcg.models.build import build_model
 from lcg.training import projection
-from lcg.training.module import build_model
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from lcg.cli import main
 from lcg.evaluation import ladder, ties
 from lcg.evaluation.run import load_model
+from lcg.keeping.lock import locked
 from lcg.results import Cell, RunRecord, Validation
-from lcg.training.directory import locked
 
 TINY = """
     task=copy model.d_model=16 model.heads=2 model.d_ff=16

@@ -17,8 +17,8 @@ from lcg.diagnostics.headers import alpha_columns, gradient_groups, probe_column
 from lcg.diagnostics.probing import Probe
 from lcg.diagnostics.trajectories import alpha_trajectories
 from lcg.diagnostics.watching import watching
+from lcg.models.build import build_model
 from lcg.training.callbacks import HeadProbe, Metrics
-from lcg.training.module import build_model
 from lcg.training.run import train
 from tasks.streams import eval_batch
 

@@ -7,7 +7,7 @@ import torch
 from lcg.config import load_config
 from lcg.evaluation import ladder
 from lcg.evaluation.measuring import generated, labelled, measured, references, sources
-from lcg.training.module import build_model
+from lcg.models.build import build_model
 from tasks.base import IGNORE
 from tasks.parallel_text import ParallelText
 from tasks.streams import EvalStream

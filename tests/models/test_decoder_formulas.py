@@ -21,8 +21,8 @@ from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.scalings import AdaptiveScaling
 from lcg.config import Config
 from lcg.config.schema import Model
+from lcg.models.build import build_model
 from lcg.models.decoder import Decoder
-from lcg.training.module import build_model
 from positional.slopes import NAPE
 from tasks.copy import Copy
 

@@ -25,7 +25,7 @@ def main(words: list[str]) -> int:
     plan = json.loads(Path(os.environ["FAKE_PLAN"]).read_text())
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("a+") as file:  # as lcg.training.directory, without its torch
+    with (directory / ".lock").open("a+") as file:  # as lcg.keeping.lock, without its patience
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -14,12 +14,12 @@ from optuna.trial import TrialState
 from sweeping.survivors import children, wait_until
 
 from lcg.config import load_config, run_directory
+from lcg.keeping.lock import locked
 from lcg.sweeping import launcher, read_sweep
 from lcg.sweeping.combinations import configs
 from lcg.sweeping.runs import find_run, is_held, state_of
 from lcg.sweeping.study import Board, open_storage
 from lcg.sweeping.worker import share
-from lcg.training.directory import locked
 
 HERE = Path(__file__).parent
 FAKE = [sys.executable, str(HERE / "fake_trainer.py")]

@@ -21,7 +21,7 @@ from training.processes import (
     wait_until,
 )
 
-from lcg.training import directory as directories
+from lcg.keeping import lock
 from lcg.training import provenance, sources
 from lcg.training.run import train
 
@@ -134,7 +134,7 @@ def test_a_file_system_without_locks_is_said_not_fatal(config, monkeypatch, caps
     def no_locks(file, operation):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(directories.fcntl, "flock", no_locks)
+    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
     assert train(config(), progress=False).status == "finished"
     assert "this file system has no locks" in capsys.readouterr().err
 
@@ -276,7 +276,7 @@ def test_who_only_looks_at_the_lock_is_not_training(tmp_path):
         fcntl.flock(looking, fcntl.LOCK_SH)
         leave = threading.Timer(0.15, lambda: fcntl.flock(looking, fcntl.LOCK_UN))
         leave.start()
-        with directories.locked(tmp_path):
+        with lock.locked(tmp_path):
             assert (tmp_path / ".lock").read_text().startswith(str(os.getpid()))
         leave.join()
     assert (tmp_path / ".lock").read_text() == "", "nobody is named who is gone"

@@ -7,10 +7,11 @@ import pytest
 import torch
 from training.processes import checkpoint, record
 
+from lcg.keeping import checkpoints
 from lcg.results import Cell
-from lcg.training import checkpoints
 from lcg.training.callbacks import Finite, LadderValidation, Metrics
 from lcg.training.callbacks import validation as validation_module
+from lcg.training.callbacks.validation import selection_key
 from lcg.training.run import train
 from lcg.training.tracking import Tracking
 from tasks.streams import eval_batch
@@ -29,7 +30,7 @@ def test_exact_match_then_token_accuracy_then_the_later_step():
         candidate(0.5, 0.6, 40),
     ]
     for a, b in itertools.pairwise(order):
-        assert checkpoints.selection_key(a) < checkpoints.selection_key(b)
+        assert selection_key(a) < selection_key(b)
 
 
 @pytest.fixture
@@ -146,7 +147,7 @@ def test_the_record_tells_the_selection(config):
     assert selection["step"] == best["step"]
     history = checkpoint(outcome.directory)["callbacks"]["LadderValidation"]["history"]
     assert [entry["step"] for entry in history] == [15, 30]
-    assert max(history, key=checkpoints.selection_key)["step"] == best["step"]
+    assert max(history, key=selection_key)["step"] == best["step"]
 
 
 def test_validation_samples_are_not_test_samples(config, monkeypatch):

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback
+from lightning.fabric.plugins import TorchCheckpointIO
 
 from lcg.config import Config, identity
-from lcg.training import checkpoints
+from lcg.keeping import checkpoints
 from lcg.training.callbacks.finite import Finite
 
 
@@ -33,3 +34,13 @@ class Checkpoints(Callback):
         if self._saved_at != trainer.global_step and self.finite.holds(trainer, module):
             trainer.save_checkpoint(self.folder / checkpoints.LAST)
             self._saved_at = trainer.global_step
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """How Lightning writes and reads checkpoints here."""
+
+    def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
+        checkpoints.save_last(checkpoint, Path(path))
+
+    def load_checkpoint(self, path, map_location=None, weights_only=None):
+        return checkpoints.load(Path(path))

@@ -10,8 +10,9 @@ from contextlib import AbstractContextManager, contextmanager
 import torch
 from lightning import Callback
 
+from lcg.speaking import is_first_process
 from lcg.training.callbacks.saving import Checkpoints
-from lcg.training.processes import is_first_process, stop_requests
+from lcg.training.processes import stop_requests
 
 NOTICE = b"\nstopping after this step; Ctrl-C again stops at once, without saving\n"
 

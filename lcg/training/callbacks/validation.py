@@ -10,11 +10,16 @@ from lightning import Callback
 
 from lcg.config import Config, to_tree
 from lcg.evaluation.ladder import climb
-from lcg.training import checkpoints
+from lcg.keeping import checkpoints
+from lcg.speaking import say
 from lcg.training.callbacks.finite import Finite
 from lcg.training.callbacks.metrics import Metrics
-from lcg.training.processes import say
 from lcg.training.tracking import Tracking
+
+
+def selection_key(candidate: dict[str, Any]) -> tuple[float, float, int]:
+    """What a better checkpoint has more of: exact match, then token accuracy, then steps."""
+    return (candidate["exact_match"], candidate["token_accuracy"], candidate["step"])
 
 
 class _Abandoned(Exception):
@@ -133,7 +138,7 @@ class LadderValidation(Callback):
 
     def _key(self, candidate: dict[str, Any]) -> tuple:
         by = candidate.get("by", self.config.validation.monitored)
-        return (by == self.config.validation.monitored, by, *checkpoints.selection_key(candidate))
+        return (by == self.config.validation.monitored, by, *selection_key(candidate))
 
     def selection(self) -> dict[str, Any] | None:
         """The selected checkpoint for the run record, flagged when the monitor did not select."""

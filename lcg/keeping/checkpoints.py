@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
 
 from lcg.results import write_atomic
 
@@ -110,18 +109,3 @@ def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes were in the middle of writing."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """How Lightning writes and reads checkpoints here."""
-
-    def save_checkpoint(self, checkpoint, path, storage_options=None) -> None:
-        save_last(checkpoint, Path(path))
-
-    def load_checkpoint(self, path, map_location=None, weights_only=None):
-        return load(Path(path))
-
-
-def selection_key(candidate: dict[str, Any]) -> tuple[float, float, int]:
-    """What a better checkpoint has more of: exact match, then token accuracy, then steps."""
-    return (candidate["exact_match"], candidate["token_accuracy"], candidate["step"])

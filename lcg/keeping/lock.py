@@ -1,0 +1,64 @@
+"""Who holds a run directory: one process at a time, until it is done or dies."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+from lcg.speaking import say
+
+
+class Busy(RuntimeError):
+    """Another process trains this run; the message is one line."""
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the run directory for this process alone; the system lets go when it dies.
+
+    Raises Busy when another process holds it, ValueError when it cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / ".lock").open("a+")
+    except OSError as error:
+        raise ValueError(
+            f"{directory} cannot be written: {error.strerror}; choose another folder with runs=…"
+        ) from None
+    with file:
+        try:
+            _take(file)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip()
+            by = f"process {holder}" if holder else "another process"
+            raise Busy(f"{directory} is being trained by {by}") from None
+        except OSError:
+            say(f"{directory}: this file system has no locks; do not start the run twice")
+        with suppress(OSError):  # for the message above only
+            file.truncate(0)
+            file.write(f"{os.getpid()} on {platform.node()}")
+            file.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                file.truncate(0)
+
+
+def _take(file: TextIO, patience: float = 0.5) -> None:
+    """Lock a file; somebody who only looks whether it is locked holds it for a moment."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.02)
