@@ -1,0 +1,145 @@
+"""Imports point one way, lazy ones and those for types alone too, as docs/architecture.md says."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A room imports from rooms of later lines alone, never from its own line.
+ORDER = (
+    "__main__",
+    "cli",
+    "commands",
+    "report, sweeping, terminal",
+    "sparsefinder, training",
+    "diagnostics",
+    "evaluation",
+    "keeping, models",
+    "config, results",
+    "attention",
+    "entmax",
+    "registry, shapes, show, speaking, units",
+    "__init__",
+)
+HEIGHT = {room: -i for i, rooms in enumerate(ORDER) for room in rooms.split(", ")}
+OURS = ("lcg", "tasks", "positional")
+
+
+def modules(root: Path) -> dict[str, Path]:
+    """Every module of ours by its dotted name."""
+    files = [path for package in OURS for path in sorted((root / package).rglob("*.py"))]
+    names = [".".join(path.relative_to(root).with_suffix("").parts) for path in files]
+    return dict(zip((name.removesuffix(".__init__") for name in names), files, strict=True))
+
+
+def imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[int, str]]:
+    """Line and module of each import of ours, wherever in the file it stands."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                here = name if path.name == "__init__.py" else name.rpartition(".")[0]
+                parts = here.split(".")
+                above = parts[: len(parts) - node.level + 1]
+                base = ".".join([*above, *filter(None, [node.module])])
+            inner = [f"{base}.{alias.name}" for alias in node.names]
+            targets = [target if target in known else base for target in inner]
+        else:
+            continue
+        for target in dict.fromkeys(targets):
+            if target.partition(".")[0] in OURS:
+                yield node.lineno, target
+
+
+def is_inside(module: str) -> bool:
+    """Whether a module is of lcg, and not of tasks or positional."""
+    return module.partition(".")[0] == "lcg"
+
+
+def room(module: str) -> str:
+    """The room of lcg that a module is in; of the others, the package."""
+    package, _, inner = module.partition(".")
+    return (inner.partition(".")[0] or "__init__") if package == "lcg" else package
+
+
+def may(name: str, target: str) -> bool:
+    """Whether the one module may import the other."""
+    above, below = room(name), room(target)
+    if not is_inside(target) or above == below:
+        return True
+    return is_inside(name) and HEIGHT[above] > HEIGHT[below]
+
+
+def violations(root: Path) -> list[str]:
+    """`file:line: room imports module` of each import that points the wrong way."""
+    known = modules(root)
+    return [
+        f"{path.relative_to(root)}:{line}: {room(name)} imports {target}"
+        for name, path in known.items()
+        for line, target in imports(name, path, known)
+        if not may(name, target)
+    ]
+
+
+def test_every_room_has_its_place():
+    found = {room(name) for name in modules(ROOT) if is_inside(name)}
+    assert found == HEIGHT.keys()
+
+
+def test_rooms_import_the_rooms_below_them():
+    assert not (found := violations(ROOT)), "\n".join(found)
+
+
+def test_no_modules_import_each_other():
+    """Also inside a room. Raises CycleError, which names them."""
+    known = modules(ROOT)
+    graph = {name: {t for _, t in imports(name, path, known)} for name, path in known.items()}
+    TopologicalSorter(graph).prepare()
+
+
+def test_the_map_has_this_order():
+    text = " ".join((ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split())
+    assert f"`{' → '.join(ORDER)}`" in text
+
+
+@pytest.mark.parametrize(
+    ("file", "code", "said"),
+    [
+        ("lcg/evaluation/a.py", "import lcg.training.b", "evaluation imports lcg.training.b"),
+        ("lcg/results/a.py", "from lcg import commands", "results imports lcg.commands"),
+        ("lcg/models/a.py", "from lcg.keeping import c", "models imports lcg.keeping"),
+        ("lcg/entmax/a.py", "from ..models import c", "entmax imports lcg.models"),
+        ("lcg/entmax/__init__.py", "from .. import models", "entmax imports lcg.models"),
+        ("lcg/show.py", "from . import models", "show imports lcg.models"),
+        ("lcg/config/a.py", "def f():\n    import lcg.cli", "config imports lcg.cli"),
+        ("lcg/config/a.py", "if TYPE_CHECKING:\n    import lcg.cli", "config imports lcg.cli"),
+        ("lcg/__init__.py", "from lcg.units import size", "__init__ imports lcg.units"),
+        ("tasks/a.py", "from lcg import __version__", "tasks imports lcg"),
+        ("positional/a.py", "import lcg.shapes", "positional imports lcg.shapes"),
+    ],
+)
+def test_an_arrow_that_points_up_is_found(tmp_path, file, code, said):
+    """In a house of four rooms: `from lcg import x` is of one only where there is an x."""
+    for empty in ("training/b", "commands/__init__", "models/__init__", "keeping/__init__"):
+        path = tmp_path / "lcg" / f"{empty}.py"
+        path.parent.mkdir(parents=True)
+        path.touch()
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"{code}\n")
+    assert violations(tmp_path) == [f"{file}:{1 + code.count(chr(10))}: {said}"]
+
+
+def test_arrows_down_are_none(tmp_path):
+    path = tmp_path / "lcg" / "training" / "a.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        "import torch\nimport tasks.copy\nfrom lcg.training import b\nimport lcg.units\n"
+    )
+    assert violations(tmp_path) == []
