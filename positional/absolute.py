@@ -38,7 +38,8 @@ class Sinusoidal(PositionEncoding):
 
     def embed(self, x: Tensor, positions: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
         width = x.shape[-1]
-        exponents = torch.arange(0, width, 2, device=x.device, dtype=torch.float64) / width
-        angles = positions.double()[:, None] * self.base**-exponents  # [t w/2]
+        device = "cpu" if x.device.type == "mps" else x.device  # MPS has no float64
+        exponents = torch.arange(0, width, 2, device=device, dtype=torch.float64) / width
+        angles = positions.to(device).double()[:, None] * self.base**-exponents  # [t w/2]
         waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[:, :width]
-        return x + (self.scale * waves).to(x.dtype)
+        return x + (self.scale * waves).to(x)

@@ -44,9 +44,10 @@ class RoPE(PositionEncoding):
 
     def rotate_queries(self, q: Tensor, positions: Tensor) -> Tensor:
         rotated = round(self.fraction * q.shape[-1])
-        exponents = torch.arange(0, rotated, 2, device=q.device, dtype=torch.float64) / rotated
-        angles = positions.double()[:, None] * self.base**-exponents  # [t r/2]
-        cos, sin = angles.cos().to(q.dtype), angles.sin().to(q.dtype)
+        device = "cpu" if q.device.type == "mps" else q.device  # MPS has no float64
+        exponents = torch.arange(0, rotated, 2, device=device, dtype=torch.float64) / rotated
+        angles = positions.to(device).double()[:, None] * self.base**-exponents  # [t r/2]
+        cos, sin = angles.cos().to(q), angles.sin().to(q)
         first, second, rest = q.split([rotated // 2, rotated // 2, q.shape[-1] - rotated], dim=-1)
         turned = [first * cos - second * sin, second * cos + first * sin, rest]
         return torch.cat(turned, dim=-1)

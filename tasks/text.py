@@ -87,7 +87,7 @@ class BPE:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(stored)
         except Exception:
-            raise ValueError("the stored BPE vocabulary cannot be read; delete it") from None
+            raise ValueError("this is no BPE vocabulary") from None
         self.count = self._tokenizer.get_vocab_size()
 
     def encode(self, lines: Iterable[str]) -> Rows:
@@ -134,7 +134,12 @@ def stored_bpe(beside: Path | None, lines: Sequence[str], size: int) -> str:
     of_lines = digest([*(line.encode() for line in lines)])
     path = beside.with_name(f"{beside.name}.bpe{size}-{of_lines}.json")
     with suppress(OSError, UnicodeDecodeError):
-        return path.read_text(encoding="utf-8")
+        kept = path.read_text(encoding="utf-8")
+        try:
+            BPE(kept)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}; delete it, and it is made again") from None
+        return kept
     text = learned_bpe(lines, size)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     with suppress(OSError):

@@ -5,6 +5,7 @@ scores, all on the same test samples.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import string
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,7 +46,7 @@ def checked_beside(directory: Path, config: Any, options: argparse.Namespace) ->
     for word in options.beside:
         other = Path(word)
         runs[other] = read_config(other)
-        if runs[other].task != config.task:
+        if not _same_task(runs[other].task, config.task):
             raise ValueError(
                 f"{other} was trained on another task than {directory} (or with other options of "
                 f"{config.task.name}); --beside takes runs on the same one"
@@ -53,6 +54,18 @@ def checked_beside(directory: Path, config: Any, options: argparse.Namespace) ->
         check_selected(other)
     names = options.normalizers.split(",") if options.normalizers else []
     return Beside(runs, {name: _normalizer(name, config) for name in names})
+
+
+def _same_task(one: Any, other: Any) -> bool:
+    """Whether two tasks are one; where their files lie does not matter, a digest says what they
+    hold."""
+    if type(one) is not type(other):
+        return False
+    return all(
+        getattr(one, field.name) == getattr(other, field.name)
+        for field in dataclasses.fields(one)
+        if field.name not in one.places
+    )
 
 
 def whole(options: argparse.Namespace) -> bool:
@@ -97,6 +110,7 @@ def analysed(directory: Path, config: Any, model: Any, beside: Beside, options: 
 def _sample_count(config: Any, beside: Beside, options: argparse.Namespace) -> int:
     """As many samples as take well under a minute."""
     from lcg.diagnostics.headers import attention_layers
+    from tasks.streams import samples_of
 
     configs = [config] * (1 + len(beside.normalizers)) + list(beside.runs.values())
     tokens = int(config.task.token_length(options.length))
@@ -104,13 +118,12 @@ def _sample_count(config: Any, beside: Beside, options: argparse.Namespace) -> i
     for some in configs:
         side = tokens // 2 if some.model.apart else tokens  # source and target are read apart
         weights += len(attention_layers(some)) * some.model.heads * side**2
-    return min(options.samples, SAMPLES, max(1, WEIGHTS // weights))
+    most = min(options.samples, SAMPLES, max(1, WEIGHTS // weights))
+    return samples_of(config.task, "test", options.length, most)
 
 
 def _analysed(label, directory, config, model, count, options, instead=None, weigh=None):
     """One Analysed; with `instead`, the name of a normalizer whose weights `weigh` gives."""
-    import dataclasses
-
     from tqdm import tqdm
 
     from lcg.diagnostics.analysis import analyse_heads, own_weights
@@ -136,9 +149,7 @@ def _analysed(label, directory, config, model, count, options, instead=None, wei
 
 def _reads(config: Any, count: int, length: int, device: Any) -> tuple[Any, ...]:
     """What the model reads of the first test samples."""
+    from lcg.evaluation.samples import first_samples
     from lcg.models.reads import reads, tensors
-    from tasks.streams import eval_batch
 
-    where = (config.evaluation.seed, "test", length, 0, count)
-    batch = eval_batch(config.task, *where, config.model.apart)
-    return reads(tensors(batch, device))
+    return reads(tensors(first_samples(config, "test", length, count), device))

@@ -122,20 +122,20 @@ def _predictions(model, config, options):
     from tqdm import tqdm
 
     from lcg.evaluation import memory
+    from lcg.evaluation.samples import first_samples, stream_of
     from lcg.evaluation.scoring import scored_positions
     from lcg.models.reads import reads, tensors
     from tasks.base import IGNORE
-    from tasks.streams import EvalStream
 
-    apart = config.model.apart
-    stream = EvalStream(config.task, config.evaluation.seed, "test", options.length, apart)
-    batch = tensors(stream.batch(0, options.samples))
+    batch = tensors(first_samples(config, "test", options.length, options.samples))
     select = scored_positions(batch["labels"])
     target = batch["labels"][:, select]
     device = next(model.parameters()).device
-    size = memory.batch_size(config, *memory.tokens_of(config, stream), options.samples, device)
+    count = len(target)
+    needs = memory.tokens_of(config, stream_of(config, "test", options.length))
+    size = memory.batch_size(config, *needs, count, device)
     best = []
-    bar = tqdm(total=options.samples, desc="answering", unit="sample", leave=False, disable=None)
+    bar = tqdm(total=count, desc="answering", unit="sample", leave=False, disable=None)
     with bar, torch.no_grad():
         for some in zip(*(tokens.split(max(1, size)) for tokens in reads(batch)), strict=True):
             on_device = (tokens.to(device) for tokens in some)
@@ -174,11 +174,10 @@ def _print_samples(task, read, target, predicted, options) -> int:
 def _print_written(model, config, options) -> None:
     """The first samples as text, and what the model makes of them when it writes by itself."""
     from lcg.evaluation.measuring import generated, references, sources
-    from tasks.streams import EvalStream
+    from lcg.evaluation.samples import first_samples
 
-    task, apart = config.task, config.model.apart
-    stream = EvalStream(task, config.evaluation.seed, "test", options.length, apart)
-    batch = stream.batch(0, max(1, options.failed))
+    task = config.task
+    batch = first_samples(config, "test", options.length, max(1, options.failed))
     rows = (sources(task, batch), references(task, batch), generated(model, task, batch))
     for sample, texts in enumerate(zip(*rows, strict=True)):
         print(f"\nsample {sample}, written by the model until <eos>")

@@ -90,8 +90,9 @@ def _checked(directory: Path, options: argparse.Namespace):
         )
     if options.output and Path(options.output).is_file():
         raise ValueError(f"{options.output} is a file; -o takes a folder")
+    config.task.check_evaluation("validation", config.data.max_length)
     for length in _lengths(config, options):
-        config.task.check_length(length)
+        config.task.check_evaluation("test", length)
     for name in ("windows", "globals"):
         _numbers(name, getattr(options, name), 0)
     check_selected(directory)

@@ -66,6 +66,10 @@ def _identity_tree(config: Config) -> dict[str, Any]:
     del kept["attention"]["backend"], kept["data"]["workers"]
     for field in config.task.places:
         del kept["task"][field]
+    kept["model"] |= {"encoder_layers": config.model.source_layers}
+    del kept["model"]["unordered"]  # permits, and changes no weight
+    if config.model.kind != "encoder_decoder":
+        del kept["model"]["encoder_layers"], kept["model"]["cross_position"]
     return _without_folders(kept)
 
 

@@ -63,25 +63,24 @@ def look(directory: Path, length: int, samples: int, device: str = "cpu") -> Loo
     from lcg.diagnostics.watching import watching
     from lcg.evaluation.files import check_selected, read_config
     from lcg.evaluation.run import load_model
+    from lcg.evaluation.samples import first_samples
     from lcg.evaluation.scoring import scored_positions
     from lcg.models.reads import reads, tensors
-    from tasks.streams import eval_batch
 
     directory = Path(directory)
     config = read_config(directory)
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
-    config.task.check_length(length)
+    config.task.check_evaluation("test", length)
     check_selected(directory)
     check_memory(config, length, samples)
     model, _ = load_model(directory, config, device)
-    seed, apart = config.evaluation.seed, config.model.apart
-    batch = tensors(eval_batch(config.task, seed, "test", length, 0, samples, apart))
+    batch = tensors(first_samples(config, "test", length, samples))
     inputs, labels = batch["inputs"], batch["labels"]
     positions = scored_positions(labels)
     predicted, layers = [], []
     with torch.no_grad():
-        for i in range(samples):
+        for i in range(len(inputs)):
             with watching(model) as seen:
                 one = (tokens[i : i + 1].to(device) for tokens in reads(batch))
                 logits = model(*one, select=positions.to(device))

@@ -14,9 +14,9 @@ from lcg.config import Config
 from lcg.diagnostics.headers import QUANTILES, head_groups
 from lcg.diagnostics.measures import max_weight, quantiles, support
 from lcg.diagnostics.watching import Watched, watching
+from lcg.evaluation.samples import first_samples
 from lcg.models.reads import reads, tensors
 from lcg.shapes import Int
-from tasks.streams import eval_batch
 
 SAMPLES = 4
 SCORES = 2**22
@@ -25,15 +25,12 @@ evenly spaced."""
 
 
 class Probe:
-    """Probes a model on fixed samples of the validation stream, at the longest training length."""
+    """Probes a model on fixed samples of the validation stream, at `probed_length`."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        length, model = config.data.max_length, config.model
-        batch = eval_batch(
-            config.task, config.evaluation.seed, "validation", length, 0, SAMPLES, model.apart
-        )
-        found = reads(tensors(batch))
+        model = config.model
+        found = reads(tensors(first_samples(config, "validation", probed_length(config), SAMPLES)))
         longest = max(tokens.shape[1] for tokens in found)
         samples = min(SAMPLES, max(1, SCORES // (model.heads * longest**2)))
         self.reads: tuple[Int[Tensor, "b t"], ...] = tuple(tokens[:samples] for tokens in found)
@@ -81,6 +78,16 @@ class Probe:
         """The queries of one layer that are looked at, of so many that see so many keys."""
         count = SCORES // (len(self.reads[0]) * self.config.model.heads * keys)
         return torch.linspace(0, tokens - 1, min(tokens, max(1, count))).round().long()
+
+
+def probed_length(config: Config) -> int:
+    """The longest training length, or, where no sample to validate on is as long (a corpus has no
+    more), the longest validation length up to there; the shortest of all if none is."""
+    longest, task = config.data.max_length, config.task
+    if task.distinct_samples("validation", longest) != 0:
+        return longest
+    lengths = config.validation.lengths
+    return max((n for n in lengths if n <= longest), default=min(lengths))
 
 
 def _of_tokens(values: Tensor, watched: Watched, queries: Tensor | slice) -> Tensor:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-
-import torch
+from contextlib import suppress
 
 from lcg.evaluation import memory
 from lcg.evaluation.measuring import measured
+from lcg.evaluation.samples import decoding, stream_of
 from lcg.evaluation.scoring import Score, score_greedy, score_teacher_forcing
 from lcg.models.reads import tensors
 from lcg.results import Cell
-from tasks.streams import EvalStream, samples_of
+from tasks.streams import samples_of
 
 Progress = Callable[[int, int, int], None]  # length, samples done, samples in all
 
@@ -39,15 +39,16 @@ def climb(
     """
     training = model.training
     model.eval()
+    decoded = decoding(config, decode)
     try:
         for length in lengths:
             count = samples_of(config.task, split, length, samples)
             identity = {"length": length, "samples": count, "seed": seed, "step": step}
-            identity |= {"decode": decode, "tokens": int(config.task.token_length(length))}
+            identity |= {"decode": decoded, "tokens": int(config.task.token_length(length))}
             started = time.perf_counter()
             try:
                 score = _score_length(
-                    model, config, length, count, split, seed, decode, batch_size, progress
+                    model, config, length, count, split, seed, decoded, batch_size, progress
                 )
             except MemoryError as error:
                 yield Cell(**identity, state="out_of_memory", reason=str(error))
@@ -58,14 +59,15 @@ def climb(
                 continue
             metrics = None
             if measure and config.task.metrics:
-                stream = EvalStream(config.task, seed, split, length, config.model.apart)
-                metrics = measured(model, config, stream, count, batch_size)
+                stream = stream_of(config, split, length, seed)
+                with suppress(MemoryError):  # then the cell has what is known without them
+                    metrics = measured(model, config, stream, count, batch_size)
             yield Cell(
                 **identity,
                 correct=score.correct,
                 token_accuracy=score.right / score.positions,
                 prefix=score.prefix / score.samples,
-                close_calls=None if decode == "greedy" else score.close_calls,
+                close_calls=None if decoded == "greedy" else score.close_calls,
                 seconds=_since(started),
                 outcomes=score.outcomes_in_hexadecimal,
                 metrics=metrics,
@@ -84,33 +86,16 @@ def _score_length(model, config, length, samples, split, seed, decode, batch_siz
     tokens = int(config.task.token_length(length))
     if batch_size is None:
         memory.check_fits(config, tokens, device)  # before a block of them is drawn
-    stream = EvalStream(config.task, seed, split, length, config.model.apart)
+    stream = stream_of(config, split, length, seed)
     tokens, scored = memory.tokens_of(config, stream)
     if batch_size is None:
         memory.check_fits(config, tokens, device, scored)
     size = batch_size or memory.batch_size(config, tokens, scored, samples, device)
-    # A label at every position is not generated: there is nothing to decode.
-    greedy = decode == "greedy" and config.task.kind == "seq2seq"
-    score_batch = score_greedy if greedy else score_teacher_forcing
-    total, done = Score(), 0
-    while done < samples:
-        batch = stream.batch(done, min(size, samples - done))
-        try:
-            total = total + score_batch(model, **tensors(batch, device))
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
-            if size == 1:
-                raise MemoryError(str(error).splitlines()[0]) from None
-            size //= 2
-            continue
-        done += len(batch.inputs)
-        progress(length, done, samples)
+    score_batch = score_greedy if decode == "greedy" else score_teacher_forcing
+    total = Score()
+    for score in memory.in_batches(
+        stream, samples, size, lambda batch: score_batch(model, **tensors(batch, device))
+    ):
+        total = total + score
+        progress(length, total.samples, samples)
     return total
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    # The CPU allocator raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)

@@ -24,17 +24,18 @@ def measured(
     samples: int,
     batch_size: int | None = None,
 ) -> dict[str, float]:
-    """`task.measure` over the first samples of a stream."""
+    """`task.measure` over the first samples of a stream. Raises MemoryError as `in_batches`."""
     task, device = config.task, next(model.parameters()).device
     tokens, _ = memory.tokens_of(config, stream)
     size = batch_size or memory.batch_size(config, ROOM * tokens, tokens, samples, device)
+    answer = generated if task.kind == "seq2seq" else labelled
     predicted: list[np.ndarray] = []
     reference: list[np.ndarray] = []
-    answer = generated if task.kind == "seq2seq" else labelled
-    while len(reference) < samples:
-        batch = stream.batch(len(reference), min(size, samples - len(reference)))
-        predicted += answer(model, task, batch)
-        reference += references(task, batch)
+    for answers, right in memory.in_batches(
+        stream, samples, size, lambda batch: (answer(model, task, batch), references(task, batch))
+    ):
+        predicted += answers
+        reference += right
     return task.measure(predicted, reference)
 
 

@@ -6,12 +6,16 @@ need is estimated and held against what is available before anything is run.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
-from tasks.base import IGNORE
+from tasks.base import IGNORE, Batch
 from tasks.streams import EvalStream
+
+Found = TypeVar("Found")
 
 SHARE = 0.6  # of the available memory that one forward pass may plan to use
 
@@ -39,7 +43,7 @@ def tokens_of(config, stream: EvalStream) -> tuple[int, int]:
     Of a task whose rows differ in length the most there can be. An encoder–decoder counts as a
     decoder over both in a row, which takes no less.
     """
-    if config.task.ragged:
+    if config.task.ragged or config.task.kind == "masked":  # each row is scored elsewhere
         tokens = int(config.task.token_length(stream.length)) + 2 * config.model.apart
         return tokens, tokens
     first = stream.batch(0, 1)
@@ -87,6 +91,37 @@ def batch_size(config, tokens: int, scored: int, samples: int, device: torch.dev
     while size > 1 and forward_bytes(config, size, tokens, scored) > budget:
         size //= 2
     return size
+
+
+def in_batches(
+    stream: EvalStream, samples: int, size: int, work: Callable[[Batch], Found]
+) -> Iterator[Found]:
+    """work(batch) for the first samples of a stream, `size` at a time.
+
+    Batches are halved where memory runs out all the same. Raises MemoryError when one sample alone
+    does not fit.
+    """
+    done = 0
+    while done < samples:
+        batch = stream.batch(done, min(size, samples - done))
+        try:
+            found = work(batch)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if size == 1:
+                raise MemoryError(str(error).splitlines()[0]) from None
+            size //= 2
+            continue
+        done += len(batch.inputs)
+        yield found
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # The CPU allocator raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def check_fits(config, tokens: int, device: torch.device, scored: int = 1) -> None:

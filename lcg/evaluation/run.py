@@ -11,11 +11,11 @@ import torch
 from lcg.config import Config
 from lcg.evaluation.files import check_selected
 from lcg.evaluation.ladder import Progress, climb
+from lcg.evaluation.samples import rung
 from lcg.keeping import checkpoints
 from lcg.models.build import build_model
 from lcg.results import Cell, RunRecord
 from lcg.speaking import say
-from tasks.streams import samples_of
 
 
 def load_model(directory: Path, config: Config, device: str | torch.device = "cpu"):
@@ -87,8 +87,7 @@ def evaluate(
     )
     known = {cell.key: cell for cell in settled}
     for length in sorted(asked.lengths):
-        samples = samples_of(config.task, "test", length, asked.samples)
-        key = (length, samples, asked.seed, asked.decode, step)
+        key = rung(config, length, step)
         if key in known:
             yield known[key]
             continue

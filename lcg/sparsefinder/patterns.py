@@ -20,7 +20,7 @@ from lcg.sparsefinder.predictors import Links, Method
 
 def in_window(queries: Tensor, keys: Tensor, size: int) -> Tensor:
     """Bool [q m]: |i - j| ≤ (size - 1)/2."""
-    return (queries[:, None] - keys).abs() <= size // 2 if size else _nothing(queries, keys)
+    return (queries[:, None] - keys).abs() <= (size - 1) // 2 if size else _nothing(queries, keys)
 
 
 def with_globals(queries: Tensor, keys: Tensor, count: int) -> Tensor:

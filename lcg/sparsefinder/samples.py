@@ -11,9 +11,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from lcg.evaluation import memory
+from lcg.evaluation.samples import stream_of
 from lcg.evaluation.scoring import Score, score_teacher_forcing
 from lcg.models.reads import reads, tensors
-from tasks.streams import EvalStream
+from tasks.streams import samples_of
 
 
 @dataclass(frozen=True)
@@ -32,15 +33,11 @@ class Samples:
         return reads(self.parts)
 
 
-def stream_of(config: Any, split: str, length: int) -> EvalStream:
-    """The samples of a split at a length for this config's kind of model."""
-    task, seed = config.task, config.evaluation.seed
-    return EvalStream(task, seed, split, length, config.model.apart)
-
-
 def draw(config: Any, split: str, length: int, count: int, model: nn.Module) -> Samples:
-    """The first samples, at most `count` and no more than fit in memory, on the model's device."""
+    """The first samples, at most `count`, each once, and no more than fit in memory, on the model's
+    device."""
     device = next(model.parameters()).device
+    count = samples_of(config.task, split, length, count)
     stream = stream_of(config, split, length)
     count = memory.batch_size(config, *memory.tokens_of(config, stream), count, device)
     parts = tensors(stream.batch(0, count), device)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from lcg.evaluation import memory
+from lcg.evaluation.samples import stream_of
 from lcg.evaluation.scoring import Score
 from lcg.sparsefinder.collecting import COPIES, LEAST, TOGETHER, collect
 from lcg.sparsefinder.grid import Cell, Grid
@@ -22,7 +23,7 @@ from lcg.sparsefinder.knowledge import Known, learn_centroids
 from lcg.sparsefinder.measuring import Gold, Identity, LayerMeasures, gold, measure, overall
 from lcg.sparsefinder.projections import examples, learn
 from lcg.sparsefinder.restricting import Graph, restricted
-from lcg.sparsefinder.samples import draw, score, stream_of
+from lcg.sparsefinder.samples import Samples, draw, score
 
 Progress = Callable[[str, int, int], None]  # what is under way, done, in all
 
@@ -78,9 +79,11 @@ class LengthResult:
 
 @dataclass
 class Study:
-    """What came of a plan; losses: by layer, the margin loss at each step."""
+    """What came of a plan; learned_from: samples, fewer than planned where no more fit in memory or
+    the split has no more; losses: by layer, the margin loss at each step."""
 
     plan: Plan
+    learned_from: int
     losses: dict[str, list[float]]
     lengths: list[LengthResult]
 
@@ -98,13 +101,14 @@ def run_study(model: nn.Module, config: Any, plan: Plan, progress: Progress) -> 
     reason = obstacle(config, plan.learned_at, device)
     if reason is not None:
         raise MemoryError(reason)
-    known, losses = learn_layers(model, config, plan, progress)
+    batch = draw(config, "validation", plan.learned_at, plan.learn_samples, model)
+    known, losses = learn_layers(model, batch, plan, progress)
     shortest = min(plan.lengths)
     results = []
     for length in plan.lengths:
         samples = max(1, round(plan.samples * shortest / length))
         results.append(_at_length(model, config, plan, length, samples, known, progress))
-    return Study(plan, losses, results)
+    return Study(plan, len(batch.real), losses, results)
 
 
 def obstacle(config: Any, length: int, device: torch.device) -> str | None:
@@ -123,10 +127,9 @@ def obstacle(config: Any, length: int, device: torch.device) -> str | None:
 
 
 def learn_layers(
-    model: nn.Module, config: Any, plan: Plan, progress: Progress
+    model: nn.Module, batch: Samples, plan: Plan, progress: Progress
 ) -> tuple[dict[str, Known], dict[str, list[float]]]:
     """Projections and centroids of every layer, by name, and the losses on the way."""
-    batch = draw(config, "validation", plan.learned_at, plan.learn_samples, model)
     layers = collect(model, batch.reads, batch.real)
     clusters = sorted(set(plan.grid.clusters))
     known, losses = {}, {}

@@ -84,8 +84,8 @@ def document(study: Study, title: str) -> str:
     """Markdown: the summary, then every setting at every length, in per cent."""
     parts = [
         f"# Predicted attention graphs: {title}",
-        f"Learned at length {study.plan.learned_at}, validation samples; measured on test samples. "
-        "Per cent; means over heads, then layers.",
+        f"Learned from {study.learned_from} validation samples of length {study.plan.learned_at}; "
+        "measured on test samples. Per cent; means over heads, then layers.",
         f"## {SUMMARY}",
         summary(study),
         f"Identity: {identity_text(study)}.",

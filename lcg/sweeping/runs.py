@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lcg.config import Config, load_config, run_directory
+from lcg.evaluation.samples import rung
 from lcg.results import RecordError, RunRecord
 from lcg.results.metrics import METRICS, read_rows
 from lcg.sweeping.file import Metric
@@ -140,5 +141,5 @@ def _evaluated(config: Config, record: RunRecord) -> bool:
         return True
     step = record.selection.step if record.selection else None
     climbed = {cell.key for cell in record.ladder}
-    wanted = {(n, asked.samples, asked.seed, asked.decode, step) for n in asked.lengths}
+    wanted = {rung(config, length, step) for length in asked.lengths}
     return wanted <= climbed

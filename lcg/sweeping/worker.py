@@ -22,16 +22,19 @@ PR_SET_PDEATHSIG = 1
 
 @dataclass(frozen=True)
 class Slot:
-    """A share of the machine: CPU threads, and the GPUs that are seen in it."""
+    """A share of the machine: CPU threads, the GPUs that are seen in it, and whether others have
+    the rest."""
 
     threads: int
     gpus: str | None = None
+    shared: bool = False
 
     @property
     def environment(self) -> dict[str, str]:
         """The variables that keep a process within it."""
         gpus = {} if self.gpus is None else {"CUDA_VISIBLE_DEVICES": self.gpus}
-        return {"OMP_NUM_THREADS": str(self.threads)} | gpus
+        waiting = {"OMP_WAIT_POLICY": "PASSIVE"} if self.shared else {}  # see `lcg.cli`
+        return {"OMP_NUM_THREADS": str(self.threads)} | waiting | gpus
 
 
 def share(workers: int | None, devices: int = 1, cpu_only: bool = False) -> list[Slot]:
@@ -44,7 +47,7 @@ def share(workers: int | None, devices: int = 1, cpu_only: bool = False) -> list
     sets = [",".join(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
     count = workers or max(1, len(sets))
     threads = max(1, _cores() // count)
-    return [Slot(threads, sets[i % len(sets)] if sets else None) for i in range(count)]
+    return [Slot(threads, sets[i % len(sets)] if sets else None, count > 1) for i in range(count)]
 
 
 def _cores() -> int:

@@ -42,6 +42,9 @@ NO_CHANGE = [
     "wandb.mode=disabled",
     "runs=elsewhere",
     "attention.normalizer.name=softmax",
+    "model.unordered=true",
+    "model.encoder_layers=2",
+    "model.cross_position=same",
 ]
 
 
@@ -62,6 +65,21 @@ def test_seed_and_learning_rate_make_runs_of_one_method(word, here):
 @pytest.mark.parametrize("word", NO_CHANGE)
 def test_what_does_not_change_the_weights(word, here):
     assert identity(load_config([])) == identity(load_config([word]))
+
+
+def test_the_hash_of_a_config_is_what_it_was(here):
+    """A new option of the schema, at its default, must not rename the runs that people have."""
+    assert identity(load_config([])) == "720603c5"
+    assert identity(load_config(["experiment=demo/asentmax"])) == "c81b77d2"
+
+
+def test_the_layers_of_an_encoder_count_however_they_are_said(here):
+    words = ["model.kind=encoder_decoder"]
+    plain, said, other = (
+        identity(load_config([*words, *more]))
+        for more in ([], ["model.encoder_layers=2"], ["model.encoder_layers=3"])
+    )
+    assert plain == said != other
 
 
 def test_ways_to_say_the_same_are_one_run(write):

@@ -14,7 +14,7 @@ from lcg.diagnostics import probing
 from lcg.diagnostics.alphas import learned_alphas
 from lcg.diagnostics.gradients import group_norms, group_of
 from lcg.diagnostics.headers import alpha_columns, gradient_groups, probe_columns
-from lcg.diagnostics.probing import Probe
+from lcg.diagnostics.probing import Probe, probed_length
 from lcg.diagnostics.trajectories import alpha_trajectories
 from lcg.diagnostics.watching import watching
 from lcg.models.build import build_model
@@ -180,3 +180,14 @@ def test_a_probe_leaves_no_trace():
     assert model.training and all(module.training for module in model.modules())
     assert all(p.grad is None for p in model.parameters())
     assert first == probe(model)  # the same samples, no dropout
+
+
+def test_the_probe_takes_what_there_is_to_validate_on(monkeypatch):
+    """A corpus may have no held-out sample as long as the longest that is trained on."""
+    config = load_config(tiny())
+    config.validation.lengths = [4, 6, 40]
+    assert probed_length(config) == config.data.max_length
+    cut = lambda task, split, length: 0 if length > 6 else None  # noqa: E731
+    monkeypatch.setattr(type(config.task), "distinct_samples", cut)
+    assert probed_length(config) == 6
+    assert Probe(config).reads[0].shape[1] == config.task.token_length(6) - 1

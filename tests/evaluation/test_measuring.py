@@ -7,6 +7,7 @@ import torch
 from lcg.config import load_config
 from lcg.evaluation import ladder
 from lcg.evaluation.measuring import generated, labelled, measured, references, sources
+from lcg.evaluation.samples import rung
 from lcg.models.build import build_model
 from tasks.base import IGNORE
 from tasks.parallel_text import ParallelText
@@ -100,3 +101,27 @@ def test_a_ladder_takes_what_there_is_and_measures_it(monkeypatch):
     ]
     assert [cell.metrics for cell in cells] == [{"letters": float(letters)}, None]
     assert {cell.samples for cell in cells} == {count}
+
+
+def test_metrics_that_do_not_fit_in_memory_cost_nothing_else(monkeypatch):
+    """Batches are halved first; when one sample alone does not fit, the cell has its score."""
+    config, model, _ = drawn("parallel_text", "encoder_decoder")
+    sizes = []
+
+    def too_large(model, task, batch):
+        sizes.append(len(batch.inputs))
+        raise RuntimeError("can't allocate memory: you tried to allocate 9 bytes")
+
+    monkeypatch.setattr("lcg.evaluation.measuring.generated", too_large)
+    (cell,) = ladder.climb(model, config, [32], 8, split="test", seed=0, batch_size=4, measure=True)
+    assert sizes == [4, 2, 1]
+    assert cell.state == "value" and cell.metrics is None
+
+
+def test_labels_are_never_recorded_as_decoded():
+    config = load_config(["task=n_back", "evaluation.decode=greedy", *SMALL])
+    model = build_model(config).eval()
+    (cell,) = ladder.climb(model, config, [32], 4, split="test", seed=0, decode="greedy")
+    assert cell.decode == "teacher_forcing" and cell.close_calls is not None
+    config.evaluation.samples = 4
+    assert cell.key == rung(config, 32, None)

@@ -161,6 +161,7 @@ def test_lsh_links_what_points_the_same_way(layers):
 def test_patterns(layers):
     for heads in layers:
         compare(Cell(Window(5)), heads, None, lambda b, h, i, j: abs(i - j) <= 2)
+        compare(Cell(Window(4)), heads, None, lambda b, h, i, j: abs(i - j) <= 1)
         compare(Cell(Window(1)), heads, None, lambda b, h, i, j: i == j)
         near = Longformer(2, 3)
         compare(Cell(near), heads, None, lambda b, h, i, j: abs(i - j) <= 1 or i < 2 or j < 2)

@@ -181,7 +181,11 @@ def test_gpus_are_divided(monkeypatch):
     assert [slot.threads for slot in share(None)] == [2] * 4
     assert [slot.gpus for slot in share(None, devices=2)] == ["3,4", "7,9"]
     assert [slot.gpus for slot in share(6)] == ["3", "4", "7", "9", "3", "4"]
-    assert share(2, cpu_only=True)[0].environment == {"OMP_NUM_THREADS": "4"}
+    assert share(2, cpu_only=True)[0].environment == {
+        "OMP_NUM_THREADS": "4",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+    assert share(1, cpu_only=True)[0].environment == {"OMP_NUM_THREADS": "8"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert [slot.gpus for slot in share(None)] == [None]
 
@@ -302,6 +306,17 @@ def test_a_run_counts_as_finished_when_its_ladder_is_climbed(sweep, plan):
     assert state_of(more).kind == "resumes"
     without = find_run([*more.words, "evaluation.after_training=false"])
     assert state_of(without).kind == "finished"
+
+
+def test_a_split_with_fewer_samples_than_asked_is_climbed_whole(sweep, plan, monkeypatch):
+    asked = sweep(1)
+    run(asked)
+    found = find_run(configs(asked)[0])
+    (done,) = {cell.samples for cell in state_of(found).record.ladder}
+    more = find_run([*found.words, "evaluation.samples=5000"])
+    assert state_of(more).kind == "resumes"
+    monkeypatch.setattr(type(more.config.task), "distinct_samples", lambda *words: done)
+    assert state_of(more).kind == "finished"
 
 
 def test_time_left():
