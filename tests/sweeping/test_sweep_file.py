@@ -252,5 +252,11 @@ def test_the_files_that_come_with_it(name, tmp_path, monkeypatch):
         assert config.labels["position"] == "nape"
 
 
+def test_the_one_on_real_text_says_how_to_make_its_corpus(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="python -m tasks.corpora.gettext_pairs"):
+        configs(read_sweep("real_text"))
+
+
 def test_none_is_forgotten():
-    assert {path.stem for path in (ROOT / "sweeps").iterdir()} == set(SHIPPED)
+    assert {path.stem for path in (ROOT / "sweeps").iterdir()} == {*SHIPPED, "real_text"}
