@@ -14,8 +14,6 @@ from lcg.models.encoder_decoder import EncoderDecoder
 KINDS = {"decoder": Decoder, "encoder": Encoder, "encoder_decoder": EncoderDecoder}
 """model.kind -> its class."""
 
-AnyModel = Decoder | Encoder | EncoderDecoder
-
 
 def build_model(config: Config) -> Any:
     """The model of a config, its weights drawn from the run's seed."""

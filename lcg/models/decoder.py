@@ -7,6 +7,7 @@ Shapes: b batch, t tokens, q selected positions, v vocabulary.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from lcg.attention.cache import KVCache
 from lcg.attention.multihead import MultiHeadAttention
 from lcg.config.schema import Model
 from lcg.models.block import Block, RMSNorm, initialise, sizes_of
+from lcg.models.greedy import continued
 from lcg.shapes import Float, Int
 from positional.base import PositionEncoding
 
@@ -87,15 +89,4 @@ class Decoder(nn.Module):
         finite.
         """
         cache = self.make_cache(tokens.shape[1] + count)
-        last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
-        step = best_tokens(self(tokens, last, cache))  # [b 1]
-        decoded = [step]
-        for _ in range(count - 1):
-            step = best_tokens(self(step.clamp_min(0), cache=cache))
-            decoded.append(step)
-        return torch.cat(decoded, dim=1)
-
-
-def best_tokens(logits: Float[Tensor, "b q v"]) -> Int[Tensor, "b q"]:
-    """The best token at each position; -1 where logits are not finite."""
-    return logits.argmax(dim=-1).masked_fill_(~logits.isfinite().all(dim=-1), -1)
+        return continued(partial(self, cache=cache), tokens, count)

@@ -16,8 +16,8 @@ from lcg.attention.cache import CrossKVCache
 from lcg.attention.multihead import FullAttention, Memory, MultiHeadAttention
 from lcg.config.schema import Model
 from lcg.models.block import Block, CrossBlock, RMSNorm, initialise, sizes_of
-from lcg.models.decoder import best_tokens
 from lcg.models.encoder import real_tokens
+from lcg.models.greedy import continued
 from lcg.shapes import Float, Int
 from positional.base import PositionEncoding
 
@@ -121,13 +121,11 @@ class EncoderDecoder(nn.Module):
         logits are not finite. The source is encoded once.
         """
         memory, cache = self.encode(source), self.make_cache(tokens.shape[1] + count)
-        last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
-        step = best_tokens(self.decode(tokens, memory, last, cache))  # [b 1]
-        decoded = [step]
-        for _ in range(count - 1):
-            step = best_tokens(self.decode(step.clamp_min(0), memory, cache=cache))
-            decoded.append(step)
-        return torch.cat(decoded, dim=1)
+
+        def read(tokens: Tensor, select: Tensor | None) -> Tensor:
+            return self.decode(tokens, memory, select, cache)
+
+        return continued(read, tokens, count)
 
     def _embed(self, tokens: Tensor, positions: Tensor, learned: nn.ParameterDict) -> Tensor:
         x = self.embedding(tokens) * self.embedding_scale
