@@ -7,13 +7,14 @@ from pathlib import Path
 from lcg.results import Cell, wilson
 from lcg.results.wording import metric_title
 from lcg.speaking import say
+from tasks.streams import samples_of
 
 
 def evaluate_and_say(run: Path, config, device: str = "auto") -> None:
     """Climb the test ladder of one run, with a line per length on stderr."""
     from lcg.evaluation.run import evaluate
 
-    say(f"{run}: test ladder, {config.evaluation.samples} samples per length")
+    say(f"{run}: test ladder, {_samples(config)} samples per length")
     bar = LengthBar()
     try:
         for cell in evaluate(run, config, device, bar):
@@ -21,6 +22,13 @@ def evaluate_and_say(run: Path, config, device: str = "auto") -> None:
             say(f"  {cell.length:>7,}  {cell_text(cell)}")
     finally:
         bar.close()
+
+
+def _samples(config) -> str:
+    """How many are asked for; "up to" where the test split has fewer at a length."""
+    asked, task = config.evaluation, config.task
+    fewest = min(samples_of(task, "test", length, asked.samples) for length in asked.lengths)
+    return f"{asked.samples}" if fewest == asked.samples else f"up to {asked.samples}"
 
 
 def cell_text(cell: Cell) -> str:

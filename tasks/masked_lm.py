@@ -14,7 +14,7 @@ from tasks import text
 from tasks.base import IGNORE, Task
 from tasks.corpora import numbers
 
-REMEDY = "python -m tasks.corpora.python_sources makes a corpus, docs/real-text.md shows how"
+MAKING = "python -m tasks.corpora.python_sources, as docs/real-text.md shows"
 
 
 @dataclass
@@ -70,7 +70,7 @@ class MaskedLM(Task):
             self.files = text.absolute(self.files)
         found = self._found()
         self._split = "train"
-        self._corpus = text.checked(self, _read, self.files, *found)
+        self._corpus = text.checked(self, _read, MAKING, self.files, *found)
         self.digest = self._corpus.digest
 
     def _found(self) -> list[str]:
@@ -82,7 +82,8 @@ class MaskedLM(Task):
         if not glob.has_magic(pattern):
             return [self.files]
         found = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
-        self.require(bool(found), f"there are no files in {self.files}; {REMEDY}")
+        remedy = text.remedy(self, MAKING)
+        self.require(bool(found), f"there are no files in {self.files}; {remedy}")
         return found
 
     @property
@@ -144,10 +145,11 @@ def _read(paths: tuple[str, ...], stamps: tuple, bpe: int, held_out: float) -> _
     again."""
     files, *found = paths
     if found:
-        texts = [text.read_text(Path(path), REMEDY) for path in found]
+        texts = [text.read_text(Path(path)) for path in found]
     else:
         texts = ["\n\n".join(side) for side in numbers.pairs()]
     passages = split_passages(texts, held_out)
+    _check_passages(passages)
     vocabulary, tokens = "", text.Bytes()
     if bpe:
         vocabulary = text.stored_bpe(_beside(files), passages["train"], bpe)
@@ -155,6 +157,20 @@ def _read(paths: tuple[str, ...], stamps: tuple, bpe: int, held_out: float) -> _
     splits = {split: tokens.encode(lines).tokens for split, lines in passages.items()}
     whole = text.digest([*(one.encode() for one in texts), vocabulary.encode()])
     return _Corpus(tokens, splits, whole)
+
+
+def _check_passages(passages: dict[str, list[str]]) -> None:
+    """Raise ValueError where a split has none."""
+    lacking = [split for split, own in passages.items() if not own]
+    if not lacking:
+        return
+    count = sum(map(len, passages.values()))
+    if count == 0:
+        raise ValueError("the text is empty")
+    what = "is one passage" if count == 1 else f"has {count} passages, too few"
+    raise ValueError(
+        f"the text {what}: none is for {' and '.join(lacking)}; separate passages by blank lines"
+    )
 
 
 def _beside(files: str) -> Path | None:

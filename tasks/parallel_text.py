@@ -15,7 +15,7 @@ from tasks.base import Task
 from tasks.corpora import numbers
 from tasks.streams import stream_rng
 
-REMEDY = "python -m tasks.corpora.gettext_pairs makes a corpus, docs/real-text.md shows how"
+MAKING = "python -m tasks.corpora.gettext_pairs, as docs/real-text.md shows"
 
 
 @dataclass
@@ -61,7 +61,7 @@ class ParallelText(Task):
         if self.source:
             self.source, self.target = map(text.absolute, (self.source, self.target))
         self._split = "train"
-        self._corpus = text.checked(self, _read, self.source, self.target)
+        self._corpus = text.checked(self, _read, MAKING, self.source, self.target)
         self.digest = self._corpus.digest
 
     @property
@@ -81,11 +81,16 @@ class ParallelText(Task):
         return " ".join(parts)
 
     def measure(self, predicted, reference):
-        """BLEU and chrF of sacrebleu as it is by default, from 0 to 100."""
+        """BLEU and chrF of sacrebleu, corpus scores from 0 to 100.
+
+        Both are as by default, but that BLEU is of its effective order: of the n-grams, up to 4
+        words, that the predicted texts are long enough for. Otherwise texts of which none has four
+        words score 0 however right they are; as soon as one has, the two are the same.
+        """
         import sacrebleu
 
         texts = [[self.words(row) for row in rows] for rows in (predicted, reference)]
-        bleu = sacrebleu.corpus_bleu(texts[0], [texts[1]])
+        bleu = sacrebleu.BLEU(effective_order=True).corpus_score(texts[0], [texts[1]])
         return {"bleu": bleu.score, "chrf": sacrebleu.corpus_chrf(texts[0], [texts[1]]).score}
 
     def remarks(self):
@@ -106,6 +111,15 @@ class ParallelText(Task):
     def distinct_samples(self, split, length):
         low, high = self.for_split(split)._between(np.array([length]))
         return int((high - low)[0])
+
+    def check_evaluation(self, split, length):
+        self.check_length(length)
+        held = self.for_split(split)._split
+        self.require(
+            self.distinct_samples(split, length) != 0,
+            f"the {split} split has nothing of length {length}, "
+            f"{_what_there_is(self._corpus.splits[held].longer, self.min_length)}",
+        )
 
     def _between(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Which pairs of the split, ordered by length, may be drawn: from the first, below the
@@ -153,6 +167,8 @@ def _read(paths: tuple[str, ...], stamps: tuple, bpe: int, held_out: float) -> _
     source, target = paths
     sources, targets = _lines(source, target)
     splits = split_pairs(sources, targets, held_out)
+    if not sources:
+        raise ValueError(f"{source} and {target} have no line with text in both, they are empty")
     for split in text.SPLITS:
         if split not in splits:
             raise ValueError(f"{len(sources)} pairs are too few: none of them is for {split}")
@@ -172,11 +188,18 @@ def _read(paths: tuple[str, ...], stamps: tuple, bpe: int, held_out: float) -> _
     return _Corpus(tokens, pairs, text.digest(whole))
 
 
+def _what_there_is(longer: np.ndarray, shortest: int) -> str:
+    """Which rungs of a ladder that doubles have pairs, of so many tokens in their longer side."""
+    rungs = sorted({1 << (n - 1).bit_length() for n in longer.tolist()})
+    able = ", ".join(str(rung) for rung in rungs if rung >= shortest)
+    return f"its longest pair has {longer[-1]} tokens; use some of the lengths {able}"
+
+
 def _lines(source: str, target: str) -> tuple[list[str], list[str]]:
     """Both sides, stripped, without the pairs of which a side is empty."""
     if not source:
         return tuple(map(list, numbers.pairs()))
-    sides = [text.read_text(Path(path), REMEDY).split("\n") for path in (source, target)]
+    sides = [text.read_text(Path(path)).split("\n") for path in (source, target)]
     sides = [side[:-1] if side[-1] == "" else side for side in sides]
     if len(sides[0]) != len(sides[1]):
         counts = f"{len(sides[0])} and {len(sides[1])}"

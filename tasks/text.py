@@ -175,16 +175,33 @@ def digest(parts: Iterable[bytes]) -> str:
     return whole.hexdigest()
 
 
-def read_text(path: Path, remedy: str) -> str:
-    """A text file. Raises ValueError, in one line with the remedy, when it cannot be read."""
+class NoText(ValueError):
+    """There is no text at a path: `remedy` says what to do about it."""
+
+
+def read_text(path: Path) -> str:
+    """A text file without the mark (BOM) that some editors begin it with.
+
+    Raises NoText when it is not there or cannot be read, ValueError when it is no text.
+    """
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise ValueError(f"there is no file {path}; {remedy}") from None
+        raise NoText(f"there is no file {path}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text") from None
     except OSError as error:
-        raise ValueError(f"{path} cannot be read ({error.strerror}); {remedy}") from None
+        raise NoText(f"{path} cannot be read ({error.strerror})") from None
+
+
+def remedy(task: Task, making: str) -> str:
+    """What to do where there is no text; making: what makes a corpus.
+
+    A task with a digest was made with its text before, as a run's is: no new corpus will do.
+    """
+    if task.digest:
+        return f"put the text back there; its digest, {task.digest}, says whether it is the same"
+    return f"name a text of your own, or make one: {making}"
 
 
 def absolute(path: str) -> str:
@@ -201,13 +218,16 @@ def check_sizes(task: Task) -> None:
     task.require(0 < task.held_out < 0.5, f"held_out must lie in (0, 0.5), got {task.held_out}")
 
 
-def checked(task: Task, read: Callable, *paths: str) -> Any:
+def checked(task: Task, read: Callable, making: str, *paths: str) -> Any:
     """The corpus that `read` makes of paths; it has to be the one the task was first made with.
 
+    making: what makes a corpus, for those who have none.
     Raises ValueError, in one line, for text that cannot be used and for one that has changed.
     """
     try:
         corpus = read(paths, tuple(map(_stamp, paths)), task.bpe, task.held_out)
+    except NoText as error:
+        raise ValueError(f"{task.name}: {error}; {remedy(task, making)}") from None
     except ValueError as error:
         raise ValueError(f"{task.name}: {error}") from None
     task.require(

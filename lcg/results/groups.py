@@ -48,17 +48,22 @@ class Run:
             -(cell.step or 0),
         )
 
+    @property
+    def judged(self) -> bool:
+        """Does exact match say whether it trained? Not where the task has metrics of its own: good
+        translations have it seldom."""
+        return not any(cell.metrics for cell in self.cells.values())
+
     @cached_property
     def trained(self) -> bool | None:
         """Is in-distribution exact match at least one half? None if it was never measured.
 
-        A task with metrics of its own is not judged by exact match, which good translations have
-        seldom: there only a run that was not finite did not train.
+        Of runs that are not judged by it, only one that was not finite did not train.
 
         Read at the shortest test length within the training range, else at the longest such
         validation length. A length shorter than any in training says nothing.
         """
-        if any(cell.metrics for cell in self.cells.values()):
+        if not self.judged:
             return False if self.record.training.status == "not_finite" else None
         shortest, longest = self.record.train_min, self.record.train_max
         for length, cell in self.cells.items():
@@ -129,8 +134,13 @@ class Group:
         return tuple(run for run in self.runs if run.record.lr == self.lr)
 
     @property
+    def judged(self) -> bool:
+        """Can it be said of all `seeds` whether they trained? See `Run.judged`."""
+        return all(run.judged for run in self.seeds)
+
+    @property
     def trained(self) -> int:
-        """How many of `seeds` trained."""
+        """How many of `seeds` trained, where they are judged."""
         return sum(run.trained is True for run in self.seeds)
 
     def over_seeds(self, lengths: Iterable[int]) -> list[OverSeeds]:
@@ -204,7 +214,10 @@ def _append(names: list[str], records: list[RunRecord], wanted: Callable[[str], 
     """Add to each name the wanted settings and labels in which the records differ."""
     task_is_known = all(r.task for r in records)
     task = [r.task if task_is_known else {} for r in records]
-    described = [{**t, **r.settings, **r.labels} for t, r in zip(task, records, strict=True)]
+    described = [
+        {"kind": "decoder", **t, **r.settings, **r.labels}
+        for t, r in zip(task, records, strict=True)
+    ]
     keys = dict.fromkeys(key for settings in described for key in settings)
     for key in filter(wanted, keys):
         values = [setting_text(settings.get(key)) for settings in described]

@@ -59,7 +59,7 @@ def _group(group: Group) -> Iterable[str]:
         yield f"{title}: degenerate monitor: {choice.degenerate}."
     if (extension := group.not_bracketed) is not None:
         yield f"{title}: learning rate {group.lr:g} is not bracketed: extend to {extension:.3g}."
-    unknown = sum(run.trained is None for run in group.seeds)
+    unknown = sum(run.judged and run.trained is None for run in group.seeds)
     if unknown:
         of = f"{unknown} of {len(group.seeds)} seeds"
         yield f"{title}: in-distribution accuracy of {of} is unknown."

@@ -177,10 +177,17 @@ def _draw_best(panel: Any, group: Group, style: dict[str, Any], inward: float) -
         markeredgewidth=0.8,
         zorder=4,
         clip_on=False,
-        label=f"{group.name}, {group.trained}/{len(group.seeds)} seeds trained",
+        label=_label(group),
         **style,
     )
     return line
+
+
+def _label(group: Group) -> str:
+    """The method, and how many of its seeds trained, where exact match says that."""
+    if not group.judged:
+        return group.name
+    return f"{group.name}, {group.trained}/{len(group.seeds)} seeds trained"
 
 
 def _draw_states(

@@ -151,7 +151,8 @@ class RunRecord:
 
     group: hash of the config without seed and learning rate; who shares it is one experiment.
     labels: at least task, attention, position.
-    settings: at least seed, lr, train_lengths [shortest, longest].
+    settings: at least seed, lr, train_lengths [shortest, longest]; kind, of the model, is
+    a decoder where it is lacking.
     task: the task's options, of which the samples are made; empty in records that lack them.
     validation: the selected checkpoint, at the lengths it was validated at while it trained, and at
     the longer ones that broke a tie between runs.

@@ -159,7 +159,7 @@ def _group_json(group: Group) -> dict[str, Any]:
             "tied": [record.run for record in group.choice.tied],
             "degenerate": group.choice.degenerate,
         },
-        "trained": {"k": group.trained, "n": len(group.seeds)},
+        "trained": {"k": group.trained, "n": len(group.seeds)} if group.judged else None,
         "seeds": [run.record.seed for run in group.seeds],
         "over_seeds": {
             name: asdict(statistics)

@@ -87,8 +87,8 @@ def effective_length(run: Run) -> str:
 
 
 def trained_text(group: Group) -> str:
-    """k of n."""
-    return f"{group.trained} of {len(group.seeds)}"
+    """k of n, or — where exact match does not say who trained."""
+    return f"{group.trained} of {len(group.seeds)}" if group.judged else NOTHING
 
 
 def median_beyond_training(group: Group) -> str:
@@ -110,7 +110,7 @@ def summary(group: Group, lengths: list[int]) -> list[tuple[str, list[str]]]:
         return [(f"0 of {n} trained", [DID_NOT_TRAIN] * (len(lengths) + 2))]
     stats = group.over_seeds(lengths)
     median = [*map(_median, stats), _effective_range(group)]
-    failed = any(run.trained is False for run in group.seeds)
+    failed = group.judged and any(run.trained is False for run in group.seeds)
     means = [*(_mean(s.mean_trained if failed else s.mean_all) for s in stats), NOTHING]
     return [("median [range]", median), (f"mean of {k} trained" if failed else "mean", means)]
 

@@ -76,6 +76,7 @@ class RecordKeeper:
             group=experiment_identity(config),
             labels=config.labels,
             settings={
+                "kind": config.model.kind,
                 "seed": config.seed,
                 "lr": config.optimizer.lr,
                 "steps": config.trainer.steps,

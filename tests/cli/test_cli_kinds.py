@@ -8,6 +8,7 @@ from training.processes import tiny as tiny_words
 
 from lcg.config import load_config
 from lcg.diagnostics.headers import attention_layers, probe_columns
+from lcg.results import RunRecord
 from lcg.training.run import train
 
 KINDS = {
@@ -64,6 +65,10 @@ def test_the_probe_logs_every_layer(kind, trained):
             assert float(probed[-1][f"heads/{name}/{group}/support"]) >= 1
         assert 1 < float(probed[-1][f"alpha/{name}/head_1"]) < 2
         assert float(probed[-1][f"scaler/{name}/p50"]) > 0
+
+
+def test_the_record_says_its_kind(kind, trained):
+    assert RunRecord.load(trained).settings["kind"] == kind
 
 
 def test_eval_greedy_is_eval(call, kind, run):

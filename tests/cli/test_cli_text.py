@@ -1,6 +1,8 @@
 """Text from the command line: train, evaluate, look, tabulate; what is missing is one line."""
 
 import json
+import re
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,21 @@ def test_without_its_corpus_an_experiment_says_what_makes_it(name, call):
     assert err.count("\n") == 1
 
 
+def test_the_words_for_text_of_ones_own_run_on_a_small_file(here):
+    """The lengths of the docs are those of ordinary sentences: 180 pairs of 14 to 38 letters."""
+    page = (Path(__file__).parents[2] / "docs/real-text.md").read_text(encoding="utf-8")
+    found = re.search(r"lcg train (task=parallel_text task\.source=a\.de .*?)\n```", page, re.S)
+    words = found[1].replace("\\\n", " ").split()
+    names = ["Ada", "Bert", "Clara", "Dora", "Emil", "Frieda", "Gustav", "Hanna", "Ida", "Jakob"]
+    says = {"de": ("{} sieht {}", " heute nicht im Garten"), "en": ("{} sees {}", " not today")}
+    for side, (short, more) in says.items():
+        lines = [
+            short.format(*two) + more * long for two in permutations(names, 2) for long in (0, 1)
+        ]
+        (here / f"a.{side}").write_text("\n".join(lines), encoding="utf-8")
+    assert load_config(words).task.digest
+
+
 def test_translate_from_training_to_table(corpora, call):
     pytest.importorskip("sacrebleu")
     words = ["experiment=text/translate", "task.bpe=0", "evaluation.lengths=32,64", *TINY]
@@ -71,6 +88,10 @@ def test_translate_from_training_to_table(corpora, call):
     source = next(line for line in out.splitlines() if line.startswith("  source "))
     assert source.split(maxsplit=1)[1] in pairs()[0]
     assert "\n  written  " in out
+
+    code, out, err = call("eval", str(run), "lengths=32", "samples=2000")
+    assert code == 0, err
+    assert "test ladder, up to 2000 samples per length" in err
 
     path = corpora / "corpora/de-en/gettext.de"
     path.write_text(path.read_text(encoding="utf-8").replace("null", "zero"), encoding="utf-8")

@@ -99,6 +99,16 @@ def test_names_tell_groups_apart(make: Make) -> None:
     assert names == ["entmax · nape", "softmax · nape"], "parameters follow from the method"
 
 
+def test_names_tell_kinds_of_models_apart(make: Make) -> None:
+    """A record that does not say its kind, as all did once, is of a decoder."""
+    other = make(group="e", settings={"kind": "encoder_decoder", "parameters": 9})
+    for decoder in (make(group="d"), make(group="d", settings={"kind": "decoder"})):
+        names = [group.name for group in group_runs([decoder, other])]
+        assert names == ["softmax · nape, kind decoder", "softmax · nape, kind encoder_decoder"]
+    both = [make(group="d"), make(group="e", attention="entmax", settings={"kind": "decoder"})]
+    assert [group.name for group in group_runs(both)] == ["entmax · nape", "softmax · nape"]
+
+
 def test_a_cell_of_another_step_yields_to_the_selected_one(make: Make) -> None:
     record = make({64: 900}, step=1000, selection=Selection(2000, "val"))
     assert Run(record).cells[64].step == 1000

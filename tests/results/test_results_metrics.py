@@ -7,7 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from lcg.results import RunRecord, table
+from lcg.report.tables import best_table
+from lcg.results import RunRecord, Training, plot, table
+from lcg.results.groups import group_runs
+from lcg.results.plot import method_styles
 
 
 @pytest.fixture
@@ -60,3 +63,28 @@ def test_a_translation_is_not_judged_by_exact_match(records, make):
     """Of 1000 samples 5 are exact at twice the length: a value, and no verdict on the training."""
     assert "did not train" not in table(records)
     assert "did not train" in table([make({32: 10, 64: 5})])
+
+
+def test_nothing_counts_the_translations_that_trained(records, tmp_path):
+    """Neither in words nor in numbers; a task that is judged stays counted beside them."""
+    text = table(records)
+    rows = [row for row in text.split("\n## ")[0].splitlines() if "· nape" in row]
+    counts = {row.split("|")[-2].strip(): "[" in row for row in rows}
+    assert counts == {"—": True, "1 of 1": True}
+    assert "is unknown" not in text
+    trained = [group["trained"] for group in json.loads(table(records, "json"))["groups"]]
+    assert trained == [{"k": 1, "n": 1}, None, None]
+    drawn = plot(records, tmp_path / "accuracy.svg").read_text()
+    assert "<!-- entmax15 · nape -->" in drawn
+    assert drawn.count("seeds trained") == 1
+    groups = group_runs(records[:2])
+    assert "of 1<" not in str(best_table(groups, method_styles(groups)))
+
+
+def test_a_translation_that_diverged_leaves_the_others_their_mean(records, make):
+    """Seeds that nobody judged are no 'mean of 0 trained'."""
+    diverged = make(task="parallel_text", seed=1, training=Training("not_finite", 3))
+    text = table([records[0], replace(diverged, validation={})])
+    assert "mean of 0 trained" not in text
+    assert "0 of 2" not in text
+    assert "did not train" in text

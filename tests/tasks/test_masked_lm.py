@@ -100,8 +100,9 @@ def test_a_vocabulary_is_no_part_of_the_text(folder):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"files": "/nowhere/x.txt"}, "there is no file /nowhere/x.txt; python -m tasks.corpora"),
-        ({"files": "/nowhere/*.txt"}, "there are no files in /nowhere/*.txt"),
+        ({"files": "/nowhere/x.txt"}, "there is no file /nowhere/x.txt; name a text of your own"),
+        ({"files": "/nowhere/*.txt"}, "there are no files in /nowhere/*.txt; name a text of your"),
+        ({"files": "/nowhere/*.txt", "digest": "01"}, "put the text back there; its digest, 01,"),
         ({"masked": 0.0}, "masked must lie in (0, 1)"),
         ({"random": 0.8, "kept": 0.3}, "random and kept must be shares"),
         ({"bpe": 100}, "bpe must be 0 for bytes"),
@@ -113,6 +114,22 @@ def test_refusals(options, message):
     assert str(error.value).startswith("masked_lm: ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "the text is empty"),
+        ("\n \n", "the text is empty"),
+        ("one\ntwo\n", "the text is one passage: none is for .*; separate passages by blank lines"),
+        ("one\n\ntwo\n", "the text has 2 passages, too few: none is for .*; separate passages"),
+    ],
+)
+def test_a_text_without_passages_for_every_split_is_refused(tmp_path, content, message):
+    (tmp_path / "a.txt").write_text(content)
+    for bpe in (0, 300):
+        with pytest.raises(ValueError, match=f"masked_lm: {message}"):
+            MaskedLM(str(tmp_path / "a.txt"), bpe=bpe)
 
 
 def test_a_window_longer_than_a_split_is_refused(folder):

@@ -178,7 +178,14 @@ def test_text_that_changed_is_another_run_and_refused_by_the_old_one(files):
     ("change", "message"),
     [
         ({"target": ""}, "give both source and target, or neither"),
-        ({"source": "/nowhere/x"}, "there is no file /nowhere/x; python -m tasks.corpora"),
+        (
+            {"source": "/nowhere/x"},
+            "there is no file /nowhere/x; name a text of your own, or make one: python -m tasks.",
+        ),
+        (
+            {"source": "/nowhere/x", "digest": "0123"},
+            "there is no file /nowhere/x; put the text back there; its digest, 0123, says whether",
+        ),
         ({"bpe": 200}, "bpe must be 0 for bytes, or more than their 256"),
         ({"held_out": 0.5}, "held_out must lie in"),
         ({"digest": "0123"}, "has changed, its digest was 0123"),
@@ -196,6 +203,31 @@ def test_unequal_files_are_refused(files):
     Path(files["target"]).write_text("only one\n", encoding="utf-8")
     with pytest.raises(ValueError, match="have 900 and 1 lines; line i must translate line i"):
         ParallelText(**files)
+
+
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_files_without_a_pair_are_called_empty(files, content):
+    for path in files.values():
+        Path(path).write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match="no line with text in both, they are empty"):
+        ParallelText(**files)
+
+
+def test_a_byte_order_mark_is_no_text(files):
+    digest = ParallelText(**files).digest
+    path = Path(files["source"])
+    path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
+    assert ParallelText(**files).digest == digest
+
+
+def test_a_length_without_a_pair_is_refused_with_those_that_have_some(files):
+    task = ParallelText(**files)
+    counts = task._corpus.splits["test"].longer
+    with pytest.raises(ValueError, match=f"its longest pair has {counts.max()} tokens; use") as e:
+        task.check_evaluation("test", 999)
+    named = [int(n) for n in str(e.value).rpartition("lengths ")[2].split(", ")]
+    assert all(task.distinct_samples("test", n) for n in named)
+    assert sum(task.distinct_samples("test", n) for n in named) == len(counts)
 
 
 def test_a_length_without_a_pair_is_refused(files):
@@ -238,6 +270,13 @@ def test_bleu_and_chrf_are_those_of_sacrebleu():
     assert found["bleu"] == pytest.approx(sacrebleu.corpus_bleu(texts, [other]).score)
     assert found["chrf"] == pytest.approx(sacrebleu.corpus_chrf(texts, [other]).score)
     assert task.measure(tokens[1], tokens[1])["bleu"] == pytest.approx(100)
+
+
+def test_right_translations_of_few_words_have_a_bleu_of_100():
+    pytest.importorskip("sacrebleu")
+    tokens = [np.frombuffer(t.encode(), np.uint8) for t in ("hello world", "a b c", "save file")]
+    assert ParallelText().measure(tokens, tokens)["bleu"] == pytest.approx(100)
+    assert ParallelText().measure(tokens, [*tokens[1:], tokens[0]])["bleu"] == 0
 
 
 def test_rendered_as_text(files):
