@@ -4,7 +4,8 @@ ReLA's weights (2104.07012) do not sum to one: under a causal mask their sum gro
 that a query sees, and the RMSNorm behind the concatenated heads is all that holds it. Of trained
 runs, at each length: Σw of a query, over all of them and over the tenth that sees the most keys;
 the root mean square of the concatenated heads before any norm; the share of (head, query) without
-any weight; and exact match. Means over queries, heads and layers; the JSON file has each layer.
+any weight; and exact match. Means over queries, heads and the layers of each kind of attention;
+the JSON file has each layer.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from benchmarks.report import publish
 from lcg.diagnostics.analysis import some_queries
+from lcg.diagnostics.headers import attention_layers
 from lcg.diagnostics.inspection import check_fits
 from lcg.diagnostics.watching import Watched, watching
 from lcg.evaluation.files import read_config
@@ -30,6 +32,7 @@ from tasks.streams import eval_batch
 MEASURES = ("sum", "last_sum", "rms", "null")
 HEADER = [
     "attention",
+    "kind",
     "length",
     "Σw",
     "Σw, last tenth",
@@ -79,6 +82,17 @@ def measured(model, config, length: int, samples: int) -> dict[str, dict[str, fl
     return found
 
 
+def by_kind(config, layers: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Attention kind -> the measures, means over its layers."""
+    kinds: dict[str, list[dict[str, float]]] = {}
+    for layer in attention_layers(config):
+        kinds.setdefault(layer.kind, []).append(layers[layer.name])
+    return {
+        kind: {m: sum(own[m] for own in some) / len(some) for m in MEASURES}
+        for kind, some in kinds.items()
+    }
+
+
 def exact_match(model, config, length: int, samples: int) -> float | None:
     seed = config.evaluation.seed
     (cell,) = climb(model, config, [length], samples, split="test", seed=seed)
@@ -95,10 +109,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     configs = {run: read_config(run) for run in options.runs}
     first = configs[options.runs[0]]
-    if any(
-        config.task != first.task or config.model.kind != "decoder" for config in configs.values()
-    ):
-        parser.error("the runs must be decoders on one task")
+    if any(config.task != first.task for config in configs.values()):
+        parser.error("the runs must be on one task")
     lengths = [int(n) for n in options.lengths.split(",") if n] or sorted(first.evaluation.lengths)
     rows, data = [], {}
     with tqdm(total=len(configs) * len(lengths), unit="length", disable=None, leave=False) as bar:
@@ -112,18 +124,19 @@ def main(arguments: list[str] | None = None) -> int:
                 layers = measured(model, config, length, options.samples)
                 right = exact_match(model, config, length, options.scored)
                 data[run.name]["lengths"][length] = {"exact_match": right, "layers": layers}
-                mean = {m: sum(own[m] for own in layers.values()) / len(layers) for m in MEASURES}
-                rows.append(
-                    [
-                        name,
-                        str(length),
-                        f"{mean['sum']:.2f}",
-                        f"{mean['last_sum']:.2f}",
-                        f"{mean['rms']:.3g}",
-                        f"{100 * mean['null']:.1f} %",
-                        "–" if right is None else f"{100 * right:.1f} %",
-                    ]
-                )
+                for kind, mean in by_kind(config, layers).items():
+                    rows.append(
+                        [
+                            name,
+                            kind,
+                            str(length),
+                            f"{mean['sum']:.2f}",
+                            f"{mean['last_sum']:.2f}",
+                            f"{mean['rms']:.3g}",
+                            f"{100 * mean['null']:.1f} %",
+                            "–" if right is None else f"{100 * right:.1f} %",
+                        ]
+                    )
                 bar.update()
     title = f"Sum of the weights on {first.task.name}, trained at {first.data.min_length} to "
     title += f"{first.data.max_length}; {options.samples} samples, exact match of {options.scored}"

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from lcg.speaking import say
 
 SAMPLES = 32
+MOST = len(string.ascii_uppercase)  # columns, each with a letter
 WEIGHTS = 2**26  # of all layers, runs and samples; with more, fewer samples must do
 
 
@@ -42,9 +43,15 @@ def checked_beside(directory: Path, config: Any, options: argparse.Namespace) ->
 
     if (options.beside or options.normalizers) and not whole(options):
         raise ValueError("--beside and --as compare all heads; leave out --layer and --heads")
+    others = _each_once(directory, options.beside)
+    names = options.normalizers.split(",") if options.normalizers else []
+    if 1 + len(others) + len(names) > MOST:
+        raise ValueError(
+            f"a run can be compared with at most {MOST - 1} others, --beside and --as together; "
+            f"got {len(others) + len(names)}"
+        )
     runs = {}
-    for word in options.beside:
-        other = Path(word)
+    for other in others:
         runs[other] = read_config(other)
         if not _same_task(runs[other].task, config.task):
             raise ValueError(
@@ -52,8 +59,20 @@ def checked_beside(directory: Path, config: Any, options: argparse.Namespace) ->
                 f"{config.task.name}); --beside takes runs on the same one"
             )
         check_selected(other)
-    names = options.normalizers.split(",") if options.normalizers else []
     return Beside(runs, {name: _normalizer(name, config) for name in names})
+
+
+def _each_once(directory: Path, words: list[str]) -> list[Path]:
+    """The other runs, each once; says so where one is named again, or is the run itself."""
+    found: dict[Path, Path] = {}
+    for other in map(Path, words):
+        place = other.resolve()
+        if place in found:
+            say(f"{other} is named twice; it is shown once")
+        elif place == directory.resolve():
+            say(f"{other} is the run itself; its columns will be those of A")
+        found.setdefault(place, other)
+    return list(found.values())
 
 
 def _same_task(one: Any, other: Any) -> bool:
@@ -75,11 +94,18 @@ def whole(options: argparse.Namespace) -> bool:
 
 def _normalizer(name: str, config: Any) -> Any:
     from lcg.attention.normalizers.base import Normalizer
+    from lcg.attention.scalings import NoScaling
     from lcg.config import load_config
 
-    found = load_config([f"attention={name}"]).attention.normalizer
+    attention = load_config([f"attention={name}"]).attention
+    found = attention.normalizer
     if type(found).learned is not Normalizer.learned:
         raise ValueError(f"--as {name}: what it learns needs training; use --beside with a run")
+    if not isinstance(attention.scaling, NoScaling):  # an output norm changes no weight
+        raise ValueError(
+            f"--as {name}: it also scales the scores ({attention.scaling.name}), which needs "
+            "training; use --beside with a run"
+        )
     if found.sees_itself != config.attention.normalizer.sees_itself:
         raise ValueError(
             f"--as {name}: it sees other keys than {config.attention.normalizer.name}, whose "

@@ -65,8 +65,13 @@ def _parsed(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--rank", type=int, default=4, help="dimensions of the projections")
     parser.add_argument("--shared", action="store_true", help="one projection for q and k")
     parser.add_argument("--steps", type=int, default=300, help="steps that learn a projection")
-    parser.add_argument("--windows", help="windows joined to predictors, 0 for none; default: 0,5")
-    parser.add_argument("--globals", help="global tokens joined to predictors; default: 0")
+    parser.add_argument(
+        "--windows",
+        help="windows joined to predictors, 0 for none; default: 0,5, and 5 with 1 global",
+    )
+    parser.add_argument(
+        "--globals", help="global tokens joined to predictors, with each of the windows"
+    )
     parser.add_argument("--cosine", action="store_true", help="cosine distances as well")
     parser.add_argument("--seed", type=int, default=0, help="of all that is learned or drawn")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
@@ -91,8 +96,7 @@ def _checked(directory: Path, options: argparse.Namespace):
     if options.output and Path(options.output).is_file():
         raise ValueError(f"{options.output} is a file; -o takes a folder")
     config.task.check_evaluation("validation", config.data.max_length)
-    for length in _lengths(config, options):
-        config.task.check_evaluation("test", length)
+    _check_lengths(config, options)
     for name in ("windows", "globals"):
         _numbers(name, getattr(options, name), 0)
     check_selected(directory)
@@ -100,9 +104,32 @@ def _checked(directory: Path, options: argparse.Namespace):
     return config
 
 
+def _check_lengths(config, options: argparse.Namespace) -> None:
+    """Refuse a length asked for that the test split lacks; say which default is left out."""
+    lengths = _lengths(config, options)
+    for length in lengths or _defaults(config):
+        config.task.check_evaluation("test", length)
+    if options.length is None:
+        missing = [length for length in _defaults(config) if length not in lengths]
+        if missing:
+            say(f"left out, for the test split has nothing so long: {', '.join(map(str, missing))}")
+
+
+def _defaults(config) -> list[int]:
+    return [ratio * config.data.max_length for ratio in RATIOS]
+
+
+def _has(task, length: int) -> bool:
+    try:
+        task.check_evaluation("test", length)
+    except ValueError:
+        return False
+    return True
+
+
 def _lengths(config, options: argparse.Namespace) -> tuple[int, ...]:
     if options.length is None:
-        return tuple(ratio * config.data.max_length for ratio in RATIOS)
+        return tuple(length for length in _defaults(config) if _has(config.task, length))
     return tuple(sorted(set(_numbers("length", options.length, 1))))
 
 
@@ -120,14 +147,16 @@ def _numbers(name: str, text: str | None, least: int) -> list[int]:
 
 def _plan(config, options: argparse.Namespace):
     from dataclasses import replace
+    from itertools import product
 
     from lcg.sparsefinder.grid import Grid, full_grid
     from lcg.sparsefinder.study import Plan
 
     grid = full_grid(options.seed) if options.full else Grid(seed=options.seed)
-    for name in ("windows", "globals"):
-        asked = _numbers(name, getattr(options, name), 0)
-        grid = replace(grid, **{name: tuple(asked)}) if asked else grid
+    windows, counts = (_numbers(n, getattr(options, n), 0) for n in ("windows", "globals"))
+    if windows or counts:
+        alone = [window for window, count in grid.joined if not count]
+        grid = replace(grid, joined=tuple(product(windows or alone, counts or [0])))
     if options.cosine and not grid.cosine:
         grid = replace(grid, cosine=(0.1, 0.3, 0.6, 1.0, float("inf")))
     return Plan(

@@ -6,6 +6,7 @@ Runs have the same colour in every picture, panels of one run stand in one row o
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lcg.results.plot import COLOURS, FONTS
 
 GREY = "#555555"
 LOOK = {**FONTS, "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9.5, "legend.fontsize": 8}
+WIDEST = 14  # inches that panels beside each other may take; further ones go to the next row
 ANNOTATED = 16  # heads of a layer whose numbers have room in a picture
 
 
@@ -40,11 +42,27 @@ def draw_analyses(runs: list[Analysed], title: str, folder: Path) -> list[Path]:
     with matplotlib.rc_context(LOOK):
         for name, draw in sorted(pictures.items()):
             figure = draw(runs)
-            figure.suptitle(title, fontsize=9)
+            lines = _title(title, runs)
+            figure.suptitle(lines, fontsize=9)
+            figure.set_figheight(figure.get_figheight() + 0.15 * lines.count("\n"))
             content = io.BytesIO()
             figure.savefig(content, format="png", dpi=150, metadata={"Software": None})
             paths.append(write_atomic(folder / f"{name}.png", content.getvalue()))
     return paths
+
+
+def _title(title: str, runs: list[Analysed]) -> str:
+    """The title, and below it what each label stands for where there are several."""
+    return "\n".join([title, *(run.key for run in runs)]) if len(runs) > 1 else title
+
+
+def _panel_each(runs: list[Analysed], width: float, height: float) -> tuple[Any, list[Any]]:
+    """A figure with a panel of that size per run, in as many rows as it takes."""
+    columns = max(1, min(len(runs), int(WIDEST // width)))
+    figure, panels = _grid(math.ceil(len(runs) / columns), columns, width, height)
+    for spare in panels.flat[len(runs) :]:
+        spare.remove()
+    return figure, list(panels.flat[: len(runs)])
 
 
 def _grid(rows: int, columns: int, width: float, height: float) -> tuple[Any, Any]:
@@ -132,8 +150,8 @@ def _density(runs: list[Analysed]) -> Any:
     heads = max(len(layer.density) for run in runs for layer in run.layers)
     layers = max(len(run.layers) for run in runs)
     size = (0.42 * heads + 1.2, 0.36 * layers + 0.9)
-    figure, panels = _grid(1, len(runs), max(2.6, size[0]), max(1.6, size[1]))
-    for panel, run in zip(panels[0], runs, strict=True):
+    figure, panels = _panel_each(runs, max(2.6, size[0]), max(1.6, size[1]))
+    for panel, run in zip(panels, runs, strict=True):
         table = [_padded(layer.density, heads) for layer in run.layers]
         image = _heat(panel, table, PowerNorm(0.5, 0, 1), [layer.name for layer in run.layers])
         if heads <= ANNOTATED:
@@ -141,7 +159,7 @@ def _density(runs: list[Analysed]) -> Any:
         panel.set_xticks(range(heads))
         panel.set_xlabel("head")
         panel.set_title(_name(run))
-    bar = figure.colorbar(image, ax=list(panels[0]), shrink=0.9)
+    bar = figure.colorbar(image, ax=panels, shrink=0.9)
     bar.set_label("density")
     return figure
 
@@ -179,8 +197,8 @@ def _positional(runs: list[Analysed]) -> Any:
     rows = max(sum(len(layer.density) for layer in run.layers) for run in runs)
     steps = _steps(runs)
     size = (0.27 * len(steps) + 1.9, 0.23 * rows + 0.8)
-    figure, panels = _grid(1, len(runs), max(2.6, size[0]), max(1.8, size[1]))
-    for panel, run in zip(panels[0], runs, strict=True):
+    figure, panels = _panel_each(runs, max(2.6, size[0]), max(1.8, size[1]))
+    for panel, run in zip(panels, runs, strict=True):
         table, labels = [], []
         for layer in run.layers:
             first = layer.steps.index(steps[0])
@@ -193,8 +211,8 @@ def _positional(runs: list[Analysed]) -> Any:
         panel.tick_params(labelsize=7)
         panel.set_xlabel("strongest key less query")
         panel.set_title(_name(run))
-    panels[0][0].set_ylabel("layer · head  (confidence)")
-    bar = figure.colorbar(image, ax=list(panels[0]), shrink=min(1.0, 3 / size[1]))
+    panels[0].set_ylabel("layer · head  (confidence)")
+    bar = figure.colorbar(image, ax=panels, shrink=min(1.0, 3 / size[1]))
     bar.set_label("share of queries")
     return figure
 

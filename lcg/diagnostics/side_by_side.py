@@ -40,6 +40,11 @@ class Analysed:
     layers: list[LayerHeads] = field(repr=False)
     trajectories: dict[str, list[Trajectory]] = field(default_factory=dict, repr=False)
 
+    @property
+    def key(self) -> str:
+        """What the label stands for, in a line."""
+        return f"{self.label}  {': '.join(filter(None, (self.name, self.attention)))}"
+
     def layer(self, name: str) -> LayerHeads | None:
         return next((layer for layer in self.layers if layer.name == name), None)
 
@@ -55,11 +60,10 @@ class Analysed:
 def analyses_text(runs: list[Analysed]) -> str:
     """Per head, per layer, and the learned α; the first run's layers come first."""
     names = {layer.name: layer.kind for run in runs for layer in run.layers}
-    keys = [f"{run.label}  {': '.join(filter(None, (run.name, run.attention)))}" for run in runs]
     silent = max(layer.left_out for run in runs for layer in run.layers)
     legend = LEGEND + (f"\n{SILENT.format(100 * silent)}" if silent > 0 else "")
     parts = [
-        "\n".join(keys),
+        "\n".join(run.key for run in runs),
         _heads_table(runs, names),
         _layers_table(runs, names),
         legend,

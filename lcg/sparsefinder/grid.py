@@ -65,7 +65,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """The settings of each method, and the windows that learned predictors are joined with.
+    """The settings of each method; joined: the pairs of a window and a number of global tokens that
+    learned predictors are joined with.
 
     Each grid of a predictor ends with the setting that links everything.
     """
@@ -74,8 +75,7 @@ class Grid:
     cosine: tuple[float, ...] = ()
     bucket_sizes: tuple[int | None, ...] = (4, 12, None)
     clusters: tuple[int, ...] = (1, 4, 12)
-    windows: tuple[int, ...] = (0, 5)
-    globals: tuple[int, ...] = (0,)
+    joined: tuple[tuple[int, int], ...] = ((0, 0), (5, 0), (5, 1))
     only_windows: tuple[int, ...] = (3, 11, 27)
     random: tuple[float, ...] = (0.1, 0.3, 0.6)
     longformer: tuple[int, ...] = (4, 12)
@@ -95,11 +95,10 @@ class Grid:
             *(Clusters(count) for count in self.clusters),
             *(Clusters(count, 2) for count in self.clusters),
         ]
-        joined = [(w, g) for w in self.windows for g in self.globals]
         ends = [Cell(method) for method in learned if method.links_all]  # a window adds nothing
         cells = [
             Cell(method, window, count)
-            for window, count in joined
+            for window, count in self.joined
             for method in learned
             if not method.links_all
         ]
@@ -118,16 +117,20 @@ class Grid:
 
 
 def full_grid(seed: int) -> Grid:
-    """The thresholds, bucket sizes, numbers of clusters, and windows of the authors' code."""
+    """The thresholds, bucket sizes, numbers of clusters, and windows of the authors' code.
+
+    Global tokens, as many as Longformer has there, are joined with a window as wide as its own.
+    """
+    windows, tokens = (0, 1, 3, 5, 7, 9, 11, 15, 19, 23, 27), (4, 8, 12, 16, 20)
     return Grid(
         l2=(*(0.5 * i for i in range(1, 21)), ALL),
         cosine=(*(round(0.1 * i, 1) for i in range(1, 11)), ALL),
         bucket_sizes=(4, 8, 12, 16, 20, None),
         clusters=(1, 2, 4, 8, 12, 16, 20),
-        windows=(0, 1, 3, 5, 7, 9, 11, 15, 19, 23, 27),
-        only_windows=(1, 3, 5, 7, 9, 11, 15, 19, 23, 27),
+        joined=(*((window, 0) for window in windows), *((11, count) for count in tokens)),
+        only_windows=windows[1:],
         random=(0.05, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8),
-        longformer=(4, 8, 12, 16, 20),
+        longformer=tokens,
         bigbird=(1, 2, 3, 4, 5),
         strides=(4, 8, 12, 16, 20),
         lsh=(2, 4, 8, 12, 16, 20, 30),

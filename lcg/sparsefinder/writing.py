@@ -13,6 +13,7 @@ from lcg.sparsefinder.study import CellResult, LengthResult, Study
 SPARSITY = 0.5
 SUMMARY = f"Best recall and most tokens right (%) at a sparsity of {100 * SPARSITY:.0f} % or more"
 NOTHING = "—"
+UNREACHED = f"{NOTHING}: no setting of the method reaches a sparsity of {100 * SPARSITY:.0f} %"
 COLUMNS = {
     "sparsity": "sparsity",
     "recall": "recall",
@@ -37,7 +38,9 @@ def summary(study: Study) -> str:
     rows = [["the model itself", *(f"  · {percent(x.token_accuracy)}" for x in lengths)]]
     for front in fronts_of(lengths):
         rows.append([front, *(_best_text(result, front) for result in lengths)])
-    return markdown_table(header, rows)
+    table = markdown_table(header, rows)
+    unreached = any(NOTHING in row for row in rows)
+    return f"{table}\n\n{UNREACHED}" if unreached else table
 
 
 def _best_text(result: LengthResult, front: str) -> str:

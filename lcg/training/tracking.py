@@ -66,7 +66,8 @@ class CSVMetrics:
 
     def __init__(self, path: Path, columns: list[str], resume_step: int) -> None:
         old_columns, rows = read_rows(path)
-        rows = [row for row in rows if int(row["step"]) <= resume_step]
+        # From step 0 all is written again, the row of step 0 too.
+        rows = [row for row in rows if resume_step and int(row["step"]) <= resume_step]
         kept = old_columns if rows else []
         self.columns = list(dict.fromkeys(["step", *columns, *kept]))
         text = io.StringIO()

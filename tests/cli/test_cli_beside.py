@@ -96,8 +96,10 @@ def test_other_kinds_of_models(call, runs, kind):
 
 def test_a_run_beside_itself_is_the_same(call, runs):
     run = str(runs("softmax"))
-    code, out, _ = call("inspect", run, "--length", "6", "--samples", "4", "--beside", run)
+    words = ("--length", "6", "--samples", "4", "--beside", run, run + "/.")
+    code, out, err = call("inspect", run, *words)
     assert code == 0
+    assert f"{run} is the run itself" in err and f"{run} is named twice" in err
     rows = [line.split() for line in out.splitlines() if line.startswith("layer_") and "%" in line]
     assert rows and all(row[2] == row[3] for row in rows)
 
@@ -107,6 +109,9 @@ MISTAKES = {
     "--beside nowhere": "nowhere does not exist",
     "--as sofmax": "softmax",
     "--as entmax_learned": "what it learns needs training; use --beside with a run",
+    "--as ssmax": "it also scales the scores (log), which needs training",
+    "--as entmax15,asentmax": "it also scales the scores (adaptive)",
+    "--as " + ",".join(["entmax15"] * 26): "at most 25 others",
     "--as stick_breaking": "it sees other keys than softmax",
     "--layer 1 --as entmax15": "leave out --layer and --heads",
     "--heads 1 --beside RUN": "leave out --layer and --heads",

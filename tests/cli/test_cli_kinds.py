@@ -55,6 +55,7 @@ def test_the_probe_logs_every_layer(kind, trained):
     assert [tuple(layer) for layer in attention_layers(config)] == LAYERS[kind]
     with (trained / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
+    assert rows.pop(0)["step"] == "0"  # learned α alone
     probed = [row for row in rows if row[f"alpha/{LAYERS[kind][-1][0]}/head_1"]]
     assert len(probed) == 2
     for name in probe_columns(config):

@@ -97,8 +97,13 @@ def test_alpha_is_in_every_row_of_the_loss(tmp_path):
     assert values[-1] == pytest.approx(1 + a[1].double().sigmoid().item(), rel=1e-6)
     found = alpha_trajectories(run, {"layer_0": "causal"})
     assert [(h.layer, h.head) for h in found["causal"]] == [("layer_0", 0), ("layer_0", 1)]
-    assert found["causal"][1].steps == [int(r["step"]) for r in logged]
-    assert found["causal"][1].values == values
+    assert found["causal"][1].steps == [0, *(int(r["step"]) for r in logged)]
+    assert found["causal"][1].values[1:] == values
+    first = [r for r in rows(run) if r["step"] == "0"]  # where α starts, and nothing else
+    assert len(first) == 1 and {k.split("/")[0] for k, v in first[0].items() if v} == {
+        "step",
+        "alpha",
+    }
     assert alpha_trajectories(run, {"layer_9": "causal"}) == {}
     assert alpha_trajectories(tmp_path / "nowhere", {"layer_0": "causal"}) == {}
 

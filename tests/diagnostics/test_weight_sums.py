@@ -5,13 +5,16 @@ import math
 import pytest
 import torch
 from oracles.registered import SIZES, small_decoder, tokens
+from training.processes import tiny
 
-from benchmarks.weight_sums import layer_sums
+from benchmarks.weight_sums import by_kind, layer_sums, measured
 from lcg.attention.normalizers.relu import ReLU
 from lcg.attention.output_norms import RMSNorm
 from lcg.attention.scalings import NoScaling
+from lcg.config import load_config
 from lcg.diagnostics import analysis
 from lcg.diagnostics.watching import watching
+from lcg.models.build import build_model
 from positional.slopes import NAPE
 
 
@@ -40,3 +43,13 @@ def test_sums_of_relu(monkeypatch):
     assert found["last_sum"] == pytest.approx(sum(late) / len(late), rel=1e-5)
     assert found["null"] == pytest.approx(sum(t == 0 for t in flat) / len(flat))
     assert found["rms"] == pytest.approx(sum(rms) / len(rms), rel=1e-5)
+
+
+def test_each_kind_of_attention_has_its_own_means():
+    config = load_config(tiny("attention=rela", "model.kind=encoder_decoder", "model.layers=2"))
+    layers = measured(build_model(config).eval(), config, 6, 2)
+    kinds = by_kind(config, layers)
+    assert list(kinds) == ["full", "causal", "cross"]
+    for kind, name in {"full": "encoder", "causal": "decoder", "cross": "cross"}.items():
+        both = [layers[f"{name}_{i}"]["sum"] for i in range(2)]
+        assert kinds[kind]["sum"] == pytest.approx(sum(both) / 2)

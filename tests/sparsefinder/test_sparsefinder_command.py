@@ -12,10 +12,13 @@ from lcg.cli import main
 from lcg.config import load_config
 from lcg.evaluation import memory
 from lcg.evaluation.run import load_model
+from lcg.sparsefinder import drawing
 from lcg.sparsefinder import study as module
-from lcg.sparsefinder.grid import Grid
-from lcg.sparsefinder.study import Plan, run_study
+from lcg.sparsefinder.grid import Grid, full_grid
+from lcg.sparsefinder.study import CellResult, LengthResult, Plan, Study, run_study
+from lcg.sparsefinder.writing import UNREACHED, summary
 from lcg.training.run import train
+from tasks.copy import Copy
 
 FILES = {"results.json", "table.md", "sparsity_recall.png", "sparsity_accuracy.png"}
 FEW = ("--samples", "4", "--steps", "5", "--windows", "0,3", "--length", "6,24")
@@ -113,6 +116,52 @@ def test_an_encoder_decoder_with_rows_of_zeros(translator, capsys):
             assert cell["token_accuracy"] == found["lengths"][0]["token_accuracy"]
 
 
+def test_default_lengths_are_those_that_the_split_has(run, capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        Copy, "distinct_samples", lambda self, split, length: 0 if length > 30 else None
+    )
+    few = ("--samples", "2", "--steps", "1", "--windows", "0", "-o", tmp_path / "out")
+    code, out, err = call(capsys, run, *few)
+    assert code == 0 and " length 24 |" in out and "length 96" not in out
+    assert "left out, for the test split has nothing so long: 96\n" in err
+    code, out, err = call(capsys, run, *few, "--length", "6,96")
+    assert (code, out) == (2, "") and "nothing of length 96" in err and err.count("\n") == 1
+
+
+def test_every_predictor_also_comes_with_a_window_and_globals():
+    for grid in (Grid(), full_grid(0)):
+        cells = [cell for cell in grid.cells() if cell.method.learned]
+        fronts = {cell.front for cell in cells}
+        for family in {cell.method.family for cell in cells}:
+            joined = {front.removeprefix(family) for front in fronts if front.startswith(family)}
+            assert {"", " + window", " + window + globals"} <= joined
+
+
+def of_every_method(token_accuracy=0.9):
+    """A study without measuring: of each method that is not dense, one sparse setting."""
+    cells = [
+        CellResult(cell.front, cell.method.family, "", 0, 0, cell.method.learned, 0.3, 0.5)
+        for cell in full_grid(0).cells()
+    ]
+    result = LengthResult(8, 8, 1, 0.5, token_accuracy, cells)
+    return Study(Plan((8,), 8), 1, {}, [result])
+
+
+def test_no_two_fronts_look_the_same():
+    styles = drawing._styles(of_every_method())
+    methods = {name.partition(" + ")[0]: style for name, style in styles.items()}
+    for part in ("color", "marker"):
+        assert len({style[part] for style in methods.values()}) == len(methods)
+    looks = {(s["color"], s["marker"], s["linestyle"]) for s in styles.values()}
+    assert len(looks) == len(styles) > len(methods)
+    for name, style in styles.items():
+        assert style["color"] == methods[name.partition(" + ")[0]]["color"]
+
+
+def test_the_summary_says_what_a_dash_is():
+    assert UNREACHED in summary(of_every_method())
+
+
 def test_what_it_refuses_in_one_line(run, capsys, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     (tmp_path / "file").write_text("")
@@ -175,7 +224,7 @@ def test_what_is_learned_never_sees_the_test_stream(run, monkeypatch):
 
     config = read_config(run)
     model, _ = load_model(run, config)
-    grid = Grid(l2=(1.0,), bucket_sizes=(None,), clusters=(1,), windows=(0,), random=())
+    grid = Grid(l2=(1.0,), bucket_sizes=(None,), clusters=(1,), joined=((0, 0),), random=())
     plan = Plan(lengths=(6,), learned_at=6, samples=2, learn_samples=2, steps=2, grid=grid)
     first = run_study(model, config, plan, lambda *words: None)
     assert asked == [("validation", 6), ("test", 6)]

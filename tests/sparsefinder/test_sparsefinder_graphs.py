@@ -200,7 +200,7 @@ def test_random_links_have_their_share_and_depend_on_head_and_seed(layers):
 
 
 def test_grids_end_where_everything_is_linked(layers):
-    for grid in (Grid(), Grid(windows=(3,)), full_grid(0)):
+    for grid in (Grid(), Grid(joined=((3, 0),)), full_grid(0)):
         cells = [cell for cell in grid.cells() if cell.method.links_all]
         families = {cell.method.family for cell in cells}
         assert {cell.method.family for cell in grid.cells() if cell.method.learned} == families

@@ -35,7 +35,7 @@ def test_resuming_drops_rows_that_will_be_written_again(path):
 
 
 def test_starting_over_drops_everything(path):
-    write(path, [(5, {"a": 1})])
+    write(path, [(0, {"a": 7}), (5, {"a": 1})])
     write(path, [])
     assert path.read_text().split() == ["step,a,b"]
 

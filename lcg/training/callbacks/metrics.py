@@ -19,7 +19,7 @@ from lcg.training.tracking import Tracking
 
 
 class Metrics(Callback):
-    """Writes a row every log_every steps, and after the last one."""
+    """Writes a row every log_every steps, and after the last one; at step 0, learned α alone."""
 
     def __init__(self, config: Config, tracking: Tracking) -> None:
         self.config, self.tracking = config, tracking
@@ -35,6 +35,9 @@ class Metrics(Callback):
         self.seconds, self.final_loss = state["seconds"], state.get("final_loss")
 
     def on_train_start(self, trainer, module) -> None:
+        alphas = learned_alphas(module.model)
+        if alphas and trainer.global_step == 0:  # where each head starts
+            self.tracking.log(0, alphas)
         self._since = time.perf_counter()
 
     def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
