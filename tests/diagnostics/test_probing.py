@@ -2,6 +2,7 @@
 
 import csv
 import math
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
@@ -106,6 +107,16 @@ def test_alpha_is_in_every_row_of_the_loss(tmp_path):
     }
     assert alpha_trajectories(run, {"layer_9": "causal"}) == {}
     assert alpha_trajectories(tmp_path / "nowhere", {"layer_0": "causal"}) == {}
+
+
+def test_a_resumed_run_does_not_log_where_alpha_started():
+    config = load_config(tiny("attention=entmax_learned"))
+    module = SimpleNamespace(model=build_model(config))
+    for step, count in ((0, 1), (10, 0)):
+        seen = []
+        tracking = SimpleNamespace(log=lambda *words, seen=seen: seen.append(words))
+        Metrics(config, tracking).on_train_start(SimpleNamespace(global_step=step), module)
+        assert len(seen) == count
 
 
 def test_long_sequences_are_probed_at_some_queries_only(monkeypatch):
