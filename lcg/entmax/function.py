@@ -9,6 +9,7 @@ rows are not renormalised afterwards; a fully masked row gives zeros, not NaN.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -26,6 +27,7 @@ _CHUNK_DEVICE = 1 << 26
 
 
 _NOTHING = torch.empty(0)
+_LAST = threading.local()
 
 
 def entmax(
@@ -206,11 +208,23 @@ def _chunks(rows: Tensor, epsilon: Tensor) -> Iterator[tuple[slice, Tensor, solv
     on_cpu = rows.device.type == "cpu"
     budget = _CHUNK_CPU * torch.get_num_threads() if on_cpu else _CHUNK_DEVICE
     size = min(count, max(1, budget // keys))
-    work = solver.Workspace(size, keys, rows.new_empty(0, dtype=_compute_type(rows)))
+    work = _workspace(size, keys, rows.new_empty(0, dtype=_compute_type(rows)))
     epsilon = epsilon.detach()
     for start in range(0, count, size):
         part = slice(start, min(start + size, count))
         yield part, (epsilon if epsilon.shape[0] == 1 else epsilon[part]), work
+
+
+def _workspace(rows: int, keys: int, like: Tensor) -> solver.Workspace:
+    """Scratch buffers; on a CPU those of this thread's last call if they are as large, since new
+    memory costs as much as a pass over it. Rows longer than a chunk leave nothing behind."""
+    if like.device.type != "cpu" or rows * keys > _CHUNK_CPU * torch.get_num_threads():
+        return solver.Workspace(rows, keys, like)
+    key = (rows, keys, like.dtype)
+    if getattr(_LAST, "key", None) != key:
+        with torch.inference_mode(False):  # made in there, nobody else could write to them
+            _LAST.key, _LAST.work = key, solver.Workspace(rows, keys, torch.empty_like(like))
+    return _LAST.work
 
 
 def _solve(scores: Tensor, exponent: Exponent) -> Tensor:

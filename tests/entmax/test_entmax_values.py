@@ -333,3 +333,17 @@ def test_the_oracle_on_cases_known_by_hand() -> None:
     # alpha = 1.5, two scores at distance 1: r - r' = 1/2 and r^2 + r'^2 = 1
     r = (1 / 2 + math.sqrt(7 / 4)) / 2
     assert np.allclose(entmax_rows(np.array([1.0, 0.0]), 1.5), [r * r, (r - 0.5) ** 2])
+
+
+def test_scratch_memory_is_nobody_s():
+    """Calls of one size share it, whatever mode they run in, and what they return is their own."""
+    scores = torch.randn(2, 40, 33, generator=torch.Generator().manual_seed(5))
+    for alpha in (1.5, 1.3):
+        with torch.inference_mode():
+            inside = entmax(scores[0], alpha)
+        first = entmax(scores[0], alpha)
+        kept = first.clone()
+        leaf = scores[1].clone().requires_grad_()
+        entmax(leaf, alpha).square().sum().backward()
+        assert torch.equal(first, kept) and torch.equal(inside, kept)
+        assert leaf.grad.isfinite().all() and leaf.grad.abs().sum() > 0
