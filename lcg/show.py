@@ -11,33 +11,37 @@ from tasks.base import IGNORE, Task
 INDENT = 11  # of the columns, after the name of their row
 
 
-def introduction(task: Task, length: int) -> str:
-    """What the lines of `sequence` are."""
+def introduction(task: Task, length: int, apart: bool = False) -> str:
+    """What the lines of `sequence` are; apart: an encoder reads the source, a decoder the rest."""
     scored = "every symbol but <bos> is" if task.kind != "seq2seq" else "target and <eos> are"
     if task.kind == "masked":
         scored = "what was chosen is"
     most = "at most " if task.ragged else ""
+    encoder = ["  encoder  what the encoder reads, all at once"] if apart else []
     return "\n".join(
         [
             f"{task.name}, nominal length {length}: {most}{task.source_length(length)} source "
             f"tokens, {most}{task.token_length(length)} in all; {scored} scored",
-            "  reads    what the model is given, token by token",
+            *encoder,
+            f"  reads    what the {'decoder' if apart else 'model'} is given, token by token",
             "  answers  what it must output when it has read the token above",
             "  ^        scored: the sequence is right if all of these are",
         ]
     )
 
 
-def sequence(task: Task, length: int, seed: int, width: int = 100) -> str:
+def sequence(task: Task, length: int, seed: int, width: int = 100, apart: bool = False) -> str:
     """One sequence: source and target, then in columns what is read, answered and scored.
 
     Columns are broken into blocks of at most `width` characters.
     """
-    batch = task.encode(np.random.default_rng(seed), np.array([length]))
+    batch = task.encode(np.random.default_rng(seed), np.array([length]), apart)
     inputs, labels = batch.inputs[0], batch.labels[0]
     scored = labels != IGNORE
     parts = []
-    if task.kind == "seq2seq":
+    if batch.source is not None:
+        parts = [_named("encoder", task.render(batch.source[0]), width)]
+    elif task.kind == "seq2seq":
         source = inputs[1 : scored.argmax() + 1 - task.separator]  # from BOS to SEP or target
         target = labels[scored][:-1]  # before EOS
         parts = [_named("source", task.render(source), width)]

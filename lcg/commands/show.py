@@ -9,27 +9,39 @@ from lcg.commands.words import Parser
 
 def run(words: list[str]) -> int:
     from lcg.config import load_task
-    from lcg.config.convert import convert
+    from lcg.config.convert import build, convert
+    from lcg.config.kinds import check_task
+    from lcg.config.schema import Model
     from lcg.show import introduction, sequence
 
-    parser = Parser("show", "task=NAME [task.FIELD=VALUE …] [length=8] [count=3] [seed=0]", __doc__)
+    parser = Parser(
+        "show",
+        "task=NAME [task.FIELD=VALUE …] [length=8] [count=3] [seed=0] [model.kind=KIND]",
+        __doc__,
+    )
     _, overrides = parser.parse_words(words)
-    numbers, chosen = {"length": 8, "count": 3, "seed": 0}, []
+    numbers, chosen, model = {"length": 8, "count": 3, "seed": 0}, [], Model()
     for word in overrides:
         key, _, value = word.lstrip("-").partition("=")
         if key in numbers:
             numbers[key] = convert(int, value, key)
+        elif key == "model.kind":
+            model = build(Model, {"kind": value}, "model")
         elif key.partition(".")[0] in ("task", "experiment"):
             chosen.append(word)
         else:
-            raise ValueError(f"{word} changes nothing here: give a task, length, count or seed")
+            raise ValueError(
+                f"{word} changes nothing here: give a task, length, count, seed or model.kind"
+            )
     length, count, first = numbers.values()
     if count < 1 or first < 0:
         raise ValueError("count must be at least 1 and seed at least 0")
     task = load_task(chosen)
     task.check_length(length)
+    if model.apart:  # what other kinds read does not depend on them
+        check_task(model, task)
     width = max(60, shutil.get_terminal_size((100, 24)).columns)
-    print(introduction(task, length))
+    print(introduction(task, length, model.apart))
     for seed in range(first, first + count):
-        print("\n" + sequence(task, length, seed, width))
+        print("\n" + sequence(task, length, seed, width, model.apart))
     return 0

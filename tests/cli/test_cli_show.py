@@ -93,3 +93,17 @@ def test_introduction_counts_tokens():
     assert "8 source tokens, 19 in all" in introduction(TASKS["copy"](), 8)
     mqmtar = introduction(TASKS["mqmtar"](), 64)  # nominal and token length differ
     assert "nominal length 64: 76 source tokens, 91 in all" in mqmtar
+
+
+def test_what_an_encoder_and_a_decoder_read(call):
+    code, out, err = call(
+        "show", "task=reverse", "length=6", "count=1", "model.kind=encoder_decoder"
+    )
+    assert (code, err) == (0, "")
+    named = {line.split()[0]: line.split()[1:] for line in out.split("\n\n")[1].splitlines()}
+    source = named["encoder"][1:-1]
+    assert named["encoder"] == ["<bos>", *source, "<eos>"] and len(source) == 6
+    assert named["reads"] == ["<bos>", *source[::-1]]
+    assert named["answers"] == [*source[::-1], "<eos>"]
+    code, _, err = call("show", "task=n_back", "model.kind=encoder_decoder")
+    assert code == 2 and "tagging task" in err
