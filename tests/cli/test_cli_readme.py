@@ -38,7 +38,8 @@ def run_small(process, words: list[str]):
 def test_use_it(process):
     lines = commands("Use it")
     assert [words[0] for words in lines] == [
-        *("list", "show", "train", "train", "train", "eval", "table", "plot", "report", "inspect")
+        *("list", "show", "train", "train", "train", "eval", "table", "plot", "report", "inspect"),
+        "train",
     ]
     found = [run_small(process, words) for words in lines]
     assert "quick/copy" in found[0].stdout
@@ -46,6 +47,7 @@ def test_use_it(process):
     runs = [path.name for path in Path("runs").glob("copy-*")]
     assert sorted(name.rpartition("-s")[0] for name in runs) == [
         "copy-asentmax-nape",
+        "copy-entmax_learned-sinusoidal",
         "copy-softmax-rope",
     ]
     assert {"asentmax", "softmax", "nape", "rope", "64"} <= set(re.findall(r"\w+", found[6].stdout))
