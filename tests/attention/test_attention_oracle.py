@@ -95,7 +95,7 @@ def test_weights_match_the_formulas(row):
     weights = layer.weights(x, position.positions(7))[0]
     state = {name: p.detach().double() for name, p in layer.named_parameters()}
     _, expected = oracle.attention(x[0].double(), state, choices(attention, position, sizes))
-    # Without a sum to keep, a weight is a score: terms of order 1 that may cancel to nearly nothing.
+    # Where rows have no sum, a weight is a score: terms of order 1 that may cancel.
     least = 1e-3 if row[0].rows_sum_to_one else 1.0
     for h, rows in enumerate(expected):
         for i, row_of_weights in enumerate(rows):
