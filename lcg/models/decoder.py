@@ -6,7 +6,6 @@ Shapes: b batch, t tokens, q selected positions, v vocabulary.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import torch
@@ -16,15 +15,15 @@ from lcg.attention import Attention
 from lcg.attention.cache import KVCache
 from lcg.attention.multihead import MultiHeadAttention
 from lcg.config.schema import Model
-from lcg.models.block import Block, RMSNorm, initialise, sizes_of
+from lcg.models.block import Block, sizes_of
 from lcg.models.greedy import continued
+from lcg.models.transformer import Transformer
 from lcg.shapes import Float, Int
 from positional.base import PositionEncoding
 
 
-class Decoder(nn.Module):
-    """Embedding, blocks, final RMSNorm, untied head; the embedding is multiplied by √d_model
-    in the gemma2 style. Matrices and embedding start as `init_std` says.
+class Decoder(Transformer):
+    """Blocks with causal attention between embedding and head.
 
     Padding comes last, so a causal model needs no mask; `pad` is known for who looks at it.
     Nothing depends on a maximum length.
@@ -38,16 +37,10 @@ class Decoder(nn.Module):
         vocabulary: int,
         pad: int | None = None,
     ) -> None:
-        super().__init__()
-        self.position, self.pad = position, pad
-        self.embedding_scale = math.sqrt(model.d_model) if model.block == "gemma2" else 1.0
-        self.embedding = nn.Embedding(vocabulary, model.d_model)
+        super().__init__(model, position, vocabulary, pad)
         self.position_state = nn.ParameterDict(position.learned_embedding(sizes_of(model)))
-        self.dropout = nn.Dropout(model.dropout)
         self.blocks = nn.ModuleList(Block(model, attention, position) for _ in range(model.layers))
-        self.norm = RMSNorm(model.d_model)
-        self.head = nn.Linear(model.d_model, vocabulary, bias=False)
-        initialise(self, model, self.embedding_scale)
+        self.make_head(model, vocabulary)
 
     def attention_layers(self) -> dict[str, MultiHeadAttention]:
         """The attention layers by their names, in the order in which they are called."""
@@ -70,13 +63,11 @@ class Decoder(nn.Module):
         else:
             positions = cache.next_positions(tokens.shape[1])
             layer_caches = cache.layers
-        x = self.embedding(tokens) * self.embedding_scale
-        x = self.position.embed(x, positions[-tokens.shape[1] :], self.position_state)
-        x = self.dropout(x)
+        x = self.embed(tokens, positions[-tokens.shape[1] :], self.position_state)
         last = len(self.blocks) - 1
         for i, (block, layer_cache) in enumerate(zip(self.blocks, layer_caches, strict=True)):
             x = block(x, positions, select if i == last else None, layer_cache)
-        return self.head(self.norm(x)).float()
+        return self.logits(x)
 
     def make_cache(self, length: int) -> KVCache:
         """An empty cache for sequences of up to `length` tokens."""

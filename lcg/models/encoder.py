@@ -6,19 +6,18 @@ Shapes: b batch, t tokens, q selected positions, v vocabulary.
 
 from __future__ import annotations
 
-import math
-
 from torch import Tensor, nn
 
 from lcg.attention import Attention
 from lcg.attention.multihead import FullAttention, MultiHeadAttention
 from lcg.config.schema import Model
-from lcg.models.block import Block, RMSNorm, initialise, sizes_of
+from lcg.models.block import Block, sizes_of
+from lcg.models.transformer import Transformer
 from lcg.shapes import Bool, Float, Int
 from positional.base import PositionEncoding
 
 
-class Encoder(nn.Module):
+class Encoder(Transformer):
     """As `Decoder`, with full attention and without a cache: for tagging and masked tokens.
 
     Padding, the tokens that are `pad`, is never attended to. What is answered at a padded position
@@ -33,18 +32,12 @@ class Encoder(nn.Module):
         vocabulary: int,
         pad: int,
     ) -> None:
-        super().__init__()
-        self.position, self.pad = position, pad
-        self.embedding_scale = math.sqrt(model.d_model) if model.block == "gemma2" else 1.0
-        self.embedding = nn.Embedding(vocabulary, model.d_model)
+        super().__init__(model, position, vocabulary, pad)
         self.position_state = nn.ParameterDict(position.learned_embedding(sizes_of(model)))
-        self.dropout = nn.Dropout(model.dropout)
         self.blocks = nn.ModuleList(
             Block(model, attention, position, FullAttention) for _ in range(model.layers)
         )
-        self.norm = RMSNorm(model.d_model)
-        self.head = nn.Linear(model.d_model, vocabulary, bias=False)
-        initialise(self, model, self.embedding_scale)
+        self.make_head(model, vocabulary)
 
     def attention_layers(self) -> dict[str, MultiHeadAttention]:
         """The attention layers by their names, in the order in which they are called."""
@@ -58,12 +51,11 @@ class Encoder(nn.Module):
         """
         positions = self.position.positions(tokens.shape[1], device=tokens.device)
         mask = real_tokens(tokens, self.pad)
-        x = self.embedding(tokens) * self.embedding_scale
-        x = self.dropout(self.position.embed(x, positions, self.position_state))
+        x = self.embed(tokens, positions, self.position_state)
         last = len(self.blocks) - 1
         for i, block in enumerate(self.blocks):
             x = block(x, positions, select if i == last else None, mask)
-        return self.head(self.norm(x)).float()
+        return self.logits(x)
 
 
 def real_tokens(tokens: Int[Tensor, "b t"], pad: int) -> Bool[Tensor, "b t"] | None:

@@ -6,8 +6,6 @@ Shapes: b batch, s source tokens, t target tokens, q selected positions, v vocab
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -15,14 +13,15 @@ from lcg.attention import Attention
 from lcg.attention.cache import CrossKVCache
 from lcg.attention.multihead import FullAttention, Memory, MultiHeadAttention
 from lcg.config.schema import Model
-from lcg.models.block import Block, CrossBlock, RMSNorm, initialise, sizes_of
+from lcg.models.block import Block, CrossBlock, RMSNorm, sizes_of
 from lcg.models.encoder import real_tokens
 from lcg.models.greedy import continued
+from lcg.models.transformer import Transformer
 from lcg.shapes import Float, Int
 from positional.base import PositionEncoding
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Transformer):
     """Blocks with full attention and a final RMSNorm over the source; blocks with causal attention,
     cross-attention to that, and MLP over the target (1706.03762, with the norms of `Block`).
 
@@ -38,14 +37,10 @@ class EncoderDecoder(nn.Module):
         vocabulary: int,
         pad: int,
     ) -> None:
-        super().__init__()
-        self.position, self.pad = position, pad
-        self.embedding_scale = math.sqrt(model.d_model) if model.block == "gemma2" else 1.0
-        self.embedding = nn.Embedding(vocabulary, model.d_model)
+        super().__init__(model, position, vocabulary, pad)
         sizes = sizes_of(model)
         self.source_position_state = nn.ParameterDict(position.learned_embedding(sizes))
         self.position_state = nn.ParameterDict(position.learned_embedding(sizes))
-        self.dropout = nn.Dropout(model.dropout)
         self.source_blocks = nn.ModuleList(
             Block(model, attention, position, FullAttention) for _ in range(model.source_layers)
         )
@@ -53,9 +48,7 @@ class EncoderDecoder(nn.Module):
         self.blocks = nn.ModuleList(
             CrossBlock(model, attention, position) for _ in range(model.layers)
         )
-        self.norm = RMSNorm(model.d_model)
-        self.head = nn.Linear(model.d_model, vocabulary, bias=False)
-        initialise(self, model, self.embedding_scale)
+        self.make_head(model, vocabulary)
 
     def attention_layers(self) -> dict[str, MultiHeadAttention]:
         """The attention layers by their names, in the order in which they are called."""
@@ -77,7 +70,7 @@ class EncoderDecoder(nn.Module):
         """What the decoder attends to."""
         positions = self.position.positions(source.shape[1], device=source.device)
         mask = real_tokens(source, self.pad)
-        x = self._embed(source, positions, self.source_position_state)
+        x = self.embed(source, positions, self.source_position_state)
         for block in self.source_blocks:
             x = block(x, positions, None, mask)
         return Memory(self.source_norm(x), positions, mask)
@@ -102,11 +95,11 @@ class EncoderDecoder(nn.Module):
             positions = cache.next_positions(tokens.shape[1])
             caches = cache.layers
             memories = [memory._replace(cache=crossed) for crossed in cache.crossed]
-        x = self._embed(tokens, positions[-tokens.shape[1] :], self.position_state)
+        x = self.embed(tokens, positions[-tokens.shape[1] :], self.position_state)
         for i, block in enumerate(self.blocks):
             chosen = select if i == count - 1 else None
             x = block(x, positions, chosen, caches[i], memories[i])
-        return self.head(self.norm(x)).float()
+        return self.logits(x)
 
     def make_cache(self, length: int) -> CrossKVCache:
         """An empty cache for targets of up to `length` tokens of one batch of sources."""
@@ -126,7 +119,3 @@ class EncoderDecoder(nn.Module):
             return self.decode(tokens, memory, select, cache)
 
         return continued(read, tokens, count)
-
-    def _embed(self, tokens: Tensor, positions: Tensor, learned: nn.ParameterDict) -> Tensor:
-        x = self.embedding(tokens) * self.embedding_scale
-        return self.dropout(self.position.embed(x, positions, learned))
