@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import glob
 import os
-from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,14 +10,12 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from tasks import text
-from tasks.base import IGNORE, Task
+from tasks.base import IGNORE
 from tasks.corpora import numbers
-
-MAKING = "python -m tasks.corpora.python_sources, as docs/real-text.md shows"
 
 
 @dataclass
-class MaskedLM(Task):
+class MaskedLM(text.TextTask):
     """Masked language modelling: say which tokens of a text were hidden.
 
     A sample of nominal length L is L consecutive tokens from anywhere in the split. Of these
@@ -41,25 +38,19 @@ class MaskedLM(Task):
     kind: ClassVar[Literal["masked"]] = "masked"
     metrics: ClassVar[tuple[str, ...]] = ("masked_accuracy",)
     places: ClassVar[tuple[str, ...]] = ("files",)
+    making: ClassVar[str] = "python -m tasks.corpora.python_sources, as docs/real-text.md shows"
 
     files: str = ""
     """A text file, a folder of them, or a pattern as src/**/*.py; empty: numbers in words."""
-    bpe: int = 0
-    """Tokens of a byte-pair encoding learned from the training split; 0: bytes."""
     masked: float = 0.15
     """Share of the tokens that are chosen and scored."""
     random: float = 0.1
     """Share of the chosen that read a random token."""
     kept: float = 0.1
     """Share of the chosen that read what they are."""
-    held_out: float = 0.05
-    """Share of the passages in each of the two evaluation splits."""
-    digest: str = ""
-    """Of the text and the BPE vocabulary; filled in by itself, and held against them ever after."""
 
     def __post_init__(self):
         super().__post_init__()
-        text.check_sizes(self)
         self.require(0 < self.masked < 1, f"masked must lie in (0, 1), got {self.masked}")
         shares = self.random, self.kept
         self.require(
@@ -68,10 +59,7 @@ class MaskedLM(Task):
         )
         if self.files:
             self.files = text.absolute(self.files)
-        found = self._found()
-        self._split = "train"
-        self._corpus = text.checked(self, _read, MAKING, self.files, *found)
-        self.digest = self._corpus.digest
+        self._load(_read, self.files, *self._found())
 
     def _found(self) -> list[str]:
         """The files, in the order of their names."""
@@ -82,30 +70,13 @@ class MaskedLM(Task):
         if not glob.has_magic(pattern):
             return [self.files]
         found = sorted(filter(os.path.isfile, glob.glob(pattern, recursive=True)))
-        remedy = text.remedy(self, MAKING)
-        self.require(bool(found), f"there are no files in {self.files}; {remedy}")
+        self.require(bool(found), f"there are no files in {self.files}; {self._remedy()}")
         return found
-
-    @property
-    def symbol_count(self) -> int:
-        return self.bpe or 256
-
-    def symbol(self, symbol):
-        return self._corpus.tokens.piece(symbol)
-
-    def words(self, tokens) -> str:
-        """The text of a row of tokens."""
-        return self._corpus.tokens.decode([t for t in tokens if 0 <= t < self.symbol_count])
 
     def measure(self, predicted, reference):
         """Share of the scored tokens that are right, from 0 to 100."""
         right = sum(int((a == b).sum()) for a, b in zip(predicted, reference, strict=True))
         return {"masked_accuracy": 100 * right / sum(map(len, reference))}
-
-    def for_split(self, split):
-        task = copy(self)
-        task._split = split if split in text.SPLITS else "validation"
-        return task
 
     def check_length(self, length):
         super().check_length(length)

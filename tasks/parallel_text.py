@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -11,15 +10,12 @@ from typing import ClassVar
 import numpy as np
 
 from tasks import text
-from tasks.base import Task
 from tasks.corpora import numbers
 from tasks.streams import stream_rng
 
-MAKING = "python -m tasks.corpora.gettext_pairs, as docs/real-text.md shows"
-
 
 @dataclass
-class ParallelText(Task):
+class ParallelText(text.TextTask):
     """Translation between two text files of which line i of one is line i of the other.
 
     A training sample of nominal length L is a pair whose longer side has at most L tokens, each
@@ -40,40 +36,21 @@ class ParallelText(Task):
     ragged: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf") if find_spec("sacrebleu") else ()
     places: ClassVar[tuple[str, ...]] = ("source", "target")
+    making: ClassVar[str] = "python -m tasks.corpora.gettext_pairs, as docs/real-text.md shows"
 
     source: str = ""
     """File to translate from, a sentence a line; empty: numbers in German words, without a file."""
     target: str = ""
     """File to translate to, with as many lines; empty: the same numbers in English."""
-    bpe: int = 0
-    """Tokens of a byte-pair encoding of both sides, learned from the training split; 0: bytes."""
-    held_out: float = 0.05
-    """Share of the lines in each of the two evaluation splits."""
-    digest: str = ""
-    """Of the text and the BPE vocabulary; filled in by itself, and held against them ever after."""
 
     def __post_init__(self):
         super().__post_init__()
         self.require(
             bool(self.source) == bool(self.target), "give both source and target, or neither"
         )
-        text.check_sizes(self)
         if self.source:
             self.source, self.target = map(text.absolute, (self.source, self.target))
-        self._split = "train"
-        self._corpus = text.checked(self, _read, MAKING, self.source, self.target)
-        self.digest = self._corpus.digest
-
-    @property
-    def symbol_count(self) -> int:
-        return self.bpe or 256
-
-    def symbol(self, symbol):
-        return self._corpus.tokens.piece(symbol)
-
-    def words(self, tokens) -> str:
-        """The text of a row of tokens."""
-        return self._corpus.tokens.decode([t for t in tokens if 0 <= t < self.symbol_count])
+        self._load(_read, self.source, self.target)
 
     def render(self, tokens):
         runs = groupby(tokens, key=lambda token: 0 <= token < self.symbol_count)
@@ -96,11 +73,6 @@ class ParallelText(Task):
     def remarks(self):
         lacking = f"BLEU and chrF are not measured, sacrebleu is missing: {text.EXTRA}"
         return [] if self.metrics else [lacking]
-
-    def for_split(self, split):
-        task = copy(self)
-        task._split = split if split in text.SPLITS else "validation"
-        return task
 
     # ---- lengths
 

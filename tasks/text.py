@@ -1,6 +1,7 @@
 """Text as tokens: its bytes, or a byte-level BPE learned from training lines.
 
-Also what tasks of text share: which split a line belongs to, and rows of unequal length.
+Also what tasks of text share: their settings, which split a line belongs to, rows of unequal
+length.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import importlib.util
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +23,76 @@ from tasks.base import Task
 SPLITS = ("train", "validation", "test")
 EXTRA = "pip install 'lcg[text]'"
 SPACE = "␣"
+
+
+@dataclass(kw_only=True)
+class TextTask(Task):
+    """A task on a corpus: what `_read` of its module makes of files, with `tokens`, `splits` and
+    `digest`."""
+
+    making: ClassVar[str]
+    """What makes a corpus, for those who have none."""
+
+    bpe: int = 0
+    """Tokens of a byte-pair encoding learned from the training split; 0: bytes."""
+    held_out: float = 0.05
+    """Share of the text in each of the two evaluation splits."""
+    digest: str = ""
+    """Of the text and the BPE vocabulary; filled in by itself, and held against them ever after."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.require(
+            self.bpe == 0 or 256 < self.bpe <= 2**15,
+            f"bpe must be 0 for bytes, or more than their 256 and at most 32768, got {self.bpe}",
+        )
+        self.require(0 < self.held_out < 0.5, f"held_out must lie in (0, 0.5), got {self.held_out}")
+        self._split = "train"
+
+    def _load(self, read: Callable, *paths: str) -> None:
+        """Take the corpus that `read` makes of paths; it has to be the one the task was made with.
+
+        Raises ValueError, in one line, for text that cannot be used and for one that has changed.
+        """
+        try:
+            corpus = read(paths, tuple(map(_stamp, paths)), self.bpe, self.held_out)
+        except NoText as error:
+            raise ValueError(f"{self.name}: {error}; {self._remedy()}") from None
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
+        self.require(
+            self.digest in ("", corpus.digest),
+            f"the text or its vocabulary has changed, its digest was {self.digest} and is "
+            f"{corpus.digest}; restore the files, or start a run without task.digest",
+        )
+        self._corpus, self.digest = corpus, corpus.digest
+
+    def _remedy(self) -> str:
+        """What to do where there is no text.
+
+        A task with a digest was made with its text before, as a run's is: no new corpus will do.
+        """
+        if self.digest:
+            return (
+                f"put the text back there; its digest, {self.digest}, says whether it is the same"
+            )
+        return f"name a text of your own, or make one: {self.making}"
+
+    @property
+    def symbol_count(self) -> int:
+        return self.bpe or 256
+
+    def symbol(self, symbol):
+        return self._corpus.tokens.piece(symbol)
+
+    def words(self, tokens) -> str:
+        """The text of a row of tokens."""
+        return self._corpus.tokens.decode([t for t in tokens if 0 <= t < self.symbol_count])
+
+    def for_split(self, split):
+        task = copy(self)
+        task._split = split if split in SPLITS else "validation"
+        return task
 
 
 @dataclass(frozen=True)
@@ -194,48 +266,9 @@ def read_text(path: Path) -> str:
         raise NoText(f"{path} cannot be read ({error.strerror})") from None
 
 
-def remedy(task: Task, making: str) -> str:
-    """What to do where there is no text; making: what makes a corpus.
-
-    A task with a digest was made with its text before, as a run's is: no new corpus will do.
-    """
-    if task.digest:
-        return f"put the text back there; its digest, {task.digest}, says whether it is the same"
-    return f"name a text of your own, or make one: {making}"
-
-
 def absolute(path: str) -> str:
     """The same path from any folder."""
     return str(Path(path).expanduser().resolve())
-
-
-def check_sizes(task: Task) -> None:
-    """Raise ValueError for a `bpe` or `held_out` that cannot be."""
-    task.require(
-        task.bpe == 0 or 256 < task.bpe <= 2**15,
-        f"bpe must be 0 for bytes, or more than their 256 and at most 32768, got {task.bpe}",
-    )
-    task.require(0 < task.held_out < 0.5, f"held_out must lie in (0, 0.5), got {task.held_out}")
-
-
-def checked(task: Task, read: Callable, making: str, *paths: str) -> Any:
-    """The corpus that `read` makes of paths; it has to be the one the task was first made with.
-
-    making: what makes a corpus, for those who have none.
-    Raises ValueError, in one line, for text that cannot be used and for one that has changed.
-    """
-    try:
-        corpus = read(paths, tuple(map(_stamp, paths)), task.bpe, task.held_out)
-    except NoText as error:
-        raise ValueError(f"{task.name}: {error}; {remedy(task, making)}") from None
-    except ValueError as error:
-        raise ValueError(f"{task.name}: {error}") from None
-    task.require(
-        task.digest in ("", corpus.digest),
-        f"the text or its vocabulary has changed, its digest was {task.digest} and is "
-        f"{corpus.digest}; restore the files, or start a run without task.digest",
-    )
-    return corpus
 
 
 def _stamp(path: str) -> tuple[int, int] | None:

@@ -121,7 +121,7 @@ def _fields(prefix: str, instance: Any) -> list[str]:
     cls = type(instance)
     texts, defaults, kinds = field_help(cls), _defaults(cls), typing.get_type_hints(cls)
     lines = []
-    for f in dataclasses.fields(cls):
+    for f in sorted(dataclasses.fields(cls), key=lambda f: f.kw_only):  # as in the signature
         if not f.init:
             continue
         text = texts[f.name]

@@ -9,6 +9,7 @@ Shapes: q some queries, m keys, h heads.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -43,10 +44,11 @@ def hashed(queries: Tensor, keys: Tensor, heads: int, seed: int) -> Tensor:
 
 
 class Pattern(Method):
-    """`joined(queries, keys, heads)` gives Bool [q m] or [h q m]."""
+    """A graph that only places and the number of heads decide."""
 
+    @abstractmethod
     def joined(self, queries: Tensor, keys: Tensor, heads: int) -> Tensor:
-        raise NotImplementedError
+        """Whether linked, Bool [q m] or [h q m]."""
 
     def links(self, heads, known) -> Links:
         keys = torch.arange(heads.k.shape[2], device=heads.k.device)

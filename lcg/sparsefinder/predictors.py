@@ -86,70 +86,65 @@ class Distance(Method):
 
 
 @dataclass(frozen=True)
-class Buckets(Method):
-    """Linked where q' and k' share a bucket in any projected dimension; buckets of equal size.
-
-    Queries, and by themselves keys, are ordered along a dimension and cut into ⌈m/size⌉ parts of
-    equal size. size None: one bucket.
-    """
+class Quantized(Method):
+    """Linked where q' and k' share a bucket in any projected dimension, of ⌈m/size⌉ buckets."""
 
     size: int | None
-    family: ClassVar[str] = "equal-size buckets"
+    """None: one bucket."""
     learned: ClassVar[bool] = True
 
     @property
     def links_all(self) -> bool:
         return self.size is None
+
+    def links(self, heads, known):
+        q, k = known.project(heads)
+        keys = heads.real_keys.sum(dim=-1)
+        count = torch.ones_like(keys) if self.size is None else -(-keys // self.size)
+        return share_any(
+            self.bucket(q, heads.real_queries, count), self.bucket(k, heads.real_keys, count)
+        )
+
+    @staticmethod
+    @abstractmethod
+    def bucket(x: Tensor, real: Tensor, count: Tensor) -> Tensor:
+        """Bucket numbers [b h n r], below count [b], of x [b h n r]; real [b n]: no padding."""
+
+
+@dataclass(frozen=True)
+class Buckets(Quantized):
+    """Queries, and by themselves keys, are ordered and cut into buckets of equal size."""
+
+    family: ClassVar[str] = "equal-size buckets"
 
     @property
     def setting(self) -> str:
         return "one bucket" if self.size is None else f"of {self.size}"
 
-    def links(self, heads, known):
-        q, k = known.project(heads)
-        keys = heads.real_keys.sum(dim=-1)
-        count = torch.ones_like(keys) if self.size is None else -(-keys // self.size)
-        return share_any(_ranked(q, heads.real_queries, count), _ranked(k, heads.real_keys, count))
-
-
-def _ranked(x: Tensor, real: Tensor, buckets: Tensor) -> Tensor:
-    """Bucket numbers [b h n r]: the rank among the real tokens of a sequence, in equal parts."""
-    hidden = x.masked_fill(~real[:, None, :, None], torch.inf)
-    rank = hidden.argsort(dim=2, stable=True).argsort(dim=2)
-    count = real.sum(dim=-1).clamp(min=1)
-    return rank * buckets[:, None, None, None] // count[:, None, None, None]
+    @staticmethod
+    def bucket(x, real, count):
+        """The rank among the real tokens of a sequence, in equal parts."""
+        hidden = x.masked_fill(~real[:, None, :, None], torch.inf)
+        rank = hidden.argsort(dim=2, stable=True).argsort(dim=2)
+        tokens = real.sum(dim=-1).clamp(min=1)
+        return rank * count[:, None, None, None] // tokens[:, None, None, None]
 
 
 @dataclass(frozen=True)
-class Intervals(Method):
-    """The same with tanh(x) cut into ⌈m/size⌉ equal intervals of [-1, 1], whoever falls into them.
+class Intervals(Quantized):
+    """tanh(x) is cut into equal intervals of [-1, 1], whoever falls into them."""
 
-    size None: one interval.
-    """
-
-    size: int | None
     family: ClassVar[str] = "equal intervals"
-    learned: ClassVar[bool] = True
-
-    @property
-    def links_all(self) -> bool:
-        return self.size is None
 
     @property
     def setting(self) -> str:
         return "one interval" if self.size is None else f"n/{self.size} intervals"
 
-    def links(self, heads, known):
-        keys = heads.real_keys.sum(dim=-1)
-        count = torch.ones_like(keys) if self.size is None else -(-keys // self.size)
+    @staticmethod
+    def bucket(x, real, count):
         count = count[:, None, None, None]
-        q, k = known.project(heads)
-        return share_any(*(_interval(x, count) for x in (q, k)))
-
-
-def _interval(x: Tensor, count: Tensor) -> Tensor:
-    part = ((x.tanh() + 1) / 2 * count).floor().long()
-    return part.clamp(min=0).minimum(count - 1)
+        part = ((x.tanh() + 1) / 2 * count).floor().long()
+        return part.clamp(min=0).minimum(count - 1)
 
 
 def share_any(q: Tensor, k: Tensor) -> Links:

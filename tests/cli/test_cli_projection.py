@@ -106,9 +106,8 @@ def test_validation_that_does_not_fit_is_said(measured, monkeypatch, here, tiny)
     assert "Validation at 4, 8 does not fit in memory." in text
 
 
-def test_an_accelerator_that_is_not_there(call, tiny):
-    if torch.cuda.is_available():
-        pytest.skip("this machine has one")
+def test_an_accelerator_that_is_not_there(call, tiny, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     code, _, err = call("train", *tiny("trainer.accelerator=cuda"), "--dry-run")
     assert code == 2
     assert err.splitlines()[-1] == "lcg: trainer.accelerator=cuda: there is none on this machine"

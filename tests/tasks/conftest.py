@@ -3,6 +3,7 @@ are the classes of these, `task_class` those of all tasks.
 """
 
 import importlib
+import inspect
 import pkgutil
 
 import tasks
@@ -30,7 +31,7 @@ def task_classes() -> list[type[Task]]:
         cls
         for module, cls in found
         if isinstance(cls, type) and issubclass(cls, Task) and cls.__module__ == module.__name__
-        if cls is not Task
+        if not inspect.isabstract(cls)
     ]
 
 

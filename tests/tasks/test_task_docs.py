@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -34,10 +34,11 @@ def test_docstring_names_difficulty_and_source(task_class):
 
 
 def test_every_field_has_a_line_of_help(task_class):
-    body = ast.parse(inspect.getsource(task_class)).body[0].body
+    classes = [cls for cls in task_class.__mro__ if is_dataclass(cls)]
     documented = {
         node.target.id
-        for node, after in pairwise(body)
+        for cls in classes
+        for node, after in pairwise(ast.parse(inspect.getsource(cls)).body[0].body)
         if isinstance(node, ast.AnnAssign)
         and isinstance(after, ast.Expr)
         and isinstance(after.value, ast.Constant)
