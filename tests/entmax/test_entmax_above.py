@@ -47,16 +47,14 @@ def test_weights_and_gradients_are_those_of_the_definition(alpha, kind):
     torch.manual_seed(1)
     cotangent = torch.randn_like(z)
     (exact,) = torch.autograd.grad(entmax(z.double(), alpha), z, cotangent.double())
-    for start in (edge, torch.where(edge.isfinite(), edge - 0.3, edge)):
+    for start in (edge, torch.where(edge.isfinite(), edge - 0.3, edge), None):
         weights = entmax_above(z.clone(), start, alpha)
-        assert np.abs(weights.detach().numpy() - expected).max() < (
-            4e-6 if kind == "large" else 2e-6
-        )
+        assert np.abs(weights.detach().numpy() - expected).max() < 1e-6
         total = weights.sum(-1)
         assert ((total - 1).abs() < 1e-6).logical_or(total == 0).all()
         (gradient,) = torch.autograd.grad(weights, z, cotangent)
         # Where 3,000 keys lie at the very edge, rounding of an edge near 2 shows in their sum.
-        assert (gradient - exact).abs().max() < (5e-3 if "near ties" in kind else 1e-4)
+        assert (gradient - exact).abs().max() < (2e-3 if "near ties" in kind else 1e-4)
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)

@@ -16,6 +16,7 @@ Shapes: b batch, h heads, g key heads, q queries, k keys, d head dimension.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -33,8 +34,10 @@ from lcg.attention.backends.reach import (
 from lcg.attention.bias import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
 
-TILE = 2**20
-"""Scores treated at a time: as many as stay in a core's cache, with room for some copies."""
+TILE = 2**22
+"""Scores treated at a time: enough that calling torch costs little, few enough for a cache."""
+SMALL = 2**20
+"""So few scores are the reference backend's work."""
 KEPT = 2**26
 """With gradients, so many scores are rather kept than computed twice."""
 QUERIES, LEAST_QUERIES = 128, 16
@@ -44,6 +47,8 @@ KEY_BLOCK = 64
 """Keys that share a bound; of longer rows more, so that there are at most 1024 blocks."""
 SEGMENT = 16
 """Keys of which only the largest score is looked at first."""
+PROBED = 8
+"""Of so many queries one says whether the candidates of all are worth counting."""
 LONG = 512
 """Rows with fewer keys are not worth a search for candidates."""
 
@@ -68,7 +73,7 @@ class Problem(NamedTuple):
 
 def attend(q, k, v, normalizer: Normalizer, bias: Bias, learned: Learned) -> Tensor:
     """Tile by tile; what is small is the reference backend's work."""
-    if q.shape[:3].numel() * k.shape[2] <= (KEPT if torch.is_grad_enabled() else TILE):
+    if q.shape[:3].numel() * k.shape[2] <= (KEPT if torch.is_grad_enabled() else SMALL):
         return reference.attend(q, k, v, normalizer, bias, learned)
     tensors = [*learned.values(), *bias.additive_learned.values()]
     return _Blockwise.apply(q, k, v, Problem(normalizer, bias, learned), *tensors)
@@ -82,8 +87,10 @@ class _Blockwise(torch.autograd.Function):
         plan = list(tiles(q, k, problem))
         out = torch.empty_like(q, dtype=v.dtype)
         k_once, v_once = k.contiguous(), v.contiguous()  # and not in every tile
+        # The same memory for the scores of every tile: it is still in the cache.
+        room = q.new_empty(max(_scores_of(q, tile) for tile in plan), dtype=torch.float32)
         for tile in plan:
-            part = _attend_tile(*_crop(q, k_once, v_once, tile), _crop_problem(problem, tile))
+            part = _attend_tile(*_crop(q, k_once, v_once, tile), _crop_problem(problem, tile), room)
             out[:, tile.heads, tile.queries] = part
         ctx.save_for_backward(q, k, v, *tensors)
         ctx.problem, ctx.plan = problem, plan
@@ -136,18 +143,26 @@ def _crop_problem(problem: Problem, tile: Tile) -> Problem:
     return Problem(problem.normalizer, bias, learned)
 
 
-def _attend_tile(q: Tensor, k: Tensor, v: Tensor, problem: Problem) -> Tensor:
-    """Differentiable: what is searched for are keys without weight, which have no gradient."""
+def _scores_of(q: Tensor, tile: Tile) -> int:
+    """How many scores a tile has."""
+    return len(q) * math.prod(part.stop - part.start for part in tile[:3])
+
+
+def _attend_tile(
+    q: Tensor, k: Tensor, v: Tensor, problem: Problem, room: Tensor | None = None
+) -> Tensor:
+    """Differentiable: what is searched for are keys without weight, which have no gradient.
+
+    room: memory for the scores, where no gradient is asked for.
+    """
     normalizer, bias, learned = problem
     if normalizer.is_softmax and q.device.type == "cpu" and q.dtype == torch.float32:
         return _softmax_tile(q, k, v, bias)
-    scores, blind = reference.biased_scores(q, k, normalizer, bias)
+    scores, blind = reference.biased_scores(q, k, normalizer, bias, room)
     keys = edge = None
     with torch.no_grad():
         if normalizer.sparse and scores.shape[-1] >= LONG:
             edge, keys = candidates(scores.detach(), normalizer, learned)
-        elif normalizer.solves_from_edge:
-            edge = with_margin(normalizer.support_edge(scores.detach(), learned))
     if keys is not None:
         weights = normalizer(scores.gather(-1, keys), keys, learned)
     elif normalizer.solves_from_edge:
@@ -187,8 +202,9 @@ def candidates(
     width = count // SEGMENT
     tops = scores[..., : width * SEGMENT].unflatten(-1, (SEGMENT, width)).amax(dim=-2)
     edge = with_margin(normalizer.support_edge(tops, learned)).to(scores.dtype)
-    most = _most(tops, edge)
-    if most * SEGMENT > count // (16 if normalizer.solves_from_edge else 2):
+    few = count // (16 * SEGMENT) if normalizer.solves_from_edge else count // (2 * SEGMENT)
+    some = slice(None, None, PROBED)
+    if _most(tops[..., some, :], edge[..., some, :]) > few or (most := _most(tops, edge)) > few:
         return edge, None
     chosen = _largest(tops, most)
     stretches = torch.arange(0, width * SEGMENT, width, device=scores.device)

@@ -36,18 +36,28 @@ def attention_weights(
     return weights if blind is None else weights.masked_fill(blind, 0.0)
 
 
-def biased_scores(q, k, normalizer: Normalizer, bias: Bias) -> tuple[Tensor, Tensor | None]:
-    """q·k/√d and all that is added [b h q k], in float32, and the queries that see no key."""
+def biased_scores(
+    q, k, normalizer: Normalizer, bias: Bias, room: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """q·k/√d and all that is added [b h q k], in float32, and the queries that see no key.
+
+    They are written into `room`, where it is given: flat, float32, at least as large.
+    """
     with torch.autocast(q.device.type, enabled=False):  # which would round scores to bfloat16
-        scores = times_values(q.float() * (1 / math.sqrt(q.shape[-1])), k.float().mT)
+        scores = times_values(q.float() * (1 / math.sqrt(q.shape[-1])), k.float().mT, room)
     return scores, bias.add_to(scores, normalizer.sees_itself)  # in place: nobody else holds them
 
 
-def times_values(weights: Float[Tensor, "b h q k"], values: Float[Tensor, "b g k e"]) -> Tensor:
+def times_values(
+    weights: Float[Tensor, "b h q k"],
+    values: Float[Tensor, "b g k e"],
+    room: Tensor | None = None,
+) -> Tensor:
     """Their product [b h q e]; heads that share values are multiplied as one taller matrix."""
     b, h, q, k = weights.shape
-    g = values.shape[1]
-    if h == g:
+    g, _, e = values.shape[1:]
+    if room is None and h == g:
         return torch.matmul(weights, values)
-    taller = weights.reshape(b, g, h // g * q, k)
-    return torch.matmul(taller, values).view(b, h, q, values.shape[-1])
+    taller = weights.reshape(b * g, h // g * q, k)
+    out = None if room is None else room[: b * h * q * e].view(b * g, -1, e)
+    return torch.bmm(taller, values.flatten(0, 1), out=out).view(b, h, q, e)
