@@ -22,7 +22,7 @@ ORDER = (
     "config, results",
     "attention",
     "entmax",
-    "registry, shapes, show, speaking, units",
+    "registry, shapes, show, speaking, units, warm",
     "__init__",
 )
 HEIGHT = {room: -i for i, rooms in enumerate(ORDER) for room in rooms.split(", ")}

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+import lcg.warm  # noqa: F401  (before anything is computed)
 from lcg.shapes import Bool, Float, Shaped
 
 Learned = Mapping[str, Tensor] | nn.ParameterDict

@@ -22,7 +22,7 @@ CHUNK = 2**18
 """Scores per thread that are swept together: they fit the second-level cache."""
 SWEEPS = 24
 _NEAR = 1e-7  # an edge this near to that of the support
-_WHOLE = 1e-6  # a sum of weights this near to 1 before they are normalised
+_EXACT = 1e-6  # weights this near to what they should be
 
 
 def entmax_above(scores: Tensor, edge: Tensor | None, alpha: float) -> Tensor:
@@ -42,10 +42,10 @@ def edge_below(scores: Tensor, alpha: float) -> Tensor:
     edge, dead = _floor(scores, alpha - 1)
     r = torch.sub(scores, edge).clamp_(min=0)
     for _ in range(2):  # the first steps are long; where the third ends is near enough
-        move = _move(r, alpha - 1)
+        move, _ = _move(r, alpha - 1)
         edge += move
         r.sub_(move).clamp_(min=0)
-    edge += _move(r, alpha - 1)
+    edge += _move(r, alpha - 1)[0]
     return edge.masked_fill_(dead, -torch.inf)
 
 
@@ -87,7 +87,7 @@ def _solve(r: Tensor, epsilon: float) -> None:
     """Writes the weights over r = (z - edge)_+ [rows k]."""
     before = 1e-30
     for _ in range(SWEEPS):
-        move = _move(r, epsilon)
+        move, reach = _move(r, epsilon)
         r.sub_(move).clamp_(min=0)
         largest = float(move.max())
         # Newton's steps square, but for alpha = 2, where they end when no key is left to fall.
@@ -97,10 +97,12 @@ def _solve(r: Tensor, epsilon: float) -> None:
         before = largest
     if epsilon == 0.5:
         torch.mul(r, r, out=r)
-    # sum adds in pairs; the norm of thousands of equal numbers may be off by 1e-6.
+    # sum adds in pairs; the norm of thousands of equal numbers may be off by more than 1e-6. A sum
+    # that is off by x leaves no weight off by more than x max(r)/sum(r), and max(r) <= 1/epsilon.
     total = r.sum(dim=-1, keepdim=True)
-    whole = (total * epsilon ** (1 / epsilon) - 1).abs_() <= _WHOLE
-    lost = whole.logical_or_(total == 0).logical_not_().squeeze(-1)
+    off = (total * epsilon ** (1 / epsilon) - 1).abs_()
+    found = off <= _EXACT * (reach * epsilon).clamp_(min=1)
+    lost = found.logical_or_(total == 0).logical_not_().squeeze(-1)
     if bool(lost.any()):
         some = r[lost].pow_(epsilon)
         r[lost] = entmax(some.masked_fill_(some == 0, -torch.inf), 1 + epsilon)
@@ -108,14 +110,16 @@ def _solve(r: Tensor, epsilon: float) -> None:
     r.mul_(1 / total.clamp_(min=1e-37))
 
 
-def _move(r: Tensor, epsilon: float) -> Tensor:
+def _move(r: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     """How far the support's edge lies above the one that r = (z - edge)_+ [... k] is measured from,
-    to first order, and never farther: Newton on the norm |epsilon r| = 1, for epsilon = 1 a sum.
+    to first order, and never farther; and the sum of r.
+
+    Newton on the norm |epsilon r| = 1, which for epsilon = 1 is the sum.
     """
     total = r.sum(dim=-1, keepdim=True)
     if epsilon == 1.0:
         count = r.sign().sum(dim=-1, keepdim=True)
-        return (total - 1).div_(count.clamp_(min=1)).clamp_(min=0)
+        return (total - 1).div_(count.clamp_(min=1)).clamp_(min=0), total
+    total.clamp_(min=1e-30)
     norm = torch.linalg.vector_norm(r, dim=-1, keepdim=True)
-    total = total.clamp_(min=1e-30)
-    return (norm - 1 / epsilon).mul_(norm).div_(total).clamp_(min=0)
+    return (norm - 1 / epsilon).mul_(norm).div_(total).clamp_(min=0), total
