@@ -10,6 +10,7 @@ instead of 0.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from lcg.entmax import gradient
 from lcg.entmax.function import entmax
+from lcg.entmax.solver import add_relu
 
 CHUNK = 2**18
 """Scores per thread that are swept together: they fit the second-level cache."""
@@ -44,7 +46,7 @@ def edge_below(scores: Tensor, alpha: float) -> Tensor:
     for _ in range(2):  # the first steps are long; where the third ends is near enough
         move, _ = _move(r, alpha - 1)
         edge += move
-        r.sub_(move).clamp_(min=0)
+        add_relu(r, move, out=r, alpha=-1)
     edge += _move(r, alpha - 1)[0]
     return edge.masked_fill_(dead, -torch.inf)
 
@@ -85,11 +87,13 @@ def _floor(z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
 
 def _solve(r: Tensor, epsilon: float) -> None:
     """Writes the weights over r = (z - edge)_+ [rows k]."""
-    before = 1e-30
+    before, broken = 1e-30, None
     for _ in range(SWEEPS):
         move, reach = _move(r, epsilon)
-        r.sub_(move).clamp_(min=0)
+        add_relu(r, move, out=r, alpha=-1)
         largest = float(move.max())
+        if broken is None and math.isnan(largest):
+            broken = move.isnan()
         # Newton's steps square, but for alpha = 2, where they end when no key is left to fall.
         rest = largest * min(1.0, largest / before) ** 2 if epsilon == 0.5 else largest
         if rest <= _NEAR:
@@ -108,6 +112,8 @@ def _solve(r: Tensor, epsilon: float) -> None:
         r[lost] = entmax(some.masked_fill_(some == 0, -torch.inf), 1 + epsilon)
         total[lost] = 1.0
     r.mul_(1 / total.clamp_(min=1e-37))
+    if broken is not None:
+        r.masked_fill_(broken, math.nan)
 
 
 def _move(r: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

@@ -65,8 +65,20 @@ def test_a_part_of_a_row_has_an_edge_below_that_of_the_row(alpha):
     assert ((expected > 0) <= (z >= edge_below(z[:, ::16], alpha)).numpy()).all()
 
 
-def test_a_row_with_nan_is_nan():
-    z = rows("random")
-    z[3, 4] = torch.nan
+@pytest.mark.parametrize("keys", [3, 17, 3001])
+def test_a_row_with_nan_is_nan(keys):
+    z = rows("random")[:, :keys].contiguous()
+    z[3, keys // 2] = torch.nan
+    z[5, -1] = torch.nan
     weights = entmax_above(z.clone(), torch.full((7, 1), -3.0), 1.5)
-    assert weights[3].isnan().all() and weights[2].isfinite().all()
+    broken = torch.isin(torch.arange(7), torch.tensor([3, 5]))
+    assert weights[broken].isnan().all() and weights[~broken].isfinite().all()
+
+
+@pytest.mark.parametrize("solve", [entmax, lambda z, alpha: entmax_above(z, None, alpha)])
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_a_torch_without_the_fused_sum_gives_the_same(monkeypatch, solve, alpha):
+    z = rows("random")
+    fused = solve(z.clone(), alpha)
+    monkeypatch.delattr(torch, "_add_relu")
+    assert torch.equal(solve(z.clone(), alpha), fused)
