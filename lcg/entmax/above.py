@@ -1,11 +1,11 @@
 """alpha-entmax, alpha 1.5 or 2, of long rows in float32 whose support lies above a known score.
 
-An attention backend finds such a score cheaply. From there Newton on the norm of r = (z - edge)_+
-climbs to the edge of the support in three or four sweeps over a row instead of the dozen of
-``entmax``. Each sweep lowers r in place: what falls to 0 has no weight, and what is left are small
-numbers, exact to the last bit. The weights are normalised at the end instead of solved for in
-closed form on the support. They agree to about 1e-6; a weight at the very edge may be 1e-14
-instead of 0.
+An attention backend finds such a score cheaply. From there Newton on the norm of
+r = epsilon (z - edge)_+, epsilon = alpha - 1, climbs to the edge of the support in three or four
+sweeps over a row instead of the dozen of ``entmax``. Each sweep lowers r in place: what falls to 0
+has no weight, and what is left are small numbers, exact to the last bit. The weights are
+r^(1/epsilon), normalised if need be; they are not solved for in closed form on the support. They
+agree to 1e-6; a weight at the very edge may be 1e-14 instead of 0.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lcg.entmax.solver import add_relu
 CHUNK = 2**18
 """Scores per thread that are swept together: they fit the second-level cache."""
 SWEEPS = 24
-_NEAR = 1e-7  # an edge this near to that of the support
+_NEAR = 5e-8  # r this near to what it should be
 _EXACT = 1e-6  # weights this near to what they should be
 
 
@@ -41,13 +41,16 @@ def edge_below(scores: Tensor, alpha: float) -> Tensor:
 
     Not lower than the maximum - 1/(alpha-1), not higher than the edge. -inf for a row of -inf.
     """
-    edge, dead = _floor(scores, alpha - 1)
-    r = torch.sub(scores, edge).clamp_(min=0)
+    epsilon = alpha - 1
+    edge, dead = _floor(scores, epsilon)
+    r = torch.add(edge * -epsilon, scores, alpha=epsilon).clamp_(min=0)
+    total_move = torch.zeros_like(edge)
     for _ in range(2):  # the first steps are long; where the third ends is near enough
-        move, _ = _move(r, alpha - 1)
-        edge += move
+        move, _ = _move(r, epsilon)
+        total_move += move
         add_relu(r, move, out=r, alpha=-1)
-    edge += _move(r, alpha - 1)[0]
+    total_move += _move(r, epsilon)[0]
+    edge += total_move.div_(epsilon)
     return edge.masked_fill_(dead, -torch.inf)
 
 
@@ -61,8 +64,8 @@ class _Above(torch.autograd.Function):
         size = max(1, CHUNK * torch.get_num_threads() // rows.shape[-1])
         for start in range(0, len(rows), size):
             z = rows[start : start + size]
-            z.sub_(_floor(z, epsilon)[0] if edge is None else edge[start : start + size])
-            _solve(z.clamp_(min=0), epsilon)
+            low = _floor(z, epsilon)[0] if edge is None else edge[start : start + size]
+            _solve(torch.add(low * -epsilon, z, alpha=epsilon, out=z).clamp_(min=0), epsilon)
         ctx.mark_dirty(scores)
         ctx.save_for_backward(scores)
         ctx.epsilon = epsilon
@@ -86,7 +89,7 @@ def _floor(z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
 
 
 def _solve(r: Tensor, epsilon: float) -> None:
-    """Writes the weights over r = (z - edge)_+ [rows k]."""
+    """Writes the weights over r = epsilon (z - edge)_+ [rows k]."""
     before, broken = 1e-30, None
     for _ in range(SWEEPS):
         move, reach = _move(r, epsilon)
@@ -102,25 +105,24 @@ def _solve(r: Tensor, epsilon: float) -> None:
     if epsilon == 0.5:
         torch.mul(r, r, out=r)
     # sum adds in pairs; the norm of thousands of equal numbers may be off by more than 1e-6. A sum
-    # that is off by x leaves no weight off by more than x max(r)/sum(r), and max(r) <= 1/epsilon.
+    # that is off by x leaves no weight off by more than x max(r)/sum(r), and max(r) <= 1.
     total = r.sum(dim=-1, keepdim=True)
-    off = (total * epsilon ** (1 / epsilon) - 1).abs_()
-    found = off <= _EXACT * (reach * epsilon).clamp_(min=1)
-    lost = found.logical_or_(total == 0).logical_not_().squeeze(-1)
-    if bool(lost.any()):
+    off = (total - 1).abs_().masked_fill_(total == 0, 0.0)
+    if not bool((off <= _EXACT / 2).all()):
+        lost = (off <= _EXACT * reach.clamp_(min=1)).logical_not_().squeeze(-1)
         some = r[lost].pow_(epsilon)
-        r[lost] = entmax(some.masked_fill_(some == 0, -torch.inf), 1 + epsilon)
+        r[lost] = entmax(some.masked_fill_(some == 0, -torch.inf) / epsilon, 1 + epsilon)
         total[lost] = 1.0
-    r.mul_(1 / total.clamp_(min=1e-37))
+        r.mul_(1 / total.clamp_(min=1e-37))
     if broken is not None:
         r.masked_fill_(broken, math.nan)
 
 
 def _move(r: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """How far the support's edge lies above the one that r = (z - edge)_+ [... k] is measured from,
-    to first order, and never farther; and the sum of r.
+    """How far r = epsilon (z - edge)_+ [... k] is too large, to first order, and never more than
+    that; and the sum of r.
 
-    Newton on the norm |epsilon r| = 1, which for epsilon = 1 is the sum.
+    Newton on the norm |r| = 1, which for epsilon = 1 is the sum.
     """
     total = r.sum(dim=-1, keepdim=True)
     if epsilon == 1.0:
@@ -128,4 +130,4 @@ def _move(r: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
         return (total - 1).div_(count.clamp_(min=1)).clamp_(min=0), total
     total.clamp_(min=1e-30)
     norm = torch.linalg.vector_norm(r, dim=-1, keepdim=True)
-    return (norm - 1 / epsilon).mul_(norm).div_(total).clamp_(min=0), total
+    return (norm - 1).mul_(norm).div_(total).clamp_(min=0), total
