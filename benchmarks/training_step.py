@@ -21,7 +21,7 @@ from lcg.models.build import build_model
 from tasks.base import IGNORE
 from tasks.streams import train_batch
 
-LIMIT = 1.6  # ASEntmax may take at most this many times softmax's time
+LIMIT = 1.3  # ASEntmax may take at most this many times softmax's time
 
 
 def step_function(attention: str):

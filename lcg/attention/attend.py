@@ -6,11 +6,9 @@ Shapes: b batch, h heads, g key heads (h is a multiple of g), q queries, k keys,
 
 from __future__ import annotations
 
-from importlib import import_module
-
 from torch import Tensor
 
-from lcg.attention.backends import check_backend
+from lcg.attention.backends import blockwise, check_backend, reference
 from lcg.attention.backends.reference import attention_weights
 from lcg.attention.bias import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
@@ -39,8 +37,13 @@ def attend(
     check_backend(backend, normalizer)
     if backend == "auto":
         backend = _fastest(q, normalizer, bias)
-    run = import_module(f"lcg.attention.backends.{backend}").attend
-    return run(q, k, v, normalizer, bias, {} if learned is None else learned)
+    learned = {} if learned is None else learned
+    if backend == "triton":
+        from lcg.attention.backends import triton
+
+        return triton.attend(q, k, v, normalizer, bias, learned)
+    run = blockwise.attend if backend == "blockwise" else reference.attend
+    return run(q, k, v, normalizer, bias, learned)
 
 
 def _fastest(q: Tensor, normalizer: Normalizer, bias: Bias) -> str:

@@ -172,6 +172,9 @@ class Trainer:
     first), MASTER_ADDR and MASTER_PORT in its environment and `runs` in a folder that all share."""
     threads: int | None = None
     """CPU threads; null: what torch chooses."""
+    compile: Literal["auto", "none", "default", "reduce-overhead", "max-autotune"] = "auto"
+    """Mode of torch.compile for the training step; batches then have one width, that of max_length.
+    auto: reduce-overhead, which records CUDA graphs, on one CUDA device; none elsewhere."""
     log_every: int = 50
     """Steps between rows of metrics.csv, and between checks that the loss is finite."""
     checkpoint_every: int = 200

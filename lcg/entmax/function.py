@@ -373,10 +373,12 @@ def _alpha_gradient(p: Tensor, grad: Tensor, exponent: Exponent, epsilon: Tensor
 
 
 # torch.compile ---------------------------------------------------------------------------------
-# The solvers' loops depend on the data, so a compiled program calls them as two opaque operators.
+# The solvers' loops depend on the data, so a compiled program calls them as two opaque operators,
+# and no CUDA graph may hold them: they wait for the device.
+_TAGS = (torch.Tag.cudagraph_unsafe,)
 
 
-@torch.library.custom_op("lcg::entmax_rows", mutates_args=())
+@torch.library.custom_op("lcg::entmax_rows", mutates_args=(), tags=_TAGS)
 def _entmax_rows(
     scores: Tensor, epsilon: Tensor, value: float | None, has_low: bool, has_high: bool
 ) -> Tensor:
@@ -390,7 +392,7 @@ def _(
     return torch.empty_like(scores, dtype=_compute_type(scores))
 
 
-@torch.library.custom_op("lcg::entmax_rows_backward", mutates_args=())
+@torch.library.custom_op("lcg::entmax_rows_backward", mutates_args=(), tags=_TAGS)
 def _entmax_rows_backward(
     weights: Tensor,
     grad: Tensor,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from lcg.config import Config, config_from_tree, to_tree
@@ -17,10 +18,13 @@ from tasks.streams import train_batch
 
 
 class Batches(Dataset):
-    """Batch t by its number: the rows rank::world of the global batch."""
+    """Batch t by its number: the rows rank::world of the global batch.
 
-    def __init__(self, config: Config, rank: int, world: int) -> None:
-        self.config, self.rank, self.world = config, rank, world
+    With `one_width` all are padded to the width of the longest there can be.
+    """
+
+    def __init__(self, config: Config, rank: int, world: int, one_width: bool = False) -> None:
+        self.config, self.rank, self.world, self.one_width = config, rank, world, one_width
 
     def __getstate__(self) -> dict[str, Any]:
         # As plain text, since a class from a user's own file cannot be pickled.
@@ -46,4 +50,17 @@ class Batches(Dataset):
         )
         rows = slice(self.rank, None, self.world)
         own = {name: tensor[rows].contiguous() for name, tensor in tensors(batch).items()}
+        if self.one_width:
+            own = {name: self._widened(name, tensor) for name, tensor in own.items()}
         return own | {"scored": torch.tensor((batch.labels != IGNORE).sum())}
+
+    def _widened(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
+        task, longest = self.config.task, self.config.data.max_length
+        if name == "source":
+            width = task.source_length(longest) + 2  # BOS and EOS
+        elif self.config.model.apart:
+            width = task.target_length(longest) + 1
+        else:
+            width = task.token_length(longest) - (task.kind == "seq2seq")  # EOS is never read
+        missing = max(0, int(width) - tensor.shape[1])
+        return F.pad(tensor, (0, missing), value=IGNORE if name == "labels" else task.pad)

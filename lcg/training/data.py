@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from lcg.config import Config
 from lcg.training.batches import Batches
+from lcg.training.module import compile_mode
 from lcg.training.processes import deaf_children
 
 
@@ -44,14 +45,15 @@ class TaskData(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         # Lightning replays an epoch's data from its start after a resume, so the loader itself
         # starts at the step the trainer was restored to.
-        workers = self.config.data.workers
+        workers, trainer = self.config.data.workers, self.trainer
+        one_width = compile_mode(self.config.trainer, trainer.strategy.root_device) is not None
         return Loader(
-            Batches(self.config, self.trainer.global_rank, self.trainer.world_size),
+            Batches(self.config, trainer.global_rank, trainer.world_size, one_width),
             batch_size=None,
-            sampler=StepsFrom(self.trainer.global_step, self.config.trainer.steps),
+            sampler=StepsFrom(trainer.global_step, self.config.trainer.steps),
             num_workers=workers,
             persistent_workers=workers > 0,
             # forkserver's workers outlive a trainer that is killed, fork copies held locks
             multiprocessing_context="spawn" if workers > 0 else None,
-            pin_memory=self.trainer.strategy.root_device.type == "cuda",
+            pin_memory=trainer.strategy.root_device.type == "cuda",
         )

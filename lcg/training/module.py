@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lcg.config import Config
-from lcg.config.schema import Optimizer
+from lcg.config.schema import Optimizer, Trainer
 from lcg.models.build import build_model
 from lcg.models.reads import reads
+from lcg.speaking import say
 from tasks.base import IGNORE
 
 
@@ -25,13 +26,25 @@ def learning_rate_factor(step: int, optimizer: Optimizer, steps: int) -> float:
     return optimizer.final_lr + (1 - optimizer.final_lr) * cosine
 
 
+def compile_mode(options: Trainer, device: torch.device) -> str | None:
+    """The mode in which torch compiles the training step on a device; None: it does not."""
+    if options.compile == "auto":
+        return "reduce-overhead" if device.type == "cuda" and options.processes == 1 else None
+    return None if options.compile == "none" else options.compile
+
+
 class TrainingModule(LightningModule):
-    """Cross-entropy over the scored positions, by AdamW."""
+    """Cross-entropy over the scored positions, by AdamW.
+
+    `compile` has torch compile forward and loss; evaluation, whose lengths differ, is never
+    compiled.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.model = build_model(config)
+        self._summed = self._summed_plainly
         # Kept on the device and read now and then: reading them every step would stall a GPU.
         self.loss: Tensor | None = None
         self.grad_norm: Tensor | None = None
@@ -47,11 +60,30 @@ class TrainingModule(LightningModule):
         elif self.device.type == "mps":
             torch.mps.manual_seed(mixed % 2**63)
 
+    def compile_steps(self, mode: str) -> None:
+        """From now on `summed_loss` is compiled, if torch can: that shows at the first call."""
+        self._summed = torch.compile(self._summed_plainly, mode=mode, dynamic=False)
+
+    def summed_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Cross-entropy summed over the scored positions of a batch."""
+        given = batch["labels"], *reads(batch)
+        if self._summed == self._summed_plainly:
+            return self._summed_plainly(*given)
+        try:
+            # A clone: what is computed by a CUDA graph is overwritten when it runs again.
+            return self._summed(*given).clone()
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = " ".join(str(error).split())[:200]
+            say(f"torch cannot compile the training step, so it runs uncompiled: {reason}")
+            self._summed = self._summed_plainly
+            return self._summed_plainly(*given)
+
+    def _summed_plainly(self, labels: Tensor, *read: Tensor) -> Tensor:
+        logits = self.model(*read).flatten(0, 1)
+        return F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORE, reduction="sum")
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        logits = self.model(*reads(batch))
-        total = F.cross_entropy(
-            logits.flatten(0, 1), batch["labels"].flatten(), ignore_index=IGNORE, reduction="sum"
-        )
+        total = self.summed_loss(batch)
         # The mean over the global batch: DDP averages over ranks, hence the factor.
         loss = total * self.trainer.world_size / batch["scored"]
         self.loss = loss.detach()
@@ -78,6 +110,8 @@ class TrainingModule(LightningModule):
             lr=options.lr,
             betas=(options.beta1, options.beta2),
             weight_decay=options.weight_decay,
+            # One kernel for all. It would unscale gradients itself, after they were clipped.
+            fused=self.device.type == "cuda" and self.config.trainer.precision != "16-mixed",
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, options, steps)

@@ -12,16 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from lcg.config import Config, run_directory, to_yaml
 from lcg.evaluation.ladder import climb
-from lcg.models.reads import reads
 from lcg.speaking import say
 from lcg.training.data import Batches
-from lcg.training.module import TrainingModule
+from lcg.training.module import TrainingModule, compile_mode
 from lcg.units import duration, size
-from tasks.base import IGNORE
 
 WARM_UP, TIMED = 3, 20  # steps
 PATIENCE = 60.0  # seconds after which fewer steps have to do
@@ -113,6 +110,8 @@ def measure(config: Config) -> Projection:
     module = TrainingModule(config).to(device)
     if options.precision == "bf16-true":
         module.to(torch.bfloat16)
+    if mode := compile_mode(options, device):
+        module.compile_steps(mode)
     [optimizer], _ = module.configure_optimizers()
     seconds = _time_steps(config, module, optimizer, device)
     validation_seconds, too_long = _time_validation(config, module.model)
@@ -148,7 +147,8 @@ def _time_steps(config: Config, module, optimizer, device: torch.device) -> list
     """Seconds of each timed step: batch, forward, backward, clipping, update."""
     say(f"timing {TIMED} steps on {device.type} …")
     step = _training_step(config, module, optimizer, device)
-    batches = Batches(config, 0, config.trainer.processes)
+    one_width = compile_mode(config.trainer, device) is not None
+    batches = Batches(config, 0, config.trainer.processes, one_width)
     ahead = config.data.workers > 0  # then others prepare the batches meanwhile
     seconds: list[float] = []
     begin = time.perf_counter()
@@ -179,11 +179,7 @@ def _training_step(config, module, optimizer, device) -> Callable[[dict[str, Any
     def step(batch: dict[str, Any]) -> None:
         batch = {name: tensor.to(device) for name, tensor in batch.items()}
         with autocast():
-            logits = module.model(*reads(batch))
-            labels = batch["labels"].flatten()
-            total = F.cross_entropy(
-                logits.flatten(0, 1), labels, ignore_index=IGNORE, reduction="sum"
-            )
+            total = module.summed_loss(batch)
         optimizer.zero_grad()
         scaler.scale(total / batch["scored"]).backward()
         scaler.unscale_(optimizer)

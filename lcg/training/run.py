@@ -38,7 +38,7 @@ from lcg.training.callbacks import (
 from lcg.training.callbacks.saving import AtomicCheckpointIO
 from lcg.training.data import TaskData
 from lcg.training.lengths import realised_lengths
-from lcg.training.module import TrainingModule
+from lcg.training.module import TrainingModule, compile_mode
 from lcg.training.processes import check_nodes, deaf_children
 from lcg.training.record import Outcome, RecordKeeper
 from lcg.training.tracking import CSVMetrics, Tracking, columns
@@ -122,6 +122,8 @@ class _Run:
             directories.check_same_checkpoint(config, resume)
         _set_threads(config)
         module = TrainingModule(config)
+        if mode := compile_mode(config.trainer, self.device):
+            module.compile_steps(mode)
         parameters = sum(p.numel() for p in module.model.parameters())
         self.keeper = RecordKeeper(
             config, self.directory, self.metrics, self.validation, str(self.device), parameters

@@ -49,7 +49,7 @@ class Tracking:
 
 def columns(config: Config) -> list[str]:
     """The metrics that a run writes, in the order of metrics.csv."""
-    names = ("loss", "lr", "grad_norm", "tokens_per_second", "seconds")
+    names = ("loss", "lr", "grad_norm", "tokens_per_second", "steps_per_second", "seconds")
     train = [f"train/{name}" for name in names]
     kinds = ("exact_match", "token_accuracy")
     val = [f"val/len_{n}/{kind}" for n in config.validation.lengths for kind in kinds]

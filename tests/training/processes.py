@@ -32,7 +32,7 @@ def tiny(*words: str) -> list[str]:
     return list({word.partition("=")[0]: word for word in (*TINY, *words)}.values())
 
 
-TIMES = ("train/tokens_per_second", "train/seconds")
+TIMES = ("train/tokens_per_second", "train/steps_per_second", "train/seconds")
 
 
 def at_step(step: int, action: str) -> str:

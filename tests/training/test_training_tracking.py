@@ -69,6 +69,7 @@ def test_columns_of_a_run(config):
         "train/lr",
         "train/grad_norm",
         "train/tokens_per_second",
+        "train/steps_per_second",
         "train/seconds",
         "val/len_4/exact_match",
         "val/len_4/token_accuracy",

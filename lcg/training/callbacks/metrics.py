@@ -25,7 +25,7 @@ class Metrics(Callback):
         self.config, self.tracking = config, tracking
         self.seconds = 0.0
         self.final_loss: float | None = None
-        self._tokens = 0
+        self._tokens = self._steps = 0
         self._norms: dict[str, Tensor] = {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -47,25 +47,27 @@ class Metrics(Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx: int) -> None:
         self._tokens += sum(tokens.numel() for tokens in reads(batch))
+        self._steps += 1
         step, options = trainer.global_step, self.config.optimizer
         if not self._due(step):
             return
         # Each process has its share of the batch; the mean is the loss of all of it.
         self.final_loss = float(trainer.strategy.reduce(module.loss.clone(), reduce_op="mean"))
-        elapsed = time.perf_counter() - self._since
+        elapsed = max(time.perf_counter() - self._since, 1e-9)
         self.seconds += elapsed
         factor = learning_rate_factor(step - 1, options, self.config.trainer.steps)
         row = {
             "train/loss": self.final_loss,
             "train/lr": options.lr * factor,
             "train/grad_norm": float(module.grad_norm),
-            "train/tokens_per_second": self._tokens * trainer.world_size / max(elapsed, 1e-9),
+            "train/tokens_per_second": self._tokens * trainer.world_size / elapsed,
+            "train/steps_per_second": self._steps / elapsed,
             "train/seconds": self.seconds,
         }
         row |= {f"grad_norm/{group}": float(norm) for group, norm in self._norms.items()}
         row |= learned_alphas(module.model)
         self.tracking.log(step, row)
-        self._since, self._tokens = time.perf_counter(), 0
+        self._since, self._tokens, self._steps = time.perf_counter(), 0, 0
 
     def _due(self, step: int) -> bool:
         return step % self.config.trainer.log_every == 0 or step == self.config.trainer.steps

@@ -14,14 +14,14 @@ from lcg.training.callbacks.metrics import Metrics
 
 
 class Progress(Callback):
-    """A bar with loss, tokens per second and time left."""
+    """A bar with loss, tokens and steps per second, and time left."""
 
     def __init__(self, config: Config, label: str, metrics: Metrics) -> None:
         self.config, self.label, self.metrics = config, label, metrics
         self._bar: tqdm | None = None
 
     def on_train_start(self, trainer, module) -> None:
-        self._tokens, self._since = 0, time.perf_counter()
+        self._tokens, self._steps, self._since = 0, 0, time.perf_counter()
         self._bar = tqdm(
             total=self.config.trainer.steps,
             initial=trainer.global_step,
@@ -35,12 +35,15 @@ class Progress(Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx: int) -> None:
         self._tokens += batch["inputs"].numel() * trainer.world_size
+        self._steps += 1
         if trainer.global_step % self.config.trainer.log_every == 0:
-            seconds = time.perf_counter() - self._since
-            speed = self._tokens / max(seconds, 1e-9)
+            seconds = max(time.perf_counter() - self._since, 1e-9)
+            tokens, steps = self._tokens / seconds, self._steps / seconds
             loss = self.metrics.final_loss
             shown = f"loss {loss:.4f}" if math.isfinite(loss) else "loss not finite"
-            self._bar.set_postfix_str(f"{shown} · {speed:,.0f} tokens/s", refresh=False)
+            self._bar.set_postfix_str(
+                f"{shown} · {tokens:,.0f} tokens/s · {steps:.3g} steps/s", refresh=False
+            )
         self._bar.update(1)
 
     def on_train_end(self, trainer, module) -> None:

@@ -1,0 +1,25 @@
+"""The comparison on CUDA devices, gone through in sizes that mean nothing: nobody may have one."""
+
+import os
+
+import pytest
+import torch
+
+from benchmarks import gpu
+
+
+@pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") != "1", reason="a rehearsal is on the CPU")
+def test_the_benchmark_runs_to_its_end(capsys):
+    assert gpu.main(["--rehearse"]) == 0
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if " | " in line]
+    assert {row[2] for row in rows} == {"triton with NAPE", "SDPA", "uncompiled", "blockwise"}
+    assert all(len(row) == 5 and float(row[-1]) >= 0 for row in rows)
+
+
+def test_it_says_what_is_missing(capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.main([]) == 2
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert gpu.main(["--rehearse"]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and "needs a CUDA device" in said[0] and "TRITON_INTERPRET" in said[1]

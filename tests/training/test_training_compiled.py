@@ -1,0 +1,118 @@
+"""Compiled training steps: the same losses, from batches of one width, and whole as one graph."""
+
+import csv
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch._dynamo
+from training.processes import only_run, tiny
+
+from lcg.config.schema import Trainer
+from lcg.training.batches import Batches
+from lcg.training.module import TrainingModule, compile_mode
+from lcg.training.run import train
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "mode"),
+    [
+        ("cpu", {}, None),
+        ("cuda", {}, "reduce-overhead"),
+        ("cuda", {"devices": 2}, None),
+        ("cuda", {"devices": 2, "compile": "default"}, "default"),
+        ("cuda", {"compile": "none"}, None),
+        ("cpu", {"compile": "default"}, "default"),
+    ],
+)
+def test_where_steps_are_compiled(device, options, mode):
+    assert compile_mode(Trainer(**options), torch.device(device)) == mode
+
+
+KINDS = {
+    "decoder": ["task=sort"],
+    "without separator": ["task=flip_flop"],
+    "tagging": ["task=n_back"],
+    "encoder": ["task=n_back", "model.kind=encoder", "position=rope"],
+    "encoder_decoder": ["task=sort", "model.kind=encoder_decoder", "position=rope"],
+    "constant target": [
+        *("task=mqmtar", "task.alphabet=16", "task.words=16", "task.queries=1"),
+        *("task.key_length=1", "task.value_length=1"),
+    ],
+    "ragged": ["task=parallel_text", "data.min_length=12", "data.max_length=12"],
+}
+
+
+@pytest.mark.parametrize("words", KINDS.values(), ids=KINDS)
+def test_batches_of_one_width_have_the_same_loss(config, words):
+    lengths = ("validation.lengths=16", "evaluation.lengths=16")
+    lengths += ("data.min_length=12", "data.max_length=16")
+    options = config(*lengths, *words, "model.dropout=0", "data.batch_size=3")
+    module = TrainingModule(options)
+    shapes = set()
+    for t in range(12):
+        plain, wide = Batches(options, 0, 1)[t], Batches(options, 0, 1, one_width=True)[t]
+        shapes.add(tuple(tuple(tensor.shape) for tensor in wide.values()))
+        for name, tensor in plain.items():
+            kept = wide[name][..., : tensor.shape[-1]] if tensor.dim() else wide[name]
+            assert torch.equal(kept, tensor)
+        torch.testing.assert_close(module.summed_loss(wide), module.summed_loss(plain))
+    assert len(shapes) == 1
+
+
+def test_the_width_is_that_of_the_longest(config):
+    options = config("task=copy", "data.batch_size=64")
+    longest = max(Batches(options, 0, 1)[t]["inputs"].shape[1] for t in range(4))
+    assert Batches(options, 0, 1, one_width=True)[0]["inputs"].shape[1] == longest
+
+
+def test_what_cannot_be_compiled_trains_all_the_same(config, monkeypatch, capsys):
+    def refuses(function, **options):
+        def call(*given):
+            raise torch._dynamo.exc.TorchDynamoException("no\ncompiler")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", refuses)
+    assert train(config("trainer.compile=default"), progress=False).status == "finished"
+    said = [line for line in capsys.readouterr().err.splitlines() if "compile" in line]
+    assert len(said) == 1 and said[0].startswith("torch cannot compile the training step")
+
+
+WHOLE = """
+import torch
+from lcg.config import load_config
+from lcg.models.reads import reads
+from lcg.training.batches import Batches
+from lcg.training.module import TrainingModule
+options = load_config({words!r})
+module, batches = TrainingModule(options), Batches(options, 0, 1, one_width=True)
+compiled = torch.compile(module._summed_plainly, backend="eager", fullgraph=True, dynamic=False)
+for t in range(3):
+    with torch.compiler.set_stance("fail_on_recompile" if t else "default"):
+        compiled(batches[t]["labels"], *reads(batches[t])).backward()
+"""
+
+
+@pytest.mark.parametrize("attention", ["softmax", "asentmax", "rela_g"])
+def test_a_step_is_one_graph_compiled_once(attention):
+    """In a process whose shapes nobody checks, which cannot be compiled."""
+    program = WHOLE.format(words=tiny(f"attention={attention}", "model.dropout=0"))
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_compiled_run_is_as_a_plain_one(lcg, tmp_path):
+    losses = []
+    for mode in ("none", "default"):
+        runs = tmp_path / mode
+        words = tiny(f"runs={runs}", f"trainer.compile={mode}", "attention=asentmax")
+        process = lcg.run("train", *words, "model.dropout=0")
+        assert process.code == 0, process.err
+        assert "cannot compile" not in process.err
+        with (only_run(runs) / "metrics.csv").open() as lines:
+            rows = csv.DictReader(lines)
+            losses.append([float(row["train/loss"]) for row in rows if row["train/loss"]])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
