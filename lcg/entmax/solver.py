@@ -132,12 +132,11 @@ def solve_closed(
     unit = torch.finfo(dtype).eps
     torch.add(x, t.add_(8 * unit), out=r)
     lowest = torch.gt(r, 0, out=weights).mul_(x).amin(-1, keepdim=True) / epsilon
-    below = (top + lowest) - 2 * unit * (top.abs() - lowest)
-    anchor = torch.where(lowest == 0, top, below)
+    anchor = _at_or_below(top, lowest)
     s = _solve_on_support(z, anchor, epsilon, work, r, weights)
     doubtful = (s <= 0) & ~dead
     if not host_reads_free(z):
-        refined = _refine(z, epsilon, r, weights, x)
+        refined = _refine(z, top, epsilon, r, work, weights, x)
         anchor = torch.where(doubtful, refined, anchor)
         solved = _solve_on_support(z, refined, epsilon, work, r, weights)
         s = torch.where(doubtful, solved, s)
@@ -146,7 +145,8 @@ def solve_closed(
         some = doubtful.squeeze(-1).nonzero().squeeze(-1)
         some_z, some_r = z[some], r[some]
         spare = torch.empty_like(some_z)
-        anchor[some] = _refine(some_z, epsilon, some_r, spare, torch.empty_like(spare))
+        scratch = torch.empty_like(spare)
+        anchor[some] = _refine(some_z, top[some], epsilon, some_r, work, spare, scratch)
         s[some] = _solve_on_support(some_z, anchor[some], epsilon, work, some_r, spare)
         r[some] = some_r
     s = s.clamp_(min=0).masked_fill_(dead, 0.0)
@@ -206,22 +206,42 @@ def _solve_on_support(
     return (missing / root.add_(total)).to(z.dtype)
 
 
-def _refine(z: Tensor, epsilon: float, distance: Tensor, above: Tensor, scratch: Tensor) -> Tensor:
-    """The lowest supported score, given the distances from an anchor below the edge.
+def _at_or_below(top: Tensor, lowest: Tensor) -> Tensor:
+    """An anchor a few ulps below the key that lies at ``lowest`` from the maximum, or the latter."""
+    unit = torch.finfo(top.dtype).eps
+    below = (top + lowest) - 2 * unit * (top.abs() - lowest)
+    return torch.where(lowest == 0, top, below)
 
-    It is read off the scores: rebuilt from its distance it could lie an ulp above itself.
+
+def _refine(
+    z: Tensor,
+    top: Tensor,
+    epsilon: float,
+    distance: Tensor,
+    work: Workspace,
+    above: Tensor,
+    scratch: Tensor,
+) -> Tensor:
+    """An anchor by the lowest supported key, given the distances from one below the edge.
 
     The same Newton iteration, in s and from s = 0: near the edge the distances are small numbers,
     exact to the last bit, so a key is told from the edge however close the two are.
+
+    The anchor is where it would be were the keys below the edge not there, so that these change
+    no bit of the weights; only if one of them is closer than that, it is the key itself, read off
+    the scores: rebuilt from its distance it could lie an ulp above itself.
     """
-    s = torch.zeros_like(z[..., :1])
+    s = torch.zeros_like(top)
     for step in range(5 * NEWTON_STEPS):
         move, norm = _newton_move(distance, s, epsilon, above)
         s = torch.minimum(s, s - move)
         if not keep_going(step, norm - 1, 2 * torch.finfo(distance.dtype).eps):
             break
     torch.add(distance, s, out=above)
-    return torch.where(above > 0, z, torch.inf).amin(-1, keepdim=True)
+    key = torch.where(above > 0, z, torch.inf).amin(-1, keepdim=True)
+    below = _at_or_below(top, torch.add(top * -epsilon, key, alpha=epsilon) / epsilon)
+    alone = _solve_on_support(z, below, epsilon, work, scratch, above) > 0
+    return torch.where(alone, below, key)
 
 
 def weights_closed(z: Tensor, statistic: Tensor, epsilon: float, out: Tensor) -> None:

@@ -347,3 +347,17 @@ def test_scratch_memory_is_nobody_s():
         entmax(leaf, alpha).square().sum().backward()
         assert torch.equal(first, kept) and torch.equal(inside, kept)
         assert leaf.grad.isfinite().all() and leaf.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("alpha", [1.5, 2.0])
+@pytest.mark.parametrize("below", [6e-7, 1e-6, 1e-3])
+def test_a_key_just_below_the_edge_changes_no_bit(alpha: float, below: float) -> None:
+    """The first two lie where a first solve still takes them for supported."""
+    torch.manual_seed(0)
+    z = torch.randn(4096, 60)
+    anchor, log_weight = threshold(z, alpha).split(1, dim=-1)
+    edge = anchor - ((alpha - 1) * log_weight).exp() / (alpha - 1)
+    z = torch.cat([z, (edge - below).float()], dim=1)
+    weights = entmax(z, alpha)
+    assert (weights[:, -1] == 0).all()
+    assert torch.equal(entmax(z[:, :-1], alpha), weights[:, :-1])
