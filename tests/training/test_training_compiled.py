@@ -108,8 +108,8 @@ def test_a_compiled_run_is_as_a_plain_one(lcg, tmp_path):
     losses = []
     for mode in ("none", "default"):
         runs = tmp_path / mode
-        words = tiny(f"runs={runs}", f"trainer.compile={mode}", "attention=asentmax")
-        process = lcg.run("train", *words, "model.dropout=0")
+        words = [f"runs={runs}", f"trainer.compile={mode}", "attention=asentmax"]
+        process = lcg.run("train", *tiny(*words, "model.dropout=0"))
         assert process.code == 0, process.err
         assert "cannot compile" not in process.err
         with (only_run(runs) / "metrics.csv").open() as lines:
