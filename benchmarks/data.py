@@ -4,6 +4,7 @@ Timed is `train_batch` from address to inputs and labels, as the data module cal
 timed before the sequences are found right.
 """
 
+import argparse
 import os
 
 # One core: numpy must not find threads to use. Set before its import.
@@ -65,6 +66,7 @@ def rate(task: Task, shortest: int, longest: int) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     for _, _, task, shortest, longest, _ in CASES:
         check(task, shortest, longest)
     rows, data = [], []

@@ -30,7 +30,7 @@ def run(words: list[str]) -> int:
         directories.append(outcome.directory)
     records = load_runs(directories)
     picture = plot(records, Path(configs[0].runs) / "accuracy_vs_length.png")
-    print("\n" + table(records))
+    print("\n" + table(records, whole=False))
     say(f"picture: {picture}")
     for directory in directories:
         say(f"run:     {directory}  (config.yaml, metrics.csv, results.json, checkpoints/)")

@@ -11,6 +11,7 @@ from lcg.speaking import is_first_process, say
 
 
 def run(words: list[str]) -> int:
+    from lcg.attention.backends import check_installed
     from lcg.config import load_config
     from lcg.config.remarks import remarks
     from lcg.config.words import is_for_wandb
@@ -27,6 +28,7 @@ def run(words: list[str]) -> int:
 
         print(f"{parser.format_help()}\n{EXIT_CODES}\n\n{describe(config)}")
         return 0
+    check_installed(config.attention.backend)
     for remark in remarks(config):
         say(f"note: {remark}")
     if options.dry_run:
@@ -58,6 +60,13 @@ def _end_by(number: int) -> None:
 
 def train_and_evaluate(config):
     """How training ended; None when the run is busy."""
+    from lcg.training import directory
+    from lcg.training.processes import check_nodes
+
+    # As `train` does, but before torch is imported, which takes seconds.
+    check_nodes(config.trainer.nodes)
+    directory.check_same_config(config, directory.place(config))
+
     from lcg.keeping.lock import Busy
     from lcg.terminal import evaluate_and_say
     from lcg.training.run import train

@@ -207,7 +207,7 @@ def _solve_on_support(
 
 
 def _at_or_below(top: Tensor, lowest: Tensor) -> Tensor:
-    """An anchor a few ulps below the key that lies at ``lowest`` from the maximum, or the latter."""
+    """An anchor a few ulps below the key that lies ``lowest`` from the maximum, or the maximum."""
     unit = torch.finfo(top.dtype).eps
     below = (top + lowest) - 2 * unit * (top.abs() - lowest)
     return torch.where(lowest == 0, top, below)

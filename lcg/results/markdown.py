@@ -42,8 +42,9 @@ def markdown(
     notes: list[str],
     differences: Sequence[Difference] = (),
     published: Mapping[str, Block] | None = None,
+    whole: bool = True,
 ) -> str:
-    """The whole document, ending in a newline: what to paste first, everything else after it.
+    """The document, ending in a newline: what to paste first and, if `whole`, all else after it.
 
     published: by task, what stands under ours.
     """
@@ -53,6 +54,8 @@ def markdown(
     parts = ["## Exact match (%), best run of each method by validation [95 % Wilson interval]"]
     for task, own in tasks.items():
         parts += [_heading(task, own), _best_table(own, (published or {}).get(task))]
+    if not whole:
+        return "\n\n".join(parts) + "\n"
     for task, own in tasks.items():
         for name in metrics_of(own):
             title = f"## {metric_title(name)} (0 to 100) of the same runs: {_escape(task)}"

@@ -24,8 +24,11 @@ def table(
     extra_notes: Sequence[str] = (),
     baseline: str | None = None,
     published: bool = False,
+    whole: bool = True,
 ) -> str:
     """All runs as text; `extra_notes` come first among the notes (CSV has none).
+
+    whole: otherwise markdown ends after the selected run of each method.
 
     Methods are compared with `baseline`, see `differences`. Published rows stand under a task whose
     runs were trained in the published setting, with `published` under every task that has some.
@@ -41,7 +44,7 @@ def table(
     beside = published_beside(groups, forced=published)
     lines = [*extra_notes, *notes(groups), *published_notes(groups, beside)]
     if format == "markdown":
-        return markdown(groups, lines, compared, beside)
+        return markdown(groups, lines, compared, beside, whole)
     return _json(groups, lines, compared, beside)
 
 

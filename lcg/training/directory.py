@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lcg.config import Config, identity, run_directory
-from lcg.keeping.checkpoints import Resume
 from lcg.results import RunRecord
 from lcg.speaking import say
 from lcg.training import provenance
+
+if TYPE_CHECKING:
+    from lcg.keeping.checkpoints import Resume
 
 
 def place(config: Config) -> Path:

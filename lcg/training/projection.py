@@ -17,7 +17,7 @@ from lcg.config import Config, run_directory, to_yaml
 from lcg.evaluation.ladder import climb
 from lcg.speaking import say
 from lcg.training.data import Batches
-from lcg.training.module import TrainingModule, compile_mode
+from lcg.training.module import TrainingModule, compile_mode, device_of
 from lcg.units import duration, size
 
 WARM_UP, TIMED = 3, 20  # steps
@@ -102,7 +102,7 @@ def measure(config: Config) -> Projection:
     Raises ValueError when the config's accelerator is not there.
     """
     options = config.trainer
-    device = _device(options.accelerator)
+    device = device_of(options.accelerator)
     if options.threads:
         torch.set_num_threads(options.threads)
     if device.type == "cuda":
@@ -131,16 +131,6 @@ def measure(config: Config) -> Projection:
         weight_bytes=_bytes(weights),
         checkpoints=min(2, math.ceil(options.steps / options.checkpoint_every)),
     )
-
-
-def _device(accelerator: str) -> torch.device:
-    there = {"cpu": True, "cuda": torch.cuda.is_available()}
-    there |= {"gpu": there["cuda"], "mps": torch.backends.mps.is_available()}
-    if accelerator == "auto":
-        accelerator = next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if not there[accelerator]:
-        raise ValueError(f"trainer.accelerator={accelerator}: there is none on this machine")
-    return torch.device({"gpu": "cuda"}.get(accelerator, accelerator))
 
 
 def _time_steps(config: Config, module, optimizer, device: torch.device) -> list[float]:

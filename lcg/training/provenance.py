@@ -10,14 +10,15 @@ import secrets
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from lcg.config import Config, identity
 from lcg.results import write_atomic
 from lcg.speaking import say
 from lcg.training.sources import code_digest, user_sources
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGES = ("lcg", "torch", "lightning", "numpy", "einops", "omegaconf", "wandb")
 NAME = "provenance.json"
@@ -64,6 +65,8 @@ def _wandb_ids(before: dict[str, Any]) -> list[str]:
 
 def gather(config: Config, device: torch.device) -> dict[str, Any]:
     """Command, code, versions and machine."""
+    import torch
+
     program = Path(sys.argv[0]).name
     return {
         "command": ["lcg" if program == "__main__.py" else program, *sys.argv[1:]],

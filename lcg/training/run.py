@@ -38,7 +38,7 @@ from lcg.training.callbacks import (
 from lcg.training.callbacks.saving import AtomicCheckpointIO
 from lcg.training.data import TaskData
 from lcg.training.lengths import realised_lengths
-from lcg.training.module import TrainingModule, compile_mode
+from lcg.training.module import TrainingModule, compile_mode, device_of
 from lcg.training.processes import check_nodes, deaf_children
 from lcg.training.record import Outcome, RecordKeeper
 from lcg.training.tracking import CSVMetrics, Tracking, columns
@@ -218,6 +218,14 @@ class _Run:
 
 def _trainer(config: Config, callbacks: list) -> Trainer:
     options = config.trainer
+    device = device_of(options.accelerator)
+    if options.precision == "16-mixed" and device.type == "cpu":
+        raise ValueError("trainer.precision=16-mixed needs a GPU; a CPU has bf16-mixed")
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if config.attention.backend == "triton" and device.type != "cuda" and not interpreted:
+        raise ValueError(
+            "attention.backend=triton needs a CUDA device, and there is none; use backend=auto"
+        )
     try:
         with _quiet():
             trainer = Trainer(
@@ -246,8 +254,6 @@ def _trainer(config: Config, callbacks: list) -> Trainer:
             f"trainer.accelerator={options.accelerator} trainer.devices={options.devices}: "
             + " ".join(str(error).split())
         ) from None
-    if options.precision == "16-mixed" and trainer.strategy.root_device.type == "cpu":
-        raise ValueError("trainer.precision=16-mixed needs a GPU; a CPU has bf16-mixed")
     if (launcher := trainer.strategy.launcher) is not None:
         launcher._call_children_scripts = deaf_children()(launcher._call_children_scripts)
     # Its SIGTERM handler would stop without saving, and under DDP talk to the other processes from

@@ -50,7 +50,7 @@ def test_how_a_starts():
     torch.testing.assert_close(alphas, torch.full((400, 1, 1), 1.3))
 
 
-@pytest.mark.parametrize("a", [-1e4, -30.0, 30.0, 1e4])
+@pytest.mark.parametrize("a", [-1e4, -30.0, 30.0, 1e4, float("nan")])
 def test_alpha_stays_in_its_range_wherever_a_goes(a):
     normalizer = LearnedEntmax()
     value = 1 + normalizer.alpha_minus_one({"a": torch.tensor([a])})

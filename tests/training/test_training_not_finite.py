@@ -27,8 +27,12 @@ def assert_finite(content):
         ("trainer.checkpoint_every=16", "validation.every=100", "trainer.log_every=100"),
         ("trainer.checkpoint_every=14", "validation.every=14", "trainer.log_every=17"),
         ("trainer.checkpoint_every=14", "validation.every=14", "trainer.log_every=100"),
+        (
+            *("attention=entmax_learned", "trainer.checkpoint_every=14"),
+            *("validation.every=14", "trainer.log_every=100"),
+        ),
     ],
-    ids=["default", "due at once", "at a row", "at a checkpoint"],
+    ids=["default", "due at once", "at a row", "at a checkpoint", "learned alpha"],
 )
 def test_not_finite_is_recorded_and_spoils_nothing(lcg, tmp_path, words):
     words = tiny(f"runs={tmp_path}", *words)

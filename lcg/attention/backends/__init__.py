@@ -5,6 +5,7 @@ Importing this package does not import torch, so that a config can be checked at
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 from positional.base import PositionEncoding
@@ -35,6 +36,14 @@ def check_backend(
         raise ValueError(
             f"position={position.name} cannot run on backend={backend}: its bias {_why(position)}; "
             f"use backend={' or '.join(usable(normalizer, position))}"
+        )
+
+
+def check_installed(backend: str) -> None:
+    """Raise ValueError, in one line, when what a backend is made of is not installed."""
+    if backend == "triton" and importlib.util.find_spec("triton") is None:
+        raise ValueError(
+            "attention.backend=triton needs triton: pip install 'lcg[triton]', or use backend=auto"
         )
 
 

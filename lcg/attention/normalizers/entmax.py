@@ -87,10 +87,13 @@ class LearnedEntmax(Normalizer):
         return {"a": torch.full((sizes.heads,), self.alpha - 1).logit()}
 
     def alpha_minus_one(self, learned):
-        """α - 1 per head, [h 1 1], in float32 at least."""
+        """α - 1 per head, [h 1 1], in float32 at least; the floor where a is NaN.
+
+        Training that diverges looks for NaN in its parameters; as an α it would be bad input.
+        """
         a = learned["a"]
         wide = a.to(torch.promote_types(a.dtype, torch.float32))
-        return wide.sigmoid().clamp_min(self.floor)[:, None, None]
+        return wide.sigmoid().nan_to_num(nan=0.0).clamp_min(self.floor)[:, None, None]
 
     def support_edge(self, scores, learned):
         from lcg.entmax import support_edge
