@@ -33,7 +33,8 @@ class Slot:
     def environment(self) -> dict[str, str]:
         """The variables that keep a process within it."""
         gpus = {} if self.gpus is None else {"CUDA_VISIBLE_DEVICES": self.gpus}
-        waiting = {"OMP_WAIT_POLICY": "PASSIVE"} if self.shared else {}  # see `lcg.cli`
+        passive = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}  # see `lcg.cli`
+        waiting = passive if self.shared else {}
         return {"OMP_NUM_THREADS": str(self.threads)} | waiting | gpus
 
 

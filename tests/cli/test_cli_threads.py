@@ -19,17 +19,34 @@ def test_a_busy_machine_is_noticed():
         busy.wait()
 
 
-@pytest.mark.parametrize("busy", [True, False])
-def test_threads_sleep_while_they_wait_only_on_a_busy_machine(monkeypatch, busy):
-    monkeypatch.setenv("OMP_WAIT_POLICY", "")  # so that it is put back
-    monkeypatch.delenv("OMP_WAIT_POLICY")
-    monkeypatch.setattr(cli, "_others_are_running", lambda: busy)
-    assert cli.main(["--version"]) == 0
-    assert os.environ.get("OMP_WAIT_POLICY") == ("PASSIVE" if busy else None)
+@pytest.fixture
+def waiting(monkeypatch):
+    """What `lcg` makes of these variables: (OMP_WAIT_POLICY, GOMP_SPINCOUNT)."""
+
+    def choose(busy, policy=None, spins=None):
+        monkeypatch.setattr(cli, "_others_are_running", lambda: busy)
+        for name, value in (("OMP_WAIT_POLICY", policy), ("GOMP_SPINCOUNT", spins)):
+            monkeypatch.setenv(name, value or "")  # so that it is put back
+            if value is None:
+                monkeypatch.delenv(name)
+        assert cli.main(["--version"]) == 0
+        return os.environ.get("OMP_WAIT_POLICY"), os.environ.get("GOMP_SPINCOUNT")
+
+    return choose
 
 
-def test_the_users_own_policy_stays(monkeypatch):
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    monkeypatch.setattr(cli, "_others_are_running", lambda: True)
-    assert cli.main(["--version"]) == 0
-    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+def test_threads_sleep_at_once_only_on_a_busy_machine(waiting):
+    assert waiting(busy=True) == ("PASSIVE", None)
+    assert waiting(busy=False) == (None, cli.SPINS)
+
+
+def test_what_another_lcg_chose_is_chosen_anew(waiting):
+    assert waiting(busy=True, spins=cli.SPINS) == ("PASSIVE", None)
+    assert waiting(busy=False, spins=cli.SPINS) == (None, cli.SPINS)
+    assert waiting(busy=False, policy="PASSIVE", spins="0") == ("PASSIVE", "0")  # a sweep's
+
+
+def test_the_users_own_choice_stays(waiting):
+    assert waiting(busy=True, policy="ACTIVE") == ("ACTIVE", None)
+    assert waiting(busy=False, spins="7") == (None, "7")
+    assert waiting(busy=True, spins="7") == ("PASSIVE", "7")

@@ -184,6 +184,7 @@ def test_gpus_are_divided(monkeypatch):
     assert share(2, cpu_only=True)[0].environment == {
         "OMP_NUM_THREADS": "4",
         "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "0",
     }
     assert share(1, cpu_only=True)[0].environment == {"OMP_NUM_THREADS": "8"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
