@@ -15,6 +15,7 @@ def run(words: list[str]) -> int:
     from lcg.config import load_config
     from lcg.config.remarks import remarks
     from lcg.config.words import is_for_wandb
+    from lcg.training.machine import check_machine
 
     parser = Parser("train", "[experiment=NAME] [key=value …] [--dry-run]", __doc__, add_help=False)
     parser.add_argument("--dry-run", action="store_true", help="print config, time, memory, disk")
@@ -29,6 +30,7 @@ def run(words: list[str]) -> int:
         print(f"{parser.format_help()}\n{EXIT_CODES}\n\n{describe(config)}")
         return 0
     check_installed(config.attention.backend)
+    check_machine(config.trainer)
     for remark in remarks(config):
         say(f"note: {remark}")
     if options.dry_run:
@@ -61,10 +63,8 @@ def _end_by(number: int) -> None:
 def train_and_evaluate(config):
     """How training ended; None when the run is busy."""
     from lcg.training import directory
-    from lcg.training.processes import check_nodes
 
     # As `train` does, but before torch is imported, which takes seconds.
-    check_nodes(config.trainer.nodes)
     directory.check_same_config(config, directory.place(config))
 
     from lcg.keeping.lock import Busy

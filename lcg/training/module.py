@@ -26,17 +26,6 @@ def learning_rate_factor(step: int, optimizer: Optimizer, steps: int) -> float:
     return optimizer.final_lr + (1 - optimizer.final_lr) * cosine
 
 
-def device_of(accelerator: str) -> torch.device:
-    """The device of `trainer.accelerator`. Raises ValueError when there is none."""
-    there = {"cpu": True, "cuda": torch.cuda.is_available()}
-    there |= {"gpu": there["cuda"], "mps": torch.backends.mps.is_available()}
-    if accelerator == "auto":
-        accelerator = next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if not there[accelerator]:
-        raise ValueError(f"trainer.accelerator={accelerator}: there is none on this machine")
-    return torch.device({"gpu": "cuda"}.get(accelerator, accelerator))
-
-
 def compile_mode(options: Trainer, device: torch.device) -> str | None:
     """The mode in which torch compiles the training step on a device; None: it does not."""
     if options.compile == "auto":

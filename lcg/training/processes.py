@@ -1,28 +1,12 @@
-"""The processes of a run: whether they find each other, and which of them hear signals."""
+"""The processes of a run, and which of them hear signals."""
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-
-NODE_VARIABLES = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
-
-
-def check_nodes(nodes: int) -> None:
-    """Raise ValueError when this process cannot find the other nodes of its run."""
-    missing = [name for name in NODE_VARIABLES if not os.environ.get(name)]
-    if nodes > 1 and missing:
-        raise ValueError(
-            f"trainer.nodes={nodes} needs {', '.join(missing)} in the environment of each node: "
-            "which of them it is, from 0, and where node 0 listens"
-        )
-    rank = os.environ.get("NODE_RANK", "0")
-    if not rank.isdigit() or int(rank) >= nodes:
-        raise ValueError(f"NODE_RANK={rank} is none of the {nodes} nodes of trainer.nodes={nodes}")
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from lcg.config import Config, run_directory, to_yaml
 from lcg.evaluation.ladder import climb
 from lcg.speaking import say
 from lcg.training.data import Batches
-from lcg.training.module import TrainingModule, compile_mode, device_of
+from lcg.training.machine import device_of
+from lcg.training.module import TrainingModule, compile_mode
 from lcg.units import duration, size
 
 WARM_UP, TIMED = 3, 20  # steps
@@ -102,7 +103,7 @@ def measure(config: Config) -> Projection:
     Raises ValueError when the config's accelerator is not there.
     """
     options = config.trainer
-    device = device_of(options.accelerator)
+    device = device_of(options)
     if options.threads:
         torch.set_num_threads(options.threads)
     if device.type == "cuda":

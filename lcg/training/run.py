@@ -38,8 +38,9 @@ from lcg.training.callbacks import (
 from lcg.training.callbacks.saving import AtomicCheckpointIO
 from lcg.training.data import TaskData
 from lcg.training.lengths import realised_lengths
-from lcg.training.module import TrainingModule, compile_mode, device_of
-from lcg.training.processes import check_nodes, deaf_children
+from lcg.training.machine import check_nodes, device_of
+from lcg.training.module import TrainingModule, compile_mode
+from lcg.training.processes import deaf_children
 from lcg.training.record import Outcome, RecordKeeper
 from lcg.training.tracking import CSVMetrics, Tracking, columns
 from lcg.training.weights_and_biases import WandbMetrics, send_record, summary
@@ -218,9 +219,7 @@ class _Run:
 
 def _trainer(config: Config, callbacks: list) -> Trainer:
     options = config.trainer
-    device = device_of(options.accelerator)
-    if options.precision == "16-mixed" and device.type == "cpu":
-        raise ValueError("trainer.precision=16-mixed needs a GPU; a CPU has bf16-mixed")
+    device = device_of(options)
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if config.attention.backend == "triton" and device.type != "cuda" and not interpreted:
         raise ValueError(

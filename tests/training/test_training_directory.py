@@ -8,6 +8,7 @@ import signal
 import threading
 
 import pytest
+import torch
 from training.processes import (
     at_step,
     checkpoint,
@@ -262,10 +263,8 @@ def test_a_full_disk_leaves_half_a_row_at_most(lcg, tmp_path):
     ],
 )
 def test_a_machine_that_is_not_there(config, tmp_path, monkeypatch, words, message):
-    from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
-
-    for absent in (CUDAAccelerator, MPSAccelerator):
-        monkeypatch.setattr(absent, "is_available", staticmethod(lambda: False))
+    for absent in (torch.cuda, torch.backends.mps):
+        monkeypatch.setattr(absent, "is_available", lambda: False)
     with pytest.raises(ValueError, match=message) as raised:
         train(config(*words), progress=False)
     assert "\n" not in str(raised.value)

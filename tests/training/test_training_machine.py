@@ -1,0 +1,74 @@
+"""Machines that are not there are refused before torch is imported, and nothing is written."""
+
+import subprocess
+import sys
+
+import pytest
+from training.processes import ROOT, tiny
+
+from lcg.config.schema import Trainer
+from lcg.training import machine
+from lcg.training.machine import check_machine
+
+REFUSED = """
+import sys
+from lcg.cli import main
+assert main(sys.argv[1:]) == 2
+assert "torch" not in sys.modules
+"""
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(machine, "_built_for_cuda", lambda: False)
+    monkeypatch.setattr(machine.platform, "system", lambda: "Linux")
+
+
+@pytest.mark.parametrize("accelerator", ["cuda", "gpu", "mps"])
+def test_an_accelerator_that_cannot_be_there(no_gpu, accelerator):
+    with pytest.raises(ValueError, match=f"^trainer.accelerator={accelerator}: there is none"):
+        check_machine(Trainer(accelerator=accelerator))
+
+
+def test_a_precision_that_needs_one(no_gpu):
+    with pytest.raises(ValueError, match="16-mixed needs a GPU"):
+        check_machine(Trainer(precision="16-mixed"))
+    check_machine(Trainer(precision="bf16-mixed"))
+
+
+def test_what_may_be_there_is_left_to_torch(monkeypatch):
+    monkeypatch.setattr(machine, "_built_for_cuda", lambda: True)
+    check_machine(Trainer(accelerator="cuda", precision="16-mixed"))
+    monkeypatch.setattr(machine, "_built_for_cuda", lambda: False)
+    monkeypatch.setattr(machine.platform, "system", lambda: "Darwin")
+    check_machine(Trainer(accelerator="mps"))
+
+
+def test_what_torch_was_built_for():
+    import torch
+
+    assert machine._built_for_cuda() == bool(torch.version.cuda or torch.version.hip)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["trainer.nodes=2"],
+        ["attention.backend=triton"],
+        ["name=held"],
+    ],
+    ids=" ".join,
+)
+def test_nobody_waits_for_torch_to_hear_no(tmp_path, words):
+    (tmp_path / "runs" / "held").mkdir(parents=True)
+    (tmp_path / "runs" / "held" / "config.yaml").write_text("seed: 1")
+    if "triton" in words[0] and machine.importlib.util.find_spec("triton"):
+        words = ["trainer.nodes=3"]
+    before = sorted(tmp_path.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-c", REFUSED, "train", *tiny(*words)],
+        cwd=tmp_path, env={"PYTHONPATH": str(ROOT), "PATH": ""}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert sorted(tmp_path.rglob("*")) == before
