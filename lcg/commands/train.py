@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 
 from lcg.commands.words import EXIT_CODES, Parser
 from lcg.speaking import is_first_process, say
@@ -64,8 +65,10 @@ def train_and_evaluate(config):
     """How training ended; None when the run is busy."""
     from lcg.training import directory
 
-    # As `train` does, but before torch is imported, which takes seconds.
-    directory.check_same_config(config, directory.place(config))
+    # As `train` does, but before torch is imported, which takes seconds; it also has words for
+    # folders that cannot be read.
+    with suppress(OSError):
+        directory.check_same_config(config, directory.place(config))
 
     from lcg.keeping.lock import Busy
     from lcg.terminal import evaluate_and_say

@@ -27,8 +27,9 @@ def forward_bytes(config, batch: int, tokens: int, scored: int) -> int:
     model = config.model
     entries = batch * model.heads * tokens * tokens
     if config.attention.backend != "reference" and not config.position.data_dependent:
-        rows = min(tokens, blockwise.LEAST_QUERIES)
-        entries = min(entries, max(blockwise.TILE, batch * model.heads * rows * tokens))
+        row = batch * model.heads * tokens
+        tile = min(blockwise.TILE, row * blockwise.QUERIES)
+        entries = min(entries, max(tile, row * blockwise.LEAST_QUERIES, blockwise.SMALL))
     scores = 12 * 4 * entries  # scores, biased, candidates, weights and a solver's temporaries
     bias = 2 * 8 * entries
     width = model.heads * model.width_of_head

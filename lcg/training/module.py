@@ -36,7 +36,7 @@ def compile_mode(options: Trainer, device: torch.device) -> str | None:
 class TrainingModule(LightningModule):
     """Cross-entropy over the scored positions, by AdamW.
 
-    `compile` has torch compile forward and loss; evaluation, whose lengths differ, is never
+    `compile_steps` has torch compile them; evaluation, whose lengths differ, is never
     compiled.
     """
 
