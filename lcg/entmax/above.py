@@ -30,8 +30,8 @@ _EXACT = 1e-6  # weights this near to what they should be
 def entmax_above(scores: Tensor, edge: Tensor | None, alpha: float) -> Tensor:
     """``entmax(scores, alpha)`` for alpha 1.5 or 2, written over scores; differentiable in them.
 
-    scores [... k] float32, edge [... 1] at or below the edge of each row's support, or None when
-    nothing is known of it. A row of -inf gets zeros.
+    scores [... k] float32, edge [... 1] at or below the edge of each row's support, -inf or None
+    when nothing is known of it. A row of -inf gets zeros.
     """
     return _Above.apply(scores, edge, alpha - 1)
 
@@ -60,7 +60,9 @@ class _Above(torch.autograd.Function):
         rows = scores.view(-1, scores.shape[-1])
         if edge is not None:
             edge = edge.reshape(-1, 1).to(rows.dtype)
-            edge = edge.masked_fill(edge == -torch.inf, 0.0)
+            unknown = edge == -torch.inf
+            if bool(unknown.any()):
+                edge = torch.where(unknown, _floor(rows, epsilon)[0], edge)
         size = max(1, CHUNK * torch.get_num_threads() // rows.shape[-1])
         for start in range(0, len(rows), size):
             z = rows[start : start + size]

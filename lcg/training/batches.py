@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -55,12 +56,13 @@ class Batches(Dataset):
         return own | {"scored": torch.tensor((batch.labels != IGNORE).sum())}
 
     def _widened(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
-        task, longest = self.config.task, self.config.data.max_length
+        task, data = self.config.task, self.config.data
+        lengths = np.arange(data.min_length, data.max_length + 1)  # the last may not be the widest
         if name == "source":
-            width = task.source_length(longest) + 2  # BOS and EOS
+            widths = task.source_length(lengths) + 2  # BOS and EOS
         elif self.config.model.apart:
-            width = task.target_length(longest) + 1
+            widths = task.target_length(lengths) + 1
         else:
-            width = task.token_length(longest) - (task.kind == "seq2seq")  # EOS is never read
-        missing = max(0, int(width) - tensor.shape[1])
+            widths = task.token_length(lengths) - (task.kind == "seq2seq")  # EOS is never read
+        missing = int(np.max(widths)) - tensor.shape[1]
         return F.pad(tensor, (0, missing), value=IGNORE if name == "labels" else task.pad)

@@ -9,6 +9,7 @@ import runpy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lcg.config import Config
 from lcg.config.schema import Trainer
 
 if TYPE_CHECKING:
@@ -41,10 +42,14 @@ def check_nodes(nodes: int) -> None:
         raise ValueError(f"NODE_RANK={rank} is none of the {nodes} nodes of trainer.nodes={nodes}")
 
 
-def device_of(trainer: Trainer) -> torch.device:
-    """The device of `trainer.accelerator`. Raises ValueError when there is none."""
+def device_of(config: Config) -> torch.device:
+    """The device of `trainer.accelerator`.
+
+    Raises ValueError when there is none, or one that cannot do what the config asks for.
+    """
     import torch
 
+    trainer = config.trainer
     there = {"cpu": True, "cuda": torch.cuda.is_available()}
     there |= {"gpu": there["cuda"], "mps": torch.backends.mps.is_available()}
     accelerator = trainer.accelerator
@@ -54,7 +59,13 @@ def device_of(trainer: Trainer) -> torch.device:
         raise ValueError(_nothing_there(accelerator))
     if trainer.precision == "16-mixed" and accelerator == "cpu":
         raise ValueError(NEEDS_GPU)
-    return torch.device({"gpu": "cuda"}.get(accelerator, accelerator))
+    device = torch.device({"gpu": "cuda"}.get(accelerator, accelerator))
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if config.attention.backend == "triton" and device.type != "cuda" and not interpreted:
+        raise ValueError(
+            "attention.backend=triton needs a CUDA device, and there is none; use backend=auto"
+        )
+    return device
 
 
 NEEDS_GPU = "trainer.precision=16-mixed needs a GPU; a CPU has bf16-mixed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from lightning import LightningModule
@@ -36,15 +37,15 @@ def compile_mode(options: Trainer, device: torch.device) -> str | None:
 class TrainingModule(LightningModule):
     """Cross-entropy over the scored positions, by AdamW.
 
-    `compile_steps` has torch compile them; evaluation, whose lengths differ, is never
-    compiled.
+    `compile_steps` has torch compile them; evaluation, whose lengths differ, is never compiled.
     """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.model = build_model(config)
-        self._summed = self._summed_plainly
+        self._compiled: Callable[..., Tensor] | None = None
+        self._tried = False
         # Kept on the device and read now and then: reading them every step would stall a GPU.
         self.loss: Tensor | None = None
         self.grad_norm: Tensor | None = None
@@ -62,23 +63,30 @@ class TrainingModule(LightningModule):
 
     def compile_steps(self, mode: str) -> None:
         """From now on `summed_loss` is compiled, if torch can: that shows at the first call."""
-        self._summed = torch.compile(self._summed_plainly, mode=mode, dynamic=False)
+        self._compiled = torch.compile(self._summed, mode=mode, dynamic=False)
 
     def summed_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Cross-entropy summed over the scored positions of a batch."""
         given = batch["labels"], *reads(batch)
-        if self._summed == self._summed_plainly:
-            return self._summed_plainly(*given)
+        if self._compiled and not self._tried:
+            self._try_compiled(given)
+        # A clone: what is computed by a CUDA graph is overwritten when it runs again.
+        return self._compiled(*given).clone() if self._compiled else self._summed(*given)
+
+    def _try_compiled(self, given: tuple[Tensor, ...]) -> None:
+        """Forward and backward once, for nothing: what fails in here shall not end the run."""
+        self._tried = True
+        devices = [self.device] if self.device.type == "cuda" else []
         try:
-            # A clone: what is computed by a CUDA graph is overwritten when it runs again.
-            return self._summed(*given).clone()
-        except torch._dynamo.exc.TorchDynamoException as error:
+            with torch.random.fork_rng(devices):  # a resumed run tries again
+                learned = [p for p in self.model.parameters() if p.requires_grad]
+                torch.autograd.grad(self._compiled(*given), learned, allow_unused=True)
+        except RuntimeError as error:
             reason = " ".join(str(error).split())[:200]
             say(f"torch cannot compile the training step, so it runs uncompiled: {reason}")
-            self._summed = self._summed_plainly
-            return self._summed_plainly(*given)
+            self._compiled = None
 
-    def _summed_plainly(self, labels: Tensor, *read: Tensor) -> Tensor:
+    def _summed(self, labels: Tensor, *read: Tensor) -> Tensor:
         logits = self.model(*read).flatten(0, 1)
         return F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORE, reduction="sum")
 
@@ -111,7 +119,8 @@ class TrainingModule(LightningModule):
             betas=(options.beta1, options.beta2),
             weight_decay=options.weight_decay,
             # One kernel for all. It would unscale gradients itself, after they were clipped.
-            fused=self.device.type == "cuda" and self.config.trainer.precision != "16-mixed",
+            fused=(self.device.type == "cuda" and self.config.trainer.precision != "16-mixed")
+            or None,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step, options, steps)

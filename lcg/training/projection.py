@@ -103,7 +103,7 @@ def measure(config: Config) -> Projection:
     Raises ValueError when the config's accelerator is not there.
     """
     options = config.trainer
-    device = device_of(options)
+    device = device_of(config)
     if options.threads:
         torch.set_num_threads(options.threads)
     if device.type == "cuda":

@@ -219,12 +219,7 @@ class _Run:
 
 def _trainer(config: Config, callbacks: list) -> Trainer:
     options = config.trainer
-    device = device_of(options)
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if config.attention.backend == "triton" and device.type != "cuda" and not interpreted:
-        raise ValueError(
-            "attention.backend=triton needs a CUDA device, and there is none; use backend=auto"
-        )
+    device_of(config)  # raises, before anything is made
     try:
         with _quiet():
             trainer = Trainer(

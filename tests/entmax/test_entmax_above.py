@@ -66,11 +66,13 @@ def test_a_part_of_a_row_has_an_edge_below_that_of_the_row(alpha):
 
 
 @pytest.mark.parametrize("keys", [3, 17, 3001])
-def test_a_row_with_nan_is_nan(keys):
+@pytest.mark.parametrize("edge", [torch.full((7, 1), -3.0), None], ids=["edge", "none"])
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_a_row_with_nan_is_nan(keys, edge, alpha):
     z = rows("random")[:, :keys].contiguous()
     z[3, keys // 2] = torch.nan
     z[5, -1] = torch.nan
-    weights = entmax_above(z.clone(), torch.full((7, 1), -3.0), 1.5)
+    weights = entmax_above(z.clone(), edge, alpha)
     broken = torch.isin(torch.arange(7), torch.tensor([3, 5]))
     assert weights[broken].isnan().all() and weights[~broken].isfinite().all()
 
@@ -82,3 +84,13 @@ def test_a_torch_without_the_fused_sum_gives_the_same(monkeypatch, solve, alpha)
     fused = solve(z.clone(), alpha)
     monkeypatch.delattr(torch, "_add_relu")
     assert torch.equal(solve(z.clone(), alpha), fused)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_rows_of_which_nothing_is_known(alpha):
+    """Below 0, where an edge of 0 would leave nothing."""
+    z = rows("random") - 9
+    edge = edge_below(z, alpha)
+    edge[2:5] = -torch.inf
+    exact = np.stack([entmax_row(row, alpha) for row in z.numpy()])
+    assert np.abs(entmax_above(z.clone(), edge, alpha).numpy() - exact).max() < 1e-6

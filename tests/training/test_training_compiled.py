@@ -6,7 +6,6 @@ import sys
 
 import pytest
 import torch
-import torch._dynamo
 from training.processes import only_run, tiny
 
 from lcg.config.schema import Trainer
@@ -40,6 +39,7 @@ KINDS = {
         *("task=mqmtar", "task.alphabet=16", "task.words=16", "task.queries=1"),
         *("task.key_length=1", "task.value_length=1"),
     ],
+    "longest not widest": ["task=mqmtar", "data.min_length=95", "data.max_length=100"],
     "ragged": ["task=parallel_text", "data.min_length=12", "data.max_length=12"],
 }
 
@@ -67,17 +67,41 @@ def test_the_width_is_that_of_the_longest(config):
     assert Batches(options, 0, 1, one_width=True)[0]["inputs"].shape[1] == longest
 
 
-def test_what_cannot_be_compiled_trains_all_the_same(config, monkeypatch, capsys):
-    def refuses(function, **options):
-        def call(*given):
-            raise torch._dynamo.exc.TorchDynamoException("no\ncompiler")
+class Fails(torch.autograd.Function):
+    """Forward or, if that is not wanted, backward."""
 
-        return call
+    @staticmethod
+    def forward(ctx, loss, at_once):
+        if at_once:
+            raise RuntimeError("no\ncompiler")
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        raise RuntimeError("no\ncompiler")
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["forward", "backward"])
+def test_what_cannot_be_compiled_trains_all_the_same(config, monkeypatch, capsys, at_once):
+    def refuses(function, **options):
+        return lambda *given: Fails.apply(function(*given), at_once)
 
     monkeypatch.setattr(torch, "compile", refuses)
     assert train(config("trainer.compile=default"), progress=False).status == "finished"
     said = [line for line in capsys.readouterr().err.splitlines() if "compile" in line]
     assert len(said) == 1 and said[0].startswith("torch cannot compile the training step")
+
+
+def test_trying_draws_no_random_numbers(config, monkeypatch):
+    """A run that is resumed tries again, and must go on as if it had not been stopped."""
+    monkeypatch.setattr(torch, "compile", lambda function, **options: function)
+    losses = []
+    for name in ("tries", "does not"):
+        outcome = train(config("trainer.compile=default", f"name={name}"), progress=False)
+        with (outcome.directory / "metrics.csv").open() as lines:
+            losses.append([row["train/loss"] for row in csv.DictReader(lines)])
+        monkeypatch.setattr(TrainingModule, "_try_compiled", lambda self, given: None)
+    assert losses[0] == losses[1]
 
 
 WHOLE = """
@@ -88,7 +112,7 @@ from lcg.training.batches import Batches
 from lcg.training.module import TrainingModule
 options = load_config({words!r})
 module, batches = TrainingModule(options), Batches(options, 0, 1, one_width=True)
-compiled = torch.compile(module._summed_plainly, backend="eager", fullgraph=True, dynamic=False)
+compiled = torch.compile(module._summed, backend="eager", fullgraph=True, dynamic=False)
 for t in range(3):
     with torch.compiler.set_stance("fail_on_recompile" if t else "default"):
         compiled(batches[t]["labels"], *reads(batches[t])).backward()

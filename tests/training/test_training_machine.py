@@ -1,5 +1,6 @@
 """Machines that are not there are refused before torch is imported, and nothing is written."""
 
+import importlib.util
 import subprocess
 import sys
 
@@ -54,16 +55,19 @@ def test_what_torch_was_built_for():
     "words",
     [
         ["trainer.nodes=2"],
-        ["attention.backend=triton"],
+        pytest.param(
+            ["attention.backend=triton"],
+            marks=pytest.mark.skipif(
+                importlib.util.find_spec("triton") is not None, reason="triton is installed"
+            ),
+        ),
         ["name=held"],
     ],
-    ids=" ".join,
+    ids=str,
 )
 def test_nobody_waits_for_torch_to_hear_no(tmp_path, words):
     (tmp_path / "runs" / "held").mkdir(parents=True)
     (tmp_path / "runs" / "held" / "config.yaml").write_text("seed: 1")
-    if "triton" in words[0] and machine.importlib.util.find_spec("triton"):
-        words = ["trainer.nodes=3"]
     before = sorted(tmp_path.rglob("*"))
     done = subprocess.run(
         [sys.executable, "-c", REFUSED, "train", *tiny(*words)],
