@@ -149,7 +149,8 @@ def test_blockwise_is_the_reference(row, long, kind, monkeypatch):
     sizes = row[-1]
     keys, queries = (600, 40) if long else (13, 9)
     monkeypatch.setattr(blockwise, "KEPT", 0)
-    monkeypatch.setattr(blockwise, "TILE", 2**14 if long else 64)
+    for name in ("TILE", "SMALL"):
+        monkeypatch.setattr(blockwise, name, 2**14 if long else 64)
     layer = layer_of(kind, row)
     x, memory = inputs(kind, sizes, queries, keys, batch=2)
     mask = torch.arange(keys) < torch.tensor([[keys - 5], [keys]])

@@ -30,6 +30,7 @@ def small(monkeypatch):
     """Tiles so small that a short sequence has many of every kind."""
     sizes = {
         "TILE": 96,
+        "SMALL": 96,
         "KEPT": 96,
         "QUERIES": 6,
         "LEAST_QUERIES": 2,
@@ -164,6 +165,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("normalizer", [Entmax(), LearnedEntmax(), Softmax(), TopK(k=8)], ids=label)
 def test_memory_is_linear_forward_and_backward(normalizer, monkeypatch):
     monkeypatch.setattr(blockwise, "TILE", 2**13)
+    monkeypatch.setattr(blockwise, "SMALL", 2**13)
     monkeypatch.setattr(blockwise, "KEPT", 2**13)
     largest = []
     for count in (512, 1024):
@@ -218,7 +220,7 @@ def test_long_rows_match_the_definition(monkeypatch, alpha, kind):
         q, k = q.round(), k.round()
     leaves = [tensor.requires_grad_() for tensor in (q, k, v)]
     bias = Bias(torch.arange(40), torch.arange(count), causal=False)
-    for name in ("TILE", "KEPT"):
+    for name in ("TILE", "SMALL", "KEPT"):
         monkeypatch.setattr(blockwise, name, 2**15)
     out = attend(q, k, v, Entmax(alpha), bias, {}, "blockwise")
     cotangent = torch.randn(out.shape)
@@ -253,6 +255,7 @@ def test_long_softmax_rows_match_the_definition(monkeypatch, kind):
     positions = torch.arange(count)
     bias = Bias(positions[-40:], positions, slopes, key_mask=seen)
     monkeypatch.setattr(blockwise, "TILE", 2**15)
+    monkeypatch.setattr(blockwise, "SMALL", 2**15)
     with torch.no_grad():
         out = attend(q, k, v, Softmax(), bias, {}, "blockwise")
     distance = np.abs(positions[-40:].numpy()[:, None] - positions.numpy())
