@@ -21,20 +21,3 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "kernels" in item.path.parts:
                 item.add_marker(pytest.mark.gpu)
-
-
-def let_the_interpreter_count():
-    """Triton 3.6 takes int() of arrays with one entry, which numpy 2.4 refuses: loops need it."""
-    from triton.runtime import interpreter
-
-    patch = interpreter._patch_lang_tensor
-
-    def patched(tensor, scope):
-        patch(tensor, scope)
-        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
-
-    interpreter._patch_lang_tensor = patched
-
-
-if INTERPRETED and INSTALLED:
-    let_the_interpreter_count()

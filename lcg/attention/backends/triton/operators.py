@@ -8,7 +8,6 @@ Shapes: q [b h q d], k and v [b g k d]; i and j count blocks of queries and keys
 from __future__ import annotations
 
 import math
-import os
 from typing import NamedTuple
 
 import torch
@@ -18,6 +17,7 @@ from lcg.attention.backends.reach import block_ends, key_window, needed_blocks, 
 from lcg.attention.backends.triton import backward as backward_kernels
 from lcg.attention.backends.triton import forward as forward_kernels
 from lcg.attention.backends.triton import rows
+from lcg.attention.backends.triton.interpreter import INTERPRETED
 from lcg.attention.bias import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
 
@@ -102,9 +102,9 @@ def _constants(q: Tensor, k: Tensor, mode: int, causal: bool, masked: bool, slop
     """What kernels are specialised in, the tile's sizes included."""
     d = q.shape[-1]
     tile = tile_of(q.shape[2], k.shape[2], d, q.dtype)
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"  # whose bfloat16 products are wrong
-    # tf32x3: float32 in three products on tensor cores, with an error as that of float32.
-    precision = "ieee" if interpreted else "tf32x3" if q.dtype == torch.float32 else "mixed"
+    # tf32x3: float32 in three products on tensor cores, with an error as that of float32. The
+    # interpreter's bfloat16 products are wrong.
+    precision = "ieee" if INTERPRETED else "tf32x3" if q.dtype == torch.float32 else "mixed"
     return {
         "MODE": mode,
         "CAUSAL": causal,
