@@ -217,9 +217,8 @@ def causal(
         ),
         "SDPA": timed(lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True)),
     }
-    if (
-        plan.device == "cuda" and _has_adasplash() and length & (length - 1) == 0
-    ):  # its only lengths
+    power_of_two = length & (length - 1) == 0  # it takes no other length
+    if plan.device == "cuda" and power_of_two and _has_adasplash():
         from adasplash import adasplash  # α = 1.5 is its second version, any other its first
 
         functions["adasplash"] = timed(
@@ -247,9 +246,9 @@ def measure(name: str, functions: dict, rounds: int, rows: list, data: dict) -> 
 def sort_training(plan: Plan, precision: str, rows: list, data: dict) -> None:
     """Steps per second of `lcg train` on the authors' Sort model, logging and all."""
     found = {}
-    for compile in ("auto", "none"):
+    for mode in ("auto", "none"):
         with tempfile.TemporaryDirectory() as folder:
-            words = ["experiment=repo/sort", f"runs={folder}", f"trainer.compile={compile}"]
+            words = ["experiment=repo/sort", f"runs={folder}", f"trainer.compile={mode}"]
             words += [f"trainer.precision={precision}", f"trainer.steps={plan.steps}"]
             words += [f"trainer.log_every={plan.steps // 5}", f"validation.every={plan.steps}"]
             words += ["validation.samples=8", "evaluation.after_training=false"]
@@ -258,7 +257,7 @@ def sort_training(plan: Plan, precision: str, rows: list, data: dict) -> None:
             with (outcome.directory / "metrics.csv").open() as lines:
                 read = [row["train/steps_per_second"] for row in csv.DictReader(lines)]
         speeds = [float(speed) for speed in read if speed]
-        found[compile] = statistics.median(speeds[1:])  # the first are slow: it compiles
+        found[mode] = statistics.median(speeds[1:])  # the first are slow: it compiles
     name = f"Sort training, ASEntmax, {precision}"
     data[name] = found
     times = [f"{found[key]:.0f} steps/s" for key in ("auto", "none")]

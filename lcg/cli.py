@@ -78,9 +78,8 @@ def _choose_how_threads_wait() -> None:
 
     Of two threads with one core between them, the one that spins while it waits keeps the other
     from working. Alone, spinning is two to three times faster than sleeping between the short
-    operations of a small model or of long attention, but one that never ends is ruin as soon as
-    something else starts: a training then took 16 times as long, with SPINS 4 times, and where
-    nobody else runs SPINS cost it nothing.
+    operations of a small model or of long attention, but spinning long is ruin as soon as something
+    else starts: SPINS is long enough for those operations, and short for a scheduler.
     """
     if "OMP_WAIT_POLICY" in os.environ:
         return
