@@ -1,25 +1,31 @@
-"""Compiles every kernel for a CUDA device that need not be there; a script of its own process.
+"""Compiles every kernel for CUDA devices that need not be there; a script of its own process.
 
-Prints one line for each kernel that fails or needs more shared memory than the device has.
+Prints one line for each kernel that fails or needs more shared memory than the device has, and with
+`--report` one for each kernel: its registers, spills and shared memory.
 """
 
-import sys
+import argparse
+import os
+import re
+import subprocess
+import tempfile
 
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lcg.attention.backends.triton import backward, forward, rows
-from lcg.attention.backends.triton.operators import tile_of
+from lcg.attention.backends.triton import backward, forward, operators, rows
 
-CAPABILITY, SHARED_MEMORY = 90, 232448
+DEVICES = {"H100": (90, 232448), "A100": (80, 166912), "RTX": (86, 101376)}
+"""Compute capability and shared memory of a program, in bytes."""
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 NUMBERS = {"scale": "fp32"}
 POINTERS = {
-    "*i32": ("Q_POSITIONS", "K_POSITIONS", "FIRST", "LAST", "COUNT", "ORDER"),
+    "*i32": ("Q_POSITIONS", "K_POSITIONS", "FIRST", "LAST", "LEADING", "FULL", "COUNT"),
+    "*i16": ("CANDIDATES", "ORDER"),
     "*u8": ("KEY_MASK", "ACTIVE"),
-    "*fp32": ("SLOPES", "ANCHOR", "DELTA", "D_EPSILON"),
+    "*fp32": ("SLOPES", "ANCHOR", "MEAN_LOG", "DELTA", "D_EPSILON"),
     "*fp64": ("LEVEL", "EPSILON"),
 }
 
@@ -31,54 +37,103 @@ def type_of(argument: str, element: str) -> str:
     return "*" + element if argument.isupper() else NUMBERS.get(argument, "i32")
 
 
-def build(kernel, element: str, constants: dict, stages: int) -> str | None:
-    """What is wrong with this kernel, or None."""
+def build(kernel, element: str, constants: dict, options: dict, capability: int):
+    """The compiled kernel; pointers are aligned, as those of tensors."""
     names = kernel.arg_names
     signature = {n: "constexpr" if n in constants else type_of(n, element) for n in names}
     values = {(i,): constants[n] for i, n in enumerate(names) if n in constants}
-    source = ASTSource(kernel, signature=signature, constexprs=values)
-    target = GPUTarget("cuda", CAPABILITY, 32)
-    try:
-        built = triton.compile(source, target=target, options={"num_stages": stages})
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    shared = built.metadata.shared
-    return f"shared memory: {shared} bytes" if shared > SHARED_MEMORY else None
+    aligned = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(names)
+        if signature[name].startswith("*")
+    }
+    source = ASTSource(kernel, signature=signature, constexprs=values, attrs=aligned)
+    options = {name: value for name, value in options.items() if value is not None}
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
-def check(element: str, mode: int, keys: int, d: int, learned: bool) -> None:
-    tile = tile_of(4096, keys, d, TYPES[element])
+def describe(built) -> str:
+    """Registers of a thread and bytes of its stack, onto which what does not fit is spilled."""
+    tool = os.path.join(os.path.dirname(triton.__file__), "backends/nvidia/bin/cuobjdump")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(built.asm["cubin"])
+        file.flush()
+        words = [tool, "-res-usage", file.name]
+        said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", said).groups()
+    return f"{registers} registers, {stack} bytes spilled, {built.metadata.shared} bytes shared"
+
+
+def check(device: str, element: str, mode: int, keys: int, d: int, report: bool) -> None:
+    capability, shared_memory = DEVICES[device]
+    learned, sloped = mode == rows.ENTMAX_LOW.value, mode != rows.SPARSEMAX.value
+    tile = operators.tile_of(4096, keys, d, TYPES[element], shared_memory >= operators.ROOMY)
     shared = {
         "MODE": mode,
         "CAUSAL": True,
         "MASKED": True,
-        "SLOPED": True,
+        "SLOPED": sloped,
         "PRECISION": "tf32x3" if element == "fp32" else "mixed",
         "D": d,
         "DP": max(16, triton.next_power_of_2(d)),
         "BM": tile.BM,
         "BN": tile.BN,
     }
-    listed = {"LISTED": not tile.one}
-    first = forward.entmax_kernel, {"ONE_TILE": tile.one}
-    if mode in (rows.SOFTMAX.value, rows.RELU.value):
-        first = forward.streaming_kernel, {}
-    others = (backward.dq_kernel, listed | {"LEARNED": learned}), (backward.dkv_kernel, listed)
-    for kernel, more in (first, *others):
-        wrong = build(kernel, element, shared | more, tile.stages)
-        if wrong:
-            print(f"{kernel.__name__} mode={mode} {element} keys={keys} d={d}: {wrong}", flush=True)
+    window = {"WINDOWED": sloped}
+    streaming = mode in (rows.SOFTMAX.value, rows.RELU.value)
+    kernels = []
+    if streaming:
+        kernels.append((forward.streaming_kernel, window, tile.options(mode)))
+    elif tile.one:
+        kernels.append((forward.tile_kernel, {}, tile.options(mode)))
+    else:
+        more = window | {"PARTS": operators.PARTS}
+        kernels.append((forward.candidates_kernel, more, tile.options(mode, operators.PARTS)))
+        kernels.append((forward.entmax_kernel, {"GRADIENTS": True}, tile.options(mode)))
+    if tile.one:
+        kernels.append((backward.tile_backward_kernel, {"LEARNED": learned}, tile.options(mode)))
+    else:
+        kernels.append((backward.dq_kernel, {"LEARNED": learned}, tile.options(mode)))
+        kernels.append((backward.dkv_kernel, {}, tile.options(mode)))
+    for kernel, more, options in kernels:
+        case = f"{device} {kernel.__name__} mode={mode} {element} keys={keys} d={d}"
+        try:
+            built = build(kernel, element, shared | more, options, capability)
+        except Exception as error:
+            print(f"{case}: {type(error).__name__}: {error}", flush=True)
+            continue
+        if built.metadata.shared > shared_memory:
+            print(f"{case}: shared memory: {built.metadata.shared} bytes", flush=True)
+        elif report:
+            print(f"{case}: {describe(built)}", flush=True)
+
+
+def check_lists(report: bool) -> None:
+    sizes = {"LISTS": operators.LISTS, "CHUNK": operators.CHUNK}
+    for device, (capability, _) in DEVICES.items():
+        built = build(backward.list_kernel, "bf16", sizes, {}, capability)
+        if report:
+            print(f"{device} list_kernel: {describe(built)}", flush=True)
 
 
 if __name__ == "__main__":
-    some = sys.argv[1] == "modes"
-    if some:
-        for mode in range(6):
-            for keys in (98, 4096):
-                check("bf16", mode, keys, 32, mode == rows.ENTMAX_LOW.value)
-    else:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("what", choices=("modes", "sizes"))
+    parser.add_argument("--device", action="append", choices=DEVICES)
+    parser.add_argument("--report", action="store_true")
+    options = parser.parse_args()
+    for device in options.device or DEVICES:
+        if options.what == "modes":
+            for mode in range(6):
+                for keys in (98, 4096):
+                    check(device, "bf16", mode, keys, 32, options.report)
+            check(device, "fp32", rows.ENTMAX_LOW.value, 4096, 32, options.report)
+            continue
         for element, keys, d in (
             *(("fp32", 128, 32), ("fp32", 64, 128), ("fp32", 4096, 128), ("fp32", 4096, 20)),
-            *(("bf16", 256, 64), ("bf16", 4096, 128), ("fp16", 4096, 64), ("fp16", 128, 128)),
+            *(("fp32", 4096, 64), ("bf16", 256, 64), ("bf16", 4096, 128), ("fp16", 4096, 64)),
+            ("fp16", 128, 128),
         ):
-            check(element, rows.ENTMAX_15.value, keys, d, False)
+            check(device, element, rows.ENTMAX_15.value, keys, d, options.report)
+    if options.what == "modes":
+        check_lists(options.report)

@@ -1,8 +1,9 @@
-"""Backward kernels: dQ with the sums of each row first, then dK and dV (2502.12082).
+"""Backward kernels: of rows of one tile all in one; of longer ones dQ first, then dK and dV.
 
-dS = U∘(dP - δ), U = P^(2-α) on the support, δ = Σ U dP / Σ U. Both kernels visit only the blocks in
-which the forward pass found weight: `ORDER` lists them, `COUNT` says how many there are. Rows of
-one tile have no lists.
+dS = U∘(dP - δ), U = P^(2-α) on the support, δ = Σ U dP / Σ U (2502.12082). For long rows δ is the
+product of the output's gradient with what the forward pass kept, the mean of the values under U, so
+that both kernels pass once over the blocks in which there is weight: `list_kernel` lists them, of
+each block of queries and of each block of keys.
 
 Shapes: q [b h q d], k and v [b g k d], all contiguous.
 """
@@ -15,7 +16,7 @@ from lcg.attention.backends.triton.rows import (
     HIDDEN,
     RELU,
     SEEN,
-    SOFTMAX,
+    is_plain,
     load_rows,
     prepare_rows,
     product,
@@ -74,18 +75,169 @@ def _alpha_gradient(p, log_p, dp, mean_log, mean_dp, normaliser, epsilon):
 
 
 @triton.jit
-def dq_kernel(
+def _alpha_normaliser(moment, exact):
+    """N = log(1 + ε² M) / ε², of the rows' M."""
+    square = exact * exact
+    return (tl.log(1.0 + square * moment.to(tl.float64)) / square).to(tl.float32)
+
+
+@triton.jit
+def _high_means(p, u, log_p, difference, weight, epsilon):
+    """α > 2: of the rows of a tile Σ (p/P)^(2-α), that with dP, and what the lowest key's dS is."""
+    log_weight = tl.log(tl.maximum(weight, 1e-37))[:, None]
+    relative = tl.exp(tl.minimum((1.0 - epsilon) * (log_p - log_weight), 0.0))
+    relative = tl.where(p > 0.0, relative, 0.0)
+    mass = tl.sum(relative, axis=1)
+    return mass, tl.sum(relative * difference, axis=1), -tl.sum(u * difference, axis=1)
+
+
+@triton.jit
+def tile_backward_kernel(
     Q,
     K,
     V,
     GRAD,
-    OUT,
     Q_POSITIONS,
     K_POSITIONS,
     KEY_MASK,
     SLOPES,
     ANCHOR,
     LEVEL,
+    EPSILON,
+    DQ,
+    DK,
+    DV,
+    D_EPSILON,
+    queries,
+    keys,
+    heads,
+    shared,
+    q_blocks,
+    scale,
+    MODE: tl.constexpr,
+    LEARNED: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    MASKED: tl.constexpr,
+    SLOPED: tl.constexpr,
+    PRECISION: tl.constexpr,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+):
+    """Rows of one tile: dQ, dK, dV and dL/dε of all queries of the heads that share some keys."""
+    key_head = tl.program_id(0).to(tl.int64)
+    j = tl.arange(0, BN)
+    k = load_rows(K + key_head * keys * D, 0, keys, D, DP, BN)
+    v = load_rows(V + key_head * keys * D, 0, keys, D, DP, BN)
+    dk = tl.zeros([BN, DP], tl.float32)
+    dv = tl.zeros([BN, DP], tl.float32)
+    for turn in range(shared * q_blocks):
+        head = key_head * shared + turn // q_blocks
+        block = turn % q_blocks
+        exact = tl.load(EPSILON + head % heads)
+        epsilon = exact.to(tl.float32)
+        slope = tl.load(SLOPES + head % heads) if SLOPED else 0.0
+        key_mask = KEY_MASK + head // heads * keys
+        row = (queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale)
+        i = block * BM + tl.arange(0, BM)
+        inside = i < queries
+        place = head * queries + i
+        q = load_rows(Q + head * queries * D, block * BM, queries, D, DP, BM)
+        grad = load_rows(GRAD + head * queries * D, block * BM, queries, D, DP, BM)
+        anchor = tl.load(ANCHOR + place, mask=inside, other=0.0)
+        level = tl.load(LEVEL + place, mask=inside, other=0.0)
+        view = prepare_rows(anchor, level, exact, MODE)
+        y = score_tile(q, k, i, j, row, 0, CAUSAL, MASKED, SLOPED, PRECISION)
+        dp = stored_product(grad, tl.trans(v), PRECISION)
+        p, u, log_p = weigh(y, view, scale, epsilon, MODE)
+        centre = tl.zeros([BM], tl.float32)
+        mean, lowest = centre, centre
+        if MODE == ENTMAX_HIGH:
+            at_edge = (y * scale == anchor[:, None]) & (y > SEEN)
+            centre = tl.max(tl.where(at_edge, dp, HIDDEN), axis=1)
+            centre = tl.where(centre < SEEN, 0.0, centre)
+            difference = dp - centre[:, None]
+            mass, mean, lowest = _high_means(p, u, log_p, difference, view[4], epsilon)
+            mass = tl.where(mass == 0.0, 1.0, mass)
+            mean, lowest = mean / mass, lowest / mass
+        elif MODE != RELU:
+            mass = tl.sum(u, axis=1)
+            centre = tl.sum(u * dp, axis=1) / tl.where(mass == 0.0, 1.0, mass)
+        ds = score_gradient(
+            y,
+            p,
+            u,
+            dp,
+            anchor[:, None],
+            centre[:, None],
+            mean[:, None],
+            lowest[:, None],
+            scale,
+            MODE,
+        )
+        if LEARNED:
+            mean_log = tl.sum(tl.where(p > 1e-30, p * log_p, 0.0), axis=1)
+            mean_dp = tl.sum(p * dp, axis=1)
+            normaliser = _alpha_normaliser(_alpha_moment(p, log_p, mean_log, epsilon), exact)
+            d_epsilon = _alpha_gradient(p, log_p, dp, mean_log, mean_dp, normaliser, epsilon)
+            tl.store(D_EPSILON + place, d_epsilon, mask=inside)
+        dv += product(tl.trans(p), grad, PRECISION)
+        dk += product(tl.trans(ds), q, PRECISION)
+        dq = product(ds, k, PRECISION) * scale
+        store_rows(DQ + head * queries * D, dq, block * BM, queries, D, DP, BM)
+    store_rows(DK + key_head * keys * D, dk * scale, 0, keys, D, DP, BN)
+    store_rows(DV + key_head * keys * D, dv, 0, keys, D, DP, BN)
+
+
+@triton.jit
+def list_kernel(
+    ACTIVE,
+    COUNT,
+    ORDER,
+    lists,
+    length,
+    list_stride,
+    item_stride,
+    LISTS: tl.constexpr,
+    CHUNK: tl.constexpr,
+):
+    """Which items of each list are active, in order, and how many: ORDER [h lists length]."""
+    blocks = tl.cdiv(lists, LISTS)
+    head = (tl.program_id(0) // blocks).to(tl.int64)
+    each = tl.program_id(0) % blocks * LISTS + tl.arange(0, LISTS)
+    there = each < lists
+    flags_of = ACTIVE + head * lists * length + each.to(tl.int64) * list_stride
+    order_of = ORDER + (head * lists + each) * length
+    count = tl.zeros([LISTS], tl.int32)
+    for start in range(0, length, CHUNK):
+        item = start + tl.arange(0, CHUNK)
+        real = there[:, None] & (item < length)[None, :]
+        places = flags_of[:, None] + (item.to(tl.int64) * item_stride)[None, :]
+        flags = tl.load(places, mask=real, other=0).to(tl.int32)
+        before = count[:, None] + tl.cumsum(flags, axis=1) - flags
+        items = tl.zeros_like(flags) + item[None, :]
+        tl.store(order_of[:, None] + before, items, mask=flags != 0)
+        count += tl.sum(flags, axis=1)
+    tl.store(COUNT + head * lists + each, count, mask=there)
+
+
+@triton.jit
+def dq_kernel(
+    Q,
+    K,
+    V,
+    GRAD,
+    OUT,
+    TILTED,
+    MEAN_LOG,
+    Q_POSITIONS,
+    K_POSITIONS,
+    KEY_MASK,
+    SLOPES,
+    ANCHOR,
+    LEVEL,
+    FULL,
     EPSILON,
     COUNT,
     ORDER,
@@ -101,7 +253,6 @@ def dq_kernel(
     rows,
     scale,
     MODE: tl.constexpr,
-    LISTED: tl.constexpr,
     LEARNED: tl.constexpr,
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
@@ -125,94 +276,90 @@ def dq_kernel(
     i = block * BM + tl.arange(0, BM)
     lane = tl.arange(0, BN)
     inside = i < queries
+    place = head * queries + i
     q = load_rows(Q + head * queries * D, block * BM, queries, D, DP, BM)
     grad = load_rows(GRAD + head * queries * D, block * BM, queries, D, DP, BM)
-    anchor = tl.load(ANCHOR + head * queries + i, mask=inside, other=0.0)
-    level = tl.load(LEVEL + head * queries + i, mask=inside, other=0.0)
+    anchor = tl.load(ANCHOR + place, mask=inside, other=0.0)
+    level = tl.load(LEVEL + place, mask=inside, other=0.0)
+    full = tl.load(FULL + head * q_blocks + block)
     view = prepare_rows(anchor, level, exact, MODE)
-    count = tl.load(COUNT + head * q_blocks + block) if LISTED else k_blocks
+    count = tl.load(COUNT + head * q_blocks + block)
     order = ORDER + (head * q_blocks + block) * k_blocks
 
     centre = tl.zeros([BM], tl.float32)
     mean = tl.zeros([BM], tl.float32)
     lowest = tl.zeros([BM], tl.float32)
-    mean_log = tl.zeros([BM], tl.float32)
-    mean_dp = tl.zeros([BM], tl.float32)
-    moment = tl.zeros([BM], tl.float32)
-    if MODE == SOFTMAX:
-        out = load_rows(OUT + head * queries * D, block * BM, queries, D, DP, BM)
-        centre = tl.sum(grad.to(tl.float32) * out.to(tl.float32), axis=1)
-    elif MODE == ENTMAX_HIGH:
+    if MODE == ENTMAX_HIGH:
         centre = tl.full([BM], HIDDEN, tl.float32)
-        for n in range(count):
-            m = tl.load(order + n) if LISTED else n
-            k = load_rows(K, m * BN, keys, D, DP, BN)
-            v = load_rows(V, m * BN, keys, D, DP, BN)
-            z = score_tile(q, k, i, m * BN + lane, row, CAUSAL, MASKED, SLOPED, PRECISION)
+        for t in range(count):
+            n = tl.load(order + t).to(tl.int32)
+            k = load_rows(K, n * BN, keys, D, DP, BN)
+            v = load_rows(V, n * BN, keys, D, DP, BN)
+            plain = is_plain(n, full, slope, SLOPED, BN)
+            y = score_tile(q, k, i, n * BN + lane, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
             dp = stored_product(grad, tl.trans(v), PRECISION)
-            at_edge = (z == anchor[:, None]) & (z > SEEN)
+            at_edge = (y * scale == anchor[:, None]) & (y > SEEN)
             centre = tl.maximum(centre, tl.max(tl.where(at_edge, dp, HIDDEN), axis=1))
         centre = tl.where(centre < SEEN, 0.0, centre)
         mass = tl.zeros([BM], tl.float32)
-        for n in range(count):
-            m = tl.load(order + n) if LISTED else n
-            k = load_rows(K, m * BN, keys, D, DP, BN)
-            v = load_rows(V, m * BN, keys, D, DP, BN)
-            z = score_tile(q, k, i, m * BN + lane, row, CAUSAL, MASKED, SLOPED, PRECISION)
+        for t in range(count):
+            n = tl.load(order + t).to(tl.int32)
+            k = load_rows(K, n * BN, keys, D, DP, BN)
+            v = load_rows(V, n * BN, keys, D, DP, BN)
+            plain = is_plain(n, full, slope, SLOPED, BN)
+            y = score_tile(q, k, i, n * BN + lane, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
             difference = stored_product(grad, tl.trans(v), PRECISION) - centre[:, None]
-            p, u, log_p = weigh(z, view, epsilon, MODE)
-            log_weight = tl.log(tl.maximum(view[4], 1e-37))[:, None]
-            relative = tl.exp(tl.minimum((1.0 - epsilon) * (log_p - log_weight), 0.0))
-            relative = tl.where(p > 0.0, relative, 0.0)
-            mass += tl.sum(relative, axis=1)
-            mean += tl.sum(relative * difference, axis=1)
-            lowest -= tl.sum(u * difference, axis=1)
+            p, u, log_p = weigh(y, view, scale, epsilon, MODE)
+            more, shift, low = _high_means(p, u, log_p, difference, view[4], epsilon)
+            mass += more
+            mean += shift
+            lowest += low
         mass = tl.where(mass == 0.0, 1.0, mass)
         mean = mean / mass
         lowest = lowest / mass
     elif MODE != RELU:
-        mass = tl.zeros([BM], tl.float32)
-        for n in range(count):
-            m = tl.load(order + n) if LISTED else n
-            k = load_rows(K, m * BN, keys, D, DP, BN)
-            v = load_rows(V, m * BN, keys, D, DP, BN)
-            z = score_tile(q, k, i, m * BN + lane, row, CAUSAL, MASKED, SLOPED, PRECISION)
-            dp = stored_product(grad, tl.trans(v), PRECISION)
-            p, u, log_p = weigh(z, view, epsilon, MODE)
-            mass += tl.sum(u, axis=1)
-            centre += tl.sum(u * dp, axis=1)
-            if LEARNED:
-                mean_log += tl.sum(tl.where(p > 1e-30, p * log_p, 0.0), axis=1)
-                mean_dp += tl.sum(p * dp, axis=1)
-        centre = centre / tl.where(mass == 0.0, 1.0, mass)
-        if LEARNED:
-            for n in range(count):
-                m = tl.load(order + n) if LISTED else n
-                k = load_rows(K, m * BN, keys, D, DP, BN)
-                z = score_tile(q, k, i, m * BN + lane, row, CAUSAL, MASKED, SLOPED, PRECISION)
-                p, u, log_p = weigh(z, view, epsilon, MODE)
-                moment += _alpha_moment(p, log_p, mean_log, epsilon)
+        tilted = load_rows(TILTED + head * queries * D, block * BM, queries, D, DP, BM)
+        centre = tl.sum(grad.to(tl.float32) * tilted.to(tl.float32), axis=1)
+    if LEARNED:
+        out = load_rows(OUT + head * queries * D, block * BM, queries, D, DP, BM)
+        mean_dp = tl.sum(grad.to(tl.float32) * out.to(tl.float32), axis=1)
+        mean_log = tl.load(MEAN_LOG + place, mask=inside, other=0.0)
+        moment = tl.zeros([BM], tl.float32)
+        for t in range(count):
+            n = tl.load(order + t).to(tl.int32)
+            k = load_rows(K, n * BN, keys, D, DP, BN)
+            plain = is_plain(n, full, slope, SLOPED, BN)
+            y = score_tile(q, k, i, n * BN + lane, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+            p, u, log_p = weigh(y, view, scale, epsilon, MODE)
+            moment += _alpha_moment(p, log_p, mean_log, epsilon)
+        normaliser = _alpha_normaliser(moment, exact)
 
     dq = tl.zeros([BM, DP], tl.float32)
     d_epsilon = tl.zeros([BM], tl.float32)
-    if LEARNED:
-        square = exact * exact
-        normaliser = (tl.log(1.0 + square * moment.to(tl.float64)) / square).to(tl.float32)
-    for n in range(count):
-        m = tl.load(order + n) if LISTED else n
-        k = load_rows(K, m * BN, keys, D, DP, BN)
-        v = load_rows(V, m * BN, keys, D, DP, BN)
-        z = score_tile(q, k, i, m * BN + lane, row, CAUSAL, MASKED, SLOPED, PRECISION)
+    for t in range(count):
+        n = tl.load(order + t).to(tl.int32)
+        k = load_rows(K, n * BN, keys, D, DP, BN)
+        v = load_rows(V, n * BN, keys, D, DP, BN)
+        plain = is_plain(n, full, slope, SLOPED, BN)
+        y = score_tile(q, k, i, n * BN + lane, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
         dp = stored_product(grad, tl.trans(v), PRECISION)
-        p, u, log_p = weigh(z, view, epsilon, MODE)
+        p, u, log_p = weigh(y, view, scale, epsilon, MODE)
         ds = score_gradient(
-            z, p, u, dp, anchor[:, None], centre[:, None], mean[:, None], lowest[:, None], MODE
+            y,
+            p,
+            u,
+            dp,
+            anchor[:, None],
+            centre[:, None],
+            mean[:, None],
+            lowest[:, None],
+            scale,
+            MODE,
         )
         dq += product(ds, k, PRECISION)
         if LEARNED:
             d_epsilon += _alpha_gradient(p, log_p, dp, mean_log, mean_dp, normaliser, epsilon)
     store_rows(DQ + head * queries * D, dq * scale, block * BM, queries, D, DP, BM)
-    place = head * queries + i
     tl.store(DELTA + place, centre, mask=inside)
     if MODE == ENTMAX_HIGH:
         tl.store(DELTA + rows + place, mean, mask=inside)
@@ -233,6 +380,7 @@ def dkv_kernel(
     SLOPES,
     ANCHOR,
     LEVEL,
+    FULL,
     EPSILON,
     DELTA,
     COUNT,
@@ -248,7 +396,6 @@ def dkv_kernel(
     rows,
     scale,
     MODE: tl.constexpr,
-    LISTED: tl.constexpr,
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
     SLOPED: tl.constexpr,
@@ -274,10 +421,10 @@ def dkv_kernel(
         slope = tl.load(SLOPES + head % heads) if SLOPED else 0.0
         key_mask = KEY_MASK + head // heads * keys
         row = (queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale)
-        count = tl.load(COUNT + head * k_blocks + block) if LISTED else q_blocks
+        count = tl.load(COUNT + head * k_blocks + block)
         order = ORDER + (head * k_blocks + block) * q_blocks
-        for n in range(count):
-            m = tl.load(order + n) if LISTED else n
+        for t in range(count):
+            m = tl.load(order + t).to(tl.int32)
             i = m * BM + lane
             inside = i < queries
             place = head * queries + i
@@ -290,13 +437,24 @@ def dkv_kernel(
             if MODE == ENTMAX_HIGH:
                 mean = tl.load(DELTA + rows + place, mask=inside, other=0.0)
                 lowest = tl.load(DELTA + 2 * rows + place, mask=inside, other=0.0)
-            z = score_tile(q, k, i, j, row, CAUSAL, MASKED, SLOPED, PRECISION)
+            full = tl.load(FULL + head * q_blocks + m)
+            plain = is_plain(block, full, slope, SLOPED, BN)
+            y = score_tile(q, k, i, j, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
             view = prepare_rows(anchor, level, exact, MODE)
-            p, u, _ = weigh(z, view, epsilon, MODE)
+            p, u, _ = weigh(y, view, scale, epsilon, MODE)
             dv += product(tl.trans(p), grad, PRECISION)
             dp = stored_product(grad, tl.trans(v), PRECISION)
             ds = score_gradient(
-                z, p, u, dp, anchor[:, None], centre[:, None], mean[:, None], lowest[:, None], MODE
+                y,
+                p,
+                u,
+                dp,
+                anchor[:, None],
+                centre[:, None],
+                mean[:, None],
+                lowest[:, None],
+                scale,
+                MODE,
             )
             dk += product(tl.trans(ds), q, PRECISION)
     store_rows(DK + key_head * keys * D, dk * scale, block * BN, keys, D, DP, BN)

@@ -1,11 +1,20 @@
 """Forward kernels: one pass for softmax and ReLU; for entmax the row is solved first (2502.12082).
 
-A row that is one tile is scored once and solved in registers. Of a longer row the scores are
-formed again in every sweep over its keys: one for the maximum, some for the threshold, one for the
-output. The threshold only grows from sweep to sweep, and no key adds to its lower bound, so a block
-of keys that has once fallen under it is never read again. What is left at the end is written down
-for the backward pass. Differs from 2502.12082 in the solver: no bracket to bisect for 1 < α ≤ 2,
-but Newton on the convex norm (Σ p)^ε, which climbs to the root from below.
+A row that is one tile is scored once and solved in registers. A longer one is scored again in every
+sweep over its keys, so that what counts is how many sweeps there are, over how many keys:
+
+1. `candidates_kernel`, all keys: the largest score of each lane, a lane being every BN-th key.
+   These are scores of the row, so that the row they make, solved in registers, has an edge that
+   bounds the row's from below, and closely: the largest are among them.
+2. The same, all keys once more: the sums of a Newton step from there, and a list of the blocks of
+   keys that reach above the bound. Nothing else is read from here on.
+3. `entmax_kernel`, listed blocks: further steps until the next one is too small to matter.
+4. The same: the output, and the sums again, which say whether the threshold was right. If not, it
+   takes another step and goes back to 4.
+
+Differs from 2502.12082 in all of 1 to 3. The gradient of a row is u (dp - δ) with δ the mean of dp
+under u = p^(2-α): that of the values under u is made beside the output, and δ is its product with
+the gradient of the output.
 
 Shapes: q [b h q d], k and v [b g k d], all contiguous; one program per block of queries of a head.
 """
@@ -14,25 +23,37 @@ import triton
 import triton.language as tl
 
 from lcg.attention.backends.triton.rows import (
+    ENTMAX_15,
     ENTMAX_HIGH,
+    ENTMAX_LOW,
     HIDDEN,
     SEEN,
     SOFTMAX,
+    SPARSEMAX,
     TINY,
+    is_plain,
     load_rows,
     prepare_rows,
     product,
+    round_rows,
     score_tile,
     store_rows,
+    visible_extent,
     weigh,
 )
 
 NEWTON = tl.constexpr(10)
-"""Newton steps before their targets are bisected too."""
-SWEEPS = tl.constexpr(40)
-"""Most sweeps over a row; six are usual."""
-UNIT = tl.constexpr(2e-6)
-"""How near to 1 a row must sum before the last step."""
+"""Steps before every second one halves the bracket."""
+SWEEPS = tl.constexpr(60)
+"""Most sweeps over a row; from a good start two are usual."""
+UNIT = tl.constexpr(1e-6)
+"""How near to 1 a row must sum."""
+NEAR = tl.constexpr(3e-4)
+"""A step so small leaves an error of its square or so."""
+NEAR_15 = tl.constexpr(1e-2)
+"""The same for α = 1.5, whose steps are exact but for keys that leave the support."""
+MARGIN = tl.constexpr(1e-5)
+"""By how much a lower bound of a threshold is lowered, for the rounding it was found with."""
 
 
 @triton.jit
@@ -42,28 +63,81 @@ def any_of(condition):
 
 
 @triton.jit
-def _newton_sums(z, view, epsilon, MODE: tl.constexpr):
-    """Σ p and Σ p^(2-α) of the rows of a tile, in float64."""
-    p, u, _ = weigh(z, view, epsilon, MODE)
-    return tl.sum(p, axis=1).to(tl.float64), tl.sum(u, axis=1).to(tl.float64)
+def _sums(p, u, MODE: tl.constexpr):
+    """Of the rows of a tile, in float64: Σ p, Σ u, for α = 1.5 the number of keys with weight."""
+    total = tl.sum(p, axis=1).to(tl.float64)
+    slope = tl.sum(u, axis=1).to(tl.float64)
+    count = total
+    if MODE == ENTMAX_15:
+        count = tl.sum(tl.minimum(u * 1e30, 1.0), axis=1).to(tl.float64)
+    return total, slope, count
 
 
 @triton.jit
-def _newton_step(step, level, at, high, total, slope, epsilon):
-    """The next c of each row and the next bracket end, from the sums at `at`; whether to go on.
+def _step(at, total, slope, count, epsilon, MODE: tl.constexpr, COUNTED: tl.constexpr):
+    """From c to the next one, by the sums at c.
 
-    (Σ p)^ε is convex and decreases in c: a step from anywhere lands left of the root, or beyond it
-    by rounding, which the next one takes back.
+    Newton on (Σ p)^ε, which is convex and decreases in c: from below it stays below the root. For
+    α = 1.5 and the number of keys, the root of the square that Σ p is while no key leaves.
     """
     slope = tl.maximum(slope, TINY)
     total = tl.maximum(total, TINY)
-    move = (1.0 - tl.exp(-epsilon * tl.log(total))) / epsilon * total / slope
-    bisecting = step >= NEWTON
-    high = tl.where(bisecting & (total < 1.0), at, high)
-    target = tl.where(bisecting, tl.maximum(level, at + move), at + move)
-    level = tl.minimum(tl.maximum(target, 0.0), high)
-    gap = tl.where(tl.abs(total - 1.0) <= UNIT, 0.0, high - level)
-    return level, high, tl.max(gap, axis=0) > 1e-12
+    if MODE == SPARSEMAX:
+        new = at + (total - 1.0) / slope
+    elif MODE == ENTMAX_15:
+        new = at + 2.0 * (total - tl.sqrt(total)) / slope
+        if COUNTED:
+            rest = slope * slope - count * (total - 1.0)
+            root = at + 2.0 * (total - 1.0) / (slope + tl.sqrt(tl.maximum(rest, 0.0)))
+            new = tl.where(rest > 0.0, root, new)
+    else:
+        new = at + (1.0 - tl.exp(-epsilon * tl.log(total))) / epsilon * total / slope
+    return new
+
+
+@triton.jit
+def _safe_step(step, at, low, high, sums, dead, epsilon, MODE: tl.constexpr, COUNTED: tl.constexpr):
+    """The next c of each row, in a bracket that the sums at c have narrowed.
+
+    Returns it, the bracket, the largest step, and whether there is a row that neither sums to one
+    nor has closed its bracket.
+    """
+    total, slope, count = sums
+    total = tl.where(dead, 1.0, total)
+    new = _step(at, total, slope, count, epsilon, MODE, COUNTED)
+    low = tl.where(total >= 1.0, tl.maximum(low, at), low)
+    high = tl.where(total < 1.0, tl.minimum(high, at), high)
+    halving = (step >= NEWTON) & (step % 2 == 0)
+    new = tl.where(halving, 0.5 * (low + high), tl.minimum(tl.maximum(new, low), high))
+    moved = tl.max(tl.where(dead, 0.0, tl.abs(new - at)), axis=0)
+    open = (tl.abs(total - 1.0) > UNIT) & (high - low > 1e-12)
+    return new, low, high, moved, tl.max(open.to(tl.int32), axis=0) > 0
+
+
+@triton.jit
+def _highest(keys, epsilon):
+    """The largest c: that of equal scores."""
+    most = (1.0 - tl.exp(-epsilon * tl.log(keys.to(tl.float64)))) / epsilon
+    return most * (1.0 + 1e-6) + 1e-9
+
+
+@triton.jit
+def _solve_tile(y, anchor, dead, keys, scale, exact, MODE: tl.constexpr):
+    """c of each row of a tile of scores, α ≤ 2; `keys` is the most of them that a row may hold.
+
+    Returns it, a lower bound of it, and whether a row is not solved to UNIT.
+    """
+    epsilon = exact.to(tl.float32)
+    at = tl.zeros_like(anchor).to(tl.float64)
+    low = at
+    high = at + _highest(keys, exact)
+    far = keys > 0
+    for step in range(SWEEPS):
+        if far:
+            p, u, _ = weigh(y, prepare_rows(anchor, at, exact, MODE), scale, epsilon, MODE)
+            sums = _sums(p, u, MODE)
+            at, low, high, _, far = _safe_step(step, at, low, high, sums, dead, exact, MODE, True)
+    return at, low, far
 
 
 @triton.jit
@@ -101,9 +175,9 @@ def _edge_step(at, low, high, above_low, anchor, mass, reached, above, below):
 
 
 @triton.jit
-def _weight_sums(z, view, epsilon):
+def _weight_sums(y, view, scale, epsilon):
     """α > 2: Σ p and Σ (P/p)^(α-2), the derivative of the former in P."""
-    p, _, log_p = weigh(z, view, epsilon, ENTMAX_HIGH)
+    p, _, log_p = weigh(y, view, scale, epsilon, ENTMAX_HIGH)
     log_weight = tl.log(tl.maximum(view[4], TINY))[:, None]
     ratio = tl.where(p > 0.0, tl.exp(tl.minimum((epsilon - 1.0) * (log_weight - log_p), 0.0)), 0.0)
     return tl.sum(p, axis=1).to(tl.float64), tl.sum(ratio, axis=1).to(tl.float64)
@@ -131,12 +205,14 @@ def streaming_kernel(
     Q_POSITIONS,
     K_POSITIONS,
     KEY_MASK,
+    LEADING,
     SLOPES,
     FIRST,
     LAST,
     OUT,
     ANCHOR,
     LEVEL,
+    FULL,
     ACTIVE,
     queries,
     keys,
@@ -144,11 +220,13 @@ def streaming_kernel(
     shared,
     q_blocks,
     k_blocks,
+    depth,
     scale,
     MODE: tl.constexpr,
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
     SLOPED: tl.constexpr,
+    WINDOWED: tl.constexpr,
     PRECISION: tl.constexpr,
     D: tl.constexpr,
     DP: tl.constexpr,
@@ -164,8 +242,13 @@ def streaming_kernel(
     row = (queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale)
     i = block * BM + tl.arange(0, BM)
     q = load_rows(Q + head * queries * D, block * BM, queries, D, DP, BM)
-    first = tl.load(FIRST + head * q_blocks + block) // BN
-    last = tl.cdiv(tl.load(LAST + head * q_blocks + block), BN)
+    leading = tl.load(LEADING + head // heads) if MASKED else keys
+    end, full = visible_extent(i, row, leading, depth, CAUSAL)
+    first, last, full = 0, tl.cdiv(tl.max(end, axis=0), BN), tl.min(full, axis=0)
+    tl.store(FULL + head * q_blocks + block, full)
+    if WINDOWED:
+        first = tl.load(FIRST + head * q_blocks + block) // BN
+        last = tl.cdiv(tl.load(LAST + head * q_blocks + block), BN)
     active = ACTIVE + (head * q_blocks + block) * k_blocks
 
     top = tl.full([BM], HIDDEN, tl.float32)
@@ -175,7 +258,9 @@ def streaming_kernel(
         j = n * BN + tl.arange(0, BN)
         k = load_rows(K + key_head * keys * D, n * BN, keys, D, DP, BN)
         v = load_rows(V + key_head * keys * D, n * BN, keys, D, DP, BN)
-        z = score_tile(q, k, i, j, row, CAUSAL, MASKED, SLOPED, PRECISION)
+        plain = is_plain(n, full, slope, SLOPED, BN)
+        y = score_tile(q, k, i, j, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+        z = y * scale
         if MODE == SOFTMAX:
             higher = tl.maximum(top, tl.max(z, axis=1))
             # A row that has seen no key: HIDDEN - HIDDEN is 0, and its weights must not be 1.
@@ -200,6 +285,197 @@ def streaming_kernel(
 
 
 @triton.jit
+def tile_kernel(
+    Q,
+    K,
+    V,
+    Q_POSITIONS,
+    K_POSITIONS,
+    KEY_MASK,
+    SLOPES,
+    OUT,
+    ANCHOR,
+    LEVEL,
+    EPSILON,
+    queries,
+    keys,
+    heads,
+    shared,
+    q_blocks,
+    scale,
+    MODE: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    MASKED: tl.constexpr,
+    SLOPED: tl.constexpr,
+    PRECISION: tl.constexpr,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+):
+    """Entmax of rows whose keys fit one tile; their scores stay in registers."""
+    block = tl.program_id(0) % q_blocks
+    head = (tl.program_id(0) // q_blocks).to(tl.int64)
+    K += head // shared * keys * D
+    V += head // shared * keys * D
+    exact = tl.load(EPSILON + head % heads)
+    epsilon = exact.to(tl.float32)
+    slope = tl.load(SLOPES + head % heads) if SLOPED else 0.0
+    key_mask = KEY_MASK + head // heads * keys
+    row = (queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale)
+    i = block * BM + tl.arange(0, BM)
+    q = load_rows(Q + head * queries * D, block * BM, queries, D, DP, BM)
+    k = load_rows(K, 0, keys, D, DP, BN)
+    y = score_tile(q, k, i, tl.arange(0, BN), row, 0, CAUSAL, MASKED, SLOPED, PRECISION)
+    anchor = tl.max(y, axis=1) * scale
+    dead = anchor < SEEN
+    anchor = tl.where(dead, 0.0, anchor)
+    if MODE == ENTMAX_HIGH:
+        top = anchor
+        low = top - 1.00001 / epsilon
+        high, above_low = top, low
+        at = 0.5 * (low + high)
+        going = keys > 0
+        for _sweep in range(2 * SWEEPS):
+            if going:
+                mass, reached, above, below = _edge_sums(y * scale, at, epsilon)
+                at, low, high, above_low, anchor, going = _edge_step(
+                    at, low, high, above_low, anchor, mass, reached, above, below
+                )
+        level = tl.zeros([BM], tl.float64)
+        going = keys > 0
+        for _sweep in range(SWEEPS):
+            if going:
+                view = prepare_rows(anchor, level, exact, MODE)
+                total, steepness = _weight_sums(y, view, scale, epsilon)
+                level, going = _weight_step(level, dead, total, steepness)
+    else:
+        level, _, _ = _solve_tile(y, anchor, dead, keys, scale, exact, MODE)
+    p, _, _ = weigh(y, prepare_rows(anchor, level, exact, MODE), scale, epsilon, MODE)
+    v = load_rows(V, 0, keys, D, DP, BN)
+    out = product(p, v, PRECISION)
+    inside = i < queries
+    tl.store(ANCHOR + head * queries + i, anchor, mask=inside)
+    tl.store(LEVEL + head * queries + i, level, mask=inside)
+    store_rows(OUT + head * queries * D, out, block * BM, queries, D, DP, BM)
+
+
+@triton.jit
+def candidates_kernel(
+    Q,
+    K,
+    Q_POSITIONS,
+    K_POSITIONS,
+    KEY_MASK,
+    LEADING,
+    SLOPES,
+    FIRST,
+    LAST,
+    ANCHOR,
+    LEVEL,
+    FULL,
+    COUNT,
+    CANDIDATES,
+    EPSILON,
+    queries,
+    keys,
+    heads,
+    shared,
+    q_blocks,
+    k_blocks,
+    depth,
+    scale,
+    MODE: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    MASKED: tl.constexpr,
+    SLOPED: tl.constexpr,
+    WINDOWED: tl.constexpr,
+    PRECISION: tl.constexpr,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """Of each row the maximum (HIDDEN if it sees no key) and c after a step from a close bound, and
+    of each block of queries the blocks of keys that may hold weight. A program has PARTS blocks.
+    """
+    programs = tl.cdiv(q_blocks, PARTS)
+    block = programs - 1 - tl.program_id(0) % programs  # those with most keys first
+    head = (tl.program_id(0) // programs).to(tl.int64)
+    K += head // shared * keys * D
+    exact = tl.load(EPSILON + head % heads)
+    epsilon = exact.to(tl.float32)
+    slope = tl.load(SLOPES + head % heads) if SLOPED else 0.0
+    key_mask = KEY_MASK + head // heads * keys
+    row = (queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale)
+    i = block * (PARTS * BM) + tl.arange(0, PARTS * BM)
+    lane = tl.arange(0, BN)
+    q = load_rows(Q + head * queries * D, block * (PARTS * BM), queries, D, DP, PARTS * BM)
+    part = block * PARTS + tl.arange(0, PARTS)
+    there = part < q_blocks
+    leading = tl.load(LEADING + head // heads) if MASKED else keys
+    end, full = visible_extent(i, row, leading, depth, CAUSAL)
+    full_parts = tl.min(tl.reshape(full, [PARTS, BM]), axis=1)
+    tl.store(FULL + head * q_blocks + part, full_parts, mask=there)
+    first, last, full = 0, tl.cdiv(tl.max(end, axis=0), BN), tl.min(full, axis=0)
+    if WINDOWED:
+        firsts = tl.load(FIRST + head * q_blocks + part, mask=there, other=keys)
+        lasts = tl.load(LAST + head * q_blocks + part, mask=there, other=0)
+        first, last = tl.min(firsts, axis=0) // BN, tl.cdiv(tl.max(lasts, axis=0), BN)
+
+    lanes = tl.full([PARTS * BM, BN], HIDDEN, tl.float32)
+    for n in range(first, last):
+        k = load_rows(K, n * BN, keys, D, DP, BN)
+        plain = is_plain(n, full, slope, SLOPED, BN)
+        y = score_tile(q, k, i, n * BN + lane, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+        lanes = tl.maximum(lanes, y)
+    anchor = tl.max(lanes, axis=1) * scale
+    dead = anchor < SEEN
+    top = tl.where(dead, 0.0, anchor)
+    zero = tl.zeros_like(top)
+    if MODE == ENTMAX_HIGH:
+        bound = (top, top - 1.00001 / epsilon, zero, zero, zero)
+    else:
+        at, low, far = _solve_tile(lanes, top, dead, keys, scale, exact, MODE)
+        at = tl.maximum(tl.where(far, low, at) - MARGIN * (1.0 + 0.02 * tl.abs(top)), 0.0)
+        bound, at = round_rows(top, at, exact, MODE)
+
+    total = tl.zeros([PARTS * BM], tl.float64)
+    steepness = tl.zeros([PARTS * BM], tl.float64)
+    count = tl.zeros([PARTS], tl.int32)
+    candidates = CANDIDATES + (head * q_blocks + part) * k_blocks
+    for n in range(first, last):
+        k = load_rows(K, n * BN, keys, D, DP, BN)
+        plain = is_plain(n, full, slope, SLOPED, BN)
+        y = score_tile(q, k, i, n * BN + lane, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+        if MODE <= SPARSEMAX:
+            p, u, _ = weigh(y, bound, scale, epsilon, MODE)
+            reached = tl.sum(p, axis=1)
+            total += reached.to(tl.float64)
+            steepness += tl.sum(u, axis=1).to(tl.float64)
+        else:
+            reached = tl.max(y, axis=1) * scale - bound[1]
+        alive = (tl.max(tl.reshape(reached, [PARTS, BM]), axis=1) > 0.0).to(tl.int32)
+        if MODE == ENTMAX_LOW:  # noqa: SIM102  (the inner one is the device's)
+            if tl.max(alive, axis=0) != 0:
+                p, u, _ = weigh(y, bound, scale, epsilon, MODE)
+                more, steeper, _ = _sums(p, u, MODE)
+                total += more
+                steepness += steeper
+        # What is no candidate is overwritten by the next one.
+        tl.store(candidates + count, n, mask=there)
+        count += alive
+    tl.store(COUNT + head * q_blocks + part, count, mask=there)
+    inside = i < queries
+    tl.store(ANCHOR + head * queries + i, anchor, mask=inside)
+    if MODE != ENTMAX_HIGH:
+        total = tl.where(dead, 1.0, total)
+        at = tl.maximum(_step(at, total, steepness, total, exact, MODE, False), 0.0)
+        tl.store(LEVEL + head * queries + i, at, mask=inside)
+
+
+@triton.jit
 def entmax_kernel(
     Q,
     K,
@@ -208,11 +484,14 @@ def entmax_kernel(
     K_POSITIONS,
     KEY_MASK,
     SLOPES,
-    FIRST,
-    LAST,
     OUT,
+    TILTED,
+    MEAN_LOG,
     ANCHOR,
     LEVEL,
+    FULL,
+    COUNT,
+    CANDIDATES,
     ACTIVE,
     EPSILON,
     queries,
@@ -223,7 +502,7 @@ def entmax_kernel(
     k_blocks,
     scale,
     MODE: tl.constexpr,
-    ONE_TILE: tl.constexpr,
+    GRADIENTS: tl.constexpr,
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
     SLOPED: tl.constexpr,
@@ -233,7 +512,11 @@ def entmax_kernel(
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """Entmax with α > 1. ONE_TILE: all keys fit BN, and their scores stay in registers."""
+    """The threshold of each row and the output, over the blocks that `candidates_kernel` listed.
+
+    GRADIENTS: with the mean of the values under u (TILTED), Σ p log p where α may be learned, and
+    which blocks hold weight; not for α > 2, whose backward pass finds its means itself.
+    """
     block = q_blocks - 1 - tl.program_id(0) % q_blocks
     head = (tl.program_id(0) // q_blocks).to(tl.int64)
     K += head // shared * keys * D
@@ -244,125 +527,135 @@ def entmax_kernel(
     key_mask = KEY_MASK + head // heads * keys
     row = (queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale)
     i = block * BM + tl.arange(0, BM)
+    inside = i < queries
     lane = tl.arange(0, BN)
     q = load_rows(Q + head * queries * D, block * BM, queries, D, DP, BM)
-    first = tl.load(FIRST + head * q_blocks + block) // BN
-    last = tl.cdiv(tl.load(LAST + head * q_blocks + block), BN)
+    anchor = tl.load(ANCHOR + head * queries + i, mask=inside, other=HIDDEN)
+    dead = anchor < SEEN
+    anchor = tl.where(dead, 0.0, anchor)
+    count = tl.load(COUNT + head * q_blocks + block)
+    full = tl.load(FULL + head * q_blocks + block)
+    candidates = CANDIDATES + (head * q_blocks + block) * k_blocks
     active = ACTIVE + (head * q_blocks + block) * k_blocks
 
-    # The maximum, and which blocks come within 1/ε of it.
-    if ONE_TILE:
-        k = load_rows(K, 0, keys, D, DP, BN)
-        z = score_tile(q, k, i, lane, row, CAUSAL, MASKED, SLOPED, PRECISION)
-        top = tl.max(z, axis=1)
-    else:
-        top = tl.full([BM], HIDDEN, tl.float32)
-        for n in range(first, last):
-            k = load_rows(K, n * BN, keys, D, DP, BN)
-            z = score_tile(q, k, i, n * BN + lane, row, CAUSAL, MASKED, SLOPED, PRECISION)
-            top = tl.maximum(top, tl.max(z, axis=1))
-            floor = tl.maximum(top - 1.00001 / epsilon, SEEN)
-            tl.store(active + n, any_of(z > floor[:, None]))
-        tl.debug_barrier()  # what one thread stored, others load below
-    dead = top < SEEN
-    top = tl.where(dead, 0.0, top)
-
     if MODE == ENTMAX_HIGH:
+        top = anchor
         low = top - 1.00001 / epsilon
-        high, anchor, above_low = top, top, low
+        high, above_low = top, low
         at = 0.5 * (low + high)
-        going = last > 0
+        going = count > 0
         for _sweep in range(2 * SWEEPS):
             if going:
-                if ONE_TILE:
-                    mass, reached, above, below = _edge_sums(z, at, epsilon)
-                else:
-                    mass = tl.zeros([BM], tl.float64)
-                    reached = tl.full([BM], -HIDDEN, tl.float32)
-                    above = tl.full([BM], -HIDDEN, tl.float32)
-                    below = tl.full([BM], HIDDEN, tl.float32)
-                    for n in range(first, last):
-                        if tl.load(active + n) != 0:
-                            k = load_rows(K, n * BN, keys, D, DP, BN)
-                            j = n * BN + lane
-                            z = score_tile(q, k, i, j, row, CAUSAL, MASKED, SLOPED, PRECISION)
-                            more, reach, least, most = _edge_sums(z, at, epsilon)
-                            mass += more
-                            reached = tl.minimum(reached, reach)
-                            above = tl.minimum(above, least)
-                            below = tl.maximum(below, most)
+                mass = tl.zeros([BM], tl.float64)
+                reached = tl.full([BM], -HIDDEN, tl.float32)
+                above = tl.full([BM], -HIDDEN, tl.float32)
+                below = tl.full([BM], HIDDEN, tl.float32)
+                for t in range(count):
+                    n = tl.load(candidates + t).to(tl.int32)
+                    k = load_rows(K, n * BN, keys, D, DP, BN)
+                    plain = is_plain(n, full, slope, SLOPED, BN)
+                    j = n * BN + lane
+                    y = score_tile(q, k, i, j, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+                    more, reach, least, most = _edge_sums(y * scale, at, epsilon)
+                    mass += more
+                    reached = tl.minimum(reached, reach)
+                    above = tl.minimum(above, least)
+                    below = tl.maximum(below, most)
                 at, low, high, above_low, anchor, going = _edge_step(
                     at, low, high, above_low, anchor, mass, reached, above, below
                 )
         level = tl.zeros([BM], tl.float64)
-        going = last > 0
+        going = count > 0
         for _sweep in range(SWEEPS):
             if going:
                 view = prepare_rows(anchor, level, exact, MODE)
-                if ONE_TILE:
-                    total, steepness = _weight_sums(z, view, epsilon)
-                else:
-                    total = tl.zeros([BM], tl.float64)
-                    steepness = tl.zeros([BM], tl.float64)
-                    for n in range(first, last):
-                        if tl.load(active + n) != 0:
-                            k = load_rows(K, n * BN, keys, D, DP, BN)
-                            j = n * BN + lane
-                            z = score_tile(q, k, i, j, row, CAUSAL, MASKED, SLOPED, PRECISION)
-                            more, steeper = _weight_sums(z, view, epsilon)
-                            total += more
-                            steepness += steeper
+                total = tl.zeros([BM], tl.float64)
+                steepness = tl.zeros([BM], tl.float64)
+                for t in range(count):
+                    n = tl.load(candidates + t).to(tl.int32)
+                    k = load_rows(K, n * BN, keys, D, DP, BN)
+                    plain = is_plain(n, full, slope, SLOPED, BN)
+                    j = n * BN + lane
+                    y = score_tile(q, k, i, j, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+                    more, steeper = _weight_sums(y, view, scale, epsilon)
+                    total += more
+                    steepness += steeper
                 level, going = _weight_step(level, dead, total, steepness)
     else:
-        anchor = top
-        level = tl.zeros([BM], tl.float64)
-        most = (1.0 - tl.exp(-exact * tl.log(keys.to(tl.float64)))) / exact * (1.0 + 1e-6)
-        high = tl.zeros([BM], tl.float64) + most
-        going = last > 0
+        level = tl.load(LEVEL + head * queries + i, mask=inside, other=0.0)
+        low = tl.maximum(level - 1e-3, 0.0)
+        high = tl.zeros([BM], tl.float64) + _highest(keys, exact)
+        searching = count > 0
         for step in range(SWEEPS):
-            if going:
-                at = tl.where(step >= NEWTON, 0.5 * (level + high), level)
-                view = prepare_rows(anchor, at, exact, MODE)
-                if ONE_TILE:
-                    total, steepness = _newton_sums(z, view, epsilon, MODE)
-                else:
-                    # A bound from below on the edge, whatever the rounding of the last step.
-                    bound = anchor + (level - 1.00001 / exact).to(tl.float32)
-                    total = tl.zeros([BM], tl.float64)
-                    steepness = tl.zeros([BM], tl.float64)
-                    for n in range(first, last):
-                        if tl.load(active + n) != 0:
-                            k = load_rows(K, n * BN, keys, D, DP, BN)
-                            j = n * BN + lane
-                            z = score_tile(q, k, i, j, row, CAUSAL, MASKED, SLOPED, PRECISION)
-                            more, steeper = _newton_sums(z, view, epsilon, MODE)
-                            total += more
-                            steepness += steeper
-                            tl.store(active + n, any_of(z > tl.maximum(bound, SEEN)[:, None]))
-                    tl.debug_barrier()
-                total = tl.where(dead, 1.0, total)
-                level, high, going = _newton_step(step, level, at, high, total, steepness, exact)
+            if searching:
+                view, level = round_rows(anchor, level, exact, MODE)
+                total = tl.zeros([BM], tl.float64)
+                steepness = tl.zeros([BM], tl.float64)
+                supported = tl.zeros([BM], tl.float64)
+                for t in range(count):
+                    n = tl.load(candidates + t).to(tl.int32)
+                    k = load_rows(K, n * BN, keys, D, DP, BN)
+                    plain = is_plain(n, full, slope, SLOPED, BN)
+                    j = n * BN + lane
+                    y = score_tile(q, k, i, j, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+                    p, u, _ = weigh(y, view, scale, epsilon, MODE)
+                    more, steeper, extra = _sums(p, u, MODE)
+                    total += more
+                    steepness += steeper
+                    supported += extra
+                sums = (total, steepness, supported)
+                level, low, high, moved, far = _safe_step(
+                    step, level, low, high, sums, dead, exact, MODE, True
+                )
+                searching = far & (moved > (NEAR_15 if MODE == ENTMAX_15 else NEAR))
 
-    view = prepare_rows(anchor, level, exact, MODE)
-    if ONE_TILE:
-        p, _, _ = weigh(z, view, epsilon, MODE)
-        v = load_rows(V, 0, keys, D, DP, BN)
-        out = product(p, v, PRECISION)
-        tl.store(active, 1)
-    else:
-        out = tl.zeros([BM, DP], tl.float32)
-        for n in range(first, last):
-            if tl.load(active + n) != 0:
+    # With the output; again where the sums say that the last step was not the last.
+    out = tl.zeros([BM, DP], tl.float32)
+    tilted = tl.zeros([BM, DP], tl.float32)
+    mean_log = tl.zeros([BM], tl.float32)
+    steepness = tl.zeros([BM], tl.float64)
+    going = count > 0
+    for step in range(SWEEPS):
+        if going:
+            view = prepare_rows(anchor, level, exact, MODE)
+            total = tl.zeros([BM], tl.float64)
+            steepness = tl.zeros([BM], tl.float64)
+            out = tl.zeros([BM, DP], tl.float32)
+            tilted = tl.zeros([BM, DP], tl.float32)
+            mean_log = tl.zeros([BM], tl.float32)
+            for t in range(count):
+                n = tl.load(candidates + t).to(tl.int32)
                 k = load_rows(K, n * BN, keys, D, DP, BN)
+                v = load_rows(V, n * BN, keys, D, DP, BN)
+                plain = is_plain(n, full, slope, SLOPED, BN)
                 j = n * BN + lane
-                z = score_tile(q, k, i, j, row, CAUSAL, MASKED, SLOPED, PRECISION)
-                p, _, _ = weigh(z, view, epsilon, MODE)
-                alive = any_of(p > 0.0)
-                if alive != 0:
-                    v = load_rows(V, n * BN, keys, D, DP, BN)
-                    out += product(p, v, PRECISION)
-                tl.store(active + n, alive)
-    inside = i < queries
+                y = score_tile(q, k, i, j, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+                p, u, log_p = weigh(y, view, scale, epsilon, MODE)
+                out += product(p, v, PRECISION)
+                more, steeper, _ = _sums(p, u, MODE)
+                total += more
+                steepness += steeper
+                if GRADIENTS:
+                    tl.store(active + n, tl.max(more, axis=0) > 0.0)
+                    if MODE != ENTMAX_HIGH:
+                        tilted += product(u, v, PRECISION)
+                    if MODE == ENTMAX_LOW:
+                        mean_log += tl.sum(tl.where(p > 1e-30, p * log_p, 0.0), axis=1)
+            if MODE == ENTMAX_HIGH:
+                going = count < 0
+            else:
+                sums = (total, steepness, total)
+                new, low, high, _, going = _safe_step(
+                    step, level, low, high, sums, dead, exact, MODE, False
+                )
+                level = tl.where(going, new, level)
+
     tl.store(ANCHOR + head * queries + i, anchor, mask=inside)
     tl.store(LEVEL + head * queries + i, level, mask=inside)
     store_rows(OUT + head * queries * D, out, block * BM, queries, D, DP, BM)
+    if GRADIENTS and MODE != ENTMAX_HIGH:
+        mass = steepness.to(tl.float32)
+        tilted = tilted / tl.where(mass == 0.0, 1.0, mass)[:, None]
+        store_rows(TILTED + head * queries * D, tilted, block * BM, queries, D, DP, BM)
+        if MODE == ENTMAX_LOW:
+            tl.store(MEAN_LOG + head * queries + i, mean_log, mask=inside)

@@ -7,6 +7,7 @@ Shapes: q [b h q d], k and v [b g k d]; i and j count blocks of queries and keys
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -27,16 +28,55 @@ WINDOWED = 1024
 """Rows of at least so many keys are worth the search for a window when there are slopes."""
 BLOCKS: tuple[int, int] | None = None
 """Queries and keys of a tile of a longer row; None: by head_dim and type."""
+PARTS = 2
+"""Blocks of queries that look for candidates together: they share what is read of the keys."""
+LISTS, CHUNK = 16, 128
+"""Lists that one program makes, and items that it looks at together."""
+ROOMY = 200 * 1024
+"""Bytes of shared memory per program from which on a device has large tiles (H100)."""
 
 
 class Tile(NamedTuple):
-    """Queries and keys of a tile, and how a kernel over it is launched."""
+    """Queries and keys of a tile, and how a kernel over it is launched.
+
+    Chosen by what the compiler says of registers and shared memory (tests/kernels/compile_all.py).
+    """
 
     BM: int
     BN: int
+    warps: int
     stages: int
     one: bool
     """A row of keys is one tile."""
+    registers: int | None = None
+    """Most per thread, so that three programs fit a multiprocessor; not for a general α."""
+
+    def options(self, mode: int, parts: int = 1) -> dict:
+        """Of a launch, with so many blocks of queries in a program."""
+        registers = self.registers if mode <= rows.SPARSEMAX.value else None
+        return {
+            "num_warps": self.warps * parts,
+            "num_stages": self.stages,
+            "maxnreg": registers and (registers if parts == 1 else 128),
+        }
+
+
+class Results(NamedTuple):
+    """What a forward pass leaves: the output and, for its backward pass, what rows are made of."""
+
+    out: Tensor
+    """[b h q d]"""
+    anchor: Tensor
+    """With `level` the statistics of rows [b h q]."""
+    level: Tensor
+    tilted: Tensor
+    """The mean of the values under u = p^(2-α) [b h q d]; as the next three, empty where unused."""
+    mean_log: Tensor
+    """Σ p log p [b h q]."""
+    full: Tensor
+    """How many first keys every query of a block sees, int32 [b h i]."""
+    active: Tensor
+    """Which blocks hold weight, uint8 [b h i j]."""
 
 
 def run(
@@ -47,17 +87,16 @@ def run(
     if common == torch.float64:
         common = torch.float32
     mode, epsilon = _mode(normalizer, learned, q)
+    inputs = (q.to(common), k.to(common), v.to(common), epsilon)
     out, *_ = _forward(
-        q.to(common),
-        k.to(common),
-        v.to(common),
-        epsilon,
+        *inputs,
         _positions(bias.q_positions),
         _positions(bias.k_positions),
         None if bias.slopes is None else bias.slopes.float(),
         bias.key_mask,
         mode,
         bias.causal,
+        torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs),
     )
     return out.to(v.dtype)
 
@@ -81,17 +120,39 @@ def _positions(positions: Tensor) -> Tensor:
     return positions if positions.is_floating_point() else positions.to(torch.int32)
 
 
-def tile_of(queries: int, keys: int, d: int, dtype: torch.dtype) -> Tile:
-    """The tile for these sizes: small enough for its scores and operands to stay on the chip."""
+def tile_of(queries: int, keys: int, d: int, dtype: torch.dtype, roomy: bool = True) -> Tile:
+    """The tile for these sizes: small enough for its scores and operands to stay on the chip.
+
+    roomy: the device has ROOMY bytes of shared memory.
+    """
     double = dtype == torch.float32
     narrow = d <= (32 if double else 64)
-    longest = min(ONE_TILE, {(True, False): 256, (False, True): 64}.get((narrow, double), 128))
-    stages = 2 if narrow else 1
+    longest = {(True, False): 256, (False, True): 64}.get((narrow, double), 128)
+    longest = min(ONE_TILE, longest if roomy else longest // 2)
     if keys <= longest:
         width = max(16, 1 << (keys - 1).bit_length())
-        return Tile(_height(queries, 64 if width <= 64 and not double else 32), width, stages, True)
-    height, width = BLOCKS or ((32, 32) if double else (64, 64))
-    return Tile(_height(queries, height), width, stages if double else stages + 1, False)
+        # 16 queries: with more, warps would repeat each other's work.
+        return Tile(16, width, 8 if width * (1 + double) >= 256 else 4, 1, one=True)
+    if narrow or (roomy and d <= (64 if double else 128)):
+        sides = 64, 64
+    else:
+        sides = (32, 32) if double else (64, 32)
+    height, width = BLOCKS or sides
+    stages = 1 if double and not narrow else 3 if narrow and not double and roomy else 2
+    registers = 168 if narrow and roomy and not double else None
+    return Tile(_height(queries, height), width, 4, stages, one=False, registers=registers)
+
+
+def _tile(q: Tensor, k: Tensor) -> Tile:
+    return tile_of(q.shape[2], k.shape[2], q.shape[3], q.dtype, _is_roomy(q.device))
+
+
+@functools.cache
+def _is_roomy(device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    properties = torch.cuda.get_device_properties(device)
+    return properties.shared_memory_per_block_optin >= ROOMY
 
 
 def _height(queries: int, most: int) -> int:
@@ -101,7 +162,7 @@ def _height(queries: int, most: int) -> int:
 def _constants(q: Tensor, k: Tensor, mode: int, causal: bool, masked: bool, sloped: bool) -> dict:
     """What kernels are specialised in, the tile's sizes included."""
     d = q.shape[-1]
-    tile = tile_of(q.shape[2], k.shape[2], d, q.dtype)
+    tile = _tile(q, k)
     # tf32x3: float32 in three products on tensor cores, with an error as that of float32. The
     # interpreter's bfloat16 products are wrong.
     precision = "ieee" if INTERPRETED else "tf32x3" if q.dtype == torch.float32 else "mixed"
@@ -115,8 +176,7 @@ def _constants(q: Tensor, k: Tensor, mode: int, causal: bool, masked: bool, slop
         "DP": max(16, 1 << (d - 1).bit_length()),
         "BM": tile.BM,
         "BN": tile.BN,
-        "num_warps": 4,
-        "num_stages": tile.stages,
+        **tile.options(mode),
     }
 
 
@@ -125,24 +185,30 @@ def _counts(q: Tensor, k: Tensor, tile: Tile) -> tuple[int, int]:
     return -(-q.shape[2] // tile.BM), -(-k.shape[2] // tile.BN)
 
 
-def _window(q, k, epsilon, bias: Bias, mode: int, tile: Tile) -> tuple[Tensor, Tensor]:
-    """First key and end of the keys that each block of queries may look at, int32 [b h i]."""
-    b, h = q.shape[:2]
+def _index_type(blocks: int) -> torch.dtype:
+    """Of a list of blocks, of which there are many."""
+    return torch.int16 if blocks <= torch.iinfo(torch.int16).max else torch.int32
+
+
+def _window(q, k, epsilon, bias: Bias, mode: int, tile: Tile) -> tuple[Tensor, Tensor] | None:
+    """First key and end of the keys that each block of queries may look at, int32 [b h i].
+
+    None where slopes leave none out.
+    """
+    if bias.slopes is None or mode == rows.SOFTMAX.value or k.shape[2] < WINDOWED:
+        return None
+
+    def floor(score: Tensor) -> Tensor:
+        if mode == rows.RELU.value:
+            return torch.zeros_like(score)
+        return score - (1 / epsilon).float()[:, None]
+
     ends = visible_ends(bias, sees_itself=True)
     last = block_ends(ends, tile.BM)
-    if bias.slopes is None or mode == rows.SOFTMAX.value or k.shape[2] < WINDOWED:
-        first = torch.zeros_like(last)
-    else:
-
-        def floor(score: Tensor) -> Tensor:
-            if mode == rows.RELU.value:
-                return torch.zeros_like(score)
-            return score - (1 / epsilon).float()[:, None]
-
-        size = max(tile.BN, -(-k.shape[2] // (1024 * tile.BN)) * tile.BN)
-        needed = needed_blocks(q, k, bias, floor, ends, tile.BM, size)
-        first, last = key_window(needed, size, last)
-    shape = (b, h, -(-q.shape[2] // tile.BM))
+    size = max(tile.BN, -(-k.shape[2] // (1024 * tile.BN)) * tile.BN)
+    needed = needed_blocks(q, k, bias, floor, ends, tile.BM, size)
+    first, last = key_window(needed, size, last)
+    shape = (*q.shape[:2], -(-q.shape[2] // tile.BM))
     return (
         first.int().expand(shape).contiguous(),
         last.int().expand(shape).contiguous(),
@@ -161,49 +227,92 @@ def _forward(
     key_mask: Tensor | None,
     mode: int,
     causal: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """out [b h q d], the rows' anchor and level [b h q], and which blocks have weight [b h i j]."""
-    out, anchor, level, active = _empty_results(q, k)
-    if not out.numel():
-        return out, anchor, level, active
-    if not k.shape[2]:
-        return out.zero_(), anchor, level, active
+    gradients: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """`Results`; for a backward pass to follow if `gradients`."""
+    results = _empty_results(q, k, mode, gradients)
+    if not q.numel() or not k.shape[2]:
+        return results._replace(out=results.out.zero_())
     q, k, v, epsilon = q.contiguous(), k.contiguous(), v.contiguous(), epsilon.contiguous()
-    tile = tile_of(q.shape[2], k.shape[2], q.shape[3], q.dtype)
+    tile = _tile(q, k)
     q_blocks, k_blocks = _counts(q, k, tile)
-    bias = Bias(q_positions, k_positions, slopes, causal=causal, key_mask=key_mask)
-    first, last = _window(q, k, epsilon, bias, mode, tile)
     constants = _constants(q, k, mode, causal, key_mask is not None, slopes is not None)
     b, h = q.shape[:2]
-    places = (q_positions, k_positions, _bytes(key_mask, q), slopes if slopes is not None else q)
-    sizes = (q.shape[2], k.shape[2], h, h // k.shape[1], q_blocks, k_blocks)
-    given = (q, k, v, *places, first, last, out, anchor, level, active)
+    places = (q_positions, k_positions, _bytes(key_mask, q))
+    slopes_or_any = q if slopes is None else slopes
+    sizes = (q.shape[2], k.shape[2], h, h // k.shape[1], q_blocks)
     scale = 1 / math.sqrt(q.shape[-1])
-    grid = (b * h * q_blocks,)
+    statistics = results.anchor, results.level
+    streaming = mode in (rows.SOFTMAX.value, rows.RELU.value)
     with torch.cuda.device_of(q):  # where triton launches
-        if mode in (rows.SOFTMAX.value, rows.RELU.value):
-            forward_kernels.streaming_kernel[grid](*given, *sizes, scale, **constants)
-        else:
-            forward_kernels.entmax_kernel[grid](
-                *given, epsilon, *sizes, scale, ONE_TILE=tile.one, **constants
+        if tile.one and not streaming:
+            forward_kernels.tile_kernel[(b * h * q_blocks,)](
+                *(q, k, v, *places, slopes_or_any, results.out, *statistics, epsilon),
+                *(*sizes, scale),
+                **constants,
             )
-    return out, anchor, level, active
+            return results
+        bias = Bias(q_positions, k_positions, slopes, causal=causal, key_mask=key_mask)
+        window = _window(q, k, epsilon, bias, mode, tile)
+        # The keys before the first masked one.
+        leading = q if key_mask is None else key_mask.int().cumprod(dim=-1).sum(-1).int()
+        reach = (*places, leading, slopes_or_any, *(window or (q, q)))
+        depth = k.shape[2].bit_length()
+        constants["WINDOWED"] = window is not None
+        if streaming:
+            forward_kernels.streaming_kernel[(b * h * q_blocks,)](
+                *(q, k, v, *reach, results.out, *statistics, results.full, results.active),
+                *(*sizes, k_blocks, depth, scale),
+                **constants,
+            )
+            return results
+        count = torch.empty(b, h, q_blocks, dtype=torch.int32, device=q.device)
+        candidates = torch.empty(
+            *(b, h, q_blocks, k_blocks), dtype=_index_type(k_blocks), device=q.device
+        )
+        listed = (*statistics, results.full, count, candidates)
+        forward_kernels.candidates_kernel[(b * h * -(-q_blocks // PARTS),)](
+            *(q, k, *reach, *listed, epsilon, *sizes, k_blocks, depth, scale),
+            PARTS=PARTS,
+            **(constants | tile.options(mode, PARTS)),
+        )
+        del constants["WINDOWED"]
+        forward_kernels.entmax_kernel[(b * h * q_blocks,)](
+            *(q, k, v, *places, slopes_or_any, results.out, results.tilted, results.mean_log),
+            *(*listed, results.active, epsilon, *sizes, k_blocks, scale),
+            GRADIENTS=gradients,
+            **constants,
+        )
+    return results
 
 
-def _empty_results(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    q_blocks, k_blocks = _counts(q, k, tile_of(q.shape[2], k.shape[2], q.shape[3], q.dtype))
+def _empty_results(q: Tensor, k: Tensor, mode: int, gradients: bool) -> Results:
+    tile = _tile(q, k)
+    blocks = _counts(q, k, tile)
+    entmax = mode in (rows.ENTMAX_15.value, rows.SPARSEMAX.value, rows.ENTMAX_LOW.value)
+    kept = gradients and not tile.one
+    streaming = mode in (rows.SOFTMAX.value, rows.RELU.value)
+
+    def make(like, *shape: int, used: bool = True, dtype: torch.dtype = torch.float32) -> Tensor:
+        return like(shape if used else (0,), dtype=dtype, device=q.device)
+
     row = q.shape[:3]
-    return (
-        torch.empty(q.shape, dtype=q.dtype, device=q.device),
-        torch.zeros(row, dtype=torch.float32, device=q.device),
-        torch.zeros(row, dtype=torch.float64, device=q.device),
-        torch.zeros(*q.shape[:2], q_blocks, k_blocks, dtype=torch.uint8, device=q.device),
+    return Results(
+        out=make(torch.empty, *q.shape, dtype=q.dtype),
+        anchor=make(torch.zeros, *row),
+        level=make(torch.zeros, *row, dtype=torch.float64),
+        tilted=make(torch.empty, *q.shape, used=kept and entmax, dtype=q.dtype),
+        mean_log=make(torch.empty, *row, used=kept and mode == rows.ENTMAX_LOW.value),
+        full=make(
+            torch.empty, *row[:2], blocks[0], used=streaming or not tile.one, dtype=torch.int32
+        ),
+        active=make(torch.zeros, *row[:2], *blocks, used=streaming or kept, dtype=torch.uint8),
     )
 
 
 @_forward.register_fake
-def _(q, k, v, epsilon, q_positions, k_positions, slopes, key_mask, mode, causal):
-    return _empty_results(q, k)
+def _(q, k, v, epsilon, q_positions, k_positions, slopes, key_mask, mode, causal, gradients):
+    return _empty_results(q, k, mode, gradients)
 
 
 @torch.library.custom_op("lcg::attend_backward", mutates_args=())
@@ -220,6 +329,9 @@ def _backward(
     out: Tensor,
     anchor: Tensor,
     level: Tensor,
+    tilted: Tensor,
+    mean_log: Tensor,
+    full: Tensor,
     active: Tensor,
     mode: int,
     causal: bool,
@@ -228,35 +340,41 @@ def _backward(
     """The gradients of q, k, v, and of ε [h], zeros unless `learned`."""
     q, k, v, epsilon = q.contiguous(), k.contiguous(), v.contiguous(), epsilon.contiguous()
     grad = grad.to(q.dtype).contiguous()
-    dq, dk, dv, d_rows = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v), level
+    dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     if not q.numel() or not k.numel():
         return dq.zero_(), dk.zero_(), dv.zero_(), torch.zeros_like(epsilon)
-    tile = tile_of(q.shape[2], k.shape[2], q.shape[3], q.dtype)
+    tile = _tile(q, k)
     q_blocks, k_blocks = _counts(q, k, tile)
     b, h = q.shape[:2]
-    d_rows = torch.zeros(q.shape[:3] if learned else (0,), dtype=torch.float32, device=q.device)
-    delta = torch.empty(3, *q.shape[:3], dtype=torch.float32, device=q.device)
-    listed = not tile.one
+    d_rows = torch.empty(q.shape[:3] if learned else (0,), dtype=torch.float32, device=q.device)
     constants = _constants(q, k, mode, causal, key_mask is not None, slopes is not None)
-    constants["LISTED"] = listed
-    places = (q_positions, k_positions, _bytes(key_mask, q), slopes if slopes is not None else q)
-    sizes = (q.shape[2], k.shape[2], h, h // k.shape[1], q_blocks, k_blocks, anchor.numel())
+    places = (q_positions, k_positions, _bytes(key_mask, q), q if slopes is None else slopes)
+    sizes = (q.shape[2], k.shape[2], h, h // k.shape[1], q_blocks)
     scale = 1 / math.sqrt(q.shape[-1])
-    by_query = _lists(active) if listed else (active, active)
-    by_key = _lists(active.mT) if listed else (active, active)
-    stats = (anchor, level, epsilon)
     with torch.cuda.device_of(q):  # where triton launches
-        backward_kernels.dq_kernel[(b * h * q_blocks,)](
-            *(q, k, v, grad, out, *places, *stats, *by_query, dq, delta, d_rows),
-            *(*sizes, scale),
-            LEARNED=learned,
-            **constants,
-        )
-        backward_kernels.dkv_kernel[(b * k.shape[1] * k_blocks,)](
-            *(q, k, v, grad, *places, *stats, delta, *by_key, dk, dv),
-            *(*sizes, scale),
-            **constants,
-        )
+        if tile.one:
+            backward_kernels.tile_backward_kernel[(b * k.shape[1],)](
+                *(q, k, v, grad, *places, anchor, level, epsilon, dq, dk, dv, d_rows),
+                *(*sizes, scale),
+                LEARNED=learned,
+                **constants,
+            )
+        else:
+            delta = torch.empty(3, *q.shape[:3], dtype=torch.float32, device=q.device)
+            statistics = (anchor, level, full, epsilon)
+            means = (out, out if mode == rows.SOFTMAX.value else tilted, mean_log)
+            more = (*sizes, k_blocks, anchor.numel(), scale)
+            backward_kernels.dq_kernel[(b * h * q_blocks,)](
+                *(q, k, v, grad, *means, *places, *statistics, *_lists(active)),
+                *(dq, delta, d_rows, *more),
+                LEARNED=learned,
+                **constants,
+            )
+            backward_kernels.dkv_kernel[(b * k.shape[1] * k_blocks,)](
+                *(q, k, v, grad, *places, *statistics, delta, *_lists(active.mT)),
+                *(dk, dv, *more),
+                **constants,
+            )
     # In float64: many rows add up.
     d_epsilon = d_rows.sum(dim=(0, 2), dtype=torch.float64) if learned else epsilon.new_zeros(h)
     return dq, dk, dv, d_epsilon
@@ -271,7 +389,7 @@ def _(grad, q, k, v, epsilon, *others):
 
 
 def _keep(ctx, inputs, output) -> None:
-    *tensors, mode, causal = inputs
+    *tensors, mode, causal, _ = inputs
     ctx.save_for_backward(*tensors, *output)
     ctx.mode, ctx.causal = mode, causal
 
@@ -279,7 +397,7 @@ def _keep(ctx, inputs, output) -> None:
 def _differentiate(ctx, grad, *_):
     learned = ctx.needs_input_grad[3]
     dq, dk, dv, d_epsilon = _backward(grad, *ctx.saved_tensors, ctx.mode, ctx.causal, learned)
-    rest = (None,) * 6
+    rest = (None,) * 7
     return dq, dk, dv, d_epsilon if learned else None, *rest
 
 
@@ -287,9 +405,17 @@ _forward.register_autograd(_differentiate, setup_context=_keep)
 
 
 def _lists(active: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each row of [b h i j] how many are active, and which, these first; int32."""
-    order = active.sort(dim=-1, descending=True, stable=True).indices.int()
-    return active.sum(dim=-1, dtype=torch.int32).contiguous(), order.contiguous()
+    """Of each row of [b h i j] how many are active, int32 [b h i], and which, in order [b h i j].
+
+    The first two dimensions must lie as in a contiguous tensor.
+    """
+    b, h, lists, length = active.shape
+    count = torch.empty(b, h, lists, dtype=torch.int32, device=active.device)
+    order = torch.empty(*(b, h, lists, length), dtype=_index_type(length), device=active.device)
+    backward_kernels.list_kernel[(b * h * -(-lists // LISTS),)](
+        *(active, count, order, lists, length, *active.stride()[2:]), LISTS=LISTS, CHUNK=CHUNK
+    )
+    return count, order
 
 
 def _bytes(mask: Tensor | None, otherwise: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 """What all kernels share: a tile of scores, and from scores to weights given the row's statistics.
 
+A tile holds y = z √d, so that the factor 1/√d is part of the one multiplication and addition that
+brings a score z to the edge of its row's support.
+
 The statistics of a row are two numbers, `anchor` in float32 and `level` in float64; with
 ε = α - 1:
 
@@ -28,7 +31,7 @@ ENTMAX_HIGH = tl.constexpr(5)
 
 HIDDEN = tl.constexpr(-1e30)
 """The score of a key that is not visible: finite, so that no difference is NaN."""
-SEEN = tl.constexpr(-1e29)
+SEEN = tl.constexpr(-1e27)
 """Below this a score is HIDDEN, or such a score after arithmetic."""
 TINY = tl.constexpr(1e-37)
 STEEP = tl.constexpr(75.0)
@@ -80,44 +83,82 @@ def store_rows(pointer, tile, first, length, D: tl.constexpr, DP: tl.constexpr, 
 
 
 @triton.jit
+def visible_extent(i, row, leading, depth, CAUSAL: tl.constexpr):
+    """Of a block of queries i: the number of first keys among which are all that any of them sees,
+    and of those first keys that each of them sees; 0 where the block reaches beyond the queries.
+
+    leading is the number of first keys before the first masked one, depth the number of halvings
+    that find a place among the keys, whose positions ascend. Both results are per query: int32.
+    """
+    queries, keys, q_positions, k_positions, _, _, _ = row
+    inside = i < queries
+    end = tl.zeros_like(i) + keys
+    if CAUSAL:
+        at = tl.load(q_positions + i, mask=inside, other=0)
+        low = tl.zeros_like(i)
+        for _halving in range(depth):
+            middle = (low + end) // 2
+            searching = low < end
+            seen = tl.load(k_positions + middle, mask=searching, other=0) <= at
+            end = tl.where(searching & (seen == 0), middle, end)
+            low = tl.where(searching & seen, middle + 1, low)
+    end = tl.where(inside, end, 0)
+    return end, tl.minimum(end, leading)
+
+
+@triton.jit
+def is_plain(n, full, slope, SLOPED: tl.constexpr, BN: tl.constexpr):
+    """Whether block n of the keys lies before `full`, of a head without slope: 0 or 1."""
+    plain = (n * BN + BN <= full).to(tl.int32)
+    if SLOPED:
+        plain = plain & (slope == 0.0).to(tl.int32)
+    return plain
+
+
+@triton.jit
 def score_tile(
     q,
     k,
     i,
     j,
     row,
+    plain,
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
     SLOPED: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """q·k/√d - m·|i - j| for queries i and keys j, HIDDEN where a key is not visible or not there.
+    """y = q·k - m √d |i - j| for queries i and keys j, HIDDEN where a key is not there or not seen.
 
-    row is (number of queries, of keys, positions of queries, of keys, key mask, slope, 1/√d).
+    row is (number of queries, of keys, positions of queries, of keys, key mask, slope, 1/√d);
+    plain says that every query sees every key and the head has no slope, as in most tiles.
     Every kernel forms a score from the same tiles in the same orientation, and so with the same
     rounding: at the edge of the support it is on the same side in all of them.
     """
     queries, keys, q_positions, k_positions, key_mask, slope, scale = row
-    z = stored_product(q, tl.trans(k), PRECISION) * scale
-    visible = (i < queries)[:, None] & (j < keys)[None, :]
-    if MASKED:
-        visible &= (tl.load(key_mask + j, mask=j < keys, other=0) != 0)[None, :]
-    if CAUSAL or SLOPED:
-        at = tl.load(q_positions + i, mask=i < queries, other=0)
-        key_at = tl.load(k_positions + j, mask=j < keys, other=0)
-        apart = at[:, None] - key_at[None, :]
-        if CAUSAL:
-            visible &= apart >= 0
-        if SLOPED:
-            z -= slope * tl.abs(apart).to(tl.float32)
-    return tl.where(visible, z, HIDDEN)
+    y = stored_product(q, tl.trans(k), PRECISION)
+    if plain == 0:
+        visible = (i < queries)[:, None] & (j < keys)[None, :]
+        if MASKED:
+            visible &= (tl.load(key_mask + j, mask=j < keys, other=0) != 0)[None, :]
+        if CAUSAL or SLOPED:
+            at = tl.load(q_positions + i, mask=i < queries, other=0)
+            key_at = tl.load(k_positions + j, mask=j < keys, other=0)
+            apart = at[:, None] - key_at[None, :]
+            if CAUSAL:
+                visible &= apart >= 0
+            if SLOPED:
+                y -= slope / scale * tl.abs(apart).to(tl.float32)
+        y = tl.where(visible, y, HIDDEN)
+    return y
 
 
 @triton.jit
 def prepare_rows(anchor, level, epsilon, MODE: tl.constexpr):
     """From the statistics of rows to what `weigh` needs of them, in float32.
 
-    Returns (anchor, edge, rest of the edge or P^ε, 1/(width of the support), weight of the anchor).
+    Returns (anchor, edge, rest of the edge or P^ε, 1/(width of the support), weight of the anchor);
+    for α = 1.5 half the edge, as √p is half the distance from it.
     """
     zero = tl.zeros_like(anchor)
     if MODE == SOFTMAX:
@@ -127,6 +168,8 @@ def prepare_rows(anchor, level, epsilon, MODE: tl.constexpr):
     elif MODE <= ENTMAX_LOW:
         width = 1.0 / epsilon - level
         exact = anchor.to(tl.float64) - width
+        if MODE == ENTMAX_15:
+            exact *= 0.5
         edge = exact.to(tl.float32)
         rest = (exact - edge.to(tl.float64)).to(tl.float32)
         weight = tl.exp(tl.log(epsilon * width) / epsilon)
@@ -137,42 +180,55 @@ def prepare_rows(anchor, level, epsilon, MODE: tl.constexpr):
 
 
 @triton.jit
-def _log1p(x):
-    """log(1 + x) for -1/2 ≤ x ≤ 0: what 1 + x loses is put back by the quotient."""
-    y = 1.0 + x
-    lost = tl.where(y == 1.0, 1.0, y - 1.0)
-    return tl.where(y == 1.0, x, tl.log(y) * (x / lost))
+def round_rows(anchor, level, epsilon, MODE: tl.constexpr):
+    """The same for α ≤ 2 and a level so close to this one that its edge has no rest; and that."""
+    anchor, edge, rest, gain, weight = prepare_rows(anchor, level, epsilon, MODE)
+    return (anchor, edge, tl.zeros_like(rest), gain, weight), level_of(edge, anchor, epsilon, MODE)
 
 
 @triton.jit
-def weigh(z, view, epsilon, MODE: tl.constexpr):
+def level_of(edge, anchor, epsilon, MODE: tl.constexpr):
+    """The level whose edge this is: the inverse of `prepare_rows`, for α ≤ 2."""
+    exact = edge.to(tl.float64)
+    if MODE == ENTMAX_15:
+        exact *= 2.0
+    return exact - anchor.to(tl.float64) + 1.0 / epsilon
+
+
+@triton.jit
+def weigh(y, view, scale, epsilon, MODE: tl.constexpr):
     """Weights p, slopes u = p^(2-α) on the support and 0 off it, and log p (0 where not needed).
 
-    view is what `prepare_rows` returned, ε is in float32.
+    y is of `score_tile`, view of `prepare_rows`, ε in float32.
     """
     anchor, edge, rest, gain, weight = view
     anchor, edge, rest = anchor[:, None], edge[:, None], rest[:, None]
     gain, weight = gain[:, None], weight[:, None]
+    if MODE == ENTMAX_15:
+        x = tl.maximum(tl.fma(y, tl.zeros_like(y) + 0.5 * scale, -edge) - rest, 0.0)
+        return x * x, x, y
+    elif MODE == SPARSEMAX:
+        x = tl.maximum(tl.fma(y, tl.zeros_like(y) + scale, -edge) - rest, 0.0)
+        return x, tl.where(x > 0.0, 1.0, 0.0), y
+    z = y * scale
     if MODE == SOFTMAX:
         p = tl.exp((z - anchor) - weight)
         return p, p, z
     elif MODE == RELU:
         p = tl.maximum(z, 0.0)
-        return p, (z > 0.0).to(tl.float32), z
-    elif MODE == ENTMAX_15:
-        x = tl.maximum(0.5 * ((z - edge) - rest), 0.0)
-        return x * x, x, z
-    elif MODE == SPARSEMAX:
-        x = tl.maximum((z - edge) - rest, 0.0)
-        return x, (x > 0.0).to(tl.float32), z
+        return p, tl.where(z > 0.0, 1.0, 0.0), z
     elif MODE == ENTMAX_LOW:
-        # The ratio of this score's distance from the edge to the anchor's, above 1/2 by its
-        # difference from 1 and below from itself: neither cancels.
+        # The ratio of this score's distance from the edge to the anchor's: above 1/2 by its
+        # difference from 1, with log(1 + x) = log(y) x / (y - 1) for what y = 1 + x has lost, and
+        # below from itself. Neither cancels.
         part = ((z - edge) - rest) * gain
         inside = part > 0.0
-        below = tl.maximum((z - anchor) * gain, -0.5)
-        log_part = tl.where(below > -0.5, _log1p(below), tl.log(tl.maximum(part, TINY)))
-        log_part = log_part / epsilon
+        below = (z - anchor) * gain
+        near = below > -0.5
+        ratio = tl.where(near, 1.0 + below, tl.maximum(part, TINY))
+        lost = tl.where(near & (ratio != 1.0), ratio - 1.0, 1.0)
+        log_part = tl.log(ratio) * (tl.where(near, below, 1.0) / lost)
+        log_part = tl.where(ratio == 1.0, below, log_part) * (1.0 / epsilon)
         p = tl.where(inside, weight * tl.exp(log_part), 0.0)
         log_p = tl.log(weight) + log_part
         u = tl.where(inside, tl.exp((1.0 - epsilon) * log_p), 0.0)
@@ -187,7 +243,7 @@ def weigh(z, view, epsilon, MODE: tl.constexpr):
 
 
 @triton.jit
-def score_gradient(z, p, u, dp, anchor, centre, mean, lowest, MODE: tl.constexpr):
+def score_gradient(y, p, u, dp, anchor, centre, mean, lowest, scale, MODE: tl.constexpr):
     """dL/dz of a tile from dL/dp: u (dL/dp - δ), with δ = Σ u dL/dp / Σ u for entmax (2502.12082).
 
     centre is δ. Above α = 2 it is dL/dp at the lowest supported key, mean is δ relative to it, and
@@ -200,5 +256,5 @@ def score_gradient(z, p, u, dp, anchor, centre, mean, lowest, MODE: tl.constexpr
     else:
         difference = dp - centre
         ds = tl.minimum(tl.maximum(u * (difference - mean), -CEILING), CEILING)
-        ds = tl.where((z == anchor) & (difference == 0.0), lowest, ds)
+        ds = tl.where((y * scale == anchor) & (difference == 0.0), lowest, ds)
         return tl.where(p > 0.0, ds, 0.0)
