@@ -25,7 +25,7 @@ POINTERS = {
     "*i32": ("Q_POSITIONS", "K_POSITIONS", "FIRST", "LAST", "LEADING", "FULL", "COUNT"),
     "*i16": ("CANDIDATES", "ORDER"),
     "*u8": ("KEY_MASK", "ACTIVE"),
-    "*fp32": ("SLOPES", "ANCHOR", "MEAN_LOG", "DELTA", "D_EPSILON"),
+    "*fp32": ("SLOPES", "ANCHOR", "SUPPORT", "MOVED", "MEAN_LOG", "DELTA", "D_EPSILON"),
     "*fp64": ("LEVEL", "EPSILON"),
 }
 

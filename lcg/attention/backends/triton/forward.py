@@ -3,16 +3,17 @@
 A row that is one tile is scored once and solved in registers. A longer one is scored again in every
 sweep over its keys, so that what counts is how many sweeps there are, over how many keys:
 
-1. `candidates_kernel`, all keys: the largest score of each lane, a lane being every BN-th key.
+1. `candidates_kernel`, all keys: the two largest scores of each lane, a lane being every BN-th key.
    These are scores of the row, so that the row they make, solved in registers, has an edge that
-   bounds the row's from below, and closely: the largest are among them.
-2. The same, all keys once more: the sums of a Newton step from there, and a list of the blocks of
-   keys that reach above the bound. Nothing else is read from here on.
-3. `entmax_kernel`, listed blocks: further steps until the next one is too small to matter.
-4. The same: the output, and the sums again, which say whether the threshold was right. If not, it
-   takes another step and goes back to 4.
+   bounds the row's from below, and closely: nearly all of the support is among them.
+2. The same, all keys once more: the sums for a step from there, and a list of the blocks of keys
+   that reach above the bound. Nothing else is read from here on.
+3. `entmax_kernel`, listed blocks: while steps are large (NEAR), sums alone; rarely needed.
+4. The same: the output, and the sums again. They say how far the threshold is from right. Where
+   that is little (ALLOWED), what the output lacks is its derivative, -Σ u v, times the rest, and
+   the row is done; otherwise the threshold takes another step, and 4. is done again.
 
-Differs from 2502.12082 in all of 1 to 3. The gradient of a row is u (dp - δ) with δ the mean of dp
+Differs from 2502.12082 in all of this. The gradient of a row is u (dp - δ) with δ the mean of dp
 under u = p^(2-α): that of the values under u is made beside the output, and δ is its product with
 the gradient of the output.
 
@@ -45,13 +46,16 @@ from lcg.attention.backends.triton.rows import (
 NEWTON = tl.constexpr(10)
 """Steps before every second one halves the bracket."""
 SWEEPS = tl.constexpr(60)
-"""Most sweeps over a row; from a good start two are usual."""
+"""Most sweeps over a row; from a good start one is usual."""
 UNIT = tl.constexpr(1e-6)
 """How near to 1 a row must sum."""
-NEAR = tl.constexpr(3e-4)
-"""A step so small leaves an error of its square or so."""
-NEAR_15 = tl.constexpr(1e-2)
-"""The same for α = 1.5, whose steps are exact but for keys that leave the support."""
+NEAR = tl.constexpr(0.03)
+"""The largest step after which the output is worth a try."""
+ALLOWED = tl.constexpr(2e-5)
+"""How far the mean of values under u may be off, as a share of them, for the last step to be taken
+without another sweep; for α ≤ 1.5, where u has a derivative."""
+ALLOWED_16 = tl.constexpr(3e-4)
+"""The same for values of 16 bits, whose own rounding is ten times as much."""
 MARGIN = tl.constexpr(1e-5)
 """By how much a lower bound of a threshold is lowered, for the rounding it was found with."""
 
@@ -64,12 +68,11 @@ def any_of(condition):
 
 @triton.jit
 def _sums(p, u, MODE: tl.constexpr):
-    """Of the rows of a tile, in float64: Σ p, Σ u, for α = 1.5 the number of keys with weight."""
-    total = tl.sum(p, axis=1).to(tl.float64)
-    slope = tl.sum(u, axis=1).to(tl.float64)
-    count = total
-    if MODE == ENTMAX_15:
-        count = tl.sum(tl.minimum(u * 1e30, 1.0), axis=1).to(tl.float64)
+    """Of the rows of a tile: Σ p, Σ u, and the number of keys with weight."""
+    total, slope = tl.sum(p, axis=1), tl.sum(u, axis=1)
+    count = slope
+    if MODE != SPARSEMAX:
+        count = tl.sum(tl.minimum(u * 1e30, 1.0), axis=1)
     return total, slope, count
 
 
@@ -80,8 +83,8 @@ def _step(at, total, slope, count, epsilon, MODE: tl.constexpr, COUNTED: tl.cons
     Newton on (Σ p)^ε, which is convex and decreases in c: from below it stays below the root. For
     α = 1.5 and the number of keys, the root of the square that Σ p is while no key leaves.
     """
-    slope = tl.maximum(slope, TINY)
-    total = tl.maximum(total, TINY)
+    slope = tl.maximum(slope.to(tl.float64), TINY)
+    total = tl.maximum(total.to(tl.float64), TINY)
     if MODE == SPARSEMAX:
         new = at + (total - 1.0) / slope
     elif MODE == ENTMAX_15:
@@ -99,19 +102,16 @@ def _step(at, total, slope, count, epsilon, MODE: tl.constexpr, COUNTED: tl.cons
 def _safe_step(step, at, low, high, sums, dead, epsilon, MODE: tl.constexpr, COUNTED: tl.constexpr):
     """The next c of each row, in a bracket that the sums at c have narrowed.
 
-    Returns it, the bracket, the largest step, and whether there is a row that neither sums to one
-    nor has closed its bracket.
+    Returns it, the bracket, and which rows neither sum to one nor have closed their bracket.
     """
     total, slope, count = sums
-    total = tl.where(dead, 1.0, total)
+    total = tl.where(dead, 1.0, total.to(tl.float64))
     new = _step(at, total, slope, count, epsilon, MODE, COUNTED)
     low = tl.where(total >= 1.0, tl.maximum(low, at), low)
     high = tl.where(total < 1.0, tl.minimum(high, at), high)
     halving = (step >= NEWTON) & (step % 2 == 0)
     new = tl.where(halving, 0.5 * (low + high), tl.minimum(tl.maximum(new, low), high))
-    moved = tl.max(tl.where(dead, 0.0, tl.abs(new - at)), axis=0)
-    open = (tl.abs(total - 1.0) > UNIT) & (high - low > 1e-12)
-    return new, low, high, moved, tl.max(open.to(tl.int32), axis=0) > 0
+    return new, low, high, (tl.abs(total - 1.0) > UNIT) & (high - low > 1e-12)
 
 
 @triton.jit
@@ -122,8 +122,8 @@ def _highest(keys, epsilon):
 
 
 @triton.jit
-def _solve_tile(y, anchor, dead, keys, scale, exact, MODE: tl.constexpr):
-    """c of each row of a tile of scores, α ≤ 2; `keys` is the most of them that a row may hold.
+def _solve_tile(y, more, anchor, dead, keys, scale, exact, MODE: tl.constexpr, TWO: tl.constexpr):
+    """c of each row of a tile of scores, or of TWO, α ≤ 2; `keys` is the most that a row may hold.
 
     Returns it, a lower bound of it, and whether a row is not solved to UNIT.
     """
@@ -134,9 +134,17 @@ def _solve_tile(y, anchor, dead, keys, scale, exact, MODE: tl.constexpr):
     far = keys > 0
     for step in range(SWEEPS):
         if far:
-            p, u, _ = weigh(y, prepare_rows(anchor, at, exact, MODE), scale, epsilon, MODE)
-            sums = _sums(p, u, MODE)
-            at, low, high, _, far = _safe_step(step, at, low, high, sums, dead, exact, MODE, True)
+            view = prepare_rows(anchor, at, exact, MODE)
+            p, u, _ = weigh(y, view, scale, epsilon, MODE)
+            total, slope, count = _sums(p, u, MODE)
+            if TWO:
+                p, u, _ = weigh(more, view, scale, epsilon, MODE)
+                others = _sums(p, u, MODE)
+                total, slope, count = total + others[0], slope + others[1], count + others[2]
+            at, low, high, open = _safe_step(
+                step, at, low, high, (total, slope, count), dead, exact, MODE, True
+            )
+            far = tl.max(open.to(tl.int32), axis=0) > 0
     return at, low, far
 
 
@@ -350,7 +358,7 @@ def tile_kernel(
                 total, steepness = _weight_sums(y, view, scale, epsilon)
                 level, going = _weight_step(level, dead, total, steepness)
     else:
-        level, _, _ = _solve_tile(y, anchor, dead, keys, scale, exact, MODE)
+        level, _, _ = _solve_tile(y, y, anchor, dead, keys, scale, exact, MODE, False)
     p, _, _ = weigh(y, prepare_rows(anchor, level, exact, MODE), scale, epsilon, MODE)
     v = load_rows(V, 0, keys, D, DP, BN)
     out = product(p, v, PRECISION)
@@ -373,6 +381,8 @@ def candidates_kernel(
     LAST,
     ANCHOR,
     LEVEL,
+    SUPPORT,
+    MOVED,
     FULL,
     COUNT,
     CANDIDATES,
@@ -397,8 +407,9 @@ def candidates_kernel(
     BN: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """Of each row the maximum (HIDDEN if it sees no key) and c after a step from a close bound, and
-    of each block of queries the blocks of keys that may hold weight. A program has PARTS blocks.
+    """Of each row the maximum (HIDDEN if it sees no key), c after a step from a close bound, and
+    how many keys lie above that bound; of each block of queries the blocks of keys with any of
+    these. A program has PARTS blocks of queries.
     """
     programs = tl.cdiv(q_blocks, PARTS)
     block = programs - 1 - tl.program_id(0) % programs  # those with most keys first
@@ -424,25 +435,29 @@ def candidates_kernel(
         lasts = tl.load(LAST + head * q_blocks + part, mask=there, other=0)
         first, last = tl.min(firsts, axis=0) // BN, tl.cdiv(tl.max(lasts, axis=0), BN)
 
-    lanes = tl.full([PARTS * BM, BN], HIDDEN, tl.float32)
+    largest = tl.full([PARTS * BM, BN], HIDDEN, tl.float32)
+    second = tl.full([PARTS * BM, BN], HIDDEN, tl.float32)
     for n in range(first, last):
         k = load_rows(K, n * BN, keys, D, DP, BN)
         plain = is_plain(n, full, slope, SLOPED, BN)
         y = score_tile(q, k, i, n * BN + lane, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
-        lanes = tl.maximum(lanes, y)
-    anchor = tl.max(lanes, axis=1) * scale
+        if MODE != ENTMAX_HIGH:
+            second = tl.maximum(second, tl.minimum(largest, y))
+        largest = tl.maximum(largest, y)
+    anchor = tl.max(largest, axis=1) * scale
     dead = anchor < SEEN
     top = tl.where(dead, 0.0, anchor)
     zero = tl.zeros_like(top)
     if MODE == ENTMAX_HIGH:
         bound = (top, top - 1.00001 / epsilon, zero, zero, zero)
     else:
-        at, low, far = _solve_tile(lanes, top, dead, keys, scale, exact, MODE)
+        at, low, far = _solve_tile(largest, second, top, dead, keys, scale, exact, MODE, True)
         at = tl.maximum(tl.where(far, low, at) - MARGIN * (1.0 + 0.02 * tl.abs(top)), 0.0)
         bound, at = round_rows(top, at, exact, MODE)
 
     total = tl.zeros([PARTS * BM], tl.float64)
     steepness = tl.zeros([PARTS * BM], tl.float64)
+    support = tl.zeros([PARTS * BM], tl.float64)
     count = tl.zeros([PARTS], tl.int32)
     candidates = CANDIDATES + (head * q_blocks + part) * k_blocks
     for n in range(first, last):
@@ -451,18 +466,21 @@ def candidates_kernel(
         y = score_tile(q, k, i, n * BN + lane, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
         if MODE <= SPARSEMAX:
             p, u, _ = weigh(y, bound, scale, epsilon, MODE)
-            reached = tl.sum(p, axis=1)
-            total += reached.to(tl.float64)
-            steepness += tl.sum(u, axis=1).to(tl.float64)
+            more, steeper, extra = _sums(p, u, MODE)
+            total += more
+            steepness += steeper
+            support += extra
+            reached = more
         else:
             reached = tl.max(y, axis=1) * scale - bound[1]
         alive = (tl.max(tl.reshape(reached, [PARTS, BM]), axis=1) > 0.0).to(tl.int32)
         if MODE == ENTMAX_LOW:  # noqa: SIM102  (the inner one is the device's)
             if tl.max(alive, axis=0) != 0:
                 p, u, _ = weigh(y, bound, scale, epsilon, MODE)
-                more, steeper, _ = _sums(p, u, MODE)
+                more, steeper, extra = _sums(p, u, MODE)
                 total += more
                 steepness += steeper
+                support += extra
         # What is no candidate is overwritten by the next one.
         tl.store(candidates + count, n, mask=there)
         count += alive
@@ -471,8 +489,10 @@ def candidates_kernel(
     tl.store(ANCHOR + head * queries + i, anchor, mask=inside)
     if MODE != ENTMAX_HIGH:
         total = tl.where(dead, 1.0, total)
-        at = tl.maximum(_step(at, total, steepness, total, exact, MODE, False), 0.0)
-        tl.store(LEVEL + head * queries + i, at, mask=inside)
+        new = tl.maximum(_step(at, total, steepness, support, exact, MODE, True), 0.0)
+        tl.store(LEVEL + head * queries + i, new, mask=inside)
+        tl.store(MOVED + head * queries + i, tl.abs(new - at).to(tl.float32), mask=inside)
+        tl.store(SUPPORT + head * queries + i, support.to(tl.float32), mask=inside)
 
 
 @triton.jit
@@ -489,6 +509,8 @@ def entmax_kernel(
     MEAN_LOG,
     ANCHOR,
     LEVEL,
+    SUPPORT,
+    MOVED,
     FULL,
     COUNT,
     CANDIDATES,
@@ -583,11 +605,13 @@ def entmax_kernel(
                 level, going = _weight_step(level, dead, total, steepness)
     else:
         level = tl.load(LEVEL + head * queries + i, mask=inside, other=0.0)
+        support = tl.load(SUPPORT + head * queries + i, mask=inside, other=0.0)
         low = tl.maximum(level - 1e-3, 0.0)
         high = tl.zeros([BM], tl.float64) + _highest(keys, exact)
-        searching = count > 0
+        moved = tl.load(MOVED + head * queries + i, mask=inside, other=0.0)
+        far = (tl.max(moved, axis=0) > NEAR) & (count > 0)
         for step in range(SWEEPS):
-            if searching:
+            if far:
                 view, level = round_rows(anchor, level, exact, MODE)
                 total = tl.zeros([BM], tl.float64)
                 steepness = tl.zeros([BM], tl.float64)
@@ -604,25 +628,28 @@ def entmax_kernel(
                     steepness += steeper
                     supported += extra
                 sums = (total, steepness, supported)
-                level, low, high, moved, far = _safe_step(
+                new, low, high, open = _safe_step(
                     step, level, low, high, sums, dead, exact, MODE, True
                 )
-                searching = far & (moved > (NEAR_15 if MODE == ENTMAX_15 else NEAR))
+                far = tl.max(tl.where(open, tl.abs(new - level), 0.0), axis=0) > NEAR
+                level = new
 
-    # With the output; again where the sums say that the last step was not the last.
     out = tl.zeros([BM, DP], tl.float32)
     tilted = tl.zeros([BM, DP], tl.float32)
-    mean_log = tl.zeros([BM], tl.float32)
+    total = tl.zeros([BM], tl.float64)
     steepness = tl.zeros([BM], tl.float64)
+    mean_log = tl.zeros([BM], tl.float32)
+    tilted_log = tl.zeros([BM], tl.float32)
     going = count > 0
     for step in range(SWEEPS):
         if going:
             view = prepare_rows(anchor, level, exact, MODE)
-            total = tl.zeros([BM], tl.float64)
-            steepness = tl.zeros([BM], tl.float64)
             out = tl.zeros([BM, DP], tl.float32)
             tilted = tl.zeros([BM, DP], tl.float32)
+            total = tl.zeros([BM], tl.float64)
+            steepness = tl.zeros([BM], tl.float64)
             mean_log = tl.zeros([BM], tl.float32)
+            tilted_log = tl.zeros([BM], tl.float32)
             for t in range(count):
                 n = tl.load(candidates + t).to(tl.int32)
                 k = load_rows(K, n * BN, keys, D, DP, BN)
@@ -632,23 +659,34 @@ def entmax_kernel(
                 y = score_tile(q, k, i, j, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
                 p, u, log_p = weigh(y, view, scale, epsilon, MODE)
                 out += product(p, v, PRECISION)
-                more, steeper, _ = _sums(p, u, MODE)
-                total += more
-                steepness += steeper
+                more = tl.sum(p, axis=1)
                 if GRADIENTS:
                     tl.store(active + n, tl.max(more, axis=0) > 0.0)
-                    if MODE != ENTMAX_HIGH:
-                        tilted += product(u, v, PRECISION)
-                    if MODE == ENTMAX_LOW:
-                        mean_log += tl.sum(tl.where(p > 1e-30, p * log_p, 0.0), axis=1)
+                if MODE != ENTMAX_HIGH:
+                    tilted += product(u, v, PRECISION)
+                    total += more.to(tl.float64)
+                    steepness += tl.sum(u, axis=1).to(tl.float64)
+                if GRADIENTS and MODE == ENTMAX_LOW:
+                    safe_log = tl.where(p > 1e-30, log_p, 0.0)
+                    mean_log += tl.sum(p * safe_log, axis=1)
+                    tilted_log += tl.sum(u * safe_log, axis=1)
             if MODE == ENTMAX_HIGH:
                 going = count < 0
             else:
                 sums = (total, steepness, total)
-                new, low, high, _, going = _safe_step(
+                new, low, high, open = _safe_step(
                     step, level, low, high, sums, dead, exact, MODE, False
                 )
-                level = tl.where(going, new, level)
+                step_taken = (new - level).to(tl.float32)
+                if MODE != SPARSEMAX:
+                    share = ALLOWED if V.dtype.element_ty == tl.float32 else ALLOWED_16
+                    allowed = tl.where(epsilon <= 0.5, share, 0.0) * steepness.to(tl.float32)
+                    open = open & (tl.abs(step_taken) * support > allowed)
+                going = tl.max(open.to(tl.int32), axis=0) > 0
+                # The derivative of p in c is -u.
+                out -= step_taken[:, None] * tilted
+                mean_log -= step_taken * (tilted_log + steepness.to(tl.float32))
+                level = new
 
     tl.store(ANCHOR + head * queries + i, anchor, mask=inside)
     tl.store(LEVEL + head * queries + i, level, mask=inside)

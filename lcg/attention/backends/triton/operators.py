@@ -270,7 +270,8 @@ def _forward(
         candidates = torch.empty(
             *(b, h, q_blocks, k_blocks), dtype=_index_type(k_blocks), device=q.device
         )
-        listed = (*statistics, results.full, count, candidates)
+        support, moved = torch.empty(2, *q.shape[:3], dtype=torch.float32, device=q.device)
+        listed = (*statistics, support, moved, results.full, count, candidates)
         forward_kernels.candidates_kernel[(b * h * -(-q_blocks // PARTS),)](
             *(q, k, *reach, *listed, epsilon, *sizes, k_blocks, depth, scale),
             PARTS=PARTS,
