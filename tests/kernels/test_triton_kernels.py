@@ -147,6 +147,15 @@ def test_weights_sum_to_one_where_many_scores_are_tied_near_the_edge(normalizer,
     assert_near(out.cpu(), torch.ones(1, 1, 1, 16), 3e-6)
 
 
+@pytest.mark.parametrize("spread", [0.05, 1.0, 30.0])
+@pytest.mark.parametrize("normalizer", NORMALIZERS[:6], ids=label)
+def test_weights_sum_to_one(normalizer, spread, regime):
+    keys = 128 if regime == "one tile" else 400
+    q, k, v = inputs(20, keys, spread=spread)
+    out = attend(q, k, torch.ones_like(v), normalizer, make_bias(20, keys), {}, "triton")
+    assert_near(out.cpu(), torch.ones(1, 4, 20, 16), 1e-6)
+
+
 @pytest.mark.parametrize("normalizer", [*NORMALIZERS[:5], LearnedEntmax()], ids=label)
 def test_rows_with_more_support_than_the_lanes_hold(normalizer):
     """Scores so alike that nearly all keys have weight: the first bound is far from the edge."""

@@ -606,9 +606,9 @@ def entmax_kernel(
     else:
         level = tl.load(LEVEL + head * queries + i, mask=inside, other=0.0)
         support = tl.load(SUPPORT + head * queries + i, mask=inside, other=0.0)
-        low = tl.maximum(level - 1e-3, 0.0)
-        high = tl.zeros([BM], tl.float64) + _highest(keys, exact)
         moved = tl.load(MOVED + head * queries + i, mask=inside, other=0.0)
+        low = tl.maximum(level - (1.0 + 1e-6) * moved - 1e-6, 0.0)  # the bound it came from
+        high = tl.zeros([BM], tl.float64) + _highest(keys, exact)
         far = (tl.max(moved, axis=0) > NEAR) & (count > 0)
         for step in range(SWEEPS):
             if far:
