@@ -16,7 +16,6 @@ from lcg.attention.backends.triton.rows import (
     HIDDEN,
     RELU,
     SEEN,
-    is_plain,
     load_rows,
     prepare_rows,
     product,
@@ -127,7 +126,7 @@ def tile_backward_kernel(
 ):
     """Rows of one tile: dQ, dK, dV and dL/dε of all queries of the heads that share some keys."""
     key_head = tl.program_id(0).to(tl.int64)
-    j = tl.arange(0, BN)
+    full = tl.full([], 0, tl.int32)
     k = load_rows(K + key_head * keys * D, 0, keys, D, DP, BN)
     v = load_rows(V + key_head * keys * D, 0, keys, D, DP, BN)
     dk = tl.zeros([BN, DP], tl.float32)
@@ -148,7 +147,7 @@ def tile_backward_kernel(
         anchor = tl.load(ANCHOR + place, mask=inside, other=0.0)
         level = tl.load(LEVEL + place, mask=inside, other=0.0)
         view = prepare_rows(anchor, level, exact, MODE)
-        y = score_tile(q, k, i, j, row, 0, CAUSAL, MASKED, SLOPED, PRECISION)
+        y = score_tile(q, k, i, 0, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
         dp = stored_product(grad, tl.trans(v), PRECISION)
         p, u, log_p = weigh(y, view, scale, epsilon, MODE)
         centre = tl.zeros([BM], tl.float32)
@@ -274,7 +273,6 @@ def dq_kernel(
     key_mask = KEY_MASK + head // heads * keys
     row = (queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale)
     i = block * BM + tl.arange(0, BM)
-    lane = tl.arange(0, BN)
     inside = i < queries
     place = head * queries + i
     q = load_rows(Q + head * queries * D, block * BM, queries, D, DP, BM)
@@ -295,8 +293,7 @@ def dq_kernel(
             n = tl.load(order + t).to(tl.int32)
             k = load_rows(K, n * BN, keys, D, DP, BN)
             v = load_rows(V, n * BN, keys, D, DP, BN)
-            plain = is_plain(n, full, slope, SLOPED, BN)
-            y = score_tile(q, k, i, n * BN + lane, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+            y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
             dp = stored_product(grad, tl.trans(v), PRECISION)
             at_edge = (y * scale == anchor[:, None]) & (y > SEEN)
             centre = tl.maximum(centre, tl.max(tl.where(at_edge, dp, HIDDEN), axis=1))
@@ -306,8 +303,7 @@ def dq_kernel(
             n = tl.load(order + t).to(tl.int32)
             k = load_rows(K, n * BN, keys, D, DP, BN)
             v = load_rows(V, n * BN, keys, D, DP, BN)
-            plain = is_plain(n, full, slope, SLOPED, BN)
-            y = score_tile(q, k, i, n * BN + lane, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+            y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
             difference = stored_product(grad, tl.trans(v), PRECISION) - centre[:, None]
             p, u, log_p = weigh(y, view, scale, epsilon, MODE)
             more, shift, low = _high_means(p, u, log_p, difference, view[4], epsilon)
@@ -328,8 +324,7 @@ def dq_kernel(
         for t in range(count):
             n = tl.load(order + t).to(tl.int32)
             k = load_rows(K, n * BN, keys, D, DP, BN)
-            plain = is_plain(n, full, slope, SLOPED, BN)
-            y = score_tile(q, k, i, n * BN + lane, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+            y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
             p, u, log_p = weigh(y, view, scale, epsilon, MODE)
             moment += _alpha_moment(p, log_p, mean_log, epsilon)
         normaliser = _alpha_normaliser(moment, exact)
@@ -340,8 +335,7 @@ def dq_kernel(
         n = tl.load(order + t).to(tl.int32)
         k = load_rows(K, n * BN, keys, D, DP, BN)
         v = load_rows(V, n * BN, keys, D, DP, BN)
-        plain = is_plain(n, full, slope, SLOPED, BN)
-        y = score_tile(q, k, i, n * BN + lane, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+        y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
         dp = stored_product(grad, tl.trans(v), PRECISION)
         p, u, log_p = weigh(y, view, scale, epsilon, MODE)
         ds = score_gradient(
@@ -408,7 +402,6 @@ def dkv_kernel(
     """dK and dV of one block of keys, summed over the heads that share them."""
     block = tl.program_id(0) % k_blocks
     key_head = (tl.program_id(0) // k_blocks).to(tl.int64)
-    j = block * BN + tl.arange(0, BN)
     lane = tl.arange(0, BM)
     k = load_rows(K + key_head * keys * D, block * BN, keys, D, DP, BN)
     v = load_rows(V + key_head * keys * D, block * BN, keys, D, DP, BN)
@@ -438,8 +431,7 @@ def dkv_kernel(
                 mean = tl.load(DELTA + rows + place, mask=inside, other=0.0)
                 lowest = tl.load(DELTA + 2 * rows + place, mask=inside, other=0.0)
             full = tl.load(FULL + head * q_blocks + m)
-            plain = is_plain(block, full, slope, SLOPED, BN)
-            y = score_tile(q, k, i, j, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+            y = score_tile(q, k, i, block, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
             view = prepare_rows(anchor, level, exact, MODE)
             p, u, _ = weigh(y, view, scale, epsilon, MODE)
             dv += product(tl.trans(p), grad, PRECISION)

@@ -32,7 +32,6 @@ from lcg.attention.backends.triton.rows import (
     SOFTMAX,
     SPARSEMAX,
     TINY,
-    is_plain,
     load_rows,
     prepare_rows,
     product,
@@ -263,11 +262,9 @@ def streaming_kernel(
     total = tl.zeros([BM], tl.float32)
     out = tl.zeros([BM, DP], tl.float32)
     for n in range(first, last):
-        j = n * BN + tl.arange(0, BN)
         k = load_rows(K + key_head * keys * D, n * BN, keys, D, DP, BN)
         v = load_rows(V + key_head * keys * D, n * BN, keys, D, DP, BN)
-        plain = is_plain(n, full, slope, SLOPED, BN)
-        y = score_tile(q, k, i, j, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+        y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
         z = y * scale
         if MODE == SOFTMAX:
             higher = tl.maximum(top, tl.max(z, axis=1))
@@ -334,7 +331,8 @@ def tile_kernel(
     i = block * BM + tl.arange(0, BM)
     q = load_rows(Q + head * queries * D, block * BM, queries, D, DP, BM)
     k = load_rows(K, 0, keys, D, DP, BN)
-    y = score_tile(q, k, i, tl.arange(0, BN), row, 0, CAUSAL, MASKED, SLOPED, PRECISION)
+    full = tl.full([], 0, tl.int32)
+    y = score_tile(q, k, i, 0, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
     anchor = tl.max(y, axis=1) * scale
     dead = anchor < SEEN
     anchor = tl.where(dead, 0.0, anchor)
@@ -421,7 +419,6 @@ def candidates_kernel(
     key_mask = KEY_MASK + head // heads * keys
     row = (queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale)
     i = block * (PARTS * BM) + tl.arange(0, PARTS * BM)
-    lane = tl.arange(0, BN)
     q = load_rows(Q + head * queries * D, block * (PARTS * BM), queries, D, DP, PARTS * BM)
     part = block * PARTS + tl.arange(0, PARTS)
     there = part < q_blocks
@@ -439,8 +436,7 @@ def candidates_kernel(
     second = tl.full([PARTS * BM, BN], HIDDEN, tl.float32)
     for n in range(first, last):
         k = load_rows(K, n * BN, keys, D, DP, BN)
-        plain = is_plain(n, full, slope, SLOPED, BN)
-        y = score_tile(q, k, i, n * BN + lane, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+        y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
         if MODE != ENTMAX_HIGH:
             second = tl.maximum(second, tl.minimum(largest, y))
         largest = tl.maximum(largest, y)
@@ -462,8 +458,7 @@ def candidates_kernel(
     candidates = CANDIDATES + (head * q_blocks + part) * k_blocks
     for n in range(first, last):
         k = load_rows(K, n * BN, keys, D, DP, BN)
-        plain = is_plain(n, full, slope, SLOPED, BN)
-        y = score_tile(q, k, i, n * BN + lane, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+        y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
         if MODE <= SPARSEMAX:
             p, u, _ = weigh(y, bound, scale, epsilon, MODE)
             more, steeper, extra = _sums(p, u, MODE)
@@ -550,7 +545,6 @@ def entmax_kernel(
     row = (queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale)
     i = block * BM + tl.arange(0, BM)
     inside = i < queries
-    lane = tl.arange(0, BN)
     q = load_rows(Q + head * queries * D, block * BM, queries, D, DP, BM)
     anchor = tl.load(ANCHOR + head * queries + i, mask=inside, other=HIDDEN)
     dead = anchor < SEEN
@@ -575,9 +569,7 @@ def entmax_kernel(
                 for t in range(count):
                     n = tl.load(candidates + t).to(tl.int32)
                     k = load_rows(K, n * BN, keys, D, DP, BN)
-                    plain = is_plain(n, full, slope, SLOPED, BN)
-                    j = n * BN + lane
-                    y = score_tile(q, k, i, j, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+                    y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
                     more, reach, least, most = _edge_sums(y * scale, at, epsilon)
                     mass += more
                     reached = tl.minimum(reached, reach)
@@ -596,9 +588,7 @@ def entmax_kernel(
                 for t in range(count):
                     n = tl.load(candidates + t).to(tl.int32)
                     k = load_rows(K, n * BN, keys, D, DP, BN)
-                    plain = is_plain(n, full, slope, SLOPED, BN)
-                    j = n * BN + lane
-                    y = score_tile(q, k, i, j, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+                    y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
                     more, steeper = _weight_sums(y, view, scale, epsilon)
                     total += more
                     steepness += steeper
@@ -619,9 +609,7 @@ def entmax_kernel(
                 for t in range(count):
                     n = tl.load(candidates + t).to(tl.int32)
                     k = load_rows(K, n * BN, keys, D, DP, BN)
-                    plain = is_plain(n, full, slope, SLOPED, BN)
-                    j = n * BN + lane
-                    y = score_tile(q, k, i, j, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+                    y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
                     p, u, _ = weigh(y, view, scale, epsilon, MODE)
                     more, steeper, extra = _sums(p, u, MODE)
                     total += more
@@ -654,9 +642,7 @@ def entmax_kernel(
                 n = tl.load(candidates + t).to(tl.int32)
                 k = load_rows(K, n * BN, keys, D, DP, BN)
                 v = load_rows(V, n * BN, keys, D, DP, BN)
-                plain = is_plain(n, full, slope, SLOPED, BN)
-                j = n * BN + lane
-                y = score_tile(q, k, i, j, row, plain, CAUSAL, MASKED, SLOPED, PRECISION)
+                y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
                 p, u, log_p = weigh(y, view, scale, epsilon, MODE)
                 out += product(p, v, PRECISION)
                 more = tl.sum(p, axis=1)

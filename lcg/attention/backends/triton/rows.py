@@ -107,36 +107,33 @@ def visible_extent(i, row, leading, depth, CAUSAL: tl.constexpr):
 
 
 @triton.jit
-def is_plain(n, full, slope, SLOPED: tl.constexpr, BN: tl.constexpr):
-    """Whether block n of the keys lies before `full`, of a head without slope: 0 or 1."""
-    plain = (n * BN + BN <= full).to(tl.int32)
-    if SLOPED:
-        plain = plain & (slope == 0.0).to(tl.int32)
-    return plain
-
-
-@triton.jit
 def score_tile(
     q,
     k,
     i,
-    j,
+    n,
     row,
-    plain,
+    full,
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
     SLOPED: tl.constexpr,
     PRECISION: tl.constexpr,
+    BN: tl.constexpr,
 ):
-    """y = q·k - m √d |i - j| for queries i and keys j, HIDDEN where a key is not there or not seen.
+    """y = q·k - m √d |i - j| for queries i and keys j of block n; HIDDEN where j is not seen.
 
-    row is (number of queries, of keys, positions of queries, of keys, key mask, slope, 1/√d);
-    plain says that every query sees every key and the head has no slope, as in most tiles.
+    row is (number of queries, of keys, positions of queries, of keys, key mask, slope, 1/√d); these
+    queries see all of the first `full` keys. Tiles of such, of a head without slope, are most, and
+    are what the product is.
     Every kernel forms a score from the same tiles in the same orientation, and so with the same
     rounding: at the edge of the support it is on the same side in all of them.
     """
     queries, keys, q_positions, k_positions, key_mask, slope, scale = row
     y = stored_product(q, tl.trans(k), PRECISION)
+    j = n * BN + tl.arange(0, BN)
+    plain = (n * BN + BN <= full).to(tl.int32)
+    if SLOPED:
+        plain = plain & (slope == 0.0).to(tl.int32)
     if plain == 0:
         visible = (i < queries)[:, None] & (j < keys)[None, :]
         if MASKED:
