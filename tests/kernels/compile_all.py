@@ -64,14 +64,21 @@ def describe(built) -> str:
     return f"{registers} registers, {stack} bytes spilled, {built.metadata.shared} bytes shared"
 
 
-def check(device: str, element: str, mode: int, keys: int, d: int, report: bool) -> None:
+def check(
+    device: str, element: str, mode: int, queries: int, keys: int, d: int, report: bool
+) -> None:
+    """Lengths of 1 are handed to kernels as constants, as the compiler does by itself."""
     capability, shared_memory = DEVICES[device]
     learned, sloped = mode == rows.ENTMAX_LOW.value, mode != rows.SPARSEMAX.value
-    tile = operators.tile_of(4096, keys, d, TYPES[element], shared_memory >= operators.ROOMY)
+    tile = operators.tile_of(queries, keys, d, TYPES[element], shared_memory >= operators.ROOMY)
+    numbers = {"queries": queries, "keys": keys}
+    numbers |= {"q_blocks": -(-queries // tile.BM), "k_blocks": -(-keys // tile.BN)}
+    if min(queries, keys) == 1:
+        numbers |= {"shared": 1, "heads": 1, "depth": keys.bit_length()}
     shared = {
         "MODE": mode,
         "CAUSAL": True,
-        "MASKED": True,
+        "MASKED": min(queries, keys) > 1,
         "SLOPED": sloped,
         "PRECISION": "tf32x3" if element == "fp32" else "mixed",
         "D": d,
@@ -96,9 +103,10 @@ def check(device: str, element: str, mode: int, keys: int, d: int, report: bool)
         kernels.append((backward.dq_kernel, {"LEARNED": learned}, tile.options(mode)))
         kernels.append((backward.dkv_kernel, {}, tile.options(mode)))
     for kernel, more, options in kernels:
-        case = f"{device} {kernel.__name__} mode={mode} {element} keys={keys} d={d}"
+        ones = {name: 1 for name in kernel.arg_names if numbers.get(name) == 1}
+        case = f"{device} {kernel.__name__} mode={mode} {element} {queries} x {keys} d={d}"
         try:
-            built = build(kernel, element, shared | more, options, capability)
+            built = build(kernel, element, shared | more | ones, options, capability)
         except Exception as error:
             print(f"{case}: {type(error).__name__}: {error}", flush=True)
             continue
@@ -111,29 +119,43 @@ def check(device: str, element: str, mode: int, keys: int, d: int, report: bool)
 def check_lists(report: bool) -> None:
     sizes = {"LISTS": operators.LISTS, "CHUNK": operators.CHUNK}
     for device, (capability, _) in DEVICES.items():
-        built = build(backward.list_kernel, "bf16", sizes, {}, capability)
-        if report:
-            print(f"{device} list_kernel: {describe(built)}", flush=True)
+        for strides in ({}, {"item_stride": 1}, {"list_stride": 1, "length": 1}):
+            built = build(backward.list_kernel, "bf16", sizes | strides, {}, capability)
+            if report:
+                print(f"{device} list_kernel: {describe(built)}", flush=True)
+
+
+def check_modes(device: str, report: bool) -> None:
+    for mode in range(6):
+        for keys in (98, 4096):
+            check(device, "bf16", mode, keys, keys, 32, report)
+    check(device, "fp32", rows.ENTMAX_LOW.value, 4096, 4096, 32, report)
+    check_lists(report)
+
+
+def check_sizes(device: str, report: bool) -> None:
+    for element, keys, d in (
+        *(("fp32", 128, 32), ("fp32", 64, 128), ("fp32", 4096, 128), ("fp32", 4096, 20)),
+        *(("fp32", 4096, 64), ("bf16", 256, 64), ("bf16", 4096, 128), ("fp16", 4096, 64)),
+        ("fp16", 128, 128),
+    ):
+        check(device, element, rows.ENTMAX_15.value, 4096, keys, d, report)
+
+
+def check_ones(device: str, report: bool) -> None:
+    """As in decoding: one query, and at first one key."""
+    for mode in range(6):
+        for keys in (1, 64, 4096):
+            check(device, "bf16", mode, 1, keys, 32, report)
+        check(device, "bf16", mode, 64, 1, 32, report)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("modes", "sizes"))
+    parser.add_argument("what", choices=("modes", "sizes", "ones"))
     parser.add_argument("--device", action="append", choices=DEVICES)
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
+    checks = {"modes": check_modes, "sizes": check_sizes, "ones": check_ones}
     for device in options.device or DEVICES:
-        if options.what == "modes":
-            for mode in range(6):
-                for keys in (98, 4096):
-                    check(device, "bf16", mode, keys, 32, options.report)
-            check(device, "fp32", rows.ENTMAX_LOW.value, 4096, 32, options.report)
-            continue
-        for element, keys, d in (
-            *(("fp32", 128, 32), ("fp32", 64, 128), ("fp32", 4096, 128), ("fp32", 4096, 20)),
-            *(("fp32", 4096, 64), ("bf16", 256, 64), ("bf16", 4096, 128), ("fp16", 4096, 64)),
-            ("fp16", 128, 128),
-        ):
-            check(device, element, rows.ENTMAX_15.value, keys, d, options.report)
-    if options.what == "modes":
-        check_lists(options.report)
+        checks[options.what](device, options.report)

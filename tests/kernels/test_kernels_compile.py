@@ -9,7 +9,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("which", "device"), [("modes", "H100"), ("sizes", "H100"), ("sizes", "RTX")]
+    ("which", "device"), [("modes", "H100"), ("sizes", "H100"), ("sizes", "RTX"), ("ones", "H100")]
 )
 def test_kernels_compile(which, device):
     """The interpreter runs what the compiler may refuse."""

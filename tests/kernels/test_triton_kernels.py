@@ -203,3 +203,16 @@ def test_under_torch_compile(normalizer):
         results.append([out, *torch.autograd.grad(out.square().sum(), tensors)])
     for plain, compiled in zip(*results, strict=True):
         assert_near(compiled, plain, 1e-6)
+
+
+@pytest.mark.parametrize("mode", range(6))
+def test_operators_are_what_torch_compile_takes_them_for(mode, regime):
+    """Their schemas, shapes without values, and gradients."""
+    q, k, v = inputs()
+    epsilon = {2: 0.5, 3: 1.0, 4: 0.3, 5: 2.0}.get(mode, 0.0)
+    epsilon = torch.full((4,), epsilon, dtype=torch.float64, device=DEVICE)
+    positions = torch.arange(19, dtype=torch.int32, device=DEVICE)
+    places = (positions, positions, SLOPES.to(DEVICE), None)
+    checks = ("test_schema", "test_faketensor", "test_autograd_registration")
+    given = (q, k, v, epsilon.requires_grad_(mode == 4), *places, mode, True, True)
+    torch.library.opcheck(operators._forward, given, test_utils=checks)

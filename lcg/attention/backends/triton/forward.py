@@ -116,7 +116,8 @@ def _safe_step(step, at, low, high, sums, dead, epsilon, MODE: tl.constexpr, COU
 @triton.jit
 def _highest(keys, epsilon):
     """The largest c: that of equal scores."""
-    most = (1.0 - tl.exp(-epsilon * tl.log(keys.to(tl.float64)))) / epsilon
+    keys = (tl.full([], 0, tl.int32) + keys).to(tl.float64)  # 1 is a constant of the compiler's
+    most = (1.0 - tl.exp(-epsilon * tl.log(keys))) / epsilon
     return most * (1.0 + 1e-6) + 1e-9
 
 
