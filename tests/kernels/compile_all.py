@@ -94,8 +94,9 @@ def check(
     elif tile.one:
         kernels.append((forward.tile_kernel, {}, tile.options(mode)))
     else:
-        more = window | {"PARTS": operators.PARTS}
-        kernels.append((forward.candidates_kernel, more, tile.options(mode, operators.PARTS)))
+        for parts in (1, 2):
+            more = window | {"PARTS": parts}
+            kernels.append((forward.candidates_kernel, more, tile.options(mode, parts)))
         kernels.append((forward.entmax_kernel, {"GRADIENTS": True}, tile.options(mode)))
     if tile.one:
         kernels.append((backward.tile_backward_kernel, {"LEARNED": learned}, tile.options(mode)))

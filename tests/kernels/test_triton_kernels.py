@@ -32,6 +32,7 @@ def regime(request, monkeypatch):
         monkeypatch.setattr(operators, "ONE_TILE", 0)
         monkeypatch.setattr(operators, "BLOCKS", (16, 16))
         monkeypatch.setattr(operators, "WINDOWED", 0)
+        monkeypatch.setattr(operators, "CROWDED", 0)
     return request.param
 
 

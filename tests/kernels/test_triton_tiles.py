@@ -11,10 +11,12 @@ from lcg.attention.normalizers.relu import ReLU
 from lcg.attention.normalizers.softmax import Softmax
 
 
+@pytest.mark.parametrize("crowded", [0, 512])
 @pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
 @pytest.mark.parametrize("normalizer", [Entmax(1.5), Entmax(1.7), Softmax(), ReLU()], ids=label)
-def test_tiles_as_they_are(normalizer, masked, monkeypatch):
+def test_tiles_as_they_are(normalizer, masked, crowded, monkeypatch):
     """Several blocks of queries and keys in the sizes of long rows; tiles seen whole, and not."""
+    monkeypatch.setattr(operators, "CROWDED", crowded)
     monkeypatch.setattr(operators, "ONE_TILE", 0)
     monkeypatch.setattr(operators, "WINDOWED", 0)
     mask = torch.ones(1, 210, dtype=torch.bool, device=DEVICE)

@@ -28,8 +28,9 @@ WINDOWED = 1024
 """Rows of at least so many keys are worth the search for a window when there are slopes."""
 BLOCKS: tuple[int, int] | None = None
 """Queries and keys of a tile of a longer row; None: by head_dim and type."""
-PARTS = 2
-"""Blocks of queries that look for candidates together: they share what is read of the keys."""
+CROWDED = 512
+"""Blocks of queries from which on two and two look for candidates together, to share what is read
+of the keys; with fewer, half of a device would have nothing to do."""
 LISTS, CHUNK = 16, 128
 """Lists that one program makes, and items that it looks at together."""
 ROOMY = 200 * 1024
@@ -272,10 +273,11 @@ def _forward(
         )
         support, moved = torch.empty(2, *q.shape[:3], dtype=torch.float32, device=q.device)
         listed = (*statistics, support, moved, results.full, count, candidates)
-        forward_kernels.candidates_kernel[(b * h * -(-q_blocks // PARTS),)](
+        parts = 2 if b * h * q_blocks >= CROWDED else 1
+        forward_kernels.candidates_kernel[(b * h * -(-q_blocks // parts),)](
             *(q, k, *reach, *listed, epsilon, *sizes, k_blocks, depth, scale),
-            PARTS=PARTS,
-            **(constants | tile.options(mode, PARTS)),
+            PARTS=parts,
+            **(constants | tile.options(mode, parts)),
         )
         del constants["WINDOWED"]
         forward_kernels.entmax_kernel[(b * h * q_blocks,)](
