@@ -98,7 +98,7 @@ def _step(at, total, slope, count, epsilon, MODE: tl.constexpr, COUNTED: tl.cons
 
 
 @triton.jit
-def _safe_step(step, at, low, high, sums, dead, epsilon, MODE: tl.constexpr, COUNTED: tl.constexpr):
+def _safe_step(at, low, high, sums, dead, epsilon, MODE: tl.constexpr, COUNTED: tl.constexpr):
     """The next c of each row, in a bracket that the sums at c have narrowed.
 
     Returns it, the bracket, and which rows neither sum to one nor have closed their bracket.
@@ -108,9 +108,14 @@ def _safe_step(step, at, low, high, sums, dead, epsilon, MODE: tl.constexpr, COU
     new = _step(at, total, slope, count, epsilon, MODE, COUNTED)
     low = tl.where(total >= 1.0, tl.maximum(low, at), low)
     high = tl.where(total < 1.0, tl.minimum(high, at), high)
-    halving = (step >= NEWTON) & (step % 2 == 0)
-    new = tl.where(halving, 0.5 * (low + high), tl.minimum(tl.maximum(new, low), high))
+    new = tl.minimum(tl.maximum(new, low), high)
     return new, low, high, (tl.abs(total - 1.0) > UNIT) & (high - low > 1e-12)
+
+
+@triton.jit
+def _halve(step, new, low, high, open):
+    """Late, every second step of a row that is open halves its bracket instead."""
+    return tl.where(open & (step >= NEWTON) & (step % 2 == 0), 0.5 * (low + high), new)
 
 
 @triton.jit
@@ -141,9 +146,9 @@ def _solve_tile(y, more, anchor, dead, keys, scale, exact, MODE: tl.constexpr, T
                 p, u, _ = weigh(more, view, scale, epsilon, MODE)
                 others = _sums(p, u, MODE)
                 total, slope, count = total + others[0], slope + others[1], count + others[2]
-            at, low, high, open = _safe_step(
-                step, at, low, high, (total, slope, count), dead, exact, MODE, True
-            )
+            sums = (total, slope, count)
+            at, low, high, open = _safe_step(at, low, high, sums, dead, exact, MODE, True)
+            at = _halve(step, at, low, high, open)
             far = tl.max(open.to(tl.int32), axis=0) > 0
     return at, low, far
 
@@ -617,9 +622,8 @@ def entmax_kernel(
                     steepness += steeper
                     supported += extra
                 sums = (total, steepness, supported)
-                new, low, high, open = _safe_step(
-                    step, level, low, high, sums, dead, exact, MODE, True
-                )
+                new, low, high, open = _safe_step(level, low, high, sums, dead, exact, MODE, True)
+                new = _halve(step, new, low, high, open)
                 far = tl.max(tl.where(open, tl.abs(new - level), 0.0), axis=0) > NEAR
                 level = new
 
@@ -661,14 +665,13 @@ def entmax_kernel(
                 going = count < 0
             else:
                 sums = (total, steepness, total)
-                new, low, high, open = _safe_step(
-                    step, level, low, high, sums, dead, exact, MODE, False
-                )
-                step_taken = (new - level).to(tl.float32)
+                new, low, high, open = _safe_step(level, low, high, sums, dead, exact, MODE, False)
                 if MODE != SPARSEMAX:
                     share = ALLOWED if V.dtype.element_ty == tl.float32 else ALLOWED_16
-                    allowed = tl.where(epsilon <= 0.5, share, 0.0) * steepness.to(tl.float32)
-                    open = open & (tl.abs(step_taken) * support > allowed)
+                    allowed = tl.where(epsilon <= 0.5, share, 0.0) * steepness
+                    open = open & (tl.abs(new - level) * support > allowed)
+                new = _halve(step, new, low, high, open)
+                step_taken = (new - level).to(tl.float32)
                 going = tl.max(open.to(tl.int32), axis=0) > 0
                 # The derivative of p in c is -u.
                 out -= step_taken[:, None] * tilted
