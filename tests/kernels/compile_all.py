@@ -15,7 +15,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lcg.attention.backends.triton import backward, forward, operators, rows
+from lcg.attention.backends.triton import backward, forward, operators, rows, short
 
 DEVICES = {"H100": (90, 232448), "A100": (80, 166912), "RTX": (86, 101376)}
 """Compute capability and shared memory of a program, in bytes."""
@@ -86,20 +86,20 @@ def check(
         "BM": tile.BM,
         "BN": tile.BN,
     }
-    window = {"WINDOWED": sloped}
+    window, newton = {"WINDOWED": sloped}, {"NEWTON": operators.NEWTON}
     streaming = mode in (rows.SOFTMAX.value, rows.RELU.value)
     kernels = []
     if streaming:
         kernels.append((forward.streaming_kernel, window, tile.options(mode)))
     elif tile.one:
-        kernels.append((forward.tile_kernel, {}, tile.options(mode)))
+        kernels.append((short.tile_kernel, newton, tile.options(mode)))
     else:
         for parts in (1, 2):
-            more = window | {"PARTS": parts}
+            more = window | newton | {"PARTS": parts}
             kernels.append((forward.candidates_kernel, more, tile.options(mode, parts)))
-        kernels.append((forward.entmax_kernel, {"GRADIENTS": True}, tile.options(mode)))
+        kernels.append((forward.entmax_kernel, newton | {"GRADIENTS": True}, tile.options(mode)))
     if tile.one:
-        kernels.append((backward.tile_backward_kernel, {"LEARNED": learned}, tile.options(mode)))
+        kernels.append((short.tile_backward_kernel, {"LEARNED": learned}, tile.options(mode)))
     else:
         kernels.append((backward.dq_kernel, {"LEARNED": learned}, tile.options(mode)))
         kernels.append((backward.dkv_kernel, {}, tile.options(mode)))

@@ -9,7 +9,7 @@ from oracles.registered import assert_near, label
 
 from lcg.attention.attend import attend
 from lcg.attention.backends import triton
-from lcg.attention.backends.triton import forward, operators
+from lcg.attention.backends.triton import operators
 from lcg.attention.normalizers.entmax import Entmax, LearnedEntmax
 from lcg.attention.normalizers.relu import ReLU
 from lcg.attention.normalizers.softmax import Softmax
@@ -157,11 +157,10 @@ def test_weights_sum_to_one(normalizer, spread, regime):
     assert_near(out.cpu(), torch.ones(1, 4, 20, 16), 1e-6)
 
 
-@pytest.mark.skipif(DEVICE == "cuda", reason="compiled kernels hold their constants")
 @pytest.mark.parametrize("normalizer", NORMALIZERS[:5], ids=label)
 def test_halved_brackets_end_at_the_same_weights(normalizer, monkeypatch):
     """Rows that need many steps beside rows that are done after a few."""
-    monkeypatch.setattr(forward, "NEWTON", forward.tl.constexpr(0))
+    monkeypatch.setattr(operators, "NEWTON", 0)
     tensors = inputs(20, 70, spread=0.3)
     with torch.no_grad():
         tensors[0][:, :, ::3] *= 30

@@ -1,9 +1,9 @@
-"""Backward kernels: of rows of one tile all in one; of longer ones dQ first, then dK and dV.
+"""Backward kernels of rows longer than a tile: dQ first, then dK and dV.
 
-dS = U∘(dP - δ), U = P^(2-α) on the support, δ = Σ U dP / Σ U (2502.12082). For long rows δ is the
-product of the output's gradient with what the forward pass kept, the mean of the values under U, so
-that both kernels pass once over the blocks in which there is weight: `list_kernel` lists them, of
-each block of queries and of each block of keys.
+dS = U∘(dP - δ), U = P^(2-α) on the support, δ = Σ U dP / Σ U (2502.12082). δ is the product of the
+output's gradient with what the forward pass kept, the mean of the values under U, so that both
+kernels pass once over the blocks in which there is weight: `list_kernel` lists them, of each block
+of queries and of each block of keys.
 
 Shapes: q [b h q d], k and v [b g k d], all contiguous.
 """
@@ -11,6 +11,13 @@ Shapes: q [b h q d], k and v [b g k d], all contiguous.
 import triton
 import triton.language as tl
 
+from lcg.attention.backends.triton.gradients import (
+    alpha_gradient,
+    alpha_moment,
+    alpha_normaliser,
+    high_means,
+    score_gradient,
+)
 from lcg.attention.backends.triton.rows import (
     ENTMAX_HIGH,
     HIDDEN,
@@ -19,174 +26,12 @@ from lcg.attention.backends.triton.rows import (
     load_rows,
     prepare_rows,
     product,
-    score_gradient,
+    row_of,
     score_tile,
     store_rows,
     stored_product,
     weigh,
 )
-
-
-@triton.jit
-def _curve(x):
-    """(e^x - 1 - x) / x², 1/2 at 0."""
-    near = tl.where(tl.abs(x) < 0.5, x, 0.0)
-    far = tl.where(tl.abs(x) < 0.5, 1.0, x)
-    series = 1.0 / 3628800.0
-    series = series * near + 1.0 / 362880.0
-    series = series * near + 1.0 / 40320.0
-    series = series * near + 1.0 / 5040.0
-    series = series * near + 1.0 / 720.0
-    series = series * near + 1.0 / 120.0
-    series = series * near + 1.0 / 24.0
-    series = series * near + 1.0 / 6.0
-    series = series * near + 0.5
-    return tl.where(tl.abs(x) < 0.5, series, (tl.exp(far) - 1.0 - far) / (far * far))
-
-
-@triton.jit
-def _alpha_moment(p, log_p, mean_log, epsilon):
-    """The part of M = Σ p ℓ² curve(-ε ℓ) of a tile, ℓ = log p - Σ p log p."""
-    live = p > 1e-30
-    centred = tl.where(live, log_p - mean_log[:, None], 0.0)
-    return tl.sum(tl.where(live, p, 0.0) * centred * centred * _curve(-epsilon * centred), axis=1)
-
-
-@triton.jit
-def _alpha_gradient(p, log_p, dp, mean_log, mean_dp, normaliser, epsilon):
-    """The part of dL/dε of a tile, regular down to ε = 0 (1909.00015).
-
-    With u = p^(1-ε), p~ = u / Σ u and log(p~/p) = ε v, v = -ℓ - ε N, N = log(1 + ε² M) / ε²:
-
-        dp/dε = p (N - v² curve(ε v) + (Σ p log p) v (e^(ε v) - 1)/(ε v))
-
-    where curve(x) = (e^x - 1 - x) / x². The same as the usual (p - p~)/ε² + (h - p~ Σ h)/ε, whose
-    terms cancel as ε → 0.
-    """
-    live = p > 1e-30
-    centred = tl.where(live, log_p - mean_log[:, None], 0.0)
-    v = -centred - epsilon * normaliser[:, None]
-    x = epsilon * v
-    curve = _curve(x)
-    rate = normaliser[:, None] - v * v * curve + mean_log[:, None] * v * (1.0 + x * curve)
-    change = tl.where(live, p, 0.0) * rate
-    return tl.sum(change * (dp - mean_dp[:, None]), axis=1)
-
-
-@triton.jit
-def _alpha_normaliser(moment, exact):
-    """N = log(1 + ε² M) / ε², of the rows' M."""
-    square = exact * exact
-    return (tl.log(1.0 + square * moment.to(tl.float64)) / square).to(tl.float32)
-
-
-@triton.jit
-def _high_means(p, u, log_p, difference, weight, epsilon):
-    """α > 2: of the rows of a tile Σ (p/P)^(2-α), that with dP, and what the lowest key's dS is."""
-    log_weight = tl.log(tl.maximum(weight, 1e-37))[:, None]
-    relative = tl.exp(tl.minimum((1.0 - epsilon) * (log_p - log_weight), 0.0))
-    relative = tl.where(p > 0.0, relative, 0.0)
-    mass = tl.sum(relative, axis=1)
-    return mass, tl.sum(relative * difference, axis=1), -tl.sum(u * difference, axis=1)
-
-
-@triton.jit
-def tile_backward_kernel(
-    Q,
-    K,
-    V,
-    GRAD,
-    Q_POSITIONS,
-    K_POSITIONS,
-    KEY_MASK,
-    SLOPES,
-    ANCHOR,
-    LEVEL,
-    EPSILON,
-    DQ,
-    DK,
-    DV,
-    D_EPSILON,
-    queries,
-    keys,
-    heads,
-    shared,
-    q_blocks,
-    scale,
-    MODE: tl.constexpr,
-    LEARNED: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    MASKED: tl.constexpr,
-    SLOPED: tl.constexpr,
-    PRECISION: tl.constexpr,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-):
-    """Rows of one tile: dQ, dK, dV and dL/dε of all queries of the heads that share some keys."""
-    key_head = tl.program_id(0).to(tl.int64)
-    full = tl.full([], 0, tl.int32)
-    k = load_rows(K + key_head * keys * D, 0, keys, D, DP, BN)
-    v = load_rows(V + key_head * keys * D, 0, keys, D, DP, BN)
-    dk = tl.zeros([BN, DP], tl.float32)
-    dv = tl.zeros([BN, DP], tl.float32)
-    for turn in range(shared * q_blocks):
-        head = key_head * shared + turn // q_blocks
-        block = turn % q_blocks
-        exact = tl.load(EPSILON + head % heads)
-        epsilon = exact.to(tl.float32)
-        slope = tl.load(SLOPES + head % heads) if SLOPED else 0.0
-        key_mask = KEY_MASK + head // heads * keys
-        row = (queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale)
-        i = block * BM + tl.arange(0, BM)
-        inside = i < queries
-        place = head * queries + i
-        q = load_rows(Q + head * queries * D, block * BM, queries, D, DP, BM)
-        grad = load_rows(GRAD + head * queries * D, block * BM, queries, D, DP, BM)
-        anchor = tl.load(ANCHOR + place, mask=inside, other=0.0)
-        level = tl.load(LEVEL + place, mask=inside, other=0.0)
-        view = prepare_rows(anchor, level, exact, MODE)
-        y = score_tile(q, k, i, 0, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
-        dp = stored_product(grad, tl.trans(v), PRECISION)
-        p, u, log_p = weigh(y, view, scale, epsilon, MODE)
-        centre = tl.zeros([BM], tl.float32)
-        mean, lowest = centre, centre
-        if MODE == ENTMAX_HIGH:
-            at_edge = (y * scale == anchor[:, None]) & (y > SEEN)
-            centre = tl.max(tl.where(at_edge, dp, HIDDEN), axis=1)
-            centre = tl.where(centre < SEEN, 0.0, centre)
-            difference = dp - centre[:, None]
-            mass, mean, lowest = _high_means(p, u, log_p, difference, view[4], epsilon)
-            mass = tl.where(mass == 0.0, 1.0, mass)
-            mean, lowest = mean / mass, lowest / mass
-        elif MODE != RELU:
-            mass = tl.sum(u, axis=1)
-            centre = tl.sum(u * dp, axis=1) / tl.where(mass == 0.0, 1.0, mass)
-        ds = score_gradient(
-            y,
-            p,
-            u,
-            dp,
-            anchor[:, None],
-            centre[:, None],
-            mean[:, None],
-            lowest[:, None],
-            scale,
-            MODE,
-        )
-        if LEARNED:
-            mean_log = tl.sum(tl.where(p > 1e-30, p * log_p, 0.0), axis=1)
-            mean_dp = tl.sum(p * dp, axis=1)
-            normaliser = _alpha_normaliser(_alpha_moment(p, log_p, mean_log, epsilon), exact)
-            d_epsilon = _alpha_gradient(p, log_p, dp, mean_log, mean_dp, normaliser, epsilon)
-            tl.store(D_EPSILON + place, d_epsilon, mask=inside)
-        dv += product(tl.trans(p), grad, PRECISION)
-        dk += product(tl.trans(ds), q, PRECISION)
-        dq = product(ds, k, PRECISION) * scale
-        store_rows(DQ + head * queries * D, dq, block * BM, queries, D, DP, BM)
-    store_rows(DK + key_head * keys * D, dk * scale, 0, keys, D, DP, BN)
-    store_rows(DV + key_head * keys * D, dv, 0, keys, D, DP, BN)
 
 
 @triton.jit
@@ -269,9 +114,8 @@ def dq_kernel(
     V += head // shared * keys * D
     exact = tl.load(EPSILON + head % heads)
     epsilon = exact.to(tl.float32)
-    slope = tl.load(SLOPES + head % heads) if SLOPED else 0.0
-    key_mask = KEY_MASK + head // heads * keys
-    row = (queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale)
+    places = Q_POSITIONS, K_POSITIONS, KEY_MASK, SLOPES
+    row = row_of(head, places, queries, keys, heads, scale, SLOPED)
     i = block * BM + tl.arange(0, BM)
     inside = i < queries
     place = head * queries + i
@@ -306,7 +150,7 @@ def dq_kernel(
             y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
             difference = stored_product(grad, tl.trans(v), PRECISION) - centre[:, None]
             p, u, log_p = weigh(y, view, scale, epsilon, MODE)
-            more, shift, low = _high_means(p, u, log_p, difference, view[4], epsilon)
+            more, shift, low = high_means(p, u, log_p, difference, view[4], epsilon)
             mass += more
             mean += shift
             lowest += low
@@ -326,8 +170,8 @@ def dq_kernel(
             k = load_rows(K, n * BN, keys, D, DP, BN)
             y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
             p, u, log_p = weigh(y, view, scale, epsilon, MODE)
-            moment += _alpha_moment(p, log_p, mean_log, epsilon)
-        normaliser = _alpha_normaliser(moment, exact)
+            moment += alpha_moment(p, log_p, mean_log, epsilon)
+        normaliser = alpha_normaliser(moment, exact)
 
     dq = tl.zeros([BM, DP], tl.float32)
     d_epsilon = tl.zeros([BM], tl.float32)
@@ -352,7 +196,7 @@ def dq_kernel(
         )
         dq += product(ds, k, PRECISION)
         if LEARNED:
-            d_epsilon += _alpha_gradient(p, log_p, dp, mean_log, mean_dp, normaliser, epsilon)
+            d_epsilon += alpha_gradient(p, log_p, dp, mean_log, mean_dp, normaliser, epsilon)
     store_rows(DQ + head * queries * D, dq * scale, block * BM, queries, D, DP, BM)
     tl.store(DELTA + place, centre, mask=inside)
     if MODE == ENTMAX_HIGH:
@@ -411,9 +255,8 @@ def dkv_kernel(
         head = key_head * shared + share
         exact = tl.load(EPSILON + head % heads)
         epsilon = exact.to(tl.float32)
-        slope = tl.load(SLOPES + head % heads) if SLOPED else 0.0
-        key_mask = KEY_MASK + head // heads * keys
-        row = (queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale)
+        places = Q_POSITIONS, K_POSITIONS, KEY_MASK, SLOPES
+        row = row_of(head, places, queries, keys, heads, scale, SLOPED)
         count = tl.load(COUNT + head * k_blocks + block)
         order = ORDER + (head * k_blocks + block) * q_blocks
         for t in range(count):

@@ -1,7 +1,7 @@
 """Forward kernels: one pass for softmax and ReLU; for entmax the row is solved first (2502.12082).
 
-A row that is one tile is scored once and solved in registers. A longer one is scored again in every
-sweep over its keys, so that what counts is how many sweeps there are, over how many keys:
+A row longer than a tile (`short.py`) is scored again in every sweep over its keys, so that what
+counts is how many sweeps there are, over how many keys:
 
 1. `candidates_kernel`, all keys: the two largest scores of each lane, a lane being every BN-th key.
    These are scores of the row, so that the row they make, solved in registers, has an edge that
@@ -24,30 +24,36 @@ import triton
 import triton.language as tl
 
 from lcg.attention.backends.triton.rows import (
-    ENTMAX_15,
     ENTMAX_HIGH,
     ENTMAX_LOW,
     HIDDEN,
     SEEN,
     SOFTMAX,
     SPARSEMAX,
-    TINY,
     load_rows,
     prepare_rows,
     product,
     round_rows,
+    row_of,
     score_tile,
     store_rows,
     visible_extent,
     weigh,
 )
+from lcg.attention.backends.triton.thresholds import (
+    SWEEPS,
+    edge_step,
+    edge_sums,
+    halve,
+    highest,
+    next_level,
+    row_sums,
+    safe_step,
+    solve_tile,
+    weight_step,
+    weight_sums,
+)
 
-NEWTON = tl.constexpr(10)
-"""Steps before every second one halves the bracket."""
-SWEEPS = tl.constexpr(60)
-"""Most sweeps over a row; from a good start one is usual."""
-UNIT = tl.constexpr(1e-6)
-"""How near to 1 a row must sum."""
 NEAR = tl.constexpr(0.03)
 """The largest step after which the output is worth a try."""
 ALLOWED = tl.constexpr(2e-5)
@@ -63,151 +69,6 @@ MARGIN = tl.constexpr(1e-5)
 def any_of(condition):
     """Whether a tile of booleans holds a true one, as 0 or 1."""
     return tl.max(tl.max(condition.to(tl.int32), axis=1), axis=0)
-
-
-@triton.jit
-def _sums(p, u, MODE: tl.constexpr):
-    """Of the rows of a tile: Σ p, Σ u, and the number of keys with weight."""
-    total, slope = tl.sum(p, axis=1), tl.sum(u, axis=1)
-    count = slope
-    if MODE != SPARSEMAX:
-        count = tl.sum(tl.minimum(u * 1e30, 1.0), axis=1)
-    return total, slope, count
-
-
-@triton.jit
-def _step(at, total, slope, count, epsilon, MODE: tl.constexpr, COUNTED: tl.constexpr):
-    """From c to the next one, by the sums at c.
-
-    Newton on (Σ p)^ε, which is convex and decreases in c: from below it stays below the root. For
-    α = 1.5 and the number of keys, the root of the square that Σ p is while no key leaves.
-    """
-    slope = tl.maximum(slope.to(tl.float64), TINY)
-    total = tl.maximum(total.to(tl.float64), TINY)
-    if MODE == SPARSEMAX:
-        new = at + (total - 1.0) / slope
-    elif MODE == ENTMAX_15:
-        new = at + 2.0 * (total - tl.sqrt(total)) / slope
-        if COUNTED:
-            rest = slope * slope - count * (total - 1.0)
-            root = at + 2.0 * (total - 1.0) / (slope + tl.sqrt(tl.maximum(rest, 0.0)))
-            new = tl.where(rest > 0.0, root, new)
-    else:
-        new = at + (1.0 - tl.exp(-epsilon * tl.log(total))) / epsilon * total / slope
-    return new
-
-
-@triton.jit
-def _safe_step(at, low, high, sums, dead, epsilon, MODE: tl.constexpr, COUNTED: tl.constexpr):
-    """The next c of each row, in a bracket that the sums at c have narrowed.
-
-    Returns it, the bracket, and which rows neither sum to one nor have closed their bracket.
-    """
-    total, slope, count = sums
-    total = tl.where(dead, 1.0, total.to(tl.float64))
-    new = _step(at, total, slope, count, epsilon, MODE, COUNTED)
-    low = tl.where(total >= 1.0, tl.maximum(low, at), low)
-    high = tl.where(total < 1.0, tl.minimum(high, at), high)
-    new = tl.minimum(tl.maximum(new, low), high)
-    return new, low, high, (tl.abs(total - 1.0) > UNIT) & (high - low > 1e-12)
-
-
-@triton.jit
-def _halve(step, new, low, high, open):
-    """Late, every second step of a row that is open halves its bracket instead."""
-    return tl.where(open & (step >= NEWTON) & (step % 2 == 0), 0.5 * (low + high), new)
-
-
-@triton.jit
-def _highest(keys, epsilon):
-    """The largest c: that of equal scores."""
-    keys = (tl.full([], 0, tl.int32) + keys).to(tl.float64)  # 1 is a constant of the compiler's
-    most = (1.0 - tl.exp(-epsilon * tl.log(keys))) / epsilon
-    return most * (1.0 + 1e-6) + 1e-9
-
-
-@triton.jit
-def _solve_tile(y, more, anchor, dead, keys, scale, exact, MODE: tl.constexpr, TWO: tl.constexpr):
-    """c of each row of a tile of scores, or of TWO, α ≤ 2; `keys` is the most that a row may hold.
-
-    Returns it, a lower bound of it, and whether a row is not solved to UNIT.
-    """
-    epsilon = exact.to(tl.float32)
-    at = tl.zeros_like(anchor).to(tl.float64)
-    low = at
-    high = at + _highest(keys, exact)
-    far = keys > 0
-    for step in range(SWEEPS):
-        if far:
-            view = prepare_rows(anchor, at, exact, MODE)
-            p, u, _ = weigh(y, view, scale, epsilon, MODE)
-            total, slope, count = _sums(p, u, MODE)
-            if TWO:
-                p, u, _ = weigh(more, view, scale, epsilon, MODE)
-                others = _sums(p, u, MODE)
-                total, slope, count = total + others[0], slope + others[1], count + others[2]
-            sums = (total, slope, count)
-            at, low, high, open = _safe_step(at, low, high, sums, dead, exact, MODE, True)
-            at = _halve(step, at, low, high, open)
-            far = tl.max(open.to(tl.int32), axis=0) > 0
-    return at, low, far
-
-
-@triton.jit
-def _edge_sums(z, at, epsilon):
-    """α > 2: the mass that a threshold leaves, and the scores nearest to it.
-
-    These are the lowest at it or above, the lowest above, and the highest below.
-    """
-    at = at[:, None]
-    x = tl.maximum(epsilon * (z - at), TINY)
-    p = tl.where(z > at, tl.exp(tl.log(x) / epsilon), 0.0)
-    reached = tl.min(tl.where(z >= at, z, -HIDDEN), axis=1)
-    above = tl.min(tl.where(z > at, z, -HIDDEN), axis=1)
-    below = tl.max(tl.where(z >= at, HIDDEN, z), axis=1)
-    return tl.sum(p, axis=1).to(tl.float64), reached, above, below
-
-
-@triton.jit
-def _edge_step(at, low, high, above_low, anchor, mass, reached, above, below):
-    """Halves the bracket of the edge; anchor is the lowest score known to be supported.
-
-    A score is supported if a threshold at itself leaves less than unit mass. The next threshold is
-    the middle, or the lowest score in the bracket if that lies above: no middle ever equals it.
-    Goes on while there is a score of which nothing is known.
-    """
-    good = mass < 1.0
-    unknown = tl.where(good, below > low, above < anchor)
-    anchor = tl.where(good, tl.minimum(anchor, reached), anchor)
-    high = tl.where(good, at, high)
-    low = tl.where(good, low, at)
-    above_low = tl.where(good, above_low, above)
-    at = tl.maximum(0.5 * (low + high), tl.where(above_low < high, above_low, low))
-    going = tl.max(unknown.to(tl.int32), axis=0) > 0
-    return at, low, high, above_low, anchor, going
-
-
-@triton.jit
-def _weight_sums(y, view, scale, epsilon):
-    """α > 2: Σ p and Σ (P/p)^(α-2), the derivative of the former in P."""
-    p, _, log_p = weigh(y, view, scale, epsilon, ENTMAX_HIGH)
-    log_weight = tl.log(tl.maximum(view[4], TINY))[:, None]
-    ratio = tl.where(p > 0.0, tl.exp(tl.minimum((epsilon - 1.0) * (log_weight - log_p), 0.0)), 0.0)
-    return tl.sum(p, axis=1).to(tl.float64), tl.sum(ratio, axis=1).to(tl.float64)
-
-
-@triton.jit
-def _weight_step(level, dead, total, slope):
-    """The next log P of each row: Newton descends from P = 1 on a convex, increasing sum.
-
-    P is known to the rounding of that sum, 1e-7; a smaller one is not told from another.
-    """
-    total = tl.where(dead, 1.0, total)
-    at = tl.exp(level)
-    new = at - (total - 1.0) / tl.maximum(slope, 1.0)
-    new = tl.where(new > 0.0, new, 0.25 * at)
-    gap = tl.max(tl.abs(total - 1.0), axis=0)
-    return tl.log(tl.maximum(new, 1e-250)), gap > UNIT
 
 
 @triton.jit
@@ -250,9 +111,8 @@ def streaming_kernel(
     block = q_blocks - 1 - tl.program_id(0) % q_blocks  # those with most keys first
     head = (tl.program_id(0) // q_blocks).to(tl.int64)
     key_head = head // shared  # b·h + h' over h/g: that of b·g + g'
-    slope = tl.load(SLOPES + head % heads) if SLOPED else 0.0
-    key_mask = KEY_MASK + head // heads * keys
-    row = (queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale)
+    places = Q_POSITIONS, K_POSITIONS, KEY_MASK, SLOPES
+    row = row_of(head, places, queries, keys, heads, scale, SLOPED)
     i = block * BM + tl.arange(0, BM)
     q = load_rows(Q + head * queries * D, block * BM, queries, D, DP, BM)
     leading = tl.load(LEADING + head // heads) if MASKED else keys
@@ -296,83 +156,6 @@ def streaming_kernel(
 
 
 @triton.jit
-def tile_kernel(
-    Q,
-    K,
-    V,
-    Q_POSITIONS,
-    K_POSITIONS,
-    KEY_MASK,
-    SLOPES,
-    OUT,
-    ANCHOR,
-    LEVEL,
-    EPSILON,
-    queries,
-    keys,
-    heads,
-    shared,
-    q_blocks,
-    scale,
-    MODE: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    MASKED: tl.constexpr,
-    SLOPED: tl.constexpr,
-    PRECISION: tl.constexpr,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-):
-    """Entmax of rows whose keys fit one tile; their scores stay in registers."""
-    block = tl.program_id(0) % q_blocks
-    head = (tl.program_id(0) // q_blocks).to(tl.int64)
-    K += head // shared * keys * D
-    V += head // shared * keys * D
-    exact = tl.load(EPSILON + head % heads)
-    epsilon = exact.to(tl.float32)
-    slope = tl.load(SLOPES + head % heads) if SLOPED else 0.0
-    key_mask = KEY_MASK + head // heads * keys
-    row = (queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale)
-    i = block * BM + tl.arange(0, BM)
-    q = load_rows(Q + head * queries * D, block * BM, queries, D, DP, BM)
-    k = load_rows(K, 0, keys, D, DP, BN)
-    full = tl.full([], 0, tl.int32)
-    y = score_tile(q, k, i, 0, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
-    anchor = tl.max(y, axis=1) * scale
-    dead = anchor < SEEN
-    anchor = tl.where(dead, 0.0, anchor)
-    if MODE == ENTMAX_HIGH:
-        top = anchor
-        low = top - 1.00001 / epsilon
-        high, above_low = top, low
-        at = 0.5 * (low + high)
-        going = keys > 0
-        for _sweep in range(2 * SWEEPS):
-            if going:
-                mass, reached, above, below = _edge_sums(y * scale, at, epsilon)
-                at, low, high, above_low, anchor, going = _edge_step(
-                    at, low, high, above_low, anchor, mass, reached, above, below
-                )
-        level = tl.zeros([BM], tl.float64)
-        going = keys > 0
-        for _sweep in range(SWEEPS):
-            if going:
-                view = prepare_rows(anchor, level, exact, MODE)
-                total, steepness = _weight_sums(y, view, scale, epsilon)
-                level, going = _weight_step(level, dead, total, steepness)
-    else:
-        level, _, _ = _solve_tile(y, y, anchor, dead, keys, scale, exact, MODE, False)
-    p, _, _ = weigh(y, prepare_rows(anchor, level, exact, MODE), scale, epsilon, MODE)
-    v = load_rows(V, 0, keys, D, DP, BN)
-    out = product(p, v, PRECISION)
-    inside = i < queries
-    tl.store(ANCHOR + head * queries + i, anchor, mask=inside)
-    tl.store(LEVEL + head * queries + i, level, mask=inside)
-    store_rows(OUT + head * queries * D, out, block * BM, queries, D, DP, BM)
-
-
-@triton.jit
 def candidates_kernel(
     Q,
     K,
@@ -400,6 +183,7 @@ def candidates_kernel(
     depth,
     scale,
     MODE: tl.constexpr,
+    NEWTON: tl.constexpr,
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
     SLOPED: tl.constexpr,
@@ -421,9 +205,8 @@ def candidates_kernel(
     K += head // shared * keys * D
     exact = tl.load(EPSILON + head % heads)
     epsilon = exact.to(tl.float32)
-    slope = tl.load(SLOPES + head % heads) if SLOPED else 0.0
-    key_mask = KEY_MASK + head // heads * keys
-    row = (queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale)
+    places = Q_POSITIONS, K_POSITIONS, KEY_MASK, SLOPES
+    row = row_of(head, places, queries, keys, heads, scale, SLOPED)
     i = block * (PARTS * BM) + tl.arange(0, PARTS * BM)
     q = load_rows(Q + head * queries * D, block * (PARTS * BM), queries, D, DP, PARTS * BM)
     part = block * PARTS + tl.arange(0, PARTS)
@@ -453,7 +236,9 @@ def candidates_kernel(
     if MODE == ENTMAX_HIGH:
         bound = (top, top - 1.00001 / epsilon, zero, zero, zero)
     else:
-        at, low, far = _solve_tile(largest, second, top, dead, keys, scale, exact, MODE, True)
+        at, low, far = solve_tile(
+            largest, second, top, dead, keys, scale, exact, MODE, NEWTON, True
+        )
         at = tl.maximum(tl.where(far, low, at) - MARGIN * (1.0 + 0.02 * tl.abs(top)), 0.0)
         bound, at = round_rows(top, at, exact, MODE)
 
@@ -467,7 +252,7 @@ def candidates_kernel(
         y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
         if MODE <= SPARSEMAX:
             p, u, _ = weigh(y, bound, scale, epsilon, MODE)
-            more, steeper, extra = _sums(p, u, MODE)
+            more, steeper, extra = row_sums(p, u, MODE)
             total += more
             steepness += steeper
             support += extra
@@ -478,7 +263,7 @@ def candidates_kernel(
         if MODE == ENTMAX_LOW:  # noqa: SIM102  (the inner one is the device's)
             if tl.max(alive, axis=0) != 0:
                 p, u, _ = weigh(y, bound, scale, epsilon, MODE)
-                more, steeper, extra = _sums(p, u, MODE)
+                more, steeper, extra = row_sums(p, u, MODE)
                 total += more
                 steepness += steeper
                 support += extra
@@ -490,7 +275,7 @@ def candidates_kernel(
     tl.store(ANCHOR + head * queries + i, anchor, mask=inside)
     if MODE != ENTMAX_HIGH:
         total = tl.where(dead, 1.0, total)
-        new = tl.maximum(_step(at, total, steepness, support, exact, MODE, True), 0.0)
+        new = tl.maximum(next_level(at, total, steepness, support, exact, MODE, True), 0.0)
         tl.store(LEVEL + head * queries + i, new, mask=inside)
         tl.store(MOVED + head * queries + i, tl.abs(new - at).to(tl.float32), mask=inside)
         tl.store(SUPPORT + head * queries + i, support.to(tl.float32), mask=inside)
@@ -525,6 +310,7 @@ def entmax_kernel(
     k_blocks,
     scale,
     MODE: tl.constexpr,
+    NEWTON: tl.constexpr,
     GRADIENTS: tl.constexpr,
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
@@ -546,9 +332,8 @@ def entmax_kernel(
     V += head // shared * keys * D
     exact = tl.load(EPSILON + head % heads)
     epsilon = exact.to(tl.float32)
-    slope = tl.load(SLOPES + head % heads) if SLOPED else 0.0
-    key_mask = KEY_MASK + head // heads * keys
-    row = (queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale)
+    places = Q_POSITIONS, K_POSITIONS, KEY_MASK, SLOPES
+    row = row_of(head, places, queries, keys, heads, scale, SLOPED)
     i = block * BM + tl.arange(0, BM)
     inside = i < queries
     q = load_rows(Q + head * queries * D, block * BM, queries, D, DP, BM)
@@ -576,12 +361,12 @@ def entmax_kernel(
                     n = tl.load(candidates + t).to(tl.int32)
                     k = load_rows(K, n * BN, keys, D, DP, BN)
                     y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
-                    more, reach, least, most = _edge_sums(y * scale, at, epsilon)
+                    more, reach, least, most = edge_sums(y * scale, at, epsilon)
                     mass += more
                     reached = tl.minimum(reached, reach)
                     above = tl.minimum(above, least)
                     below = tl.maximum(below, most)
-                at, low, high, above_low, anchor, going = _edge_step(
+                at, low, high, above_low, anchor, going = edge_step(
                     at, low, high, above_low, anchor, mass, reached, above, below
                 )
         level = tl.zeros([BM], tl.float64)
@@ -595,16 +380,16 @@ def entmax_kernel(
                     n = tl.load(candidates + t).to(tl.int32)
                     k = load_rows(K, n * BN, keys, D, DP, BN)
                     y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
-                    more, steeper = _weight_sums(y, view, scale, epsilon)
+                    more, steeper = weight_sums(y, view, scale, epsilon)
                     total += more
                     steepness += steeper
-                level, going = _weight_step(level, dead, total, steepness)
+                level, going = weight_step(level, dead, total, steepness)
     else:
         level = tl.load(LEVEL + head * queries + i, mask=inside, other=0.0)
         support = tl.load(SUPPORT + head * queries + i, mask=inside, other=0.0)
         moved = tl.load(MOVED + head * queries + i, mask=inside, other=0.0)
         low = tl.maximum(level - (1.0 + 1e-6) * moved - 1e-6, 0.0)  # the bound it came from
-        high = tl.zeros([BM], tl.float64) + _highest(keys, exact)
+        high = tl.zeros([BM], tl.float64) + highest(keys, exact)
         far = (tl.max(moved, axis=0) > NEAR) & (count > 0)
         for step in range(SWEEPS):
             if far:
@@ -617,13 +402,13 @@ def entmax_kernel(
                     k = load_rows(K, n * BN, keys, D, DP, BN)
                     y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
                     p, u, _ = weigh(y, view, scale, epsilon, MODE)
-                    more, steeper, extra = _sums(p, u, MODE)
+                    more, steeper, extra = row_sums(p, u, MODE)
                     total += more
                     steepness += steeper
                     supported += extra
                 sums = (total, steepness, supported)
-                new, low, high, open = _safe_step(level, low, high, sums, dead, exact, MODE, True)
-                new = _halve(step, new, low, high, open)
+                new, low, high, open = safe_step(level, low, high, sums, dead, exact, MODE, True)
+                new = halve(step, new, low, high, open, NEWTON)
                 far = tl.max(tl.where(open, tl.abs(new - level), 0.0), axis=0) > NEAR
                 level = new
 
@@ -665,12 +450,12 @@ def entmax_kernel(
                 going = count < 0
             else:
                 sums = (total, steepness, total)
-                new, low, high, open = _safe_step(level, low, high, sums, dead, exact, MODE, False)
+                new, low, high, open = safe_step(level, low, high, sums, dead, exact, MODE, False)
                 if MODE != SPARSEMAX:
                     share = ALLOWED if V.dtype.element_ty == tl.float32 else ALLOWED_16
                     allowed = tl.where(epsilon <= 0.5, share, 0.0) * steepness
                     open = open & (tl.abs(new - level) * support > allowed)
-                new = _halve(step, new, low, high, open)
+                new = halve(step, new, low, high, open, NEWTON)
                 step_taken = (new - level).to(tl.float32)
                 going = tl.max(open.to(tl.int32), axis=0) > 0
                 # The derivative of p in c is -u.

@@ -17,7 +17,7 @@ from torch import Tensor
 from lcg.attention.backends.reach import block_ends, key_window, needed_blocks, visible_ends
 from lcg.attention.backends.triton import backward as backward_kernels
 from lcg.attention.backends.triton import forward as forward_kernels
-from lcg.attention.backends.triton import rows
+from lcg.attention.backends.triton import rows, short
 from lcg.attention.backends.triton.interpreter import INTERPRETED
 from lcg.attention.bias import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
@@ -31,6 +31,8 @@ BLOCKS: tuple[int, int] | None = None
 CROWDED = 512
 """Blocks of queries from which on two and two look for candidates together, to share what is read
 of the keys; with fewer, half of a device would have nothing to do."""
+NEWTON = 10
+"""Steps of a row's threshold before every second one halves its bracket."""
 LISTS, CHUNK = 16, 128
 """Lists that one program makes, and items that it looks at together."""
 ROOMY = 200 * 1024
@@ -247,9 +249,10 @@ def _forward(
     streaming = mode in (rows.SOFTMAX.value, rows.RELU.value)
     with torch.cuda.device_of(q):  # where triton launches
         if tile.one and not streaming:
-            forward_kernels.tile_kernel[(b * h * q_blocks,)](
+            short.tile_kernel[(b * h * q_blocks,)](
                 *(q, k, v, *places, slopes_or_any, results.out, *statistics, epsilon),
                 *(*sizes, scale),
+                NEWTON=NEWTON,
                 **constants,
             )
             return results
@@ -277,6 +280,7 @@ def _forward(
         forward_kernels.candidates_kernel[(b * h * -(-q_blocks // parts),)](
             *(q, k, *reach, *listed, epsilon, *sizes, k_blocks, depth, scale),
             PARTS=parts,
+            NEWTON=NEWTON,
             **(constants | tile.options(mode, parts)),
         )
         del constants["WINDOWED"]
@@ -284,6 +288,7 @@ def _forward(
             *(q, k, v, *places, slopes_or_any, results.out, results.tilted, results.mean_log),
             *(*listed, results.active, epsilon, *sizes, k_blocks, scale),
             GRADIENTS=gradients,
+            NEWTON=NEWTON,
             **constants,
         )
     return results
@@ -356,7 +361,7 @@ def _backward(
     scale = 1 / math.sqrt(q.shape[-1])
     with torch.cuda.device_of(q):  # where triton launches
         if tile.one:
-            backward_kernels.tile_backward_kernel[(b * k.shape[1],)](
+            short.tile_backward_kernel[(b * k.shape[1],)](
                 *(q, k, v, grad, *places, anchor, level, epsilon, dq, dk, dv, d_rows),
                 *(*sizes, scale),
                 LEARNED=learned,

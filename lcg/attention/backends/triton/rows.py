@@ -83,6 +83,18 @@ def store_rows(pointer, tile, first, length, D: tl.constexpr, DP: tl.constexpr, 
 
 
 @triton.jit
+def row_of(head, places, queries, keys, heads, scale, SLOPED: tl.constexpr):
+    """What the rows of one head of one sample share, as `score_tile` takes it.
+
+    places is (positions of queries, of keys, key masks, slopes), of all samples and heads.
+    """
+    Q_POSITIONS, K_POSITIONS, KEY_MASK, SLOPES = places
+    slope = tl.load(SLOPES + head % heads) if SLOPED else 0.0
+    key_mask = KEY_MASK + head // heads * keys
+    return queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale
+
+
+@triton.jit
 def visible_extent(i, row, leading, depth, CAUSAL: tl.constexpr):
     """Of a block of queries i: the number of first keys among which are all that any of them sees,
     and of those first keys that each of them sees; 0 where the block reaches beyond the queries.
@@ -237,21 +249,3 @@ def weigh(y, view, scale, epsilon, MODE: tl.constexpr):
         p = tl.where(inside, tl.exp(log_p), 0.0)
         u = tl.where(inside, tl.exp(tl.minimum((1.0 - epsilon) * log_p, STEEP)), 0.0)
         return p, u, log_p
-
-
-@triton.jit
-def score_gradient(y, p, u, dp, anchor, centre, mean, lowest, scale, MODE: tl.constexpr):
-    """dL/dz of a tile from dL/dp: u (dL/dp - δ), with δ = Σ u dL/dp / Σ u for entmax (2502.12082).
-
-    centre is δ. Above α = 2 it is dL/dp at the lowest supported key, mean is δ relative to it, and
-    lowest the gradient of that key: minus the sum of all others, which its own u would swamp.
-    """
-    if MODE == RELU:
-        return u * dp
-    elif MODE <= ENTMAX_LOW:
-        return u * (dp - centre)
-    else:
-        difference = dp - centre
-        ds = tl.minimum(tl.maximum(u * (difference - mean), -CEILING), CEILING)
-        ds = tl.where((y * scale == anchor) & (difference == 0.0), lowest, ds)
-        return tl.where(p > 0.0, ds, 0.0)

@@ -1,0 +1,179 @@
+"""The threshold of a row, from sums over its scores (2502.12082): steps, brackets, and whole tiles.
+
+For α ≤ 2 that is c, how far the edge lies above its lowest possible place; for α > 2 the lowest
+supported score and the logarithm of its weight.
+"""
+
+import triton
+import triton.language as tl
+
+from lcg.attention.backends.triton.rows import (
+    ENTMAX_15,
+    ENTMAX_HIGH,
+    HIDDEN,
+    SPARSEMAX,
+    TINY,
+    prepare_rows,
+    weigh,
+)
+
+SWEEPS = tl.constexpr(60)
+"""Most sweeps over a row; from a good start one is usual."""
+UNIT = tl.constexpr(1e-6)
+"""How near to 1 a row must sum."""
+
+
+@triton.jit
+def row_sums(p, u, MODE: tl.constexpr):
+    """Of the rows of a tile: Σ p, Σ u, and the number of keys with weight."""
+    total, slope = tl.sum(p, axis=1), tl.sum(u, axis=1)
+    count = slope
+    if MODE != SPARSEMAX:
+        count = tl.sum(tl.minimum(u * 1e30, 1.0), axis=1)
+    return total, slope, count
+
+
+@triton.jit
+def next_level(at, total, slope, count, epsilon, MODE: tl.constexpr, COUNTED: tl.constexpr):
+    """From c to the next one, by the sums at c.
+
+    Newton on (Σ p)^ε, which is convex and decreases in c: from below it stays below the root. For
+    α = 1.5 and the number of keys, the root of the square that Σ p is while no key leaves.
+    """
+    slope = tl.maximum(slope.to(tl.float64), TINY)
+    total = tl.maximum(total.to(tl.float64), TINY)
+    if MODE == SPARSEMAX:
+        new = at + (total - 1.0) / slope
+    elif MODE == ENTMAX_15:
+        new = at + 2.0 * (total - tl.sqrt(total)) / slope
+        if COUNTED:
+            rest = slope * slope - count * (total - 1.0)
+            root = at + 2.0 * (total - 1.0) / (slope + tl.sqrt(tl.maximum(rest, 0.0)))
+            new = tl.where(rest > 0.0, root, new)
+    else:
+        new = at + (1.0 - tl.exp(-epsilon * tl.log(total))) / epsilon * total / slope
+    return new
+
+
+@triton.jit
+def safe_step(at, low, high, sums, dead, epsilon, MODE: tl.constexpr, COUNTED: tl.constexpr):
+    """The next c of each row, in a bracket that the sums at c have narrowed.
+
+    Returns it, the bracket, and which rows neither sum to one nor have closed their bracket.
+    """
+    total, slope, count = sums
+    total = tl.where(dead, 1.0, total.to(tl.float64))
+    new = next_level(at, total, slope, count, epsilon, MODE, COUNTED)
+    low = tl.where(total >= 1.0, tl.maximum(low, at), low)
+    high = tl.where(total < 1.0, tl.minimum(high, at), high)
+    new = tl.minimum(tl.maximum(new, low), high)
+    return new, low, high, (tl.abs(total - 1.0) > UNIT) & (high - low > 1e-12)
+
+
+@triton.jit
+def halve(step, new, low, high, open, NEWTON: tl.constexpr):
+    """After NEWTON steps every second one of a row that is open halves its bracket instead."""
+    return tl.where(open & (step >= NEWTON) & (step % 2 == 0), 0.5 * (low + high), new)
+
+
+@triton.jit
+def highest(keys, epsilon):
+    """The largest c: that of equal scores."""
+    keys = (tl.full([], 0, tl.int32) + keys).to(tl.float64)  # 1 is a constant of the compiler's
+    most = (1.0 - tl.exp(-epsilon * tl.log(keys))) / epsilon
+    return most * (1.0 + 1e-6) + 1e-9
+
+
+@triton.jit
+def solve_tile(
+    y,
+    more,
+    anchor,
+    dead,
+    keys,
+    scale,
+    exact,
+    MODE: tl.constexpr,
+    NEWTON: tl.constexpr,
+    TWO: tl.constexpr,
+):
+    """c of each row of a tile of scores, or of TWO, α ≤ 2; `keys` is the most that a row may hold.
+
+    Returns it, a lower bound of it, and whether a row is not solved to UNIT.
+    """
+    epsilon = exact.to(tl.float32)
+    at = tl.zeros_like(anchor).to(tl.float64)
+    low = at
+    high = at + highest(keys, exact)
+    far = keys > 0
+    for step in range(SWEEPS):
+        if far:
+            view = prepare_rows(anchor, at, exact, MODE)
+            p, u, _ = weigh(y, view, scale, epsilon, MODE)
+            total, slope, count = row_sums(p, u, MODE)
+            if TWO:
+                p, u, _ = weigh(more, view, scale, epsilon, MODE)
+                others = row_sums(p, u, MODE)
+                total, slope, count = total + others[0], slope + others[1], count + others[2]
+            sums = (total, slope, count)
+            at, low, high, open = safe_step(at, low, high, sums, dead, exact, MODE, True)
+            at = halve(step, at, low, high, open, NEWTON)
+            far = tl.max(open.to(tl.int32), axis=0) > 0
+    return at, low, far
+
+
+@triton.jit
+def edge_sums(z, at, epsilon):
+    """α > 2: the mass that a threshold leaves, and the scores nearest to it.
+
+    These are the lowest at it or above, the lowest above, and the highest below.
+    """
+    at = at[:, None]
+    x = tl.maximum(epsilon * (z - at), TINY)
+    p = tl.where(z > at, tl.exp(tl.log(x) / epsilon), 0.0)
+    reached = tl.min(tl.where(z >= at, z, -HIDDEN), axis=1)
+    above = tl.min(tl.where(z > at, z, -HIDDEN), axis=1)
+    below = tl.max(tl.where(z >= at, HIDDEN, z), axis=1)
+    return tl.sum(p, axis=1).to(tl.float64), reached, above, below
+
+
+@triton.jit
+def edge_step(at, low, high, above_low, anchor, mass, reached, above, below):
+    """Halves the bracket of the edge; anchor is the lowest score known to be supported.
+
+    A score is supported if a threshold at itself leaves less than unit mass. The next threshold is
+    the middle, or the lowest score in the bracket if that lies above: no middle ever equals it.
+    Goes on while there is a score of which nothing is known.
+    """
+    good = mass < 1.0
+    unknown = tl.where(good, below > low, above < anchor)
+    anchor = tl.where(good, tl.minimum(anchor, reached), anchor)
+    high = tl.where(good, at, high)
+    low = tl.where(good, low, at)
+    above_low = tl.where(good, above_low, above)
+    at = tl.maximum(0.5 * (low + high), tl.where(above_low < high, above_low, low))
+    going = tl.max(unknown.to(tl.int32), axis=0) > 0
+    return at, low, high, above_low, anchor, going
+
+
+@triton.jit
+def weight_sums(y, view, scale, epsilon):
+    """α > 2: Σ p and Σ (P/p)^(α-2), the derivative of the former in P."""
+    p, _, log_p = weigh(y, view, scale, epsilon, ENTMAX_HIGH)
+    log_weight = tl.log(tl.maximum(view[4], TINY))[:, None]
+    ratio = tl.where(p > 0.0, tl.exp(tl.minimum((epsilon - 1.0) * (log_weight - log_p), 0.0)), 0.0)
+    return tl.sum(p, axis=1).to(tl.float64), tl.sum(ratio, axis=1).to(tl.float64)
+
+
+@triton.jit
+def weight_step(level, dead, total, slope):
+    """The next log P of each row: Newton descends from P = 1 on a convex, increasing sum.
+
+    P is known to the rounding of that sum, 1e-7; a smaller one is not told from another.
+    """
+    total = tl.where(dead, 1.0, total)
+    at = tl.exp(level)
+    new = at - (total - 1.0) / tl.maximum(slope, 1.0)
+    new = tl.where(new > 0.0, new, 0.25 * at)
+    gap = tl.max(tl.abs(total - 1.0), axis=0)
+    return tl.log(tl.maximum(new, 1e-250)), gap > UNIT
