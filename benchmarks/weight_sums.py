@@ -19,7 +19,6 @@ from einops import rearrange
 from tqdm import tqdm
 
 from benchmarks.report import publish
-from lcg.diagnostics.analysis import some_queries
 from lcg.diagnostics.headers import attention_layers
 from lcg.diagnostics.inspection import check_fits
 from lcg.diagnostics.watching import Watched, watching
@@ -50,7 +49,7 @@ def layer_sums(watched: Watched) -> dict[str, float]:
     v = rearrange(layer.value(source), "b k (g d) -> b g k d", d=layer.sizes.head_dim)
     v = v.repeat_interleave(layer.sizes.heads // layer.sizes.kv_heads, dim=1).float()
     sums, squares = [], []
-    for queries in some_queries(watched):
+    for queries in watched.some_queries():
         weights = watched.weights(queries)
         sums.append(weights.sum(dim=-1)[0])  # [h q]
         squares.append((weights @ v).square().mean(dim=(0, 1, 3)))  # [q]

@@ -11,7 +11,7 @@ Shapes: n samples, h heads, q queries, k keys, o offsets.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lcg.attention.normalizers.base import Normalizer
 from lcg.diagnostics import measures
-from lcg.diagnostics.inspection import LEAST, TOGETHER, Progress
+from lcg.diagnostics.inspection import Progress
 from lcg.diagnostics.watching import Watched, watching
 from lcg.shapes import Bool, Float, Int
 
@@ -100,20 +100,11 @@ def analyse_heads(
             model(*(read[sample : sample + 1] for read in reads), select=last)
         for done, watched in enumerate(seen):
             own = sums.setdefault(watched.name, _LayerSums(reach))
-            for queries in some_queries(watched):
+            for queries in watched.some_queries():
                 if len(queries):
                     own.add(weigh(watched, queries)[0], watched.visible(queries)[0], queries)
             progress(sample * len(seen) + done + 1, count * len(seen))
     return [sums[watched.name].result(watched) for watched in seen]
-
-
-def some_queries(watched: Watched) -> Iterator[Tensor]:
-    """All queries that are no padding, some at a time."""
-    queries = torch.arange(watched.x.shape[1], device=watched.x.device)
-    if watched.query_mask is not None:
-        queries = queries[watched.query_mask[0]]
-    row = watched.layer.sizes.heads * watched.key_count
-    yield from queries.split(max(LEAST, TOGETHER // row))
 
 
 class _LayerSums:

@@ -17,18 +17,13 @@ from torch import Tensor, nn
 
 from lcg.diagnostics import measures
 from lcg.diagnostics.headers import QUANTILES
+from lcg.diagnostics.portions import portion_bytes
 from lcg.diagnostics.watching import Watched, watching
 from lcg.evaluation.memory import SHARE, available_bytes, forward_bytes
 from lcg.shapes import Float, Int
 
 SIDE = 512
 """Pixels of a picture's side, at most."""
-TOGETHER = 2**22
-"""Weights that exist at a time, beside what a solver needs for them."""
-COPIES = 24
-"""Tensors of that size at the peak: scores, weights, masks and a solver's own."""
-LEAST = 8
-"""Queries treated at a time, at least."""
 
 Rows = dict[str, Float[Tensor, "h n_t"]]
 """Each measure of all queries of all samples."""
@@ -77,9 +72,7 @@ class LayerFacts:
 
 def check_fits(config, tokens: int, scored: int, device: torch.device) -> None:
     """Raise ValueError, in one line, when a sequence of that many tokens does not fit in memory."""
-    queries = max(LEAST, TOGETHER // (config.model.heads * tokens))
-    need = forward_bytes(config, 1, tokens, scored)
-    need += 4 * COPIES * min(queries, tokens) * config.model.heads * tokens
+    need = forward_bytes(config, 1, tokens, scored) + portion_bytes(config.model.heads, tokens)
     have = available_bytes(device)
     if need > SHARE * have:
         raise ValueError(
@@ -112,7 +105,7 @@ def inspect_layers(
         for index, watched in enumerate(samples):
             size = (watched.x.shape[1], watched.key_count)
             picture = Picture(len(heads), *size) if index == pictured else None
-            for queries in _some_queries(watched):
+            for queries in watched.some_queries():
                 for name, part in _measured(watched, queries, heads, picture).items():
                     rows.setdefault(name, []).append(part)
                 done += len(queries)
@@ -127,12 +120,6 @@ def inspect_layers(
 def _without_padding(tokens: Int[Tensor, " t"], pad: int | None) -> Int[Tensor, " _"]:
     """A row's tokens without those that fill it up on the right."""
     return tokens if pad is None else tokens[: int((tokens != pad).sum())]
-
-
-def _some_queries(watched: Watched) -> Iterator[Tensor]:
-    """All queries, some at a time."""
-    together = max(LEAST, TOGETHER // (watched.layer.sizes.heads * watched.key_count))
-    yield from torch.arange(watched.x.shape[1], device=watched.x.device).split(together)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from lcg.attention.multihead import CrossAttention, Memory, MultiHeadAttention
 from lcg.attention.normalizers.entmax import LearnedEntmax
+from lcg.diagnostics.portions import portion
 from lcg.shapes import Bool, Float, Int, Shaped
 
 
@@ -59,6 +60,15 @@ class Watched:
         if self.memory is None:
             return self.key_mask
         return Memory(self.memory, self.memory_positions, self.key_mask)
+
+    def some_queries(self, queries: Int[Tensor, " q"] | None = None) -> Iterator[Tensor]:
+        """The queries, or all that are no padding in some sample, a portion at a time."""
+        if queries is None:
+            queries = torch.arange(self.x.shape[1], device=self.x.device)
+            if self.query_mask is not None:
+                queries = queries[self.query_mask.any(dim=0)]
+        row = len(self.x) * self.layer.sizes.heads * self.key_count
+        yield from queries.split(portion(row))
 
     def weights(self, queries: Int[Tensor, " q"] | None = None) -> Float[Tensor, "b h q k"]:
         """The weights of all queries, or of some; float32, 0 on keys that a query does not see."""

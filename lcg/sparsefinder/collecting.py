@@ -8,20 +8,12 @@ Shapes: b batch, h heads, n queries of a sequence, m keys, q some of the queries
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from lcg.diagnostics.watching import Watched, watching
-
-TOGETHER = 2**22
-"""Weights that exist at a time, beside what a solver needs for them."""
-COPIES = 24
-"""Tensors of that size at the peak: scores, weights, graphs and a solver's own."""
-LEAST = 8
-"""Queries treated at a time, at least."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +38,6 @@ class Heads:
     def weights(self, queries: Tensor) -> Tensor:
         """Float32 [b h q m]."""
         return self.watched.weights(queries)
-
-    def some_queries(self, queries: Tensor | None = None) -> Iterator[Tensor]:
-        """The queries, or all of them, some at a time: at most TOGETHER weights."""
-        b, h, n, _ = self.q.shape
-        if queries is None:
-            queries = torch.arange(n, device=self.q.device)
-        yield from queries.split(max(LEAST, TOGETHER // (b * h * self.k.shape[2])))
 
 
 def heads_of(watched: Watched, real: Tensor | None = None) -> Heads:

@@ -23,7 +23,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lcg.sparsefinder.collecting import LEAST, TOGETHER, Heads
+from lcg.diagnostics.portions import portion
+from lcg.sparsefinder.collecting import Heads
 from lcg.sparsefinder.predictors import Links
 
 QUERIES, COMPARED = 64, 8
@@ -86,9 +87,9 @@ class Gold:
 
 @torch.no_grad()
 def gold(heads: Heads) -> Gold:
-    """At most QUERIES queries, evenly spaced, and no more than TOGETHER weights."""
+    """At most QUERIES queries, evenly spaced, and no more than a portion of them."""
     b, h, n, _ = heads.q.shape
-    most = min(QUERIES, max(LEAST, TOGETHER // (b * h * heads.k.shape[2])))
+    most = min(QUERIES, portion(b * h * heads.k.shape[2]))
     queries = evenly(n, most, heads.q.device)
     visible = heads.visible(queries)
     weights = heads.weights(queries).masked_fill(~visible, 0.0)

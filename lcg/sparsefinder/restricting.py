@@ -72,8 +72,9 @@ def output(heads: Heads, graph: Graph, select: Tensor | None = None) -> Tensor:
     memory = watched.x if watched.memory is None else watched.memory
     values = rearrange(layer.value(memory), "b k (g d) -> b g k d", d=layer.sizes.head_dim)
     links = graph(heads)
+    every = torch.arange(heads.q.shape[2], device=heads.q.device)
     parts = []
-    for queries in heads.some_queries(select):
+    for queries in watched.some_queries(every if select is None else select):
         allowed = links(queries) & heads.visible(queries)
         weights = weights_on(heads, queries, allowed.expand(*heads.q.shape[:2], -1, -1))
         parts.append(times_values(weights.to(values.dtype), values))

@@ -14,10 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from lcg.diagnostics.portions import portion_bytes
 from lcg.evaluation import memory
 from lcg.evaluation.samples import stream_of
 from lcg.evaluation.scoring import Score
-from lcg.sparsefinder.collecting import COPIES, LEAST, TOGETHER, collect
+from lcg.sparsefinder.collecting import collect
 from lcg.sparsefinder.grid import Cell, Grid
 from lcg.sparsefinder.knowledge import Known, learn_centroids
 from lcg.sparsefinder.measuring import Gold, Identity, LayerMeasures, gold, measure, overall
@@ -113,10 +114,9 @@ def run_study(model: nn.Module, config: Any, plan: Plan, progress: Progress) -> 
 
 def obstacle(config: Any, length: int, device: torch.device) -> str | None:
     """Why a sequence of this length does not fit in memory, or None."""
-    heads = config.model.heads
     tokens, scored = memory.tokens_of(config, stream_of(config, "test", length))
     need = memory.forward_bytes(config, 1, tokens, scored)
-    need += 4 * COPIES * heads * tokens * min(tokens, max(LEAST, TOGETHER // (heads * tokens)))
+    need += portion_bytes(config.model.heads, tokens)
     have = memory.available_bytes(device)
     if need <= memory.SHARE * have:
         return None

@@ -10,7 +10,7 @@ from oracles.registered import FIRST, VOCABULARY, randomize
 from lcg.attention import Attention
 from lcg.attention.normalizers.entmax import Entmax
 from lcg.config.schema import Model
-from lcg.diagnostics import analysis
+from lcg.diagnostics import portions
 from lcg.diagnostics.analysis import analyse_heads, weights_by
 from lcg.diagnostics.side_by_side import Analysed, analyses_text
 from lcg.diagnostics.watching import watching
@@ -97,8 +97,8 @@ CASES = [
 @pytest.mark.parametrize(("kind", "normalizer", "padded"), CASES)
 @pytest.mark.parametrize("together", [3, 2**22])
 def test_heads_are_those_of_naive_loops(kind, normalizer, padded, together, monkeypatch):
-    monkeypatch.setattr(analysis, "TOGETHER", together)
-    monkeypatch.setattr(analysis, "LEAST", 2)
+    monkeypatch.setattr(portions, "TOGETHER", together)
+    monkeypatch.setattr(portions, "LEAST", 2)
     model, reads, reach = small(kind, normalizer), reads_of(kind, padded), 3
     units = []
     found = analyse_heads(model, reads, reach=reach, progress=lambda *words: units.append(words))
