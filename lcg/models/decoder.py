@@ -13,13 +13,11 @@ from torch import Tensor, nn
 
 from lcg.attention import Attention
 from lcg.attention.cache import KVCache
-from lcg.attention.multihead import MultiHeadAttention
 from lcg.config.schema import Model
-from lcg.models.block import Block, sizes_of
+from lcg.models.block import Block
 from lcg.models.greedy import continued
 from lcg.models.transformer import Transformer
 from lcg.shapes import Float, Int
-from positional.base import PositionEncoding
 
 
 class Decoder(Transformer):
@@ -29,22 +27,12 @@ class Decoder(Transformer):
     Nothing depends on a maximum length.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        attention: Attention,
-        position: PositionEncoding,
-        vocabulary: int,
-        pad: int | None = None,
-    ) -> None:
-        super().__init__(model, position, vocabulary, pad)
-        self.position_state = nn.ParameterDict(position.learned_embedding(sizes_of(model)))
-        self.blocks = nn.ModuleList(Block(model, attention, position) for _ in range(model.layers))
-        self.make_head(model, vocabulary)
-
-    def attention_layers(self) -> dict[str, MultiHeadAttention]:
-        """The attention layers by their names, in the order in which they are called."""
-        return {f"layer_{i}": block.attention for i, block in enumerate(self.blocks)}
+    def make_blocks(self, model: Model, attention: Attention) -> None:
+        """As `Transformer` says."""
+        self.position_state = self.position_tensors(model)
+        self.blocks = nn.ModuleList(
+            Block(model, attention, self.position) for _ in range(model.layers)
+        )
 
     def forward(
         self,

@@ -9,12 +9,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lcg.attention import Attention
-from lcg.attention.multihead import FullAttention, MultiHeadAttention
+from lcg.attention.multihead import FullAttention
 from lcg.config.schema import Model
-from lcg.models.block import Block, sizes_of
+from lcg.models.block import Block
 from lcg.models.transformer import Transformer
 from lcg.shapes import Bool, Float, Int
-from positional.base import PositionEncoding
 
 
 class Encoder(Transformer):
@@ -24,24 +23,12 @@ class Encoder(Transformer):
     means nothing.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        attention: Attention,
-        position: PositionEncoding,
-        vocabulary: int,
-        pad: int,
-    ) -> None:
-        super().__init__(model, position, vocabulary, pad)
-        self.position_state = nn.ParameterDict(position.learned_embedding(sizes_of(model)))
+    def make_blocks(self, model: Model, attention: Attention) -> None:
+        """As `Transformer` says."""
+        self.position_state = self.position_tensors(model)
         self.blocks = nn.ModuleList(
-            Block(model, attention, position, FullAttention) for _ in range(model.layers)
+            Block(model, attention, self.position, FullAttention) for _ in range(model.layers)
         )
-        self.make_head(model, vocabulary)
-
-    def attention_layers(self) -> dict[str, MultiHeadAttention]:
-        """The attention layers by their names, in the order in which they are called."""
-        return {f"layer_{i}": block.attention for i, block in enumerate(self.blocks)}
 
     def forward(
         self, tokens: Int[Tensor, "b t"], select: Int[Tensor, " q"] | None = None

@@ -13,12 +13,11 @@ from lcg.attention import Attention
 from lcg.attention.cache import CrossKVCache
 from lcg.attention.multihead import FullAttention, Memory, MultiHeadAttention
 from lcg.config.schema import Model
-from lcg.models.block import Block, CrossBlock, RMSNorm, sizes_of
+from lcg.models.block import Block, CrossBlock, RMSNorm
 from lcg.models.encoder import real_tokens
 from lcg.models.greedy import continued
 from lcg.models.transformer import Transformer
 from lcg.shapes import Float, Int
-from positional.base import PositionEncoding
 
 
 class EncoderDecoder(Transformer):
@@ -29,26 +28,18 @@ class EncoderDecoder(Transformer):
     the source, the tokens that are `pad`, is never attended to; that of the target comes last.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        attention: Attention,
-        position: PositionEncoding,
-        vocabulary: int,
-        pad: int,
-    ) -> None:
-        super().__init__(model, position, vocabulary, pad)
-        sizes = sizes_of(model)
-        self.source_position_state = nn.ParameterDict(position.learned_embedding(sizes))
-        self.position_state = nn.ParameterDict(position.learned_embedding(sizes))
+    def make_blocks(self, model: Model, attention: Attention) -> None:
+        """As `Transformer` says."""
+        self.source_position_state = self.position_tensors(model)
+        self.position_state = self.position_tensors(model)
         self.source_blocks = nn.ModuleList(
-            Block(model, attention, position, FullAttention) for _ in range(model.source_layers)
+            Block(model, attention, self.position, FullAttention)
+            for _ in range(model.source_layers)
         )
         self.source_norm = RMSNorm(model.d_model)
         self.blocks = nn.ModuleList(
-            CrossBlock(model, attention, position) for _ in range(model.layers)
+            CrossBlock(model, attention, self.position) for _ in range(model.layers)
         )
-        self.make_head(model, vocabulary)
 
     def attention_layers(self) -> dict[str, MultiHeadAttention]:
         """The attention layers by their names, in the order in which they are called."""

@@ -12,8 +12,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lcg.attention import Attention
+from lcg.attention.multihead import MultiHeadAttention
 from lcg.config.schema import Model
-from lcg.models.block import RMSNorm, initialise
+from lcg.models.block import RMSNorm, initialise, sizes_of
 from lcg.shapes import Float, Int, Shaped
 from positional.base import PositionEncoding
 
@@ -22,24 +24,39 @@ class Transformer(nn.Module):
     """Embedding, and after the blocks a final RMSNorm and an untied head; the embedding is
     multiplied by √d_model in the gemma2 style.
 
-    A kind of model makes its blocks between the two calls: weights are drawn in the order in which
-    they are made, so a seed gives the same model only while that order stays.
+    Weights are drawn in the order in which modules are made, so a seed gives the same model only
+    while that order stays. pad: the token that fills up rows, where there is one.
     """
 
     def __init__(
-        self, model: Model, position: PositionEncoding, vocabulary: int, pad: int | None
+        self,
+        model: Model,
+        attention: Attention,
+        position: PositionEncoding,
+        vocabulary: int,
+        pad: int | None = None,
     ) -> None:
         super().__init__()
         self.position, self.pad = position, pad
         self.embedding_scale = math.sqrt(model.d_model) if model.block == "gemma2" else 1.0
         self.embedding = nn.Embedding(vocabulary, model.d_model)
         self.dropout = nn.Dropout(model.dropout)
-
-    def make_head(self, model: Model, vocabulary: int) -> None:
-        """Norm and head, and then the first values of all matrices, as `init_std` says."""
+        self.make_blocks(model, attention)
         self.norm = RMSNorm(model.d_model)
         self.head = nn.Linear(model.d_model, vocabulary, bias=False)
         initialise(self, model, self.embedding_scale)
+
+    def make_blocks(self, model: Model, attention: Attention) -> None:
+        """What lies between embedding and norm, with the encoding's own tensors."""
+        raise NotImplementedError
+
+    def position_tensors(self, model: Model) -> nn.ParameterDict:
+        """The tensors that the encoding learns for the embedding."""
+        return nn.ParameterDict(self.position.learned_embedding(sizes_of(model)))
+
+    def attention_layers(self) -> dict[str, MultiHeadAttention]:
+        """The attention layers by their names, in the order in which they are called."""
+        return {f"layer_{i}": block.attention for i, block in enumerate(self.blocks)}
 
     def embed(
         self,
