@@ -53,8 +53,18 @@ def machine() -> dict[str, Any]:
     }
 
 
-def publish(name: str, title: str, header: list[str], rows: list[list[str]], data: Any) -> None:
-    """Print a markdown table with the machine, and write both forms to benchmarks/results."""
+def publish(
+    name: str,
+    title: str,
+    header: list[str],
+    rows: list[list[str]],
+    data: Any,
+    said: bool = True,
+) -> None:
+    """Print a markdown table with the machine, and write both forms to benchmarks/results.
+
+    said=False: written only, as for a table that is not complete.
+    """
     here = machine()
     place = (
         f"{here['cpu']}, {here['cores']} cores, {here['threads']} threads, "
@@ -64,7 +74,8 @@ def publish(name: str, title: str, header: list[str], rows: list[list[str]], dat
     lines.append("|---" + "|---:" * (len(header) - 1) + "|")
     lines += ["| " + " | ".join(row) + " |" for row in rows]
     text = "\n".join(lines) + "\n"
-    print(text)
+    if said:
+        print(text)
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text)
     (RESULTS / f"{name}.json").write_text(json.dumps({"machine": here, **data}, indent=1) + "\n")

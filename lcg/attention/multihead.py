@@ -256,7 +256,8 @@ def unpadded(
     """How many keys each query sees where it sees all of memory that the mask leaves."""
     tokens = x.shape[1]
     if mask is None:
-        return torch.full((tokens,), float(memory.shape[1]), device=x.device)
+        count = float(memory.shape[1])
+        return torch.full((tokens,), count, dtype=torch.float32, device=x.device)
     return mask.sum(dim=-1, keepdim=True).clamp_min(1).float().expand(-1, tokens)
 
 

@@ -74,14 +74,21 @@ class TrainingModule(LightningModule):
         return self._compiled(*given).clone() if self._compiled else self._summed(*given)
 
     def _try_compiled(self, given: tuple[Tensor, ...]) -> None:
-        """Forward and backward once, for nothing: what fails in here shall not end the run."""
+        """Forward and backward, for nothing: what fails in here shall not end the run.
+
+        Three times: with CUDA graphs the first compiles, the second records and the third replays.
+        """
         self._tried = True
         devices = [self.device] if self.device.type == "cuda" else []
+        learned = [p for p in self.model.parameters() if p.requires_grad]
         try:
             with torch.random.fork_rng(devices):  # a resumed run tries again
-                learned = [p for p in self.model.parameters() if p.requires_grad]
-                torch.autograd.grad(self._compiled(*given), learned, allow_unused=True)
-        except RuntimeError as error:
+                for _ in range(3):
+                    loss = self._compiled(*given).clone()
+                    torch.autograd.grad(loss, learned, allow_unused=True)
+            if devices:
+                torch.cuda.synchronize(self.device)
+        except Exception as error:  # compilers have many of their own
             reason = " ".join(str(error).split())[:200]
             say(f"torch cannot compile the training step, so it runs uncompiled: {reason}")
             self._compiled = None

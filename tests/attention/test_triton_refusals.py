@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from lcg.attention import Attention
+from lcg.attention import Attention, backends
 from lcg.attention.attend import Bias, attend
 from lcg.attention.backends import check_backend, usable
 from lcg.attention.backends.triton import obstacle
@@ -48,7 +48,7 @@ def test_a_machine_without_cuda(monkeypatch):
 
 
 def test_a_machine_without_triton(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(backends, "TRITON", False)
     q, bias = problem()
     refused(lambda: attend(q, q, q, Entmax(), bias, backend="triton"), "lcg[triton]")
 

@@ -15,7 +15,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lcg.attention.backends.triton import backward, forward, operators, rows, short
+from lcg.attention.backends.triton import backward, forward, operators, rows, short, tiles
 
 DEVICES = {"H100": (90, 232448), "A100": (80, 166912), "RTX": (86, 101376)}
 """Compute capability and shared memory of a program, in bytes."""
@@ -70,7 +70,7 @@ def check(
     """Lengths of 1 are handed to kernels as constants, as the compiler does by itself."""
     capability, shared_memory = DEVICES[device]
     learned, sloped = mode == rows.ENTMAX_LOW.value, mode != rows.SPARSEMAX.value
-    tile = operators.tile_of(queries, keys, d, TYPES[element], shared_memory >= operators.ROOMY)
+    tile = tiles.tile_of(queries, keys, d, TYPES[element], shared_memory >= tiles.ROOMY)
     numbers = {"queries": queries, "keys": keys}
     numbers |= {"q_blocks": -(-queries // tile.BM), "k_blocks": -(-keys // tile.BN)}
     if min(queries, keys) == 1:

@@ -1,7 +1,8 @@
 """The kernels run on a CUDA device, or on a CPU through Triton's interpreter (`make test-kernels`).
 
 The interpreter is chosen when the kernels' module is imported, so it needs a process of its own:
-TRITON_INTERPRET=1 is set for pytest as a whole. Where neither is there, nothing here is collected.
+TRITON_INTERPRET=1 is set for pytest as a whole. Where neither is there, nothing here is collected;
+without the interpreter only what needs a device.
 """
 
 import importlib.util
@@ -12,7 +13,10 @@ import torch
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 INSTALLED = importlib.util.find_spec("triton") is not None
-collect_ignore_glob = [] if INSTALLED and (INTERPRETED or torch.cuda.is_available()) else ["test_*"]
+if not INSTALLED or not (INTERPRETED or torch.cuda.is_available()):
+    collect_ignore_glob = ["test_*"]
+elif not INTERPRETED:
+    collect_ignore_glob = ["test_kernels_compile.py", "test_gpu_*.py"]
 
 
 def pytest_collection_modifyitems(items):

@@ -13,14 +13,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_benchmark_runs_to_its_end():
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.gpu", "--rehearse"],
-        cwd=ROOT, env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True,
-    )  # fmt: skip
+    pretended = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "benchmarks.gpu", "--rehearse"]
+    done = subprocess.run(command, cwd=ROOT, env=pretended, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = [line.split(" | ") for line in done.stdout.splitlines() if " | " in line]
-    assert {row[2] for row in rows} == {"triton with NAPE", "SDPA", "uncompiled", "blockwise"}
-    assert all(len(row) == 5 and float(row[-1]) >= 0 for row in rows)
+    assert {row[2] for row in rows} == {"triton with NAPE", "SDPA", "uncompiled", "blockwise", ""}
+    assert all(len(row) == 5 and float(row[-1] or 0) >= 0 for row in rows)
+    assert sum(not row[2] for row in rows) == 1  # the longest, which has no peer
+    assert [f"# {section}" in done.stdout for section in gpu.SECTIONS] == [True] * 5
 
 
 def test_it_says_what_is_missing(capsys, monkeypatch):

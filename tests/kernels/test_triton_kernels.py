@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 from oracles.entmax import entmax_row
-from oracles.kernels import DEVICE, FORWARD, GRADIENT, compare, inputs, make_bias
+from oracles.kernels import DEVICE, FORWARD, GRADIENT, compare, inputs, learned_by, make_bias
 from oracles.registered import assert_near, label
 
 from lcg.attention.attend import attend
 from lcg.attention.backends import triton
-from lcg.attention.backends.triton import operators
+from lcg.attention.backends.triton import operators, tiles
 from lcg.attention.normalizers.entmax import Entmax, LearnedEntmax
 from lcg.attention.normalizers.relu import ReLU
 from lcg.attention.normalizers.softmax import Softmax
@@ -29,10 +29,10 @@ normalizers = pytest.mark.parametrize("normalizer", NORMALIZERS, ids=label)
 def regime(request, monkeypatch):
     """Both ways at tiny sizes: rows in registers, and rows in many blocks with a window."""
     if request.param == "blocks":
-        monkeypatch.setattr(operators, "ONE_TILE", 0)
-        monkeypatch.setattr(operators, "BLOCKS", (16, 16))
+        monkeypatch.setattr(tiles, "ONE_TILE", 0)
+        monkeypatch.setattr(tiles, "BLOCKS", (16, 16))
         monkeypatch.setattr(operators, "WINDOWED", 0)
-        monkeypatch.setattr(operators, "CROWDED", 0)
+        monkeypatch.setattr(tiles, "CROWDED", 0)
     return request.param
 
 
@@ -66,6 +66,24 @@ def test_causal_with_a_hole_at_the_start(normalizer):
 def test_one_query(normalizer):
     torch.manual_seed(3)
     compare(normalizer, inputs(1, 35), make_bias(1, 35, slopes=SLOPES.to(DEVICE)))
+
+
+@pytest.mark.parametrize("what", ["a query of NaN", "a key of NaN", "an infinite query"])
+@normalizers
+def test_what_is_not_finite_is_seen_in_the_output(normalizer, what):
+    """A model that has overflowed must not go on with finite numbers."""
+    torch.manual_seed(8)
+    q, k, v = inputs()
+    spoiled = k if "key" in what else q
+    spoiled.data[:, :, 7] = torch.inf if "infinite" in what else torch.nan
+    bias = make_bias(19, 19, slopes=SLOPES.to(DEVICE))
+    learned = learned_by(normalizer)
+    out = attend(q, k, v, normalizer, bias, learned, "triton")
+    expected = attend(q, k, v, normalizer, bias, learned, "reference")
+    assert expected.isnan().any() and not expected.isnan().all()
+    assert torch.equal(out.isnan().any(dim=-1), expected.isnan().any(dim=-1))
+    gradients = torch.autograd.grad(out.sum(), (q, k))
+    assert not all(gradient.isfinite().all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("d", [32, 64])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from oracles.rela import compare, layer_of
 
-from lcg.attention.backends.triton import operators
+from lcg.attention.backends.triton import operators, tiles
 from positional.base import Sizes
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -15,8 +15,8 @@ WIDE_ENOUGH = Sizes(heads=2, kv_heads=2, head_dim=16, d_model=12)
 @pytest.mark.parametrize("preset", ["rela", "rela_g"])
 def test_rela_is_the_formula(preset, regime, monkeypatch):
     if regime == "blocks":
-        monkeypatch.setattr(operators, "ONE_TILE", 0)
-        monkeypatch.setattr(operators, "BLOCKS", (16, 16))
+        monkeypatch.setattr(tiles, "ONE_TILE", 0)
+        monkeypatch.setattr(tiles, "BLOCKS", (16, 16))
         monkeypatch.setattr(operators, "WINDOWED", 0)
     layer = layer_of(preset, "triton", silent=True, sizes=WIDE_ENOUGH).to(DEVICE)
     weights = compare(layer, 19, gated=preset == "rela_g")

@@ -5,7 +5,7 @@ import torch
 from oracles.kernels import DEVICE, compare, inputs, make_bias
 from oracles.registered import label
 
-from lcg.attention.backends.triton import operators
+from lcg.attention.backends.triton import operators, tiles
 from lcg.attention.normalizers.entmax import Entmax
 from lcg.attention.normalizers.relu import ReLU
 from lcg.attention.normalizers.softmax import Softmax
@@ -16,8 +16,8 @@ from lcg.attention.normalizers.softmax import Softmax
 @pytest.mark.parametrize("normalizer", [Entmax(1.5), Entmax(1.7), Softmax(), ReLU()], ids=label)
 def test_tiles_as_they_are(normalizer, masked, crowded, monkeypatch):
     """Several blocks of queries and keys in the sizes of long rows; tiles seen whole, and not."""
-    monkeypatch.setattr(operators, "CROWDED", crowded)
-    monkeypatch.setattr(operators, "ONE_TILE", 0)
+    monkeypatch.setattr(tiles, "CROWDED", crowded)
+    monkeypatch.setattr(tiles, "ONE_TILE", 0)
     monkeypatch.setattr(operators, "WINDOWED", 0)
     mask = torch.ones(1, 210, dtype=torch.bool, device=DEVICE)
     mask[:, 140:150] = False

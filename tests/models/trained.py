@@ -61,7 +61,10 @@ def agree(model, backend, length, batch):
     Asserts that they predict the same tokens, wherever the reference's two best logits are not
     within rounding of each other.
     """
-    inputs, labels = samples(10_000 + length, length, batch)
+    # The kernels run on a device, where there is one.
+    device = "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
+    model = model.to(device)
+    inputs, labels = (part.to(device) for part in samples(10_000 + length, length, batch))
     select = scored_positions(labels)
     expected = predictions(model, "reference", inputs, select)
     actual = predictions(model, backend, inputs, select)

@@ -50,8 +50,13 @@ def formula(q, k, v, normalizer, bias, learned):
     return torch.stack(out).view(b, h, queries, d)
 
 
+def learned_by(normalizer):
+    """What it learns, as at the start."""
+    return {name: x.to(DEVICE) for name, x in normalizer.learned(Sizes(4, 2, 16, 64)).items()}
+
+
 def compare(normalizer, tensors, bias, forward=FORWARD, gradient=GRADIENT):
-    learned = {name: x.to(DEVICE) for name, x in normalizer.learned(Sizes(4, 2, 16, 64)).items()}
+    learned = learned_by(normalizer)
     leaves = [*tensors, *(tensor.requires_grad_() for tensor in learned.values())]
     out = attend(*tensors, normalizer, bias, learned, "triton")
     assert out.dtype == tensors[2].dtype

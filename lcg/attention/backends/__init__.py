@@ -20,6 +20,9 @@ BACKENDS = {
 }
 """Name -> what it is."""
 
+TRITON = importlib.util.find_spec("triton") is not None
+"""Whether triton is installed; asked here, as torch 2.11 cannot compile the question."""
+
 
 def check_backend(
     backend: str, normalizer: Normalizer, position: PositionEncoding | None = None
@@ -41,7 +44,7 @@ def check_backend(
 
 def check_installed(backend: str) -> None:
     """Raise ValueError, in one line, when what a backend is made of is not installed."""
-    if backend == "triton" and importlib.util.find_spec("triton") is None:
+    if backend == "triton" and not TRITON:
         raise ValueError(
             "attention.backend=triton needs triton: pip install 'lcg[triton]', or use backend=auto"
         )

@@ -67,7 +67,8 @@ def needed_blocks(
     slopes = bias.slopes.float()[:, None, None]
     bound = q_norm[..., None] * k_norm[..., None, :] - slopes * apart
     starts = torch.arange(0, k.shape[2], k_size, device=k.device)
-    return (bound >= lowest[..., None]) & (starts < block_ends(ends, q_size)[:, None])
+    below = bound < lowest[..., None]  # not of NaN, which shall be seen
+    return ~below & (starts < block_ends(ends, q_size)[:, None])
 
 
 def key_window(needed: Tensor, k_size: int, ends: Tensor) -> tuple[Tensor, Tensor]:

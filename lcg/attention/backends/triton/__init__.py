@@ -8,11 +8,11 @@ Importing this package does not import triton.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 
 from torch import Tensor
 
+from lcg.attention import backends
 from lcg.attention.bias import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
 
@@ -41,7 +41,7 @@ def obstacle(q: Tensor, normalizer: Normalizer, bias: Bias) -> str | None:
         return "cannot add a bias other than slopes"
     if q.shape[-1] > WIDEST:
         return f"runs head_dim up to {WIDEST}, got {q.shape[-1]}"
-    if importlib.util.find_spec("triton") is None:
+    if not backends.TRITON:
         return "needs triton: pip install 'lcg[triton]'"
     if q.device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         return f"needs a CUDA device (or TRITON_INTERPRET=1), q is on {q.device.type}"

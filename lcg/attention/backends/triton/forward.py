@@ -34,8 +34,10 @@ from lcg.attention.backends.triton.rows import (
     prepare_rows,
     product,
     round_rows,
+    row_maximum,
     row_of,
     score_tile,
+    sound,
     store_rows,
     visible_extent,
     weigh,
@@ -143,7 +145,7 @@ def streaming_kernel(
             top = higher
             tl.store(active + n, 1)
         else:
-            p = tl.maximum(z, 0.0)
+            p = tl.maximum(z, 0.0, propagate_nan=tl.PropagateNan.ALL)
             out += product(p, v, PRECISION)
             tl.store(active + n, any_of(p > 0.0))
     if MODE == SOFTMAX:
@@ -228,9 +230,9 @@ def candidates_kernel(
         y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
         if MODE != ENTMAX_HIGH:
             second = tl.maximum(second, tl.minimum(largest, y))
-        largest = tl.maximum(largest, y)
-    anchor = tl.max(largest, axis=1) * scale
-    dead = anchor < SEEN
+        largest = tl.maximum(largest, y, propagate_nan=tl.PropagateNan.ALL)
+    anchor = row_maximum(largest, scale)
+    dead = ~sound(anchor)
     top = tl.where(dead, 0.0, anchor)
     zero = tl.zeros_like(top)
     if MODE == ENTMAX_HIGH:
@@ -337,9 +339,9 @@ def entmax_kernel(
     i = block * BM + tl.arange(0, BM)
     inside = i < queries
     q = load_rows(Q + head * queries * D, block * BM, queries, D, DP, BM)
-    anchor = tl.load(ANCHOR + head * queries + i, mask=inside, other=HIDDEN)
-    dead = anchor < SEEN
-    anchor = tl.where(dead, 0.0, anchor)
+    maximum = tl.load(ANCHOR + head * queries + i, mask=inside, other=HIDDEN)
+    dead = ~sound(maximum)
+    anchor = tl.where(dead, 0.0, maximum)
     count = tl.load(COUNT + head * q_blocks + block)
     full = tl.load(FULL + head * q_blocks + block)
     candidates = CANDIDATES + (head * q_blocks + block) * k_blocks
@@ -463,12 +465,15 @@ def entmax_kernel(
                 mean_log -= step_taken * (tilted_log + steepness.to(tl.float32))
                 level = new
 
+    spoiled = (maximum != maximum)[:, None]
+    out = tl.where(spoiled, maximum[:, None], out)
     tl.store(ANCHOR + head * queries + i, anchor, mask=inside)
     tl.store(LEVEL + head * queries + i, level, mask=inside)
     store_rows(OUT + head * queries * D, out, block * BM, queries, D, DP, BM)
     if GRADIENTS and MODE != ENTMAX_HIGH:
         mass = steepness.to(tl.float32)
         tilted = tilted / tl.where(mass == 0.0, 1.0, mass)[:, None]
+        tilted = tl.where(spoiled, maximum[:, None], tilted)
         store_rows(TILTED + head * queries * D, tilted, block * BM, queries, D, DP, BM)
         if MODE == ENTMAX_LOW:
             tl.store(MEAN_LOG + head * queries + i, mean_log, mask=inside)

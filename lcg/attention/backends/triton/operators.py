@@ -1,4 +1,4 @@
-"""From `attend` to the kernels: what they are handed, the operators around them, and their tiles.
+"""From `attend` to the kernels: what they are handed, and the operators around them.
 
 The operators are opaque to torch.compile: it sees what they return, not how.
 
@@ -7,7 +7,6 @@ Shapes: q [b h q d], k and v [b g k d]; i and j count blocks of queries and keys
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import NamedTuple
 
@@ -19,49 +18,16 @@ from lcg.attention.backends.triton import backward as backward_kernels
 from lcg.attention.backends.triton import forward as forward_kernels
 from lcg.attention.backends.triton import rows, short
 from lcg.attention.backends.triton.interpreter import INTERPRETED
+from lcg.attention.backends.triton.tiles import Tile, tile_for
 from lcg.attention.bias import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
 
-ONE_TILE = 256
-"""Rows of at most so many keys are solved in registers; fewer where these are wide."""
 WINDOWED = 1024
 """Rows of at least so many keys are worth the search for a window when there are slopes."""
-BLOCKS: tuple[int, int] | None = None
-"""Queries and keys of a tile of a longer row; None: by head_dim and type."""
-CROWDED = 512
-"""Blocks of queries from which on two and two look for candidates together, to share what is read
-of the keys; with fewer, half of a device would have nothing to do."""
 NEWTON = 10
 """Steps of a row's threshold before every second one halves its bracket."""
 LISTS, CHUNK = 16, 128
 """Lists that one program makes, and items that it looks at together."""
-ROOMY = 200 * 1024
-"""Bytes of shared memory per program from which on a device has large tiles (H100)."""
-
-
-class Tile(NamedTuple):
-    """Queries and keys of a tile, and how a kernel over it is launched.
-
-    Chosen by what the compiler says of registers and shared memory (tests/kernels/compile_all.py).
-    """
-
-    BM: int
-    BN: int
-    warps: int
-    stages: int
-    one: bool
-    """A row of keys is one tile."""
-    registers: int | None = None
-    """Most per thread, so that three programs fit a multiprocessor; not for a general α."""
-
-    def options(self, mode: int, parts: int = 1) -> dict:
-        """Of a launch, with so many blocks of queries in a program."""
-        registers = self.registers if mode <= rows.SPARSEMAX.value else None
-        return {
-            "num_warps": self.warps * parts,
-            "num_stages": self.stages,
-            "maxnreg": registers and (registers if parts == 1 else 128),
-        }
 
 
 class Results(NamedTuple):
@@ -95,7 +61,7 @@ def run(
         *inputs,
         _positions(bias.q_positions),
         _positions(bias.k_positions),
-        None if bias.slopes is None else bias.slopes.float(),
+        None if bias.slopes is None else bias.slopes.float().contiguous(),
         bias.key_mask,
         mode,
         bias.causal,
@@ -120,52 +86,15 @@ def _mode(normalizer: Normalizer, learned: Learned, q: Tensor) -> tuple[int, Ten
 
 
 def _positions(positions: Tensor) -> Tensor:
-    return positions if positions.is_floating_point() else positions.to(torch.int32)
-
-
-def tile_of(queries: int, keys: int, d: int, dtype: torch.dtype, roomy: bool = True) -> Tile:
-    """The tile for these sizes: small enough for its scores and operands to stay on the chip.
-
-    roomy: the device has ROOMY bytes of shared memory.
-    """
-    double = dtype == torch.float32
-    narrow = d <= (32 if double else 64)
-    longest = {(True, False): 256, (False, True): 64}.get((narrow, double), 128)
-    longest = min(ONE_TILE, longest if roomy else longest // 2)
-    if keys <= longest:
-        width = max(16, 1 << (keys - 1).bit_length())
-        # 16 queries: with more, warps would repeat each other's work.
-        return Tile(16, width, 8 if width * (1 + double) >= 256 else 4, 1, one=True)
-    if narrow or (roomy and d <= (64 if double else 128)):
-        sides = 64, 64
-    else:
-        sides = (32, 32) if double else (64, 32)
-    height, width = BLOCKS or sides
-    stages = 1 if double and not narrow else 3 if narrow and not double and roomy else 2
-    registers = 168 if narrow and roomy and not double else None
-    return Tile(_height(queries, height), width, 4, stages, one=False, registers=registers)
-
-
-def _tile(q: Tensor, k: Tensor) -> Tile:
-    return tile_of(q.shape[2], k.shape[2], q.shape[3], q.dtype, _is_roomy(q.device))
-
-
-@functools.cache
-def _is_roomy(device: torch.device) -> bool:
-    if device.type != "cuda":
-        return True
-    properties = torch.cuda.get_device_properties(device)
-    return properties.shared_memory_per_block_optin >= ROOMY
-
-
-def _height(queries: int, most: int) -> int:
-    return min(most, max(16, 1 << (queries - 1).bit_length()))
+    """As the kernels read them, one after the other."""
+    narrow = positions if positions.is_floating_point() else positions.to(torch.int32)
+    return narrow.contiguous()
 
 
 def _constants(q: Tensor, k: Tensor, mode: int, causal: bool, masked: bool, sloped: bool) -> dict:
     """What kernels are specialised in, the tile's sizes included."""
     d = q.shape[-1]
-    tile = _tile(q, k)
+    tile = tile_for(q, k)
     # tf32x3: float32 in three products on tensor cores, with an error as that of float32. The
     # interpreter's bfloat16 products are wrong.
     precision = "ieee" if INTERPRETED else "tf32x3" if q.dtype == torch.float32 else "mixed"
@@ -237,7 +166,7 @@ def _forward(
     if not q.numel() or not k.shape[2]:
         return results._replace(out=results.out.zero_())
     q, k, v, epsilon = q.contiguous(), k.contiguous(), v.contiguous(), epsilon.contiguous()
-    tile = _tile(q, k)
+    tile = tile_for(q, k)
     q_blocks, k_blocks = _counts(q, k, tile)
     constants = _constants(q, k, mode, causal, key_mask is not None, slopes is not None)
     b, h = q.shape[:2]
@@ -276,7 +205,7 @@ def _forward(
         )
         support, moved = torch.empty(2, *q.shape[:3], dtype=torch.float32, device=q.device)
         listed = (*statistics, support, moved, results.full, count, candidates)
-        parts = 2 if b * h * q_blocks >= CROWDED else 1
+        parts = tile.parts(b * h * q_blocks)
         forward_kernels.candidates_kernel[(b * h * -(-q_blocks // parts),)](
             *(q, k, *reach, *listed, epsilon, *sizes, k_blocks, depth, scale),
             PARTS=parts,
@@ -295,7 +224,7 @@ def _forward(
 
 
 def _empty_results(q: Tensor, k: Tensor, mode: int, gradients: bool) -> Results:
-    tile = _tile(q, k)
+    tile = tile_for(q, k)
     blocks = _counts(q, k, tile)
     entmax = mode in (rows.ENTMAX_15.value, rows.SPARSEMAX.value, rows.ENTMAX_LOW.value)
     kept = gradients and not tile.one
@@ -351,7 +280,7 @@ def _backward(
     dq, dk, dv = torch.empty_like(q), torch.empty_like(k), torch.empty_like(v)
     if not q.numel() or not k.numel():
         return dq.zero_(), dk.zero_(), dv.zero_(), torch.zeros_like(epsilon)
-    tile = _tile(q, k)
+    tile = tile_for(q, k)
     q_blocks, k_blocks = _counts(q, k, tile)
     b, h = q.shape[:2]
     d_rows = torch.empty(q.shape[:3] if learned else (0,), dtype=torch.float32, device=q.device)
@@ -398,11 +327,14 @@ def _(grad, q, k, v, epsilon, *others):
 
 def _keep(ctx, inputs, output) -> None:
     *tensors, mode, causal, _ = inputs
+    ctx.set_materialize_grads(False)  # most outputs have none
     ctx.save_for_backward(*tensors, *output)
     ctx.mode, ctx.causal = mode, causal
 
 
 def _differentiate(ctx, grad, *_):
+    if grad is None:
+        return (None,) * 11
     learned = ctx.needs_input_grad[3]
     dq, dk, dv, d_epsilon = _backward(grad, *ctx.saved_tensors, ctx.mode, ctx.causal, learned)
     rest = (None,) * 7

@@ -44,7 +44,8 @@ def product(x, y, PRECISION: tl.constexpr):
     """x·y in float32 for x computed in float32 and y as stored.
 
     PRECISION "mixed" is for 16-bit types: x is rounded to the type of y; float16, whose range a
-    gradient may exceed, is multiplied as tf32, with as many digits. Any other is `tl.dot`'s.
+    gradient may exceed, is multiplied as tf32, with as many digits, the others cut off. Any other
+    is `tl.dot`'s.
     """
     if PRECISION != "mixed":
         return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision=PRECISION)
@@ -160,6 +161,21 @@ def score_tile(
                 y -= slope / scale * tl.abs(apart).to(tl.float32)
         y = tl.where(visible, y, HIDDEN)
     return y
+
+
+@triton.jit
+def row_maximum(y, scale):
+    """The largest score of each row, HIDDEN if it sees no key, NaN if one is NaN or overflowed: of
+    a number and NaN a device's maximum is the number.
+    """
+    fine = tl.min((y < float("inf")).to(tl.int32), axis=1) != 0
+    return tl.where(fine, tl.max(y, axis=1) * scale, float("nan"))
+
+
+@triton.jit
+def sound(anchor):
+    """Which rows have weights: not those that see no key, nor those whose maximum is NaN."""
+    return anchor >= SEEN
 
 
 @triton.jit

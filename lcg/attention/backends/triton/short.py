@@ -21,8 +21,10 @@ from lcg.attention.backends.triton.rows import (
     load_rows,
     prepare_rows,
     product,
+    row_maximum,
     row_of,
     score_tile,
+    sound,
     store_rows,
     stored_product,
     weigh,
@@ -81,9 +83,9 @@ def tile_kernel(
     k = load_rows(K, 0, keys, D, DP, BN)
     full = tl.full([], 0, tl.int32)
     y = score_tile(q, k, i, 0, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
-    anchor = tl.max(y, axis=1) * scale
-    dead = anchor < SEEN
-    anchor = tl.where(dead, 0.0, anchor)
+    maximum = row_maximum(y, scale)
+    dead = ~sound(maximum)
+    anchor = tl.where(dead, 0.0, maximum)
     if MODE == ENTMAX_HIGH:
         top = anchor
         low = top - 1.00001 / epsilon
@@ -107,7 +109,7 @@ def tile_kernel(
         level, _, _ = solve_tile(y, y, anchor, dead, keys, scale, exact, MODE, NEWTON, TWO=False)
     p, _, _ = weigh(y, prepare_rows(anchor, level, exact, MODE), scale, epsilon, MODE)
     v = load_rows(V, 0, keys, D, DP, BN)
-    out = product(p, v, PRECISION)
+    out = tl.where((maximum == maximum)[:, None], product(p, v, PRECISION), maximum[:, None])
     inside = i < queries
     tl.store(ANCHOR + head * queries + i, anchor, mask=inside)
     tl.store(LEVEL + head * queries + i, level, mask=inside)

@@ -1,0 +1,95 @@
+"""How large a tile of scores is, and how a kernel over such tiles is launched.
+
+Chosen by what the compiler says of registers and shared memory (tests/kernels/compile_all.py).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lcg.attention.backends.triton.rows import SPARSEMAX
+
+ONE_TILE = 256
+"""Rows of at most so many keys are solved in registers; fewer where these are wide."""
+BLOCKS: tuple[int, int] | None = None
+"""Queries and keys of a tile of a longer row; None: by head_dim and type."""
+CROWDED = 512
+"""Blocks of queries from which on two and two look for candidates together, to share what is read
+of the keys; with fewer, half of a device would have nothing to do."""
+ROOMY = 200 * 1024
+"""Bytes of shared memory per program from which on a device has large tiles (H100)."""
+
+
+class Tile(NamedTuple):
+    """Queries (BM) and keys (BN) of a tile, and how a kernel over it is launched."""
+
+    BM: int
+    BN: int
+    warps: int
+    stages: int
+    one: bool
+    """A row of keys is one tile."""
+    registers: int | None = None
+    """Most per thread, so that three programs fit a multiprocessor; not for a general α."""
+
+    def parts(self, blocks: int) -> int:
+        """How many blocks of queries look for candidates together, of so many in all.
+
+        Products of 64 rows or more are made by other instructions than those of fewer, with another
+        rounding: 32 and 32 would be scored otherwise than alone.
+        """
+        return 2 if blocks >= CROWDED and self.BM != 32 else 1
+
+    def options(self, mode: int, parts: int = 1) -> dict:
+        """Of a launch, with so many blocks of queries in a program."""
+        registers = self.registers if mode <= SPARSEMAX.value else None
+        return {
+            "num_warps": self.warps * parts,
+            "num_stages": self.stages,
+            "maxnreg": registers and (registers if parts == 1 else 128),
+        }
+
+
+def tile_for(q: Tensor, k: Tensor) -> Tile:
+    """The tile for queries [b h q d] and keys [b g k d] on their device."""
+    return tile_of(q.shape[2], k.shape[2], q.shape[3], q.dtype, is_roomy(q.device))
+
+
+def tile_of(queries: int, keys: int, d: int, dtype: torch.dtype, roomy: bool = True) -> Tile:
+    """The tile for these sizes: small enough for its scores and operands to stay on the chip.
+
+    roomy: the device has ROOMY bytes of shared memory.
+    """
+    double = dtype == torch.float32
+    narrow = d <= (32 if double else 64)
+    longest = {(True, False): 256, (False, True): 64}.get((narrow, double), 128)
+    longest = min(ONE_TILE, longest if roomy else longest // 2)
+    if keys <= longest:
+        width = max(16, 1 << (keys - 1).bit_length())
+        # 16 queries: with more, warps would repeat each other's work.
+        return Tile(16, width, 8 if width * (1 + double) >= 256 else 4, 1, one=True)
+    if narrow or (roomy and d <= (64 if double else 128)):
+        sides = 64, 64
+    else:
+        sides = (32, 32) if double else (64, 32)
+    height, width = BLOCKS or sides
+    stages = 1 if double and not narrow else 3 if narrow and not double and roomy else 2
+    registers = 168 if narrow and roomy and not double else None
+    return Tile(_height(queries, height), width, 4, stages, one=False, registers=registers)
+
+
+@functools.cache
+def is_roomy(device: torch.device) -> bool:
+    """Whether a program may have ROOMY bytes of shared memory there."""
+    if device.type != "cuda":
+        return True
+    properties = torch.cuda.get_device_properties(device)
+    return properties.shared_memory_per_block_optin >= ROOMY
+
+
+def _height(queries: int, most: int) -> int:
+    return min(most, max(16, 1 << (queries - 1).bit_length()))
