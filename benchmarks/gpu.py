@@ -414,11 +414,13 @@ def sort(plan: Plan, options: argparse.Namespace, results: Results) -> int:
         found, compiled = {}, True
         for mode in ("auto", "none"):
             said = io.StringIO()
-            with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(said):
-                outcome = train(sort_config(plan, precision, mode, folder), progress=False)
-                found[mode] = statistics.median(list(speeds(outcome.directory))[1:])
+            try:
+                with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(said):
+                    outcome = train(sort_config(plan, precision, mode, folder), progress=False)
+                    found[mode] = statistics.median(list(speeds(outcome.directory))[1:])
+            finally:
+                print(said.getvalue(), end="", file=sys.stderr, flush=True)
             compiled &= "cannot compile" not in said.getvalue()
-            print(said.getvalue(), end="", file=sys.stderr, flush=True)
         name = f"Sort, ASEntmax, {precision}" + ("" if compiled else ", could not be compiled")
         times = [f"{found[mode]:.0f} steps/s" for mode in ("auto", "none")]
         ratio = found["auto"] / found["none"]

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-WARM = 3
-"""Calls before one is recorded: they compile, tune and take memory."""
+WARM, ENOUGH = 3, 2.0
+"""Calls before one is recorded, which compile, tune and take memory; fewer after so many seconds."""
 LEAST = 5e-3
 """Seconds that one timed sample lasts at least: short calls are run several times in it."""
 Call = Callable[[], Any]
@@ -29,9 +29,12 @@ def recorded(name: str, call: Call, capture: bool) -> Call:
     try:
         stream.wait_stream(before)
         with torch.cuda.stream(stream):
+            start = time.perf_counter()
             for _ in range(WARM):
                 call()
-        torch.cuda.synchronize()
+                torch.cuda.synchronize()
+                if time.perf_counter() - start > ENOUGH:
+                    break
     except torch.cuda.OutOfMemoryError:
         torch.cuda.empty_cache()
         raise Unready("out of memory") from None
