@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 WARM, ENOUGH = 3, 2.0
-"""Calls before one is recorded, which compile, tune and take memory; fewer after so many seconds."""
+"""Calls before one is recorded: they compile, tune, take memory. Fewer after so many seconds."""
 LEAST = 5e-3
 """Seconds that one timed sample lasts at least: short calls are run several times in it."""
 Call = Callable[[], Any]
