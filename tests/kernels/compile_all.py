@@ -121,7 +121,7 @@ def check_lists(report: bool) -> None:
     sizes = {"LISTS": operators.LISTS, "CHUNK": operators.CHUNK}
     for device, (capability, _) in DEVICES.items():
         for strides in ({}, {"item_stride": 1}, {"list_stride": 1, "length": 1}):
-            built = build(backward.list_kernel, "bf16", sizes | strides, {}, capability)
+            built = build(backward.list_kernel, "bf16", sizes | strides, tiles.FUSED, capability)
             if report:
                 print(f"{device} list_kernel: {describe(built)}", flush=True)
 

@@ -18,7 +18,7 @@ from lcg.attention.backends.triton import backward as backward_kernels
 from lcg.attention.backends.triton import forward as forward_kernels
 from lcg.attention.backends.triton import rows, short
 from lcg.attention.backends.triton.interpreter import INTERPRETED
-from lcg.attention.backends.triton.tiles import Tile, tile_for
+from lcg.attention.backends.triton.tiles import FUSED, Tile, tile_for
 from lcg.attention.bias import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
 
@@ -353,7 +353,10 @@ def _lists(active: Tensor) -> tuple[Tensor, Tensor]:
     count = torch.empty(b, h, lists, dtype=torch.int32, device=active.device)
     order = torch.empty(*(b, h, lists, length), dtype=_index_type(length), device=active.device)
     backward_kernels.list_kernel[(b * h * -(-lists // LISTS),)](
-        *(active, count, order, lists, length, *active.stride()[2:]), LISTS=LISTS, CHUNK=CHUNK
+        *(active, count, order, lists, length, *active.stride()[2:]),
+        LISTS=LISTS,
+        CHUNK=CHUNK,
+        **FUSED,
     )
     return count, order
 
