@@ -8,8 +8,8 @@ the MQMTAR paper model (16 heads of 32, causal, ASEntmax' 1.5-entmax), times in 
 - slope heads alone at 16,384 and 32,768 tokens: their time is to grow linearly.
 
 And, each in a process of its own, whose peak memory is measured: one forward pass of that model
-(4 layers, width 512) at 12 scored positions of one sequence, with random weights, and with
-`--run RUN` also of a trained run's model.
+(4 layers, width 512) at 12 scored positions of one sequence of random tokens, with random weights,
+and with `--run RUN` also of a trained run's model, on test samples of its task in a row.
 """
 
 from __future__ import annotations
@@ -138,6 +138,7 @@ def alone(case: str, tokens: int, run: str | None) -> dict:
 
 
 def model_pass(tokens: int, run: str | None):
+    """One pass, ready to be run: random tokens, or what a trained model knows."""
     from lcg.config import load_config
     from lcg.evaluation.files import read_config
     from lcg.evaluation.run import load_model
@@ -147,12 +148,25 @@ def model_pass(tokens: int, run: str | None):
         words = ["experiment=paper/mqmtar", "attention=asentmax", "position=nape"]
         torch.manual_seed(0)
         model = build_model(load_config(words))
+        vocabulary, draw = model.head.out_features, torch.Generator().manual_seed(0)
+        sequence = torch.randint(vocabulary, (1, tokens), generator=draw)
     else:
-        model, _ = load_model(Path(run), read_config(Path(run)))
-    vocabulary = model.head.out_features
-    sequence = torch.randint(vocabulary, (1, tokens), generator=torch.Generator().manual_seed(0))
+        config = read_config(Path(run))
+        model, _ = load_model(Path(run), config)
+        sequence = test_samples(config, tokens)
     select = torch.arange(tokens - SCORED, tokens)
     return lambda: model.eval()(sequence, select)
+
+
+def test_samples(config, tokens: int) -> torch.Tensor:
+    """Test samples of the longest length that the run was evaluated at, in a row: [1 tokens]."""
+    from tasks.streams import BLOCK, EvalStream
+
+    stream, found, count = EvalStream(config.task, 0, "test", max(config.evaluation.lengths)), [], 0
+    while count < tokens:
+        found.append(torch.from_numpy(stream.batch(len(found) * BLOCK, BLOCK).inputs).flatten())
+        count += len(found[-1])
+    return torch.cat(found)[None, :tokens]
 
 
 def in_child(case: str, tokens: int, run: str | None = None) -> dict:

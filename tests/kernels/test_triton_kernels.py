@@ -68,6 +68,7 @@ def test_one_query(normalizer):
     compare(normalizer, inputs(1, 35), make_bias(1, 35, slopes=SLOPES.to(DEVICE)))
 
 
+@pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("what", ["a query of NaN", "a key of NaN", "an infinite query"])
 @normalizers
 def test_what_is_not_finite_is_seen_in_the_output(normalizer, what):
