@@ -46,6 +46,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from benchmarks.graphs import Call, Unready, recorded, sampled
 from benchmarks.report import median_ratio, publish, time_in_turn
 from lcg.attention.attend import Bias, attend
+from lcg.attention.backends.triton import WIDEST
 from lcg.attention.normalizers.entmax import Entmax
 from lcg.config import load_config
 from lcg.evaluation.files import read_config
@@ -142,6 +143,8 @@ class Results:
 
     def add(self, name: str, row: list[str], data: dict[str, Any]) -> None:
         """A row of HEADER but for its first column, and what it was made of."""
+        if not self.rows:
+            print(" | ".join(HEADER))
         self.rows.append([name, *row])
         self.data.setdefault(name, {}).update(data)
         print(" | ".join(self.rows[-1]), flush=True)
@@ -163,7 +166,11 @@ def versions() -> dict[str, str | None]:
 
 def main(arguments: list[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
-    options = parse(words)
+    try:
+        options = parse(words)
+    except ValueError as error:  # of a run that cannot be read
+        print(error, file=sys.stderr)
+        return 2
     plan, refusal = planned(options)
     if refusal:
         print(refusal, file=sys.stderr)
@@ -190,11 +197,16 @@ def parse(words: list[str]) -> argparse.Namespace:
     def several(word: str) -> tuple[str, ...]:
         return tuple(word.split(","))
 
+    def positive(word: str) -> int:
+        if not word.isdecimal() or int(word) < 1:
+            raise argparse.ArgumentTypeError(f"{word!r} is not a positive number")
+        return int(word)
+
     def numbers(word: str) -> tuple[int, ...]:
-        return tuple(map(int, several(word)))
+        return tuple(map(positive, several(word)))
 
     parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(SECTIONS))
-    parser.add_argument("--rounds", type=int, default=10, help="fewer where a call is long")
+    parser.add_argument("--rounds", type=positive, default=10, help="fewer where a call is long")
     parser.add_argument("--lengths", type=numbers, help="of attention, as 1024,4096")
     parser.add_argument("--widths", type=numbers, help="head dimensions, as 32,64")
     parser.add_argument("--types", type=several, help="bf16,fp32")
@@ -206,6 +218,10 @@ def parse(words: list[str]) -> argparse.Namespace:
         parser.error(f"no section {unknown[0]}; there are {', '.join(SECTIONS)}")
     if options.types and not set(options.types) <= set(TYPES):
         parser.error(f"--types are {', '.join(TYPES)}")
+    if options.widths and max(options.widths) > WIDEST:
+        parser.error(f"--widths are at most {WIDEST}")
+    if options.run and read_config(options.run).task.name != "mqmtar":
+        parser.error(f"--run {options.run} is no run of mqmtar")
     options.sections = options.sections or list(SECTIONS)
     return options
 
@@ -222,6 +238,8 @@ def planned(options: argparse.Namespace) -> tuple[Plan, str | None]:
     if "adasplash" in options.sections and len(options.sections) == 1:
         plan = replace(plan, types=("bf16",), lengths=(4096, 16384), widths=(64,))
     chosen = {name: getattr(options, name) for name in ("lengths", "widths", "types")}
+    if options.types and not set(options.types) <= set(plan.types) | set(plan.peers):
+        return plan, f"--types must be of {', '.join(plan.peers)} here"
     return replace(plan, **{name: value for name, value in chosen.items() if value}), None
 
 

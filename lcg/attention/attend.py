@@ -6,6 +6,7 @@ Shapes: b batch, h heads, g key heads (h is a multiple of g), q queries, k keys,
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from lcg.attention.backends import blockwise, check_backend, reference
@@ -32,9 +33,18 @@ def attend(
     weights are float32 whatever the input; the result has the dtype of v. A query that sees no key
     gets zeros and passes no gradient. `auto` takes the fastest backend that can run it.
 
-    Raises ValueError when the normalizer has no such backend.
+    Raises ValueError, in one line, when the normalizer has no such backend, when the backend cannot
+    differentiate the slopes and they ask for it, and when sizes do not fit each other.
     """
     check_backend(backend, normalizer)
+    check_sizes(q, k, v, bias)
+    if bias.slopes is not None and bias.slopes.requires_grad and torch.is_grad_enabled():
+        if backend not in ("auto", "reference"):
+            raise ValueError(
+                f"backend={backend} has no gradient of the slopes; use reference or auto, or "
+                "detach them"
+            )
+        backend = "reference"
     if backend == "auto":
         backend = _fastest(q, normalizer, bias)
     learned = {} if learned is None else learned
@@ -44,6 +54,30 @@ def attend(
         return triton.attend(q, k, v, normalizer, bias, learned)
     run = blockwise.attend if backend == "blockwise" else reference.attend
     return run(q, k, v, normalizer, bias, learned)
+
+
+def check_sizes(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> None:
+    """Raise ValueError when tensors are not of the sizes that `attend` and `Bias` name."""
+    b, h, queries, d = q.shape
+    g, keys = k.shape[1:3]
+    wanted = {
+        "k": (k, (b, g, keys, d)),
+        "v": (v, (b, g, keys, d)),
+        "q_positions": (bias.q_positions, (queries,)),
+        "k_positions": (bias.k_positions, (keys,)),
+        "slopes": (bias.slopes, (h,)),
+        "key_mask": (bias.key_mask, (b, keys)),
+    }
+    for name, (tensor, shape) in wanted.items():
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(
+                f"{name} must be {list(shape)} for q {list(q.shape)} and k {list(k.shape)}, "
+                f"got {list(tensor.shape)}"
+            )
+    if g == 0 or h % g:
+        raise ValueError(f"{h} heads of queries cannot share {g} heads of keys evenly")
+    if bias.key_mask is not None and bias.key_mask.dtype != torch.bool:
+        raise ValueError(f"key_mask must be of torch.bool, got {bias.key_mask.dtype}")
 
 
 def _fastest(q: Tensor, normalizer: Normalizer, bias: Bias) -> str:

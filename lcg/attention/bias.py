@@ -28,7 +28,8 @@ class Bias(NamedTuple):
     so that nobody needs the whole, and gets what it learned handed in.
 
     A query sees keys at positions up to its own (`causal`; strictly below it unless it
-    `sees_itself`), and among them those of key_mask [b k]. Positions of keys increase.
+    `sees_itself`), and among them those of key_mask [b k]. Positions of keys increase, and the
+    first key does not come after a query: one that sees no key is known by the mask alone.
     """
 
     q_positions: Shaped[Tensor, " q"]

@@ -1,5 +1,6 @@
 """What the triton backend cannot run is refused in one line that says what can, without triton."""
 
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from lcg.attention import Attention, backends
-from lcg.attention.attend import Bias, attend
+from lcg.attention.attend import Bias, attend, check_sizes
 from lcg.attention.backends import check_backend, usable
 from lcg.attention.backends.triton import obstacle
 from lcg.attention.normalizers.entmax import Entmax
@@ -73,3 +74,48 @@ def test_nothing_imports_triton_before_it_runs():
         "assert 'triton' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"v": (1, 2, 5, 4)}, "v must be"),
+        ({"v": (1, 2, 6, 8)}, "v must be"),
+        ({"k": (1, 2, 6, 8), "v": (1, 2, 6, 8)}, "k must be"),
+        ({"k": (3, 2, 6, 4), "v": (3, 2, 6, 4)}, "k must be"),
+        ({"q": (1, 3, 6, 4), "slopes": (3,)}, "cannot share"),
+        ({"q_positions": (5,)}, "q_positions must be [6]"),
+        ({"k_positions": (7,)}, "k_positions must be [6]"),
+        ({"slopes": (1,)}, "slopes must be [2]"),
+        ({"key_mask": (1, 4)}, "key_mask must be"),
+    ],
+)
+def test_sizes_that_do_not_fit(change, named):
+    """Kernels would read beyond what is there; in tests others check the shapes of `attend`."""
+    sizes = dict.fromkeys("qkv", (1, 2, 6, 4)) | {"q_positions": (6,), "k_positions": (6,)}
+    sizes |= {"slopes": (2,), "key_mask": (1, 6)} | change
+    made = {name: torch.ones(shape) for name, shape in sizes.items()}
+    tensors = [made.pop(name) for name in "qkv"]
+    bias = Bias(**made | {"key_mask": made["key_mask"].bool()})
+    with pytest.raises(ValueError, match=re.escape(named)):
+        check_sizes(*tensors, bias)
+
+
+def test_slopes_that_learn_have_a_gradient_or_are_refused():
+    q, bias = problem()
+    slopes = torch.tensor([0.5, 0.1], requires_grad=True)
+    bias = bias._replace(slopes=slopes)
+    attend(q, q, q, Entmax(1.0), bias).square().sum().backward()
+    assert (slopes.grad != 0).all()
+    for backend in ("blockwise", "triton"):
+        with pytest.raises(ValueError, match="gradient of the slopes"):
+            attend(q, q, q, Entmax(), bias, backend=backend)
+    attend(q, q, q, Entmax(), bias._replace(slopes=slopes.detach()), backend="blockwise")
+
+
+def test_top_k_shows_what_is_no_number():
+    q, bias = problem()
+    k = q.clone()
+    k[:, :, 1] = torch.nan
+    out = attend(q, k, q, TopK(k=2), bias)
+    assert out[:, :, 1:].isnan().all() and out[:, :, 0].isfinite().all()

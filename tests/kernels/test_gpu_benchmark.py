@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks import gpu
@@ -18,6 +19,7 @@ def test_the_benchmark_runs_to_its_end():
     done = subprocess.run(command, cwd=ROOT, env=pretended, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = [line.split(" | ") for line in done.stdout.splitlines() if " | " in line]
+    rows = [row for row in rows if row != gpu.HEADER]
     assert {row[2] for row in rows} == {"triton with NAPE", "SDPA", "uncompiled", "blockwise", ""}
     assert all(len(row) == 5 and float(row[-1] or 0) >= 0 for row in rows)
     assert sum(not row[2] for row in rows) == 1  # the longest, which has no peer
@@ -31,3 +33,25 @@ def test_it_says_what_is_missing(capsys, monkeypatch):
     assert gpu.main(["--rehearse"]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2 and "needs a CUDA device" in said[0] and "TRITON_INTERPRET" in said[1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["attention", "--types", "bf16"],
+        ["attention", "--types", "fp8"],
+        ["attention", "--lengths", "0"],
+        ["short", "--widths", "200"],
+        ["--rounds", "0"],
+        ["model", "--run", "nowhere"],
+        ["what"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_word_is_one_line(words, capsys, monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    try:
+        code = gpu.main([*words, "--rehearse"])
+    except SystemExit as stopped:
+        code = stopped.code
+    assert code == 2 and capsys.readouterr().err.strip()

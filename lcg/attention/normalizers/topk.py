@@ -33,6 +33,8 @@ class TopK(Normalizer):
         return scores.topk(self.k, dim=-1).values[..., -1:]
 
     def __call__(self, scores, keys, learned):
+        if not scores.shape[-1]:
+            return scores
         if scores.device.type == "cpu":  # elsewhere asking for ties would stall the device
             kept = min(self.k, scores.shape[-1])
             kth = scores.detach().topk(kept, dim=-1, sorted=False).values.amin(dim=-1, keepdim=True)
@@ -71,4 +73,5 @@ class TopK(Normalizer):
 
     @staticmethod
     def _kept(scores, kth, first_kept, keys):
-        return (scores > kth) | ((scores == kth) & (keys >= first_kept))
+        # NaN is neither below nor at it: it is kept, and seen in what comes of it.
+        return ~(scores < kth) & ((scores != kth) | (keys >= first_kept))
