@@ -15,7 +15,16 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lcg.attention.backends.triton import backward, forward, operators, rows, short, tiles
+from lcg.attention.backends.triton import (
+    backward,
+    candidates,
+    forward,
+    one_pass,
+    operators,
+    rows,
+    short,
+    tiles,
+)
 
 DEVICES = {"H100": (90, 232448), "A100": (80, 166912), "RTX": (86, 101376)}
 """Compute capability and shared memory of a program, in bytes."""
@@ -90,13 +99,13 @@ def check(
     streaming = mode in (rows.SOFTMAX.value, rows.RELU.value)
     kernels = []
     if streaming:
-        kernels.append((forward.streaming_kernel, window, tile.options(mode)))
+        kernels.append((one_pass.one_pass_kernel, window, tile.options(mode)))
     elif tile.one:
         kernels.append((short.tile_kernel, newton, tile.options(mode)))
     else:
         for parts in (1, 2):
             more = window | newton | {"PARTS": parts}
-            kernels.append((forward.candidates_kernel, more, tile.options(mode, parts)))
+            kernels.append((candidates.candidates_kernel, more, tile.options(mode, parts)))
         kernels.append((forward.entmax_kernel, newton | {"GRADIENTS": True}, tile.options(mode)))
     if tile.one:
         kernels.append((short.tile_backward_kernel, {"LEARNED": learned}, tile.options(mode)))

@@ -5,7 +5,7 @@ import contextlib
 import pytest
 import torch
 
-from benchmarks import graphs
+from benchmarks.gpu import graphs
 
 
 class Pretended:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from lcg.attention.backends.reach import block_ends, key_window, needed_blocks, visible_ends
 from lcg.attention.backends.triton import backward as backward_kernels
+from lcg.attention.backends.triton import candidates as candidate_kernels
 from lcg.attention.backends.triton import forward as forward_kernels
-from lcg.attention.backends.triton import rows, short
+from lcg.attention.backends.triton import one_pass, rows, short
 from lcg.attention.backends.triton.interpreter import INTERPRETED
 from lcg.attention.backends.triton.tiles import FUSED, Tile, tile_for
 from lcg.attention.bias import Bias, Learned
@@ -193,7 +194,7 @@ def _forward(
         depth = k.shape[2].bit_length()
         constants["WINDOWED"] = window is not None
         if streaming:
-            forward_kernels.streaming_kernel[(b * h * q_blocks,)](
+            one_pass.one_pass_kernel[(b * h * q_blocks,)](
                 *(q, k, v, *reach, results.out, *statistics, results.full, results.active),
                 *(*sizes, k_blocks, depth, scale),
                 **constants,
@@ -206,7 +207,7 @@ def _forward(
         support, moved = torch.empty(2, *q.shape[:3], dtype=torch.float32, device=q.device)
         listed = (*statistics, support, moved, results.full, count, candidates)
         parts = tile.parts(b * h * q_blocks)
-        forward_kernels.candidates_kernel[(b * h * -(-q_blocks // parts),)](
+        candidate_kernels.candidates_kernel[(b * h * -(-q_blocks // parts),)](
             *(q, k, *reach, *listed, epsilon, *sizes, k_blocks, depth, scale),
             PARTS=parts,
             NEWTON=NEWTON,
