@@ -24,10 +24,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.report import median_ratio, publish, time_in_turn
+from benchmarks.report import median_ratio, positive, publish, time_in_turn
 from lcg.attention.attend import Bias, attend
 from lcg.attention.backends import blockwise
 from lcg.attention.normalizers.entmax import Entmax
+from lcg.evaluation.files import read_config
 from positional.slopes import NAPE
 
 HEADS, WIDTH, SCORED = 16, 32, 12
@@ -140,7 +141,6 @@ def alone(case: str, tokens: int, run: str | None) -> dict:
 def model_pass(tokens: int, run: str | None):
     """One pass, ready to be run: random tokens, or what a trained model knows."""
     from lcg.config import load_config
-    from lcg.evaluation.files import read_config
     from lcg.evaluation.run import load_model
     from lcg.models.build import build_model
 
@@ -220,15 +220,42 @@ def models(lengths: list[int], runs: list[str]) -> tuple[list[list[str]], dict]:
     return rows, data
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--lengths", type=int, nargs="*", default=[16384, 65536])
-    parser.add_argument("--run", action="append", default=[])
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.attention",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--threads", type=positive, help="of torch; default: as many as it takes")
+    parser.add_argument(
+        "--rounds", type=positive, default=5, help="of each comparison (%(default)s)"
+    )
+    parser.add_argument(
+        "--lengths",
+        type=positive,
+        nargs="*",
+        metavar="TOKENS",
+        default=list(MODEL_LIMITS),
+        help="of one pass of the model (%(default)s)",
+    )
+    parser.add_argument(
+        "--run", action="append", default=[], help="directory of a trained run; may be repeated"
+    )
     parser.add_argument("--case", help=argparse.SUPPRESS)
     parser.add_argument("--tokens", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    if min(options.lengths, default=SCORED) < SCORED:
+        parser.error(f"--lengths must be at least {SCORED}, the positions that are scored")
+    for run in options.run:
+        try:
+            read_config(Path(run))
+        except ValueError as error:
+            parser.error(str(error))
+    return options
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = parse(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.case:

@@ -5,6 +5,7 @@ Every figure is a ratio of times taken in one process, round by round, and the m
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import json
 import os
@@ -33,6 +34,13 @@ def time_in_turn(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dic
 def median_ratio(numerator: list[float], denominator: list[float]) -> float:
     """The median over rounds of one time by another of the same round."""
     return statistics.median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+def positive(word: str) -> int:
+    """A number of the command line, from 1 on."""
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r} is not a positive number")
+    return int(word)
 
 
 def machine() -> dict[str, Any]:

@@ -35,6 +35,7 @@ from benchmarks.gpu.attention import adasplash, attention, short
 from benchmarks.gpu.models import model, sort
 from benchmarks.gpu.plan import REHEARSAL, TYPES, Plan
 from benchmarks.gpu.results import Results
+from benchmarks.report import positive
 from lcg.attention.backends.triton import WIDEST
 from lcg.evaluation.files import read_config
 
@@ -75,11 +76,6 @@ def parse(words: list[str]) -> argparse.Namespace:
 
     def several(word: str) -> tuple[str, ...]:
         return tuple(word.split(","))
-
-    def positive(word: str) -> int:
-        if not word.isdecimal() or int(word) < 1:
-            raise argparse.ArgumentTypeError(f"{word!r} is not a positive number")
-        return int(word)
 
     def numbers(word: str) -> tuple[int, ...]:
         return tuple(map(positive, several(word)))
