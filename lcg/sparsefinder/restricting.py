@@ -18,7 +18,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from lcg.attention.backends.reference import times_values
+from lcg.attention.backends.reference import grouped_matmul
 from lcg.attention.multihead import MultiHeadAttention
 from lcg.diagnostics.watching import Watched, watching
 from lcg.sparsefinder.collecting import Heads, heads_of
@@ -77,6 +77,6 @@ def output(heads: Heads, graph: Graph, select: Tensor | None = None) -> Tensor:
     for queries in watched.some_queries(every if select is None else select):
         allowed = links(queries) & heads.visible(queries)
         weights = weights_on(heads, queries, allowed.expand(*heads.q.shape[:2], -1, -1))
-        parts.append(times_values(weights.to(values.dtype), values))
+        parts.append(grouped_matmul(weights.to(values.dtype), values))
     joined = rearrange(torch.cat(parts, dim=2), "b h q d -> b q (h d)")
     return layer.output(layer.attention.output_norm(joined, layer.output_norm_state))

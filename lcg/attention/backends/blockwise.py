@@ -88,10 +88,10 @@ class _Blockwise(torch.autograd.Function):
         out = torch.empty_like(q, dtype=v.dtype)
         k_once, v_once = k.contiguous(), v.contiguous()  # and not in every tile
         # The same memory for the scores of every tile: it is still in the cache.
-        room = q.new_empty(max(_scores_of(q, tile) for tile in plan), dtype=torch.float32)
+        buffer = q.new_empty(max(_scores_of(q, tile) for tile in plan), dtype=torch.float32)
         for tile in plan:
-            part = _attend_tile(*_crop(q, k_once, v_once, tile), _crop_problem(problem, tile), room)
-            out[:, tile.heads, tile.queries] = part
+            operands = *_crop(q, k_once, v_once, tile), _crop_problem(problem, tile)
+            out[:, tile.heads, tile.queries] = _attend_tile(*operands, buffer)
         ctx.save_for_backward(q, k, v, *tensors)
         ctx.problem, ctx.plan = problem, plan
         return out
@@ -110,10 +110,10 @@ class _Blockwise(torch.autograd.Function):
                 out = _attend_tile(*parts, _crop_problem(problem, tile))
             cotangent = grad[:, tile.heads, tile.queries]
             found = torch.autograd.grad(out, [*parts, *tensors], cotangent, allow_unused=True)
-            rooms = [*_crop(*sums[:3], tile), *sums[3:]]
-            for room, part in zip(rooms, found, strict=True):
+            affected = [*_crop(*sums[:3], tile), *sums[3:]]
+            for total, part in zip(affected, found, strict=True):
                 if part is not None:
-                    room += part
+                    total += part
         gradients = [
             total.to(tensor.dtype) for total, tensor in zip(sums, (q, k, v, *tensors), strict=True)
         ]
@@ -149,16 +149,16 @@ def _scores_of(q: Tensor, tile: Tile) -> int:
 
 
 def _attend_tile(
-    q: Tensor, k: Tensor, v: Tensor, problem: Problem, room: Tensor | None = None
+    q: Tensor, k: Tensor, v: Tensor, problem: Problem, buffer: Tensor | None = None
 ) -> Tensor:
     """Differentiable: what is searched for are keys without weight, which have no gradient.
 
-    room: memory for the scores, where no gradient is asked for.
+    buffer: memory for the scores, where no gradient is asked for.
     """
     normalizer, bias, learned = problem
     if normalizer.is_softmax and q.device.type == "cpu" and q.dtype == torch.float32:
         return _softmax_tile(q, k, v, bias)
-    scores, blind = reference.biased_scores(q, k, normalizer, bias, room)
+    scores, blind = reference.biased_scores(q, k, normalizer, bias, buffer)
     keys = edge = None
     with torch.no_grad():
         if normalizer.sparse and scores.shape[-1] >= LONG:
@@ -173,8 +173,8 @@ def _attend_tile(
     if blind is not None:
         weights = weights.masked_fill(blind, 0.0)
     if keys is not None:
-        return _times_some_values(weights, keys, v.float()).to(v.dtype)
-    return reference.times_values(weights.to(v.dtype), v)
+        return _matmul_of_some(weights, keys, v.float()).to(v.dtype)
+    return reference.grouped_matmul(weights.to(v.dtype), v)
 
 
 def _softmax_tile(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> Tensor:
@@ -202,9 +202,11 @@ def candidates(
     width = count // SEGMENT
     tops = scores[..., : width * SEGMENT].unflatten(-1, (SEGMENT, width)).amax(dim=-2)
     edge = with_margin(normalizer.support_edge(tops, learned)).to(scores.dtype)
-    few = count // (16 * SEGMENT) if normalizer.solves_from_edge else count // (2 * SEGMENT)
+    limit = count // (16 * SEGMENT) if normalizer.solves_from_edge else count // (2 * SEGMENT)
     some = slice(None, None, PROBED)
-    if _most(tops[..., some, :], edge[..., some, :]) > few or (most := _most(tops, edge)) > few:
+    if _most(tops[..., some, :], edge[..., some, :]) > limit:
+        return edge, None
+    if (most := _most(tops, edge)) > limit:
         return edge, None
     chosen = _largest(tops, most)
     stretches = torch.arange(0, width * SEGMENT, width, device=scores.device)
@@ -212,9 +214,9 @@ def candidates(
     rest = torch.arange(width * SEGMENT, count, device=scores.device)
     keys = torch.cat([keys, rest.expand(*keys.shape[:-1], -1)], dim=-1)
     inside = scores.gather(-1, keys)
-    few = _most(inside, edge)
-    if few < keys.shape[-1]:
-        keys = keys.gather(-1, _largest(inside, few))
+    most = _most(inside, edge)
+    if most < keys.shape[-1]:
+        keys = keys.gather(-1, _largest(inside, most))
     return edge, keys.sort(dim=-1).values
 
 
@@ -227,14 +229,14 @@ def _largest(scores: Tensor, count: int) -> Tensor:
     return scores.topk(count, dim=-1, sorted=False).indices
 
 
-def _times_some_values(weights: Tensor, keys: Tensor, v: Tensor) -> Tensor:
+def _matmul_of_some(weights: Tensor, keys: Tensor, v: Tensor) -> Tensor:
     """Weights [b h q c] of keys [b h q c], applied to the values [b g k e] of these alone."""
-    b, h, queries, few = keys.shape
+    b, h, queries, chosen = keys.shape
     g, count = v.shape[1:3]
     which = torch.arange(b * g, device=keys.device).view(b, g).repeat_interleave(h // g, dim=1)
-    rows = (keys + (which * count)[..., None, None]).view(-1, few)
+    rows = (keys + (which * count)[..., None, None]).view(-1, chosen)
     out = torch.nn.functional.embedding_bag(
-        rows, v.reshape(-1, v.shape[-1]), mode="sum", per_sample_weights=weights.reshape(-1, few)
+        rows, v.reshape(-1, v.shape[-1]), mode="sum", per_sample_weights=weights.reshape(-1, chosen)
     )
     return out.view(b, h, queries, v.shape[-1])
 
@@ -267,8 +269,9 @@ def _whole_rows(q, k, problem: Problem, heads: slice, ends: Tensor) -> Iterator[
         first = 0
         while first < queries:
             seen = int(ends[first : first + LEAST_QUERIES].max())
-            room = TILE // (b * (some_heads.stop - start) * max(1, seen))
-            some = slice(first, min(queries, first + min(QUERIES, max(LEAST_QUERIES, room))))
+            fitting = TILE // (b * (some_heads.stop - start) * max(1, seen))
+            count = min(QUERIES, max(LEAST_QUERIES, fitting))
+            some = slice(first, min(queries, first + count))
             yield Tile(some_heads, some, slice(0, max(1, int(ends[some].max()))), sloped)
             first = some.stop
 
@@ -292,12 +295,12 @@ def _windowed(q, k, problem: Problem, heads: slice, ends: Tensor) -> Iterator[Ti
                 yield Tile(some, slice(start, min(end, start + size)), keys, True)
 
 
-def _alike(widths: list[float], room: float) -> Iterator[slice]:
+def _alike(widths: list[float], most: float) -> Iterator[slice]:
     """Runs of units whose windows differ by no more than a factor of 2 and fit together."""
     start = 0
     for stop in range(1, len(widths) + 1):
         run = widths[start : stop + 1]
-        if stop == len(widths) or max(run) > 2 * min(run) or len(run) * max(run) > room:
+        if stop == len(widths) or max(run) > 2 * min(run) or len(run) * max(run) > most:
             yield slice(start, stop)
             start = stop
 

@@ -19,7 +19,7 @@ from lcg.shapes import Float
 def attend(q, k, v, normalizer: Normalizer, bias: Bias, learned: Learned) -> Tensor:
     """Materialise the weights and multiply them with the values."""
     weights = attention_weights(q, k, normalizer, bias, learned)
-    return times_values(weights.to(v.dtype), v)
+    return grouped_matmul(weights.to(v.dtype), v)
 
 
 def attention_weights(
@@ -37,27 +37,30 @@ def attention_weights(
 
 
 def biased_scores(
-    q, k, normalizer: Normalizer, bias: Bias, room: Tensor | None = None
+    q, k, normalizer: Normalizer, bias: Bias, buffer: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """q·k/√d and all that is added [b h q k], in float32, and the queries that see no key.
 
-    They are written into `room`, where it is given: flat, float32, at least as large.
+    They are written into `buffer`, where it is given: flat, float32, at least as large.
     """
     with torch.autocast(q.device.type, enabled=False):  # which would round scores to bfloat16
-        scores = times_values(q.float() * (1 / math.sqrt(q.shape[-1])), k.float().mT, room)
+        scores = grouped_matmul(q.float() * (1 / math.sqrt(q.shape[-1])), k.float().mT, buffer)
     return scores, bias.add_to(scores, normalizer.sees_itself)  # in place: nobody else holds them
 
 
-def times_values(
-    weights: Float[Tensor, "b h q k"],
-    values: Float[Tensor, "b g k e"],
-    room: Tensor | None = None,
-) -> Tensor:
-    """Their product [b h q e]; heads that share values are multiplied as one taller matrix."""
-    b, h, q, k = weights.shape
-    g, _, e = values.shape[1:]
-    if room is None and h == g:
-        return torch.matmul(weights, values)
-    taller = weights.reshape(b * g, h // g * q, k)
-    out = None if room is None else room[: b * h * q * e].view(b * g, -1, e)
-    return torch.bmm(taller, values.flatten(0, 1), out=out).view(b, h, q, e)
+def grouped_matmul(
+    rows: Float[Tensor, "b h q k"],
+    shared: Float[Tensor, "b g k e"],
+    buffer: Tensor | None = None,
+) -> Float[Tensor, "b h q e"]:
+    """Their product; heads that share a matrix are multiplied with it as one taller matrix.
+
+    It is written into `buffer`, where it is given: flat, at least as large.
+    """
+    b, h, q, k = rows.shape
+    g, _, e = shared.shape[1:]
+    if buffer is None and h == g:
+        return torch.matmul(rows, shared)
+    taller = rows.reshape(b * g, h // g * q, k)
+    out = None if buffer is None else buffer[: b * h * q * e].view(b * g, -1, e)
+    return torch.bmm(taller, shared.flatten(0, 1), out=out).view(b, h, q, e)
