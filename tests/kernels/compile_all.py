@@ -1,6 +1,7 @@
 """Compiles every kernel for CUDA devices that need not be there; a script of its own process.
 
-Prints one line for each kernel that fails or needs more shared memory than the device has, and with
+Prints one line for each kernel that fails, needs more shared memory than the device has, spills
+with registers to spare, or waits for each of its products before it asks for the next; and with
 `--report` one for each kernel: its registers, spills and shared memory.
 """
 
@@ -61,9 +62,22 @@ def build(kernel, element: str, constants: dict, options: dict, capability: int)
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 
+TOOLS = os.path.join(os.path.dirname(triton.__file__), "backends/nvidia/bin")
+
+
+def serialized(built, capability: int) -> bool:
+    """Whether the assembler had to put the asynchronous products of a kernel one after another."""
+    with tempfile.NamedTemporaryFile(suffix=".ptx", mode="w") as file:
+        file.write(built.asm["ptx"])
+        file.flush()
+        words = [f"{TOOLS}/ptxas", "-v", f"--gpu-name=sm_{capability}a", file.name]
+        done = subprocess.run([*words, "-o", os.devnull], capture_output=True, text=True)
+    return "serialized" in done.stderr
+
+
 def describe(built) -> str:
     """Registers of a thread and bytes of its stack, onto which what does not fit is spilled."""
-    tool = os.path.join(os.path.dirname(triton.__file__), "backends/nvidia/bin/cuobjdump")
+    tool = f"{TOOLS}/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(built.asm["cubin"])
         file.flush()
@@ -74,20 +88,33 @@ def describe(built) -> str:
 
 
 def check(
-    device: str, element: str, mode: int, queries: int, keys: int, d: int, report: bool
+    device: str,
+    element: str,
+    mode: int,
+    queries: int,
+    keys: int,
+    d: int,
+    report: bool,
+    plain: bool = False,
 ) -> None:
-    """Lengths of 1 are handed to kernels as constants, as the compiler does by itself."""
+    """With masks, shared keys, and slopes in most modes, unless plain.
+
+    Lengths of 1 are handed to kernels as constants, as the compiler does by itself.
+    """
     capability, shared_memory = DEVICES[device]
-    learned, sloped = mode == rows.ENTMAX_LOW.value, mode != rows.SPARSEMAX.value
+    learned = mode == rows.ENTMAX_LOW.value
+    sloped = not plain and mode != rows.SPARSEMAX.value
     tile = tiles.tile_of(queries, keys, d, TYPES[element], shared_memory >= tiles.ROOMY)
     numbers = {"queries": queries, "keys": keys}
     numbers |= {"q_blocks": -(-queries // tile.BM), "k_blocks": -(-keys // tile.BN)}
+    if plain:
+        numbers |= {"shared": 1}
     if min(queries, keys) == 1:
         numbers |= {"shared": 1, "heads": 1, "depth": keys.bit_length()}
     shared = {
         "MODE": mode,
         "CAUSAL": True,
-        "MASKED": min(queries, keys) > 1,
+        "MASKED": min(queries, keys) > 1 and not plain,
         "SLOPED": sloped,
         "PRECISION": "tf32x3" if element == "fp32" else "mixed",
         "D": d,
@@ -101,10 +128,10 @@ def check(
     if streaming:
         kernels.append((one_pass.one_pass_kernel, window, tile.options(mode)))
     elif tile.one:
-        kernels.append((short.tile_kernel, newton, tile.options(mode)))
+        kernels.append((short.tile_kernel, {}, tile.options(mode, solving=True)))
     else:
         for parts in (1, 2):
-            more = window | newton | {"PARTS": parts}
+            more = window | {"PARTS": parts}
             kernels.append((candidates.candidates_kernel, more, tile.options(mode, parts)))
         kernels.append((forward.entmax_kernel, newton | {"GRADIENTS": True}, tile.options(mode)))
     if tile.one:
@@ -120,10 +147,14 @@ def check(
         except Exception as error:
             print(f"{case}: {type(error).__name__}: {error}", flush=True)
             continue
+        said = describe(built)
+        registers, spilled = map(int, re.findall(r"\d+", said)[:2])
         if built.metadata.shared > shared_memory:
             print(f"{case}: shared memory: {built.metadata.shared} bytes", flush=True)
-        elif report:
-            print(f"{case}: {describe(built)}", flush=True)
+        elif report or (registers < 64 and spilled):
+            print(f"{case}: {said}", flush=True)
+        if element == "bf16" and "wgmma" in built.asm["ptx"] and serialized(built, capability):
+            print(f"{case}: its products are serialized", flush=True)
 
 
 def check_lists(report: bool) -> None:
@@ -150,6 +181,9 @@ def check_sizes(device: str, report: bool) -> None:
         ("fp16", 128, 128),
     ):
         check(device, element, rows.ENTMAX_15.value, 4096, keys, d, report)
+    for element, d in (("bf16", 64), ("bf16", 32)):
+        check(device, element, rows.ENTMAX_15.value, 4096, 4096, d, report, plain=True)
+    check(device, "fp32", rows.ENTMAX_HIGH.value, 98, 98, 128, report, plain=True)
 
 
 def check_ones(device: str, report: bool) -> None:

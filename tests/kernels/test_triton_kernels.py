@@ -235,6 +235,26 @@ def test_under_torch_compile(normalizer):
         assert_near(compiled, plain, 1e-6)
 
 
+def test_one_graph_serves_lengths_of_one_tile_size():
+    """What torch.compile is told of sizes are inequalities."""
+    torch.compiler.reset()
+    graphs = []
+
+    def count(graph, examples):
+        graphs.append(graph)
+        return graph
+
+    def call(q, k, v):
+        bias = make_bias(q.shape[2], k.shape[2], slopes=SLOPES.to(DEVICE))
+        return triton.attend(q * 1.0, k, v, Entmax(1.5), bias, {})
+
+    compiled = torch.compile(call, backend=count, fullgraph=True, dynamic=True)
+    for length in (270, 300, 301):
+        tensors = inputs(length, length, d=16)
+        assert_near(compiled(*tensors), call(*tensors), 1e-6)
+    assert len(graphs) == 1
+
+
 @pytest.mark.parametrize("mode", range(6))
 def test_operators_are_what_torch_compile_takes_them_for(mode, regime):
     """Their schemas, shapes without values, and gradients."""

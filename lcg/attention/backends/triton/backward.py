@@ -259,38 +259,39 @@ def dkv_kernel(
         row = row_of(head, places, queries, keys, heads, scale, SLOPED)
         count = tl.load(COUNT + head * k_blocks + block)
         order = ORDER + (head * k_blocks + block) * q_blocks
-        for t in range(count):
-            m = tl.load(order + t).to(tl.int32)
-            i = m * BM + lane
-            inside = i < queries
-            place = head * queries + i
-            q = load_rows(Q + head * queries * D, m * BM, queries, D, DP, BM)
-            grad = load_rows(GRAD + head * queries * D, m * BM, queries, D, DP, BM)
-            anchor = tl.load(ANCHOR + place, mask=inside, other=0.0)
-            level = tl.load(LEVEL + place, mask=inside, other=0.0)
-            centre = tl.load(DELTA + place, mask=inside, other=0.0)
-            mean, lowest = centre, centre
-            if MODE == ENTMAX_HIGH:
-                mean = tl.load(DELTA + rows + place, mask=inside, other=0.0)
-                lowest = tl.load(DELTA + 2 * rows + place, mask=inside, other=0.0)
-            full = tl.load(FULL + head * q_blocks + m)
-            y = score_tile(q, k, i, block, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
-            view = prepare_rows(anchor, level, exact, MODE)
-            p, u, _ = weigh(y, view, scale, epsilon, MODE)
-            dv += product(tl.trans(p), grad, PRECISION)
-            dp = stored_product(grad, tl.trans(v), PRECISION)
-            ds = score_gradient(
-                y,
-                p,
-                u,
-                dp,
-                anchor[:, None],
-                centre[:, None],
-                mean[:, None],
-                lowest[:, None],
-                scale,
-                MODE,
-            )
-            dk += product(tl.trans(ds), q, PRECISION)
+        if count > 0:  # a loop that may be skipped has its products one at a time
+            for t in range(count):
+                m = tl.load(order + t).to(tl.int32)
+                i = m * BM + lane
+                inside = i < queries
+                place = head * queries + i
+                q = load_rows(Q + head * queries * D, m * BM, queries, D, DP, BM)
+                grad = load_rows(GRAD + head * queries * D, m * BM, queries, D, DP, BM)
+                anchor = tl.load(ANCHOR + place, mask=inside, other=0.0)
+                level = tl.load(LEVEL + place, mask=inside, other=0.0)
+                centre = tl.load(DELTA + place, mask=inside, other=0.0)
+                mean, lowest = centre, centre
+                if MODE == ENTMAX_HIGH:
+                    mean = tl.load(DELTA + rows + place, mask=inside, other=0.0)
+                    lowest = tl.load(DELTA + 2 * rows + place, mask=inside, other=0.0)
+                full = tl.load(FULL + head * q_blocks + m)
+                y = score_tile(q, k, i, block, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
+                view = prepare_rows(anchor, level, exact, MODE)
+                p, u, _ = weigh(y, view, scale, epsilon, MODE)
+                dv += product(tl.trans(p), grad, PRECISION)
+                dp = stored_product(grad, tl.trans(v), PRECISION)
+                ds = score_gradient(
+                    y,
+                    p,
+                    u,
+                    dp,
+                    anchor[:, None],
+                    centre[:, None],
+                    mean[:, None],
+                    lowest[:, None],
+                    scale,
+                    MODE,
+                )
+                dk += product(tl.trans(ds), q, PRECISION)
     store_rows(DK + key_head * keys * D, dk * scale, block * BN, keys, D, DP, BN)
     store_rows(DV + key_head * keys * D, dv, block * BN, keys, D, DP, BN)

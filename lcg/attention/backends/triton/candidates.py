@@ -27,6 +27,8 @@ from lcg.attention.backends.triton.thresholds import (
     solve_tile,
 )
 
+CLOSE = tl.constexpr(1e-4)
+"""How near to 1 a row of lanes must sum before the last step to its threshold."""
 MARGIN = tl.constexpr(1e-5)
 """By how much a lower bound of a threshold is lowered, for the rounding it was found with."""
 
@@ -59,7 +61,6 @@ def candidates_kernel(
     depth,
     scale,
     MODE: tl.constexpr,
-    NEWTON: tl.constexpr,
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
     SLOPED: tl.constexpr,
@@ -112,10 +113,8 @@ def candidates_kernel(
     if MODE == ENTMAX_HIGH:
         bound = (top, top - 1.00001 / epsilon, zero, zero, zero)
     else:
-        at, low, far = solve_tile(
-            largest, second, top, dead, keys, scale, exact, MODE, NEWTON, True
-        )
-        at = tl.maximum(tl.where(far, low, at) - MARGIN * (1.0 + 0.02 * tl.abs(top)), 0.0)
+        at = solve_tile(largest, second, top, dead, scale, exact, MODE, TWO=True, ENOUGH=CLOSE)
+        at = tl.maximum(at - MARGIN * (1.0 + 0.02 * tl.abs(top)), 0.0)
         bound, at = round_rows(top, at, exact, MODE)
 
     total = tl.zeros([PARTS * BM], tl.float64)

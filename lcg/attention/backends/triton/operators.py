@@ -182,8 +182,7 @@ def _forward(
             short.tile_kernel[(b * h * q_blocks,)](
                 *(q, k, v, *places, slopes_or_any, results.out, *statistics, epsilon),
                 *(*sizes, scale),
-                NEWTON=NEWTON,
-                **constants,
+                **(constants | tile.options(mode, solving=True)),
             )
             return results
         bias = Bias(q_positions, k_positions, slopes, causal=causal, key_mask=key_mask)
@@ -206,11 +205,10 @@ def _forward(
         )
         support, moved = torch.empty(2, *q.shape[:3], dtype=torch.float32, device=q.device)
         listed = (*statistics, support, moved, results.full, count, candidates)
-        parts = tile.parts(b * h * q_blocks)
+        parts = tile.parts(b * h, q_blocks)
         candidate_kernels.candidates_kernel[(b * h * -(-q_blocks // parts),)](
             *(q, k, *reach, *listed, epsilon, *sizes, k_blocks, depth, scale),
             PARTS=parts,
-            NEWTON=NEWTON,
             **(constants | tile.options(mode, parts)),
         )
         del constants["WINDOWED"]

@@ -168,14 +168,26 @@ def row_maximum(y, scale):
     """The largest score of each row, HIDDEN if it sees no key, NaN if one is NaN or overflowed: of
     a number and NaN a device's maximum is the number.
     """
-    fine = tl.min((y < float("inf")).to(tl.int32), axis=1) != 0
-    return tl.where(fine, tl.max(y, axis=1) * scale, float("nan"))
+    spoiled = tl.sum(y * 0.0, axis=1)  # NaN
+    return tl.where(spoiled == 0.0, tl.max(y, axis=1) * scale, float("nan"))
 
 
 @triton.jit
 def sound(anchor):
     """Which rows have weights: not those that see no key, nor those whose maximum is NaN."""
     return anchor >= SEEN
+
+
+@triton.jit
+def widest(epsilon, MODE: tl.constexpr):
+    """The width of a support at c = 0, for α ≤ 2: a division of float64 only for a general α."""
+    if MODE == ENTMAX_15:
+        width = 2.0
+    elif MODE == SPARSEMAX:
+        width = 1.0
+    else:
+        width = 1.0 / epsilon
+    return width
 
 
 @triton.jit
@@ -191,7 +203,7 @@ def prepare_rows(anchor, level, epsilon, MODE: tl.constexpr):
     elif MODE == RELU:
         return anchor, zero, zero, zero, zero
     elif MODE <= ENTMAX_LOW:
-        width = 1.0 / epsilon - level
+        width = widest(epsilon, MODE) - level
         exact = anchor.to(tl.float64) - width
         if MODE == ENTMAX_15:
             exact *= 0.5
@@ -217,7 +229,7 @@ def level_of(edge, anchor, epsilon, MODE: tl.constexpr):
     exact = edge.to(tl.float64)
     if MODE == ENTMAX_15:
         exact *= 2.0
-    return exact - anchor.to(tl.float64) + 1.0 / epsilon
+    return exact - anchor.to(tl.float64) + widest(epsilon, MODE)
 
 
 @triton.jit

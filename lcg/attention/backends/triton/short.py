@@ -31,6 +31,7 @@ from lcg.attention.backends.triton.rows import (
 )
 from lcg.attention.backends.triton.thresholds import (
     SWEEPS,
+    UNIT,
     edge_step,
     edge_sums,
     solve_tile,
@@ -59,7 +60,6 @@ def tile_kernel(
     q_blocks,
     scale,
     MODE: tl.constexpr,
-    NEWTON: tl.constexpr,
     CAUSAL: tl.constexpr,
     MASKED: tl.constexpr,
     SLOPED: tl.constexpr,
@@ -106,7 +106,7 @@ def tile_kernel(
                 total, steepness = weight_sums(y, view, scale, epsilon)
                 level, going = weight_step(level, dead, total, steepness)
     else:
-        level, _, _ = solve_tile(y, y, anchor, dead, keys, scale, exact, MODE, NEWTON, TWO=False)
+        level = solve_tile(y, y, anchor, dead, scale, exact, MODE, TWO=False, ENOUGH=UNIT)
     p, _, _ = weigh(y, prepare_rows(anchor, level, exact, MODE), scale, epsilon, MODE)
     v = load_rows(V, 0, keys, D, DP, BN)
     out = tl.where((maximum == maximum)[:, None], product(p, v, PRECISION), maximum[:, None])

@@ -29,7 +29,7 @@ def row_sums(p, u, MODE: tl.constexpr):
     total, slope = tl.sum(p, axis=1), tl.sum(u, axis=1)
     count = slope
     if MODE != SPARSEMAX:
-        count = tl.sum(tl.minimum(u * 1e30, 1.0), axis=1)
+        count = tl.sum(tl.clamp(u * 1e30, 0.0, 1.0), axis=1)
     return total, slope, count
 
 
@@ -39,20 +39,30 @@ def next_level(at, total, slope, count, epsilon, MODE: tl.constexpr, COUNTED: tl
 
     Newton on (Σ p)^ε, which is convex and decreases in c: from below it stays below the root. For
     α = 1.5 and the number of keys, the root of the square that Σ p is while no key leaves.
+    The step is float32, as exact as the sums it is made of, once 1 is taken from their total; every
+    warp that has a part of a row repeats it.
     """
-    slope = tl.maximum(slope.to(tl.float64), TINY)
-    total = tl.maximum(total.to(tl.float64), TINY)
+    excess = (total.to(tl.float64) - 1.0).to(tl.float32)
+    total = tl.maximum(total.to(tl.float32), TINY)
+    slope = tl.maximum(slope.to(tl.float32), TINY)
     if MODE == SPARSEMAX:
-        new = at + (total - 1.0) / slope
+        step = excess / slope
     elif MODE == ENTMAX_15:
-        new = at + 2.0 * (total - tl.sqrt(total)) / slope
+        root = tl.sqrt(total)
+        above, below = 2.0 * excess * root, slope * (root + 1.0)
         if COUNTED:
-            rest = slope * slope - count * (total - 1.0)
-            root = at + 2.0 * (total - 1.0) / (slope + tl.sqrt(tl.maximum(rest, 0.0)))
-            new = tl.where(rest > 0.0, root, new)
+            rest = slope * slope - count.to(tl.float32) * excess
+            above = tl.where(rest > 0.0, 2.0 * excess, above)
+            below = tl.where(rest > 0.0, slope + tl.sqrt(tl.maximum(rest, 0.0)), below)
+        step = above / below
     else:
-        new = at + (1.0 - tl.exp(-epsilon * tl.log(total))) / epsilon * total / slope
-    return new
+        epsilon = epsilon.to(tl.float32)
+        # (1 - total^-ε) / ε, near total = 1 by its series.
+        third = 1.0 - (2.0 + epsilon) / 3.0 * excess
+        near = excess * (1.0 - 0.5 * (1.0 + epsilon) * excess * third)
+        far = (1.0 - tl.exp(-epsilon * tl.log(total))) / epsilon
+        step = tl.where(tl.abs(excess) < 0.01, near, far) * (total / slope)
+    return at + step.to(tl.float64)
 
 
 @triton.jit
@@ -86,40 +96,27 @@ def highest(keys, epsilon):
 
 @triton.jit
 def solve_tile(
-    y,
-    more,
-    anchor,
-    dead,
-    keys,
-    scale,
-    exact,
-    MODE: tl.constexpr,
-    NEWTON: tl.constexpr,
-    TWO: tl.constexpr,
+    y, more, anchor, dead, scale, exact, MODE: tl.constexpr, TWO: tl.constexpr, ENOUGH: tl.constexpr
 ):
-    """c of each row of a tile of scores, or of TWO, α ≤ 2; `keys` is the most that a row may hold.
-
-    Returns it, a lower bound of it, and whether a row is not solved to UNIT.
+    """c of each row of a tile of scores, or of TWO, α ≤ 2, from below: rows sum to 1 + ENOUGH or
+    less when the last step is taken.
     """
     epsilon = exact.to(tl.float32)
     at = tl.zeros_like(anchor).to(tl.float64)
-    low = at
-    high = at + highest(keys, exact)
-    far = keys > 0
-    for step in range(SWEEPS):
-        if far:
+    going = scale > 0.0
+    for _sweep in range(SWEEPS):
+        if going:
             view = prepare_rows(anchor, at, exact, MODE)
             p, u, _ = weigh(y, view, scale, epsilon, MODE)
-            total, slope, count = row_sums(p, u, MODE)
+            total, slope = tl.sum(p, axis=1), tl.sum(u, axis=1)
             if TWO:
                 p, u, _ = weigh(more, view, scale, epsilon, MODE)
-                others = row_sums(p, u, MODE)
-                total, slope, count = total + others[0], slope + others[1], count + others[2]
-            sums = (total, slope, count)
-            at, low, high, open = safe_step(at, low, high, sums, dead, exact, MODE, True)
-            at = halve(step, at, low, high, open, NEWTON)
-            far = tl.max(open.to(tl.int32), axis=0) > 0
-    return at, low, far
+                total += tl.sum(p, axis=1)
+                slope += tl.sum(u, axis=1)
+            total = tl.where(dead, 1.0, total)
+            at = next_level(at, total, slope, slope, exact, MODE, False)
+            going = tl.max(tl.abs(total - 1.0), axis=0) > ENOUGH
+    return at
 
 
 @triton.jit

@@ -25,6 +25,10 @@ FUSED = {"enable_fp_fusion": True}
 ROOMY = 200 * 1024
 """Bytes of shared memory per program from which on a device has large tiles (H100)."""
 
+MOST_REGISTERS = 255
+"""Of a thread. Said at every launch: where nothing is, ptxas has been seen to take 32 and spill the
+rest."""
+
 
 class Tile(NamedTuple):
     """Queries (BM) and keys (BN) of a tile, and how a kernel over it is launched."""
@@ -35,24 +39,32 @@ class Tile(NamedTuple):
     stages: int
     one: bool
     """A row of keys is one tile."""
-    registers: int | None = None
+    registers: int = MOST_REGISTERS
     """Most per thread, so that three programs fit a multiprocessor; not for a general α."""
 
-    def parts(self, blocks: int) -> int:
-        """How many blocks of queries look for candidates together, of so many in all.
+    def parts(self, rows: int, blocks: int) -> int:
+        """How many blocks of queries look for candidates together, of so many for each of `rows`
+        heads of samples.
 
         Products of 64 rows or more are made by other instructions than those of fewer, with another
         rounding: 32 and 32 would be scored otherwise than alone.
         """
-        return 2 if blocks >= CROWDED and self.BM != 32 else 1
+        return 2 if blocks > 1 and rows * blocks >= CROWDED and self.BM != 32 else 1
 
-    def options(self, mode: int, parts: int = 1) -> dict:
-        """Of a launch, with so many blocks of queries in a program."""
-        registers = self.registers if mode <= SPARSEMAX.value else None
+    def options(self, mode: int, parts: int = 1, solving: bool = False) -> dict:
+        """Of a launch, with so many blocks of queries in a program.
+
+        solving: of the kernel that solves rows of one tile. Where scores take few registers it has
+        half as many warps, which repeat less of what is done per row and wait less for each other.
+        """
+        simple = mode <= SPARSEMAX.value
+        registers = self.registers if simple else MOST_REGISTERS
+        if parts > 1 and registers < MOST_REGISTERS:
+            registers = 128
         return {
-            "num_warps": self.warps * parts,
+            "num_warps": self.warps * parts // (2 if solving and simple else 1),
             "num_stages": self.stages,
-            "maxnreg": registers and (registers if parts == 1 else 128),
+            "maxnreg": registers,
             **FUSED,
         }
 
@@ -72,17 +84,19 @@ def tile_of(queries: int, keys: int, d: int, dtype: torch.dtype, roomy: bool = T
     longest = {(True, False): 256, (False, True): 64}.get((narrow, double), 128)
     longest = min(ONE_TILE, longest if roomy else longest // 2)
     if keys <= longest:
-        width = max(16, 1 << (keys - 1).bit_length())
+        width = _power_of_two(keys, longest)
         # 16 queries: with more, warps would repeat each other's work.
-        return Tile(16, width, 8 if width * (1 + double) >= 256 else 4, 1, one=True)
+        warps = 8 if width * (1 + double) >= 256 else 4
+        registers = 168 if d <= 32 and not double else MOST_REGISTERS
+        return Tile(16, width, warps, 1, one=True, registers=registers)
     if narrow or (roomy and d <= (64 if double else 128)):
         sides = 64, 64
     else:
         sides = (32, 32) if double else (64, 32)
     height, width = BLOCKS or sides
     stages = 1 if double and not narrow else 3 if narrow and not double and roomy else 2
-    registers = 168 if narrow and roomy and not double else None
-    return Tile(_height(queries, height), width, 4, stages, one=False, registers=registers)
+    registers = 168 if narrow and roomy and not double else MOST_REGISTERS
+    return Tile(_power_of_two(queries, height), width, 4, stages, one=False, registers=registers)
 
 
 @functools.cache
@@ -94,5 +108,12 @@ def is_roomy(device: torch.device) -> bool:
     return properties.shared_memory_per_block_optin >= ROOMY
 
 
-def _height(queries: int, most: int) -> int:
-    return min(most, max(16, 1 << (queries - 1).bit_length()))
+def _power_of_two(count: int, most: int) -> int:
+    """The least that covers so many, from 16 on and at most `most`, itself a power of 2.
+
+    Found by comparisons, so that what torch.compile makes for one length serves others.
+    """
+    power = 16
+    while power < min(count, most):
+        power *= 2
+    return power
