@@ -33,11 +33,15 @@ def attend(
     weights are float32 whatever the input; the result has the dtype of v. A query that sees no key
     gets zeros and passes no gradient. `auto` takes the fastest backend that can run it.
 
+    Autocast has no say in it. Differentiable once, backwards: `blockwise` and `triton` know neither
+    second derivatives nor torch.func.
+
     Raises ValueError, in one line, when the normalizer has no such backend, when the backend cannot
     differentiate the slopes and they ask for it, and when sizes do not fit each other.
     """
+    learned = {} if learned is None else learned
     check_backend(backend, normalizer)
-    check_sizes(q, k, v, bias)
+    check_sizes(q, k, v, bias, learned)
     if bias.slopes is not None and bias.slopes.requires_grad and torch.is_grad_enabled():
         if backend not in ("auto", "reference"):
             raise ValueError(
@@ -47,17 +51,23 @@ def attend(
         backend = "reference"
     if backend == "auto":
         backend = _fastest(q, normalizer, bias)
-    learned = {} if learned is None else learned
-    if backend == "triton":
-        from lcg.attention.backends import triton
+    with torch.autocast(q.device.type, enabled=False):
+        if backend == "triton":
+            from lcg.attention.backends import triton
 
-        return triton.attend(q, k, v, normalizer, bias, learned)
-    run = blockwise.attend if backend == "blockwise" else reference.attend
-    return run(q, k, v, normalizer, bias, learned)
+            return triton.attend(q, k, v, normalizer, bias, learned)
+        run = blockwise.attend if backend == "blockwise" else reference.attend
+        return run(q, k, v, normalizer, bias, learned)
 
 
-def check_sizes(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> None:
-    """Raise ValueError when tensors are not of the sizes that `attend` and `Bias` name."""
+def check_sizes(q: Tensor, k: Tensor, v: Tensor, bias: Bias, learned: Learned) -> None:
+    """Raise ValueError when tensors are not what `attend`, `Bias` and `Normalizer.learned` name."""
+    for name, tensor in {"q": q, "k": k, "v": v}.items():
+        if tensor.dim() != 4 or not tensor.is_floating_point():
+            raise ValueError(
+                f"{name} must be [batch heads tokens head_dim] of floating point, "
+                f"got {list(tensor.shape)} of {tensor.dtype}"
+            )
     b, h, queries, d = q.shape
     g, keys = k.shape[1:3]
     wanted = {
@@ -73,6 +83,11 @@ def check_sizes(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> None:
             raise ValueError(
                 f"{name} must be {list(shape)} for q {list(q.shape)} and k {list(k.shape)}, "
                 f"got {list(tensor.shape)}"
+            )
+    for name, tensor in learned.items():
+        if tensor.shape[:1] != (h,):
+            raise ValueError(
+                f"learned {name} must be [{h} …], a row for each head, got {list(tensor.shape)}"
             )
     if g == 0 or h % g:
         raise ValueError(f"{h} heads of queries cannot share {g} heads of keys evenly")

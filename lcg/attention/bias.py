@@ -56,9 +56,11 @@ class Bias(NamedTuple):
         Returns which queries see no key at all, [.. q 1], or None if that cannot be; their scores
         are 0, so that no normalizer divides by zero, and their weights must be dropped.
         """
-        if self.slopes is not None:
-            # In float32, which is exact up to 2²⁴, and half as large as integers.
-            distance = (self.q_positions.float()[:, None] - self.k_positions.float()).abs_()
+        if self.slopes is not None and scores.numel():
+            # In float32, half as large as integers, and exact where positions span up to 2²⁴.
+            start = self.k_positions[:1]
+            at, key_at = (self.q_positions - start).float(), (self.k_positions - start).float()
+            distance = (at[:, None] - key_at).abs_()
             scores.addcmul_(self.slopes.float()[:, None, None], distance, value=-1)
         if self.additive is not None:
             more = self.additive(ALL, ALL, self.additive_learned)

@@ -266,3 +266,56 @@ def test_long_softmax_rows_match_the_definition(monkeypatch, kind):
     expected = weights @ v[0, :, :1500].double().numpy()
     assert np.abs(out[0].double().numpy() - expected).max() < 1e-5
     assert (out[1] == 0).all()
+
+
+def test_gradients_of_tiles_add_up_in_float32(small):
+    """Two hundred tiles give each value 1.5: in bfloat16 the sum would stay where that rounds."""
+    q, k = torch.zeros(1, 1, 1200, 8), torch.zeros(1, 1, 4, 8)
+    v = torch.zeros(1, 1, 4, 8, dtype=torch.bfloat16, requires_grad=True)
+    bias = Bias(torch.arange(1200), torch.arange(4), causal=False)
+    out = attend(q.bfloat16(), k.bfloat16(), v, Entmax(), bias, backend="blockwise")
+    out.sum().backward()
+    assert (v.grad == 300).all()
+
+
+@pytest.mark.parametrize("tokens", [16, 60])
+def test_autocast_changes_nothing(small, tokens):
+    q, k, v, bias, learned = problem(Entmax(), tokens, tokens)
+    plain = [attend(q, k, v, Entmax(), bias, learned, name) for name in ("reference", "blockwise")]
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = [attend(q, k, v, Entmax(), bias, learned, x) for x in ("reference", "blockwise")]
+    assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
+
+
+def test_where_positions_start_makes_no_difference(small):
+    q, k, v, bias, learned = problem(Entmax(), 37, 37)
+    far = bias._replace(q_positions=bias.q_positions + 2**24, k_positions=bias.k_positions + 2**24)
+    for name in ("reference", "blockwise"):
+        assert torch.equal(
+            attend(q, k, v, Entmax(), far, learned, name),
+            attend(q, k, v, Entmax(), bias, learned, name),
+        )
+
+
+class Softened(Softmax):
+    name = "softened"
+
+    def __call__(self, scores, keys, learned):
+        return super().__call__(scores / 4, keys, learned)
+
+
+class SoftenedEntmax(Entmax):
+    name = "softened_entmax"
+
+    def __call__(self, scores, keys, learned):
+        return super().__call__(scores / 4, keys, learned)
+
+
+@pytest.mark.parametrize("normalizer", [Softened(), SoftenedEntmax(), SoftenedEntmax(1.25)])
+def test_a_class_with_weights_of_its_own_is_not_taken_for_its_parent(small, normalizer):
+    q, k, v, bias, learned = problem(normalizer, 37, 37)
+    actual, expected = both(normalizer, q, k, v, bias, learned)
+    for a, e in zip(actual, expected, strict=True):
+        assert_near(a, e, 1e-4)
+    with pytest.raises(ValueError, match="no triton backend"):
+        attend(q, k, v, normalizer, bias, learned, "triton")

@@ -241,3 +241,13 @@ def test_top_k_in_one_pass_keeps_the_same_keys(steps):
     assert torch.equal(found[0][0] > 0, found[1][0] > 0)
     for fast, plain in zip(*found, strict=True):
         torch.testing.assert_close(fast, plain, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("normalizer", [TopK(k=8), AdaptiveTemperature()], ids=label)
+def test_rows_of_large_and_tied_scores_sum_to_one(normalizer):
+    """In float32 too; each row with keys of its own, as after a search for candidates."""
+    draw = torch.Generator().manual_seed(0)
+    scores = torch.randint(-800, 801, (200, 1100), generator=draw) / 8
+    for keys in (torch.arange(1100), torch.arange(1100).expand(200, -1)):
+        sums = normalizer(scores, keys, {}).double().sum(dim=-1)
+        assert_near(sums, torch.ones(200), 1e-6)

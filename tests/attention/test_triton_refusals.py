@@ -83,22 +83,26 @@ def test_nothing_imports_triton_before_it_runs():
         ({"v": (1, 2, 6, 8)}, "v must be"),
         ({"k": (1, 2, 6, 8), "v": (1, 2, 6, 8)}, "k must be"),
         ({"k": (3, 2, 6, 4), "v": (3, 2, 6, 4)}, "k must be"),
-        ({"q": (1, 3, 6, 4), "slopes": (3,)}, "cannot share"),
+        ({"q": (1, 3, 6, 4), "slopes": (3,), "a": (3,)}, "cannot share"),
         ({"q_positions": (5,)}, "q_positions must be [6]"),
         ({"k_positions": (7,)}, "k_positions must be [6]"),
         ({"slopes": (1,)}, "slopes must be [2]"),
         ({"key_mask": (1, 4)}, "key_mask must be"),
+        ({"q": (2, 6, 4)}, "q must be [batch heads"),
+        ({"a": (3,)}, "learned a must be [2 …]"),
+        ({"a": (1,)}, "learned a must be [2 …]"),
     ],
 )
 def test_sizes_that_do_not_fit(change, named):
     """Kernels would read beyond what is there; in tests others check the shapes of `attend`."""
     sizes = dict.fromkeys("qkv", (1, 2, 6, 4)) | {"q_positions": (6,), "k_positions": (6,)}
-    sizes |= {"slopes": (2,), "key_mask": (1, 6)} | change
+    sizes |= {"slopes": (2,), "key_mask": (1, 6), "a": (2,)} | change
     made = {name: torch.ones(shape) for name, shape in sizes.items()}
     tensors = [made.pop(name) for name in "qkv"]
+    learned = {"a": made.pop("a")}
     bias = Bias(**made | {"key_mask": made["key_mask"].bool()})
     with pytest.raises(ValueError, match=re.escape(named)):
-        check_sizes(*tensors, bias)
+        check_sizes(*tensors, bias, learned)
 
 
 def test_slopes_that_learn_have_a_gradient_or_are_refused():

@@ -235,6 +235,13 @@ def test_under_torch_compile(normalizer):
         assert_near(compiled, plain, 1e-6)
 
 
+def test_forward_mode_is_refused():
+    q, k, v = inputs()
+    bias = make_bias(19, 19)
+    with pytest.raises(ValueError, match="forward-mode"):
+        torch.func.jvp(lambda x: attend(x, k, v, Entmax(), bias, backend="triton"), (q,), (q,))
+
+
 def test_one_graph_serves_lengths_of_one_tile_size():
     """What torch.compile is told of sizes are inequalities."""
     torch.compiler.reset()

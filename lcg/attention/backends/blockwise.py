@@ -183,10 +183,9 @@ def _softmax_tile(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> Tensor:
     heads = 1 if alike and bias.slopes is None else q.shape[1]
     mask = q.new_zeros(1 if alike else len(q), heads, q.shape[2], k.shape[2])
     blind = bias.add_to(mask)
-    with torch.autocast(q.device.type, enabled=False):
-        out = torch.nn.functional.scaled_dot_product_attention(
-            q, k, v.float(), mask, enable_gqa=q.shape[1] != k.shape[1]
-        ).to(v.dtype)
+    out = torch.nn.functional.scaled_dot_product_attention(
+        q, k, v.float(), mask, enable_gqa=q.shape[1] != k.shape[1]
+    ).to(v.dtype)
     return out if blind is None else out.masked_fill(blind, 0.0)
 
 

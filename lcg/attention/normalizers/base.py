@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from positional.base import Sizes, torch
 
@@ -41,6 +41,17 @@ class Normalizer(ABC):
     is_softmax: ClassVar[bool] = False
     """The weights are the plain softmax of the scores, for which torch has a fused kernel."""
     backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise")
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """A class with weights of its own makes its own promises: what it inherits of them would
+        let a backend compute its parent in its place.
+        """
+        super().__init_subclass__(**options)
+        own = vars(cls)
+        if not own.keys().isdisjoint(("__call__", "weights", "row_statistics")):
+            for name in ("sparse", "is_softmax", "solves_from_edge", "backends"):
+                if name not in own:
+                    setattr(cls, name, vars(Normalizer)[name])
 
     def check(self, sizes: Sizes) -> None:
         """Raise ValueError, in one line, when these sizes cannot work."""
@@ -95,3 +106,11 @@ def log_sum_exp(scores: Tensor) -> Tensor:
     """log Σ exp over keys [… q 1], 0 for a fully masked row, so that its weights are exactly 0."""
     total = torch.logsumexp(scores, dim=-1, keepdim=True)
     return total.masked_fill(total == -torch.inf, 0.0)
+
+
+def row_maximum(scores: Tensor) -> Tensor:
+    """The largest score [… q 1], 0 for a fully masked row; not differentiated."""
+    if not scores.shape[-1]:
+        return scores.new_zeros(*scores.shape[:-1], 1)
+    top = scores.detach().amax(dim=-1, keepdim=True)
+    return top.masked_fill(top == -torch.inf, 0.0)

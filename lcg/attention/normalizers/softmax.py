@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lcg.attention.normalizers.base import Normalizer, log_sum_exp
+from lcg.attention.normalizers.base import Normalizer, log_sum_exp, row_maximum
 from positional.base import torch
 
 if TYPE_CHECKING:
@@ -47,22 +47,24 @@ class AdaptiveTemperature(Normalizer):
 
     polynomial(H) = -0.037 H⁴ + 0.481 H³ - 2.3 H² + 4.917 H - 1.791 (2410.01104), highest power
     first: in ascending order it would do nothing beyond 8.6 effective keys. Differs from the paper
-    in that it is used in training too; the gradient passes through β.
+    in that it is used in training too; the gradient passes through β. Scores are taken relative to
+    the largest of their row, which changes nothing but their rounding.
     """
 
     name: ClassVar[str] = "adaptive_temperature"
 
     def row_statistics(self, scores, keys, learned):
-        total = log_sum_exp(scores)
-        log_p = (scores - total).masked_fill(scores == -torch.inf, 0.0)
-        p = (scores - total).exp()
-        entropy = -(p * log_p).sum(dim=-1, keepdim=True)
+        top = row_maximum(scores)
+        scores = scores - top
+        log_p = scores - log_sum_exp(scores)
+        p = log_p.exp()
+        entropy = -(p * log_p.masked_fill(scores == -torch.inf, 0.0)).sum(dim=-1, keepdim=True)
         beta = inverse_temperature(entropy)
-        return beta, log_sum_exp(self._heated(scores, beta))
+        return top, beta, log_sum_exp(self._heated(scores, beta))
 
     def weights(self, scores, statistics, keys, learned):
-        beta, total = statistics
-        return (self._heated(scores, beta) - total).exp()
+        top, beta, total = statistics
+        return (self._heated(scores - top, beta) - total).exp()
 
     @staticmethod
     def _heated(scores: Tensor, beta: Tensor) -> Tensor:

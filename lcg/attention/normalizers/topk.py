@@ -47,7 +47,10 @@ class TopK(Normalizer):
                 out[tied] = ~self._kept(rows, kth, first_kept, keys)
             if bool((left > 0).all()) and (keys.dim() == 1 or not bool(tied.any())):
                 return torch.softmax(scores.masked_fill(out, -torch.inf), dim=-1)
-        return super().__call__(scores, keys, learned)
+        kth, first_kept, _ = self.row_statistics(scores, keys, learned)
+        kept = self._keep(scores, kth, first_kept, keys)
+        empty = (kept == -torch.inf).all(dim=-1, keepdim=True)
+        return torch.softmax(kept.masked_fill(empty, 0.0), dim=-1).masked_fill(empty, 0.0)
 
     def row_statistics(self, scores, keys, learned):
         """The k-th largest score, the first key kept at a tie with it, and log Σ exp."""

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 
+import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lcg.attention import backends
 from lcg.attention.bias import Bias, Learned
@@ -28,6 +30,10 @@ def attend(
     if problem:
         others = " or ".join(name for name in normalizer.backends if name != "triton")
         raise ValueError(f"backend=triton {problem}; or use backend=auto or {others}")
+    if not torch.compiler.is_compiling() and any(
+        forward_ad.unpack_dual(tensor).tangent is not None for tensor in (q, k, v)
+    ):  # which would come out as zeros
+        raise ValueError("backend=triton has no forward-mode derivatives; differentiate backwards")
     from lcg.attention.backends.triton.operators import run
 
     return run(q, k, v, normalizer, bias, learned)

@@ -22,6 +22,8 @@ from lcg.attention.backends.triton.interpreter import INTERPRETED
 from lcg.attention.backends.triton.tiles import FUSED, Tile, tile_for
 from lcg.attention.bias import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
+from lcg.attention.normalizers.entmax import LearnedEntmax
+from lcg.attention.normalizers.relu import ReLU
 
 WINDOWED = 1024
 """Rows of at least so many keys are worth the search for a window when there are slopes."""
@@ -74,12 +76,12 @@ def run(
 def _mode(normalizer: Normalizer, learned: Learned, q: Tensor) -> tuple[int, Tensor]:
     """The kernels' name of a normalizer, and ε = α - 1 of each head in float64."""
     heads = q.shape[1]
-    if normalizer.name == "entmax_learned":
+    if isinstance(normalizer, LearnedEntmax):
         epsilon = normalizer.alpha_minus_one(learned).reshape(-1).double()
         return rows.ENTMAX_LOW.value, epsilon.to(q.device).expand(heads)
     alpha = getattr(normalizer, "alpha", 1.0)
     epsilon = torch.full((heads,), alpha - 1.0, dtype=torch.float64, device=q.device)
-    if normalizer.name == "relu":
+    if isinstance(normalizer, ReLU):
         return rows.RELU.value, epsilon
     special = {1.0: rows.SOFTMAX, 1.5: rows.ENTMAX_15, 2.0: rows.SPARSEMAX}
     general = rows.ENTMAX_LOW if alpha < 2 else rows.ENTMAX_HIGH
