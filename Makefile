@@ -49,6 +49,7 @@ lint: install
 benchmarks: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[benchmarks]'
 	$(BIN)/python -m benchmarks.entmax
+	$(BIN)/python -m benchmarks.attention
 	$(BIN)/python -m benchmarks.training_step
 	$(BIN)/python -m benchmarks.probe
 	$(BIN)/python -m benchmarks.exact_match

@@ -9,10 +9,11 @@ model: the MQMTAR model of the ASEntmax paper (or `--run RUN`, a trained one) on
   nominal length 65,536; its logits and verdicts are held against `reference` where that fits.
 adasplash: attention against adasplash 0.2.2 (its second version for α = 1.5, its first for another
   α), which tunes 60 variants for each case: a minute each in bf16, a quarter of an hour in float32.
+  By default therefore bf16 at 4,096 and 16,384 tokens with a head dimension of 64 alone.
 
 Each section is a process, prints its rows as they come, and keeps what it has in
 results/gpu_SECTION.md and .json. Before anything is timed, outputs and gradients of that type and
-width are held against the naive formula; what is off is not timed. Attention is timed as a CUDA
+width are held against the reference backend; what is off is not timed. Attention is timed as a CUDA
 graph, as `lcg train` runs it: what the device does, without the Python that asks for it.
 
 `--rehearse` goes the same way on a CPU, through Triton's interpreter (TRITON_INTERPRET=1), in
@@ -36,6 +37,7 @@ from benchmarks.gpu.models import model, sort
 from benchmarks.gpu.plan import REHEARSAL, TYPES, Plan
 from benchmarks.gpu.results import Results
 from benchmarks.report import positive
+from lcg.attention.backends import TRITON
 from lcg.attention.backends.triton import WIDEST
 from lcg.evaluation.files import read_config
 
@@ -110,6 +112,8 @@ def planned(options: argparse.Namespace) -> tuple[Plan, str | None]:
         options.rounds = 1
     elif not torch.cuda.is_available():
         return plan, "benchmarks.gpu needs a CUDA device; torch sees none"
+    if not TRITON:
+        return plan, "benchmarks.gpu needs triton: pip install 'lcg[triton]'"
     if "adasplash" in options.sections and len(options.sections) == 1:
         plan = replace(plan, types=("bf16",), lengths=(4096, 16384), widths=(64,))
     chosen = {name: getattr(options, name) for name in ("lengths", "widths", "types")}

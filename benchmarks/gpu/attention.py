@@ -7,7 +7,7 @@ import importlib.util
 import itertools
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +26,35 @@ TOLERANCE = {"bf16": 2e-2, "fp32": 1e-4}
 """How far outputs and gradients of a type may be off, as a share of the largest."""
 SPREAD = 6**0.5
 """Standard deviation of queries, as in 2502.12082."""
+OURS = {"triton": "", "triton with NAPE": ", NAPE"}
+"""What is compared with each peer, and how a case says so."""
+
+
+class Case(NamedTuple):
+    """What is timed: causal attention of sequences of one length."""
+
+    length: int
+    d: int
+    type: str
+    alpha: float = 1.5
+    batch: int = 1
+
+    @property
+    def label(self) -> str:
+        batch = f"batch {self.batch}, " if self.batch > 1 else ""
+        return f"{batch}α={self.alpha} N={self.length} d={self.d} {self.type}"
+
+
+def goal(case: Case, mine: str, peer: str) -> str:
+    """How many times faster than a peer a case is meant to be, if that was said."""
+    with_slopes = mine != "triton"
+    if "adasplash" in peer:
+        from_16k = "≥ 2" if with_slopes else "≥ 1.3"
+        return from_16k if case.length >= 16384 else "" if with_slopes else "≥ 1"
+    if case.batch > 1:
+        return "" if with_slopes else "≥ 0.67"
+    flash = "flash" in peer and case.alpha == 1.5
+    return "≥ 1" if flash and with_slopes and case.length >= 32768 else ""
 
 
 def attention(plan: Plan, options: argparse.Namespace, results: Results) -> int:
@@ -37,14 +66,14 @@ def attention(plan: Plan, options: argparse.Namespace, results: Results) -> int:
             continue
         for length in plan.lengths:
             functions = causal(plan, 1, length, d, name) | softmax(plan, 1, length, d, name)
-            compare(plan, f"N={length} d={d} {name}", functions, options.rounds, results)
+            compare(plan, Case(length, d, name), functions, options.rounds, results)
     d, name = plan.widths[0], "fp32"
     if name in plan.types and passed(plan, name, d, plan.alpha):
         for length in plan.alpha_lengths:
             functions = causal(plan, 1, length, d, name, plan.alpha)
             functions |= softmax(plan, 1, length, d, name)
-            label = f"α={plan.alpha} N={length} d={d} {name}"
-            compare(plan, label, functions, options.rounds, results)
+            case = Case(length, d, name, plan.alpha)
+            compare(plan, case, functions, options.rounds, results)
     return int(wrong > 0)
 
 
@@ -57,8 +86,8 @@ def short(plan: Plan, options: argparse.Namespace, results: Results) -> int:
             continue
         for batch, length in plan.short:
             functions = causal(plan, batch, length, d, name) | softmax(plan, batch, length, d, name)
-            label = f"batch {batch}, N={length} d={d} {name}"
-            compare(plan, label, functions, options.rounds, results)
+            case = Case(length, d, name, batch=batch)
+            compare(plan, case, functions, options.rounds, results)
     return int(wrong > 0)
 
 
@@ -75,9 +104,9 @@ def adasplash(plan: Plan, options: argparse.Namespace, results: Results) -> int:
         for length in plan.lengths if alpha == 1.5 else plan.alpha_lengths:
             functions = causal(plan, 1, length, d, name, alpha)
             functions |= splashed(plan, length, d, name, alpha)
-            label = f"α={alpha} N={length} d={d} {name}"
+            case = Case(length, d, name, alpha)
             # Its first version asks the device how much there is to do: no graph can hold that.
-            compare(plan, label, functions, options.rounds, results, capture=alpha == 1.5)
+            compare(plan, case, functions, options.rounds, results, capture=alpha == 1.5)
     return int(wrong > 0)
 
 
@@ -162,13 +191,13 @@ def splashed(plan: Plan, length: int, d: int, name: str, alpha: float) -> dict[s
 
 def compare(
     plan: Plan,
-    name: str,
+    case: Case,
     functions: dict[str, Call],
     rounds: int,
     results: Results,
     capture: bool = True,
 ) -> None:
-    """Time the functions in turn; a row for each other of them beside the first."""
+    """Time the functions in turn; a row for each of ours beside each of the others."""
     ready: dict[str, tuple[Call, int]] = {}
     missing: dict[str, str] = {}
     longest = 0.0
@@ -176,15 +205,11 @@ def compare(
         try:
             if plan.device == "cuda":
                 own = capture or key.startswith("triton")
-                call = recorded(f"{name}, {key}", call, own)
+                call = recorded(f"{case.label}, {key}", call, own)
             sample, times, once = sampled(call, plan.synchronize)
             ready[key], longest = (sample, times), max(longest, once)
         except Unready as reason:
             missing[key] = str(reason)
-    ours, *peers = functions
-    if ours in missing:
-        results.add(name, [missing[ours], "", "", ""], {"missing": missing})
-        return
     fewer = max(3, min(rounds, int(2 / longest))) if longest else rounds
     samples = {key: sample for key, (sample, _) in ready.items()}
     seconds = {
@@ -192,10 +217,11 @@ def compare(
         for key, found in time_in_turn(samples, min(rounds, fewer)).items()
     }
     data: dict[str, Any] = {"seconds": seconds, "ratios": {}, "missing": missing}
-    mine = milliseconds(seconds[ours])
-    for peer in peers:
-        if peer in missing:
-            results.add(name, [mine, peer, missing[peer], ""], data)
-            continue
-        ratio = data["ratios"][peer] = median_ratio(seconds[peer], seconds[ours])
-        results.add(name, [mine, peer, milliseconds(seconds[peer]), f"{ratio:.2f}"], data)
+    time = {key: milliseconds(found) for key, found in seconds.items()} | missing
+    for mine, peer in itertools.product(OURS, [key for key in functions if key not in OURS]):
+        ratio = ""
+        if not {mine, peer} & missing.keys():
+            times = data["ratios"][f"{peer} / {mine}"] = median_ratio(seconds[peer], seconds[mine])
+            ratio = f"{times:.2f}"
+        row = [time[mine], peer, time[peer], ratio, goal(case, mine, peer)]
+        results.add(f"{case.label}{OURS[mine]}", row, data)

@@ -11,7 +11,7 @@ import torch
 from benchmarks.gpu.plan import Plan
 from benchmarks.report import publish
 
-HEADER = ["case", "triton", "peer", "of the peer", "times faster"]
+HEADER = ["case", "triton", "peer", "of the peer", "times faster", "goal"]
 
 
 class Results:

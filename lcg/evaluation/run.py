@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lcg.attention.backends.triton import unrunnable
 from lcg.config import Config
 from lcg.evaluation.files import check_selected
 from lcg.evaluation.ladder import Progress, climb
@@ -21,6 +23,9 @@ from lcg.speaking import say
 def load_model(directory: Path, config: Config, device: str | torch.device = "cpu"):
     """The selected checkpoint's model and its step.
 
+    A run of attention.backend=triton is read anywhere: where its kernels cannot run, with `auto`,
+    which gives the same to rounding.
+
     Raises ValueError when there is no checkpoint, DamagedCheckpoint when it cannot be read.
     """
     check_selected(directory)
@@ -28,6 +33,10 @@ def load_model(directory: Path, config: Config, device: str | torch.device = "cp
         content = checkpoints.load(directory / "checkpoints" / checkpoints.BEST)
     except checkpoints.DamagedCheckpoint as error:
         content = _of_the_same_step(directory, error)
+    attention = config.attention
+    if attention.backend == "triton" and (problem := unrunnable(torch.device(device))):
+        say(f"{directory}: attention.backend=triton {problem}; read with backend=auto")
+        config = replace(config, attention=replace(attention, backend="auto"))
     model = build_model(config)
     model.load_state_dict(content["state_dict"])
     return model.to(device).eval(), content["step"]

@@ -100,3 +100,17 @@ def test_length_512_takes_less_than_a_minute(call, run):
     started = time.process_time()
     assert call("inspect", str(run), "--length", "512")[0] == 0
     assert time.process_time() - started < 60
+
+
+@pytest.mark.parametrize("words", [("inspect", "--length", "8"), ("eval", "lengths=8")])
+def test_a_run_of_kernels_is_read_without_a_device(call, run, monkeypatch, words):
+    """Where triton cannot run, by what gives the same."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    file = run / "config.yaml"
+    text = file.read_text()
+    assert "backend: auto" in text
+    file.write_text(text.replace("backend: auto", "backend: triton"))
+    command, *options = words
+    code, _, err = call(command, str(run), *options)
+    assert code == 0, err
+    assert f"{run}: attention.backend=triton needs" in err and "read with backend=auto" in err
