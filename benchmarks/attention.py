@@ -214,7 +214,7 @@ def models(lengths: list[int], runs: list[str]) -> tuple[list[list[str]], dict]:
             name = "MQMTAR paper model, random weights" if run is None else Path(run).name
             data[f"{name} {tokens}"] = found
             limit = MODEL_LIMITS.get(tokens)
-            goal = f"≤ {limit:g} s, ≤ {MEMORY_LIMIT:g} GiB" if limit and run is None else ""
+            goal = f"≤ {limit:g} s, ≤ {MEMORY_LIMIT:g} GiB" if limit else ""
             peak = f"{found['peak']:.2f} GiB"
             rows.append([f"{name}, {tokens} tokens", f"{found['seconds']:.1f} s", peak, goal])
     return rows, data

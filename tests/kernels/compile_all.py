@@ -2,7 +2,8 @@
 
 Prints one line for each kernel that fails, needs more shared memory than the device has, spills
 with registers to spare, or waits for each of its products before it asks for the next; and with
-`--report` one for each kernel: its registers, spills and shared memory.
+`--report` one for each kernel: its registers, spills and shared memory, and how many instructions
+each of its loops has, in the order of their ends.
 """
 
 import argparse
@@ -75,16 +76,28 @@ def serialized(built, capability: int) -> bool:
     return "serialized" in done.stderr
 
 
-def describe(built) -> str:
-    """Registers of a thread and bytes of its stack, onto which what does not fit is spilled."""
-    tool = f"{TOOLS}/cuobjdump"
+def dumped(built, what: str) -> str:
+    """What cuobjdump says of a kernel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(built.asm["cubin"])
         file.flush()
-        words = [tool, "-res-usage", file.name]
-        said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", said).groups()
+        words = [f"{TOOLS}/cuobjdump", what, file.name]
+        return subprocess.run(words, capture_output=True, text=True, check=True).stdout
+
+
+def describe(built) -> str:
+    """Registers of a thread and bytes of its stack, onto which what does not fit is spilled."""
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", dumped(built, "-res-usage")).groups()
     return f"{registers} registers, {stack} bytes spilled, {built.metadata.shared} bytes shared"
+
+
+def loops(built) -> list[int]:
+    """Instructions from the target of each jump backwards to the jump."""
+    lines = re.findall(r"/\*([0-9a-f]{4,})\*/ +([^;]+);", dumped(built, "-sass"))
+    place = {int(address, 16): i for i, (address, _) in enumerate(lines)}
+    jumps = [(i, re.search(r"BRA.* 0x([0-9a-f]+)", text)) for i, (_, text) in enumerate(lines)]
+    starts = [(i, place[int(jump[1], 16)]) for i, jump in jumps if jump]
+    return [i - start + 1 for i, start in starts if start < i]
 
 
 def check(
@@ -151,7 +164,9 @@ def check(
         registers, spilled = map(int, re.findall(r"\d+", said)[:2])
         if built.metadata.shared > shared_memory:
             print(f"{case}: shared memory: {built.metadata.shared} bytes", flush=True)
-        elif report or (registers < 64 and spilled):
+        elif report:
+            print(f"{case}: {said}, loops of {loops(built)}", flush=True)
+        elif registers < 64 and spilled:
             print(f"{case}: {said}", flush=True)
         if element == "bf16" and "wgmma" in built.asm["ptx"] and serialized(built, capability):
             print(f"{case}: its products are serialized", flush=True)
