@@ -182,18 +182,8 @@ def dq_kernel(
         y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
         dp = stored_product(grad, tl.trans(v), PRECISION)
         p, u, log_p = weigh(y, view, scale, epsilon, MODE)
-        ds = score_gradient(
-            y,
-            p,
-            u,
-            dp,
-            anchor[:, None],
-            centre[:, None],
-            mean[:, None],
-            lowest[:, None],
-            scale,
-            MODE,
-        )
+        statistics = anchor, centre, mean, lowest
+        ds = score_gradient(y, p, u, dp, statistics, scale, MODE)
         dq += product(ds, k, PRECISION)
         if LEARNED:
             d_epsilon += alpha_gradient(p, log_p, dp, mean_log, mean_dp, normaliser, epsilon)
@@ -280,18 +270,8 @@ def dkv_kernel(
                 p, u, _ = weigh(y, view, scale, epsilon, MODE)
                 dv += product(tl.trans(p), grad, PRECISION)
                 dp = stored_product(grad, tl.trans(v), PRECISION)
-                ds = score_gradient(
-                    y,
-                    p,
-                    u,
-                    dp,
-                    anchor[:, None],
-                    centre[:, None],
-                    mean[:, None],
-                    lowest[:, None],
-                    scale,
-                    MODE,
-                )
+                statistics = anchor, centre, mean, lowest
+                ds = score_gradient(y, p, u, dp, statistics, scale, MODE)
                 dk += product(tl.trans(ds), q, PRECISION)
     store_rows(DK + key_head * keys * D, dk * scale, block * BN, keys, D, DP, BN)
     store_rows(DV + key_head * keys * D, dv, block * BN, keys, D, DP, BN)

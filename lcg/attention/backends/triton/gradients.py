@@ -7,20 +7,23 @@ from lcg.attention.backends.triton.rows import CEILING, ENTMAX_LOW, RELU
 
 
 @triton.jit
-def score_gradient(y, p, u, dp, anchor, centre, mean, lowest, scale, MODE: tl.constexpr):
+def score_gradient(y, p, u, dp, statistics, scale, MODE: tl.constexpr):
     """dL/dz of a tile from dL/dp: u (dL/dp - δ), with δ = Σ u dL/dp / Σ u for entmax (2502.12082).
 
-    centre is δ. Above α = 2 it is dL/dp at the lowest supported key, mean is δ relative to it, and
-    lowest the gradient of that key: minus the sum of all others, which its own u would swamp.
+    statistics are those of rows: (anchor, centre, mean, lowest). centre is δ. Above α = 2 it is
+    dL/dp at the lowest supported key, mean is δ relative to it, and lowest the gradient of that
+    key: minus the sum of all others, which its own u would swamp.
     """
+    anchor, centre, mean, lowest = statistics
     if MODE == RELU:
         return u * dp
     elif MODE <= ENTMAX_LOW:
-        return u * (dp - centre)
+        return u * (dp - centre[:, None])
     else:
-        difference = dp - centre
-        ds = tl.minimum(tl.maximum(u * (difference - mean), -CEILING), CEILING)
-        ds = tl.where((y * scale == anchor) & (difference == 0.0), lowest, ds)
+        difference = dp - centre[:, None]
+        ds = tl.minimum(tl.maximum(u * (difference - mean[:, None]), -CEILING), CEILING)
+        at_edge = y * scale == anchor[:, None]
+        ds = tl.where(at_edge & (difference == 0.0), lowest[:, None], ds)
         return tl.where(p > 0.0, ds, 0.0)
 
 

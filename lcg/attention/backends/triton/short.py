@@ -188,18 +188,8 @@ def tile_backward_kernel(
         elif MODE != RELU:
             mass = tl.sum(u, axis=1)
             centre = tl.sum(u * dp, axis=1) / tl.where(mass == 0.0, 1.0, mass)
-        ds = score_gradient(
-            y,
-            p,
-            u,
-            dp,
-            anchor[:, None],
-            centre[:, None],
-            mean[:, None],
-            lowest[:, None],
-            scale,
-            MODE,
-        )
+        statistics = anchor, centre, mean, lowest
+        ds = score_gradient(y, p, u, dp, statistics, scale, MODE)
         if LEARNED:
             mean_log = tl.sum(tl.where(p > 1e-30, p * log_p, 0.0), axis=1)
             mean_dp = tl.sum(p * dp, axis=1)
