@@ -216,12 +216,12 @@ def compare(
         key: [one / ready[key][1] for one in found]
         for key, found in time_in_turn(samples, min(rounds, fewer)).items()
     }
-    data: dict[str, Any] = {"seconds": seconds, "ratios": {}, "missing": missing}
     time = {key: milliseconds(found) for key, found in seconds.items()} | missing
     for mine, peer in itertools.product(OURS, [key for key in functions if key not in OURS]):
+        data: dict[str, Any] = {key: seconds.get(key, time[key]) for key in (mine, peer)}
         ratio = ""
         if not {mine, peer} & missing.keys():
-            times = data["ratios"][f"{peer} / {mine}"] = median_ratio(seconds[peer], seconds[mine])
-            ratio = f"{times:.2f}"
+            data[f"{peer} / {mine}"] = median_ratio(seconds[peer], seconds[mine])
+            ratio = f"{data[f'{peer} / {mine}']:.2f}"
         row = [time[mine], peer, time[peer], ratio, goal(case, mine, peer)]
         results.add(f"{case.label}{OURS[mine]}", row, data)

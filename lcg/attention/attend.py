@@ -33,8 +33,8 @@ def attend(
     weights are float32 whatever the input; the result has the dtype of v. A query that sees no key
     gets zeros and passes no gradient. `auto` takes the fastest backend that can run it.
 
-    Autocast has no say in it. Differentiable once, backwards: `blockwise` and `triton` know neither
-    second derivatives nor torch.func.
+    Products are formed in the types of q, k and v, whatever autocast says. Differentiable once,
+    backwards: `blockwise` and `triton` know neither second derivatives nor torch.func.
 
     Raises ValueError, in one line, when the normalizer has no such backend, when the backend cannot
     differentiate the slopes and they ask for it, and when sizes do not fit each other.
@@ -51,13 +51,12 @@ def attend(
         backend = "reference"
     if backend == "auto":
         backend = _fastest(q, normalizer, bias)
-    with torch.autocast(q.device.type, enabled=False):
-        if backend == "triton":
-            from lcg.attention.backends import triton
+    if backend == "triton":
+        from lcg.attention.backends import triton
 
-            return triton.attend(q, k, v, normalizer, bias, learned)
-        run = blockwise.attend if backend == "blockwise" else reference.attend
-        return run(q, k, v, normalizer, bias, learned)
+        return triton.attend(q, k, v, normalizer, bias, learned)
+    run = blockwise.attend if backend == "blockwise" else reference.attend
+    return run(q, k, v, normalizer, bias, learned)
 
 
 def check_sizes(q: Tensor, k: Tensor, v: Tensor, bias: Bias, learned: Learned) -> None:

@@ -278,13 +278,15 @@ def test_gradients_of_tiles_add_up_in_float32(small):
     assert (v.grad == 300).all()
 
 
-@pytest.mark.parametrize("tokens", [16, 60])
-def test_autocast_changes_nothing(small, tokens):
-    q, k, v, bias, learned = problem(Entmax(), tokens, tokens)
-    plain = [attend(q, k, v, Entmax(), bias, learned, name) for name in ("reference", "blockwise")]
+@pytest.mark.parametrize("normalizer", [Entmax(), Softmax()], ids=label)
+def test_autocast_changes_nothing(small, normalizer):
+    """Nor in a backward pass inside of it, of tiles."""
+    problem_ = problem(normalizer, 60, 60)
+    plain = both(normalizer, *problem_)
     with torch.autocast("cpu", torch.bfloat16):
-        cast = [attend(q, k, v, Entmax(), bias, learned, x) for x in ("reference", "blockwise")]
-    assert all(torch.equal(a, b) for a, b in zip(plain, cast, strict=True))
+        tiles, (whole, *_) = both(normalizer, *problem_)
+    assert torch.equal(whole, plain[1][0])
+    assert all(torch.equal(a, b) for a, b in zip(tiles, plain[0], strict=True))
 
 
 def test_where_positions_start_makes_no_difference(small):
@@ -311,7 +313,18 @@ class SoftenedEntmax(Entmax):
         return super().__call__(scores / 4, keys, learned)
 
 
-@pytest.mark.parametrize("normalizer", [Softened(), SoftenedEntmax(), SoftenedEntmax(1.25)])
+class Cooling:
+    def __call__(self, scores, keys, learned):
+        return super().__call__(scores / 4, keys, learned)
+
+
+class CoolEntmax(Cooling, Entmax):
+    name = "cool_entmax"
+
+
+@pytest.mark.parametrize(
+    "normalizer", [Softened(), SoftenedEntmax(), SoftenedEntmax(1.25), CoolEntmax()], ids=label
+)
 def test_a_class_with_weights_of_its_own_is_not_taken_for_its_parent(small, normalizer):
     q, k, v, bias, learned = problem(normalizer, 37, 37)
     actual, expected = both(normalizer, q, k, v, bias, learned)

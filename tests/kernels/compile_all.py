@@ -1,7 +1,7 @@
 """Compiles every kernel for CUDA devices that need not be there; a script of its own process.
 
 Prints one line for each kernel that fails, needs more shared memory than the device has, spills
-with registers to spare, or waits for each of its products before it asks for the next; and with
+below 64 registers, or waits for each of its products before it asks for the next; and with
 `--report` one for each kernel: its registers, spills and shared memory, and how many instructions
 each of its loops has, in the order of their ends.
 """

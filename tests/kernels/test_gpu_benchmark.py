@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu.attention import Case, goal
 from benchmarks.gpu.results import HEADER
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,3 +60,19 @@ def test_a_wrong_word_is_refused(words, capsys, monkeypatch):
     said = capsys.readouterr().err.strip().splitlines()
     assert code == 2 and "Traceback" not in said[0]
     assert any(word.lstrip("-") in said[-1] for word in words)
+
+
+@pytest.mark.parametrize(
+    ("case", "mine", "peer", "wanted"),
+    [
+        (Case(8192, 64, "bf16"), "triton", "adasplash v2", "≥ 1"),
+        (Case(16384, 64, "bf16"), "triton", "adasplash v2", "≥ 1.3"),
+        (Case(16384, 64, "bf16"), "triton with NAPE", "adasplash v2", "≥ 2"),
+        (Case(8192, 64, "bf16"), "triton with NAPE", "adasplash v2", ""),
+        (Case(32768, 64, "bf16"), "triton with NAPE", "SDPA flash", "≥ 1"),
+        (Case(32768, 64, "bf16"), "triton", "SDPA flash", ""),
+        (Case(98, 32, "bf16", batch=128), "triton", "SDPA flash", "≥ 0.67"),
+    ],
+)
+def test_goals(case, mine, peer, wanted):
+    assert goal(case, mine, peer) == wanted

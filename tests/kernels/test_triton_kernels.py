@@ -6,6 +6,7 @@ import torch
 from oracles.entmax import entmax_row
 from oracles.kernels import DEVICE, FORWARD, GRADIENT, compare, inputs, learned_by, make_bias
 from oracles.registered import assert_near, label
+from torch.autograd import forward_ad
 
 from lcg.attention.attend import attend
 from lcg.attention.backends import triton
@@ -236,10 +237,29 @@ def test_under_torch_compile(normalizer):
 
 
 def test_forward_mode_is_refused():
-    q, k, v = inputs()
-    bias = make_bias(19, 19)
-    with pytest.raises(ValueError, match="forward-mode"):
-        torch.func.jvp(lambda x: attend(x, k, v, Entmax(), bias, backend="triton"), (q,), (q,))
+    q, k, v = (tensor.detach() for tensor in inputs())
+    a, slopes = torch.zeros(4, device=DEVICE), SLOPES.to(DEVICE)
+    for which in range(3):
+        with forward_ad.dual_level(), pytest.raises(ValueError, match="forward-mode"):
+            moving = [
+                forward_ad.make_dual(x, x) if i == which else x
+                for i, x in enumerate((q, a, slopes))
+            ]
+            bias = make_bias(19, 19, slopes=moving[2])
+            attend(moving[0], k, v, LearnedEntmax(), bias, {"a": moving[1]}, backend="triton")
+
+
+@pytest.mark.parametrize("keys", [19, 400])
+def test_a_score_that_has_fallen_to_minus_infinity_has_no_weight(keys, regime):
+    q, k, v = inputs(keys, keys, d=16, heads=2)
+    with torch.no_grad():
+        q[:], k[:] = q.abs() * 1e20, k * 1e-20
+        k[:, :, 3] = -1e20
+        bias = make_bias(keys, keys)
+        ours = attend(q, k, v, Entmax(), bias, backend="triton")
+        exact = attend(q, k, v, Entmax(), bias, backend="reference")
+    assert exact.isfinite().all()
+    assert_near(ours, exact, 1e-5)
 
 
 def test_one_graph_serves_lengths_of_one_tile_size():

@@ -131,9 +131,12 @@ def test_what_is_decoded_continues_what_was_read(position, normalizer):
 
 
 @own
-def test_every_learned_tensor_gets_a_gradient_and_every_word_matters(position):
+@pytest.mark.parametrize("mixed", [False, True])
+def test_every_learned_tensor_gets_a_gradient_and_every_word_matters(position, mixed):
     model = small_decoder(Softmax(), NoScaling(), position)
-    model(tokens(2, LENGTH)).square().sum().backward()
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        out = model(tokens(2, LENGTH))
+    out.float().square().sum().backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
     expected = {"fire": 2 * 4, "reads_the_data": 2, "learned_absolute": 1}

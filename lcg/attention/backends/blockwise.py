@@ -109,7 +109,8 @@ class _Blockwise(torch.autograd.Function):
             with torch.enable_grad():
                 out = _attend_tile(*parts, _crop_problem(problem, tile))
             cotangent = grad[:, tile.heads, tile.queries]
-            found = torch.autograd.grad(out, [*parts, *tensors], cotangent, allow_unused=True)
+            with torch.autocast(q.device.type, enabled=False):
+                found = torch.autograd.grad(out, [*parts, *tensors], cotangent, allow_unused=True)
             affected = [*_crop(*sums[:3], tile), *sums[3:]]
             for total, part in zip(affected, found, strict=True):
                 if part is not None:
@@ -183,9 +184,10 @@ def _softmax_tile(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> Tensor:
     heads = 1 if alike and bias.slopes is None else q.shape[1]
     mask = q.new_zeros(1 if alike else len(q), heads, q.shape[2], k.shape[2])
     blind = bias.add_to(mask)
-    out = torch.nn.functional.scaled_dot_product_attention(
-        q, k, v.float(), mask, enable_gqa=q.shape[1] != k.shape[1]
-    ).to(v.dtype)
+    with torch.autocast(q.device.type, enabled=False):
+        out = torch.nn.functional.scaled_dot_product_attention(
+            q, k, v.float(), mask, enable_gqa=q.shape[1] != k.shape[1]
+        ).to(v.dtype)
     return out if blind is None else out.masked_fill(blind, 0.0)
 
 

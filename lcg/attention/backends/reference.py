@@ -43,8 +43,7 @@ def biased_scores(
 
     They are written into `buffer`, where it is given: flat, float32, at least as large.
     """
-    with torch.autocast(q.device.type, enabled=False):  # which would round scores to bfloat16
-        scores = grouped_matmul(q.float() * (1 / math.sqrt(q.shape[-1])), k.float().mT, buffer)
+    scores = grouped_matmul(q.float() * (1 / math.sqrt(q.shape[-1])), k.float().mT, buffer)
     return scores, bias.add_to(scores, normalizer.sees_itself)  # in place: nobody else holds them
 
 
@@ -53,14 +52,16 @@ def grouped_matmul(
     shared: Float[Tensor, "b g k e"],
     buffer: Tensor | None = None,
 ) -> Float[Tensor, "b h q e"]:
-    """Their product; heads that share a matrix are multiplied with it as one taller matrix.
+    """Their product in their type; heads that share a matrix are multiplied with it as one taller
+    matrix. Autocast, which would round scores, has no say in it.
 
     It is written into `buffer`, where it is given: flat, at least as large.
     """
     b, h, q, k = rows.shape
     g, _, e = shared.shape[1:]
-    if buffer is None and h == g:
-        return torch.matmul(rows, shared)
-    taller = rows.reshape(b * g, h // g * q, k)
-    out = None if buffer is None else buffer[: b * h * q * e].view(b * g, -1, e)
-    return torch.bmm(taller, shared.flatten(0, 1), out=out).view(b, h, q, e)
+    with torch.autocast(rows.device.type, enabled=False):
+        if buffer is None and h == g:
+            return torch.matmul(rows, shared)
+        taller = rows.reshape(b * g, h // g * q, k)
+        out = None if buffer is None else buffer[: b * h * q * e].view(b * g, -1, e)
+        return torch.bmm(taller, shared.flatten(0, 1), out=out).view(b, h, q, e)

@@ -47,11 +47,16 @@ class Normalizer(ABC):
         let a backend compute its parent in its place.
         """
         super().__init_subclass__(**options)
-        own = vars(cls)
-        if not own.keys().isdisjoint(("__call__", "weights", "row_statistics")):
-            for name in ("sparse", "is_softmax", "solves_from_edge", "backends"):
-                if name not in own:
-                    setattr(cls, name, vars(Normalizer)[name])
+
+        def home(*names: str) -> int:
+            """Where in the order of its classes one of these is defined first."""
+            return next(
+                i for i, c in enumerate(cls.__mro__) if not vars(c).keys().isdisjoint(names)
+            )
+
+        for name in ("sparse", "is_softmax", "solves_from_edge", "backends"):
+            if home("__call__", "weights", "row_statistics") < home(name):
+                setattr(cls, name, vars(Normalizer)[name])
 
     def check(self, sizes: Sizes) -> None:
         """Raise ValueError, in one line, when these sizes cannot work."""

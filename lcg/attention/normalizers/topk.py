@@ -43,17 +43,20 @@ class TopK(Normalizer):
             tied = left > kept  # a few rows, by chance
             if bool(tied.any()) and keys.dim() == 1:
                 rows = scores.detach()[tied]
-                kth, first_kept, _ = self.row_statistics(rows, keys, learned)
-                out[tied] = ~self._kept(rows, kth, first_kept, keys)
+                out[tied] = ~self._kept(rows, *self._threshold(rows, keys), keys)
             if bool((left > 0).all()) and (keys.dim() == 1 or not bool(tied.any())):
                 return torch.softmax(scores.masked_fill(out, -torch.inf), dim=-1)
-        kth, first_kept, _ = self.row_statistics(scores, keys, learned)
-        kept = self._keep(scores, kth, first_kept, keys)
+        kept = self._keep(scores, *self._threshold(scores, keys), keys)
         empty = (kept == -torch.inf).all(dim=-1, keepdim=True)
         return torch.softmax(kept.masked_fill(empty, 0.0), dim=-1).masked_fill(empty, 0.0)
 
     def row_statistics(self, scores, keys, learned):
         """The k-th largest score, the first key kept at a tie with it, and log Σ exp."""
+        kth, first_kept = self._threshold(scores, keys)
+        return kth, first_kept, log_sum_exp(self._keep(scores, kth, first_kept, keys))
+
+    def _threshold(self, scores, keys):
+        """The k-th largest score, and the first key kept at a tie with it."""
         kept = min(self.k, scores.shape[-1])
         kth = scores.detach().topk(kept, dim=-1).values[..., -1:]
         places = kept - (scores > kth).sum(dim=-1, keepdim=True)  # left for those tied with kth
@@ -62,9 +65,7 @@ class TopK(Normalizer):
         kept_ties = torch.where(
             tied & (from_the_right <= places), keys, torch.iinfo(keys.dtype).max
         )
-        first_kept = kept_ties.amin(dim=-1, keepdim=True)
-        total = log_sum_exp(self._keep(scores, kth, first_kept, keys))
-        return kth, first_kept, total
+        return kth, kept_ties.amin(dim=-1, keepdim=True)
 
     def weights(self, scores, statistics, keys, learned):
         kth, first_kept, total = statistics

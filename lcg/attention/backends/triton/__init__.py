@@ -30,8 +30,9 @@ def attend(
     if problem:
         others = " or ".join(name for name in normalizer.backends if name != "triton")
         raise ValueError(f"backend=triton {problem}; or use backend=auto or {others}")
+    tensors = [q, k, v, *learned.values()] + ([] if bias.slopes is None else [bias.slopes])
     if not torch.compiler.is_compiling() and any(
-        forward_ad.unpack_dual(tensor).tangent is not None for tensor in (q, k, v)
+        forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors
     ):  # which would come out as zeros
         raise ValueError("backend=triton has no forward-mode derivatives; differentiate backwards")
     from lcg.attention.backends.triton.operators import run

@@ -12,9 +12,10 @@ The statistics of a row are two numbers, `anchor` in float32 and `level` in floa
 - entmax, α > 2: the lowest supported score a and log P, its weight, with
   p = (P^ε + ε (z - a))^(1/ε) from a on. Above α = 2 no threshold fixes the smallest weight.
 
-A score is float32 and so is everything done per score. What is done per row is float64: it costs
-nothing there, and the edge of the support, maximum + c - 1/ε, is handed to the scores as a sum of
-two float32 numbers, so that thousands of tied scores near the edge still sum to one.
+A score is float32 and so is everything done per score. c is float64, and the edge of the support,
+maximum + c - 1/ε, is handed to the scores as a sum of two float32 numbers, so that thousands of
+tied scores near the edge still sum to one. A step from one c to the next, which every warp that has
+a part of the row repeats, is float32.
 """
 
 import triton
@@ -165,10 +166,11 @@ def score_tile(
 
 @triton.jit
 def row_maximum(y, scale):
-    """The largest score of each row, HIDDEN if it sees no key, NaN if one is NaN or overflowed: of
+    """The largest score of each row, HIDDEN if it sees no key, NaN if one is NaN or infinite: of
     a number and NaN a device's maximum is the number.
     """
-    spoiled = tl.sum(y * 0.0, axis=1)  # NaN
+    # NaN times 0 is NaN, and so is infinity; a score that has fallen to -infinity is HIDDEN.
+    spoiled = tl.sum(tl.maximum(y, HIDDEN, propagate_nan=tl.PropagateNan.ALL) * 0.0, axis=1)
     return tl.where(spoiled == 0.0, tl.max(y, axis=1) * scale, float("nan"))
 
 

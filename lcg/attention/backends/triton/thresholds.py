@@ -98,8 +98,8 @@ def highest(keys, epsilon):
 def solve_tile(
     y, more, anchor, dead, scale, exact, MODE: tl.constexpr, TWO: tl.constexpr, ENOUGH: tl.constexpr
 ):
-    """c of each row of a tile of scores, or of TWO, α ≤ 2, from below: rows sum to 1 + ENOUGH or
-    less when the last step is taken.
+    """c of each row of a tile of scores, or of TWO, α ≤ 2: rows sum to 1 within ENOUGH when the
+    last step is taken. From below, but for the rounding of steps.
     """
     epsilon = exact.to(tl.float32)
     at = tl.zeros_like(anchor).to(tl.float64)

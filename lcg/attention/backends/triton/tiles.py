@@ -87,7 +87,8 @@ def tile_of(queries: int, keys: int, d: int, dtype: torch.dtype, roomy: bool = T
         width = _power_of_two(keys, longest)
         # 16 queries: with more, warps would repeat each other's work.
         warps = 8 if width * (1 + double) >= 256 else 4
-        registers = 168 if d <= 32 and not double else MOST_REGISTERS
+        capped = 16 < d <= 32 and not double and roomy and warps == 4
+        registers = 168 if capped else MOST_REGISTERS
         return Tile(16, width, warps, 1, one=True, registers=registers)
     if narrow or (roomy and d <= (64 if double else 128)):
         sides = 64, 64
