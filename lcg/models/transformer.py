@@ -7,6 +7,7 @@ Shapes: b batch, t tokens, w model width, v vocabulary.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ from lcg.shapes import Float, Int, Shaped
 from positional.base import PositionEncoding
 
 
-class Transformer(nn.Module):
+class Transformer(nn.Module, ABC):
     """Embedding, and after the blocks a final RMSNorm and an untied head; the embedding is
     multiplied by √d_model in the gemma2 style.
 
@@ -46,9 +47,9 @@ class Transformer(nn.Module):
         self.head = nn.Linear(model.d_model, vocabulary, bias=False)
         initialise(self, model, self.embedding_scale)
 
+    @abstractmethod
     def make_blocks(self, model: Model, attention: Attention) -> None:
         """What lies between embedding and norm, with the encoding's own tensors."""
-        raise NotImplementedError
 
     def position_tensors(self, model: Model) -> nn.ParameterDict:
         """The tensors that the encoding learns for the embedding."""

@@ -16,6 +16,7 @@ from lcg.attention.backends.triton.gradients import (
     alpha_moment,
     alpha_normaliser,
     high_means,
+    load_block,
     score_gradient,
 )
 from lcg.attention.backends.triton.rows import (
@@ -116,13 +117,8 @@ def dq_kernel(
     epsilon = exact.to(tl.float32)
     places = Q_POSITIONS, K_POSITIONS, KEY_MASK, SLOPES
     row = row_of(head, places, queries, keys, heads, scale, SLOPED)
-    i = block * BM + tl.arange(0, BM)
-    inside = i < queries
-    place = head * queries + i
-    q = load_rows(Q + head * queries * D, block * BM, queries, D, DP, BM)
-    grad = load_rows(GRAD + head * queries * D, block * BM, queries, D, DP, BM)
-    anchor = tl.load(ANCHOR + place, mask=inside, other=0.0)
-    level = tl.load(LEVEL + place, mask=inside, other=0.0)
+    pointers = Q, GRAD, ANCHOR, LEVEL
+    i, inside, place, q, grad, anchor, level = load_block(pointers, head, block, queries, D, DP, BM)
     full = tl.load(FULL + head * q_blocks + block)
     view = prepare_rows(anchor, level, exact, MODE)
     count = tl.load(COUNT + head * q_blocks + block)
@@ -236,7 +232,6 @@ def dkv_kernel(
     """dK and dV of one block of keys, summed over the heads that share them."""
     block = tl.program_id(0) % k_blocks
     key_head = (tl.program_id(0) // k_blocks).to(tl.int64)
-    lane = tl.arange(0, BM)
     k = load_rows(K + key_head * keys * D, block * BN, keys, D, DP, BN)
     v = load_rows(V + key_head * keys * D, block * BN, keys, D, DP, BN)
     dk = tl.zeros([BN, DP], tl.float32)
@@ -252,13 +247,10 @@ def dkv_kernel(
         if count > 0:  # a loop that may be skipped has its products one at a time
             for t in range(count):
                 m = tl.load(order + t).to(tl.int32)
-                i = m * BM + lane
-                inside = i < queries
-                place = head * queries + i
-                q = load_rows(Q + head * queries * D, m * BM, queries, D, DP, BM)
-                grad = load_rows(GRAD + head * queries * D, m * BM, queries, D, DP, BM)
-                anchor = tl.load(ANCHOR + place, mask=inside, other=0.0)
-                level = tl.load(LEVEL + place, mask=inside, other=0.0)
+                pointers = Q, GRAD, ANCHOR, LEVEL
+                i, inside, place, q, grad, anchor, level = load_block(
+                    pointers, head, m, queries, D, DP, BM
+                )
                 centre = tl.load(DELTA + place, mask=inside, other=0.0)
                 mean, lowest = centre, centre
                 if MODE == ENTMAX_HIGH:

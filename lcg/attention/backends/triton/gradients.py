@@ -3,7 +3,23 @@
 import triton
 import triton.language as tl
 
-from lcg.attention.backends.triton.rows import CEILING, ENTMAX_LOW, RELU
+from lcg.attention.backends.triton.rows import CEILING, ENTMAX_LOW, RELU, load_rows
+
+
+@triton.jit
+def load_block(pointers, head, block, queries, D: tl.constexpr, DP: tl.constexpr, BM: tl.constexpr):
+    """Of a block of queries of a head: which they are, which are there, where their rows lie, and
+    of these q, the output's gradient, anchor and level. pointers are to these four.
+    """
+    Q, GRAD, ANCHOR, LEVEL = pointers
+    i = block * BM + tl.arange(0, BM)
+    inside = i < queries
+    place = head * queries + i
+    q = load_rows(Q + head * queries * D, block * BM, queries, D, DP, BM)
+    grad = load_rows(GRAD + head * queries * D, block * BM, queries, D, DP, BM)
+    anchor = tl.load(ANCHOR + place, mask=inside, other=0.0)
+    level = tl.load(LEVEL + place, mask=inside, other=0.0)
+    return i, inside, place, q, grad, anchor, level
 
 
 @triton.jit

@@ -11,6 +11,7 @@ from lcg.attention.backends.triton.gradients import (
     alpha_moment,
     alpha_normaliser,
     high_means,
+    load_block,
     score_gradient,
 )
 from lcg.attention.backends.triton.rows import (
@@ -164,13 +165,10 @@ def tile_backward_kernel(
         epsilon = exact.to(tl.float32)
         places = Q_POSITIONS, K_POSITIONS, KEY_MASK, SLOPES
         row = row_of(head, places, queries, keys, heads, scale, SLOPED)
-        i = block * BM + tl.arange(0, BM)
-        inside = i < queries
-        place = head * queries + i
-        q = load_rows(Q + head * queries * D, block * BM, queries, D, DP, BM)
-        grad = load_rows(GRAD + head * queries * D, block * BM, queries, D, DP, BM)
-        anchor = tl.load(ANCHOR + place, mask=inside, other=0.0)
-        level = tl.load(LEVEL + place, mask=inside, other=0.0)
+        pointers = Q, GRAD, ANCHOR, LEVEL
+        i, inside, place, q, grad, anchor, level = load_block(
+            pointers, head, block, queries, D, DP, BM
+        )
         view = prepare_rows(anchor, level, exact, MODE)
         y = score_tile(q, k, i, 0, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
         dp = stored_product(grad, tl.trans(v), PRECISION)
