@@ -18,6 +18,14 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
+def find_class(kind: str, name: str) -> type:
+    """The class that `name` stands for. Raises ConfigError, as `registry.find` says."""
+    try:
+        return registry.find(kind, name)
+    except ValueError as error:
+        raise ConfigError(one_line(error)) from error.__cause__
+
+
 @contextmanager
 def told_by(cls: type, where: str) -> Iterator[None]:
     """Turn what a class says of its own options into a ConfigError that begins with `where`.

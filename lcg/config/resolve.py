@@ -11,7 +11,7 @@ from lcg import registry
 from lcg.attention import Attention
 from lcg.attention.backends import BACKENDS, check_backend
 from lcg.config.convert import build, convert
-from lcg.config.errors import ConfigError, one_line, told_by
+from lcg.config.errors import ConfigError, find_class, told_by
 from lcg.config.hints import check_keys, hint_in, hint_of, suggestion
 from lcg.config.kinds import check_parts, check_task
 from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, PLAIN, SECTIONS, Config
@@ -113,10 +113,7 @@ def _component(kind: str, path: str, node: Any) -> Any:
     """The instance of a class that a mapping with its `name` and fields describes."""
     if not isinstance(node, dict) or not isinstance(node.get("name"), str):
         raise ConfigError(f"{path}: expected a name and its fields, got {node!r}")
-    try:
-        cls = registry.find(kind, node["name"])
-    except ValueError as error:
-        raise ConfigError(one_line(error)) from error.__cause__
+    cls = find_class(kind, node["name"])
     fields = {key: value for key, value in node.items() if key != "name"}
     return build(cls, fields, path, hint_of(kind, path, cls))
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from lcg import registry
 from lcg.config.convert import read_text
-from lcg.config.errors import ConfigError
+from lcg.config.errors import ConfigError, find_class
 from lcg.config.groups import choices, read_group
 from lcg.config.hints import check_keys
 from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, SECTIONS, Config
@@ -108,13 +108,15 @@ def _expand(group: str, node: Any) -> tuple[dict[str, Any], str]:
         preset = read_group(group, name)
         return _overlay(_in_full(group, preset), _in_full(group, changes)), name
     if group == "attention" and name is None:
-        parts = [part for part in _in_full(group, node).values() if isinstance(part, dict)]
-        name = "+".join(_label(part.get("name", "?")) for part in parts)
+        node = _in_full(group, node)
+        parts = [(p, node[p]) for p in node if p in ATTENTION_PARTS and isinstance(node[p], dict)]
+        return node, "+".join(_label(kind, part.get("name", "?")) for kind, part in parts)
     elif group == "attention" and not any(mark in name for mark in ":./"):
         known = sorted({*choices(group), *registry.available("normalizer")})
         if name not in known:
             raise ConfigError(f"attention={name} is not known; {registry.nearest(name, known)}")
-    return _in_full(group, node), _label(name or group)
+    kind = "normalizer" if group == "attention" else group
+    return _in_full(group, node), _label(kind, name or group)
 
 
 def _in_full(group: str, node: dict[str, Any]) -> dict[str, Any]:
@@ -132,9 +134,12 @@ def _named(node: Any) -> Any:
     return {"name": node} if isinstance(node, str) else node
 
 
-def _label(name: str) -> str:
-    """What tables call it: a class without its file or package."""
-    return str(name).rpartition(":")[2]
+def _label(kind: str, name: str) -> str:
+    """The name that directories and tables show: of a user's class its own `name`."""
+    if ":" not in str(name):
+        return str(name)
+    cls = find_class(kind, name)
+    return vars(cls).get("name", cls.__name__)
 
 
 def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

@@ -103,7 +103,7 @@ def test_the_folder_of_a_user_s_file_does_not_matter(write, here):
     assert identity(first) == identity(second)
     assert to_tree(first)["task"]["name"] == f"{here}/a/mine.py:Mine"  # found from anywhere
     assert to_tree(second)["task"]["name"] == f"{here}/b/mine.py:Mine"
-    assert run_directory(first).name.startswith("Mine-softmax-nape-s0-")
+    assert run_directory(first).name.startswith("mine-softmax-nape-s0-")
 
 
 def test_names_of_run_directories(here):

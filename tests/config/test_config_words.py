@@ -105,6 +105,37 @@ def test_ways_to_name_an_attention(text, label, write):
         assert label.startswith(config.attention.normalizer.name) or label == "asentmax"
 
 
+NAMED = """
+from dataclasses import dataclass
+from typing import ClassVar
+from lcg.attention.normalizers.softmax import Softmax
+from lcg.attention.scalings import LogScaling
+@dataclass
+class Sharp(Softmax):
+    name: ClassVar[str] = "sharp_one"
+@dataclass
+class Grown(LogScaling):
+    name: ClassVar[str] = "grown_one"
+@dataclass
+class Nameless(Softmax):
+    \"\"\"Its name is inherited: that of another class.\"\"\"
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("./named.py:Sharp", "sharp_one"),
+        ("{name: ./named.py:Sharp, scaling: log}", "sharp_one"),
+        ("{normalizer: ./named.py:Sharp, scaling: ./named.py:Grown}", "sharp_one+grown_one"),
+        ("./named.py:Nameless", "Nameless"),
+    ],
+)
+def test_a_user_s_class_is_called_by_its_own_name(text, label, write):
+    write("named.py", NAMED)
+    assert load_config([f"attention={text}"]).labels["attention"] == label
+
+
 def test_a_class_by_its_name_key(here):
     config = load_config(["task.name=sort", "attention.scaling.name=log", "position.name=rope"])
     names = config.task.name, config.attention.scaling.name, config.position.name

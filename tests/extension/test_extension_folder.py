@@ -153,7 +153,7 @@ def test_a_whole_run_of_one_s_own_classes(lcg, write, folder):
     words = "task=./rotate.py:Rotate task.shift=2 attention=hot position=./my_pe.py:MyPE"
     # With a worker: a process of its own must find the classes too.
     run = lcg(f"train {words} data.workers=1 {TINY}").strip()
-    assert run.startswith("runs/Rotate-hot-MyPE-s0-")
+    assert run.startswith("runs/rotate-hot-my_pe-s0-")
     provenance = json.loads((folder / run / "provenance.json").read_text())
     sources = {Path(path).name for path in provenance["user_sources"]}
     assert sources == {"rotate.py", "mine.py", "my_pe.py"}
