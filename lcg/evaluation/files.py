@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from lcg.config import Config, ConfigError, config_from_tree
@@ -27,5 +28,5 @@ def read_config(directory: Path) -> Config:
 
 def check_selected(directory: Path) -> None:
     """Raise ValueError when a run has no selected checkpoint yet."""
-    if not (directory / "checkpoints" / "best.ckpt").is_file():
+    if not os.path.lexists(directory / "checkpoints" / "best.ckpt"):
         raise ValueError(f"{directory} has no best.ckpt yet; train it to a validation first")

@@ -26,39 +26,51 @@ def load_model(directory: Path, config: Config, device: str | torch.device = "cp
     A run of attention.backend=triton is read anywhere: where its kernels cannot run, with `auto`,
     which gives the same to rounding.
 
-    Raises ValueError when there is no checkpoint, DamagedCheckpoint when it cannot be read.
+    Raises ValueError when there is no checkpoint, UnreadableCheckpoint when it cannot be used.
     """
     check_selected(directory)
-    try:
-        content = checkpoints.load(directory / "checkpoints" / checkpoints.BEST)
-    except checkpoints.DamagedCheckpoint as error:
-        content = _of_the_same_step(directory, error)
     attention = config.attention
     if attention.backend == "triton" and (problem := unrunnable(torch.device(device))):
         say(f"{directory}: attention.backend=triton {problem}; read with backend=auto")
         config = replace(config, attention=replace(attention, backend="auto"))
     model = build_model(config)
+
+    def check(content: dict[str, Any]) -> None:
+        checkpoints.check_step(content, "step")
+        checkpoints.check_weights(content.get("state_dict"), model)
+
+    try:
+        content = checkpoints.load(directory / "checkpoints" / checkpoints.BEST, check)
+    except checkpoints.UnreadableCheckpoint as error:
+        content = _of_the_same_step(directory, model, error)
     model.load_state_dict(content["state_dict"])
     return model.to(device).eval(), content["step"]
 
 
-def _of_the_same_step(directory: Path, damaged: checkpoints.DamagedCheckpoint) -> dict[str, Any]:
+def _of_the_same_step(
+    directory: Path, model: torch.nn.Module, problem: checkpoints.UnreadableCheckpoint
+) -> dict[str, Any]:
     """The selected weights from a checkpoint of training, where one was made at the same step."""
     selection = RunRecord.load(directory).selection
     step = None if selection is None else selection.step
+
+    def check(content: dict[str, Any]) -> None:
+        checkpoints.check_step(content, "global_step")
+        checkpoints.check_weights(content.get("state_dict"), torch.nn.ModuleDict({"model": model}))
+
     for name in (checkpoints.LAST, checkpoints.PREVIOUS):
         try:
-            content = checkpoints.load(directory / "checkpoints" / name)
-        except (FileNotFoundError, checkpoints.DamagedCheckpoint):
+            content = checkpoints.load(directory / "checkpoints" / name, check)
+        except (FileNotFoundError, checkpoints.UnreadableCheckpoint):
             continue
         if content["global_step"] == step:
-            say(f"{damaged}; {name} has the same weights")
+            say(f"{problem}; {name} has the same weights")
             weights = content["state_dict"].items()
             return {"state_dict": {k.removeprefix("model."): w for k, w in weights}, "step": step}
-    raise checkpoints.DamagedCheckpoint(
-        f"{damaged}, and no other checkpoint is of its step {step}; "
-        f"remove {directory} and train it again"
-    ) from damaged
+    raise type(problem)(
+        f"{problem}, and no other checkpoint is of its step {step}; "
+        "restore it, or move the run away and train it again"
+    ) from problem
 
 
 def choose_device(name: str) -> torch.device:

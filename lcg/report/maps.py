@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def draw(name: str, group: Group, directory: Path, choice: MapChoice) -> Drawing
     about = f"{group.task}, {group.name}: no attention maps"
     record = group.best.record
     length = record.train_max if choice.length is None else choice.length
-    if not (directory / "checkpoints" / "best.ckpt").is_file():
+    if not os.path.lexists(directory / "checkpoints" / "best.ckpt"):
         return f"{about}, {record.run} has no selected checkpoint."
     try:
         seen = look_at(directory, length, 1)

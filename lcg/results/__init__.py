@@ -3,7 +3,7 @@
 Importing this is cheap; matplotlib is loaded by the first call of `plot`.
 """
 
-from lcg.results.atomic import write_atomic
+from lcg.results.atomic import move_aside, write_atomic
 from lcg.results.loading import load_runs, read_runs
 from lcg.results.markdown import verdict_table
 from lcg.results.plot import plot
@@ -33,6 +33,7 @@ __all__ = [
     "effective_length",
     "load_runs",
     "mean_out_of_distribution",
+    "move_aside",
     "plot",
     "read_runs",
     "table",

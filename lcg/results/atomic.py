@@ -44,3 +44,15 @@ def write_atomic(path: str | os.PathLike, content: str | bytes) -> Path:
     finally:
         os.close(folder)
     return path
+
+
+def move_aside(path: Path) -> Path:
+    """Rename a file, folder or link that cannot be used, so that another can take its place.
+
+    Returns where it is now: `path.damaged`, or `path.damaged-2` and so on where that is taken.
+    """
+    aside, count = path.with_name(f"{path.name}.damaged"), 2
+    while os.path.lexists(aside):
+        aside, count = path.with_name(f"{path.name}.damaged-{count}"), count + 1
+    os.rename(path, aside)
+    return aside

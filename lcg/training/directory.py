@@ -42,7 +42,7 @@ def check_same_config(config: Config, directory: Path) -> None:
 
 def check_same_checkpoint(config: Config, resume: Resume) -> None:
     """Raise ValueError for a checkpoint of another config."""
-    _check(resume.identity or identity(config), config, resume.path)
+    _check(resume.identity, config, resume.path)
 
 
 def _check(held: str, config: Config, path: Path) -> None:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -42,6 +43,7 @@ from lcg.training.machine import check_nodes, device_of
 from lcg.training.module import TrainingModule, compile_mode
 from lcg.training.processes import deaf_children
 from lcg.training.record import Outcome, RecordKeeper
+from lcg.training.resuming import check_resumable
 from lcg.training.tracking import CSVMetrics, Tracking, columns
 from lcg.training.weights_and_biases import WandbMetrics, send_record, summary
 
@@ -118,11 +120,12 @@ class _Run:
 
     def _train(self) -> Outcome:
         config = self.config
-        resume = checkpoints.newest_readable(self.folder, say)
-        if resume:
-            directories.check_same_checkpoint(config, resume)
         _set_threads(config)
         module = TrainingModule(config)
+        check = partial(check_resumable, module=module, trainer=self.trainer)
+        resume = checkpoints.newest_readable(self.folder, say, check)
+        if resume:
+            directories.check_same_checkpoint(config, resume)
         if mode := compile_mode(config.trainer, self.device):
             module.compile_steps(mode)
         parameters = sum(p.numel() for p in module.model.parameters())
@@ -178,8 +181,8 @@ class _Run:
         facts = provenance.write(config, self.directory, self.device, bool(resume))
         write_atomic(self.directory / "config.yaml", to_yaml(config))
         checkpoints.remove_leftovers(self.folder)
+        checkpoints.set_aside(self.folder, resume)
         if resume:
-            checkpoints.set_aside(self.folder, resume)
             say(f"resuming {self.directory} at step {step} of {config.trainer.steps}")
         table = CSVMetrics(self.directory / "metrics.csv", columns(config), step)
         self.tracking.places.append(table)
