@@ -7,6 +7,7 @@ the mistakes in a config must not wait for them.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -14,8 +15,9 @@ import time
 from pathlib import Path
 
 from lcg import __version__
-from lcg.commands.words import EXIT_CODES
+from lcg.commands.words import EXIT_CODES, first_line
 from lcg.registry import nearest
+from lcg.speaking import discard, open_streams, tell
 
 COMMANDS = (
     *("train", "sweep", "reproduce", "eval", "select", "table", "plot", "report", "inspect"),
@@ -24,6 +26,8 @@ COMMANDS = (
 )
 
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a write says that finds a disk full or broken; such an error names no file."""
 SPINS = "10000"
 """Rounds of waiting, about half a millisecond, before a thread sleeps."""
 
@@ -31,33 +35,33 @@ SPINS = "10000"
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
+    open_streams()
     _choose_how_threads_wait()
     try:
         code = _run(words)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        _complain("lcg: stopped")
+        tell("lcg: stopped")
         return 130
-    except BrokenPipeError:  # | head; Python would complain once more when it closes stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # | head
+        discard(sys.stdout)
         return 0
     except ValueError as error:
-        _complain(f"lcg: {' '.join(str(error).split())}")
+        tell(f"lcg: {' '.join(str(error).split())}")
         return 2
     except MemoryError as error:
-        _complain(f"lcg: not enough memory: {' '.join(str(error).split())}")
+        tell(f"lcg: not enough memory: {' '.join(str(error).split())}")
         return 1
     except OSError as error:
-        if error.filename is None:
+        if error.filename is not None:
+            tell(f"lcg: {error.filename}: {error.strerror}")
+        elif error.errno in NO_ROOM:
+            tell(f"lcg: cannot write: {error.strerror}")
+            discard(sys.stdout)  # which may be what is full
+        else:
             raise
-        _complain(f"lcg: {error.filename}: {error.strerror}")
         return 1
-
-
-def _complain(text: str) -> None:
-    """A line on stderr from whichever process of a run met the error; `say` is for the first."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def _others_are_running() -> bool:
@@ -110,12 +114,12 @@ def _command(name: str):
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    about = {name: _command(name).__doc__.splitlines()[0] for name in COMMANDS}
+    about = {name: first_line(_command(name).__doc__) for name in COMMANDS}
     return "\n".join(
         [
             "Train short, evaluate long.",
             "",
-            *(f"  lcg {name:<{width}}  {text}" for name, text in about.items()),
+            *(f"  lcg {name:<{width}}  {text}".rstrip() for name, text in about.items()),
             "",
             "lcg COMMAND --help says more.",
             "",

@@ -1,9 +1,39 @@
-"""A line for the person in front of the terminal; results go to stdout, this does not."""
+"""Lines for the person in front of the terminal, on stderr; results go to stdout.
+
+A stream that is closed or full stops nothing: a run goes on without its lines.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import TextIO
+
+
+def open_streams() -> None:
+    """Make stdin, stdout and stderr usable, whatever they are when Python starts.
+
+    One that is closed becomes the null device under its own number, so that no file opened later
+    is taken for it. A character that stdout's encoding lacks is printed as a question mark.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")
+
+
+def discard(stream: TextIO) -> None:
+    """Send what a stream still holds, and all that follows, to the null device.
+
+    Python would complain of it once more when it closes the stream.
+    """
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, stream.fileno())
+    os.close(null)
 
 
 def is_first_process() -> bool:
@@ -12,6 +42,14 @@ def is_first_process() -> bool:
 
 
 def say(text: str) -> None:
-    """A line on stderr, once however many processes there are."""
+    """Print a line on stderr, once however many processes there are."""
     if is_first_process():
+        tell(text)
+
+
+def tell(text: str) -> None:
+    """Print a line on stderr from this process."""
+    try:
         print(text, file=sys.stderr, flush=True)
+    except OSError:
+        discard(sys.stderr)

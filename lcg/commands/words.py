@@ -14,17 +14,22 @@ EXIT_CODES = """exit codes:
   130  stopped by Ctrl-C, 143 by SIGTERM; training has saved, the same command goes on"""
 
 
+def first_line(docstring: str | None) -> str:
+    """The first line of a docstring; empty where Python runs without docstrings (-OO)."""
+    return (docstring or "").partition("\n")[0]
+
+
 class Parser(argparse.ArgumentParser):
     """Raises ValueError, in one line, where argparse would print its usage and exit.
 
     `about` is the command's module docstring; its first line is what help says first.
     """
 
-    def __init__(self, command: str, usage: str, about: str, **options) -> None:
+    def __init__(self, command: str, usage: str, about: str | None, **options) -> None:
         super().__init__(
             prog=f"lcg {command}",
             usage=f"lcg {command} {usage}",
-            description=about.splitlines()[0],
+            description=first_line(about),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
             **options,
@@ -32,6 +37,10 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         raise ValueError(f"{message}; {self.prog} --help says more")
+
+    def _print_message(self, message: str, file=None) -> None:
+        """As argparse, but a full disk is an error."""
+        print(message, end="", file=file, flush=True)
 
     def parse_words(self, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
         """The options, and all other words in order; --key=value, as W&B has it, is one of them."""

@@ -38,8 +38,14 @@ def field_help(cls: type) -> dict[str, str]:
 
 
 def summary(cls: type) -> str:
-    """The first sentence of a class's own docstring."""
-    paragraph = inspect.cleandoc(vars(cls).get("__doc__") or "").partition("\n\n")[0]
+    """The first sentence of a class's own docstring; empty where it has none.
+
+    A dataclass without one, as all are where Python runs without docstrings, has its signature.
+    """
+    text = vars(cls).get("__doc__") or ""
+    if text.startswith(f"{cls.__name__}("):
+        return ""
+    paragraph = inspect.cleandoc(text).partition("\n\n")[0]
     return first_sentence(" ".join(paragraph.split()))
 
 

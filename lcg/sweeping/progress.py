@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 
+from lcg.speaking import tell
 from lcg.units import duration
 
 
@@ -83,7 +84,7 @@ class Display:
     def event(self, text: str) -> None:
         """Something happened."""
         if self._bar is None:
-            print(text, file=sys.stderr, flush=True)
+            tell(text)
         else:
             self._bar.write(text, file=sys.stderr)
 
