@@ -1,6 +1,7 @@
 # make demo        train softmax and ASEntmax on copy, see how far each carries
 # make test        the suite, at most 10 minutes on 2 cores
-# make test-all    and the slow part of it; the report's pages need Chromium (apt install chromium)
+# make test-all    and the slow part of it; the report's pages need Chromium (apt install chromium), shared
+#                  studies PostgreSQL (apt install postgresql), the Slurm page root and Slurm (apt install slurm-wlm)
 # make test-kernels  the Triton kernels on a CPU, in its interpreter; on a GPU: pytest -m gpu
 # make lint        ruff
 # make benchmarks  speed and memory against peers
@@ -35,7 +36,7 @@ test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not gpu" -n $(JOBS)
 
 test-all: install
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[browser,postgres,grpc]'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not gpu" -n $(JOBS)
 
 test-kernels: install

@@ -17,7 +17,7 @@ def run(words: list[str]) -> int:
     parser = Parser("sweep", USAGE, __doc__, epilog=f"{ABOUT}\n\n{EXIT_CODES}")
     parser.add_argument("file", help="a W&B sweep file")
     parser.add_argument("--workers", type=int, help="runs at a time; default: one, or one per GPU")
-    parser.add_argument("--storage", help="an Optuna database that several hosts share")
+    parser.add_argument("--storage", help="a database or proxy that several hosts share")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their time")
     parser.add_argument("--wandb", action="store_true", help="register with W&B, train nothing")
     options, overrides = parser.parse_words(words)

@@ -28,6 +28,7 @@ from optuna.distributions import (
 )
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import DBAPIError
 
 from lcg.config.help import as_text
 from lcg.sweeping.combinations import combinations
@@ -36,6 +37,7 @@ from lcg.sweeping.parameters import Choice, Range
 
 HEARTBEAT = 15.0  # seconds between signs of life of a launcher
 SILENCE = 120.0  # seconds without one after which a launcher on another host counts as dead
+PROXY_PATIENCE = 15.0  # seconds for a gRPC proxy to answer
 SEED = 0  # of the samplers
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -72,35 +74,64 @@ def pruner_of(early_stop: EarlyStop | None) -> optuna.pruners.BasePruner:
 
 
 def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorage:
-    """The database at a URL, or a file beside the runs. Raises ValueError when it does not open."""
+    """Open the database or proxy at a URL, or a file beside the runs.
+
+    Raises ValueError, in one line, when it does not open.
+    """
     if url is None:
         directory.mkdir(parents=True, exist_ok=True)
     address = url or f"sqlite:///{(directory / 'study.db').resolve()}"
-    patience = {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {}
     try:
-        return optuna.storages.RDBStorage(address, engine_kwargs=patience)
+        return _open_proxy(address) if address.startswith("grpc:") else _open_database(address)
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         shown = re.sub(r"//([^:/@]*):[^@]*@", r"//\1:***@", address)  # logs are read by many
         reason = reason.replace(address, shown)
+        if isinstance(error, ImportError):
+            reason = f"its driver is not installed: {_driver(address)}"
         raise ValueError(f"--storage {shown}: cannot be opened: {reason}") from None
 
 
-def open_board(sweep: Sweep, url: str | None = None) -> Board:
-    """The sweep's study, made if it is not there, with all that a grid holds in its queue.
+def _open_database(address: str) -> optuna.storages.RDBStorage:
+    """Open a database, and make Optuna's tables in one that is empty.
 
-    Two launchers that make the tables of a database at once fail; those of other hosts, whom the
-    lock does not keep apart, are met by trying again.
+    Of launchers that make the tables at the same moment all but one fail at a statement: what it
+    would have made is there by now, so it tries again. Without a connection no statement is run,
+    and the error is raised at once.
     """
+    sqlite = address.startswith("sqlite")
+    for pause in (0.5, 1.0, 2.0, 4.0, None):
+        options = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
+        try:
+            return optuna.storages.RDBStorage(address, engine_kwargs=options)
+        except DBAPIError as error:
+            if pause is None or error.statement is None:
+                raise
+            time.sleep(pause)
+
+
+def _open_proxy(address: str) -> optuna.storages.GrpcStorageProxy:
+    """Connect to Optuna's gRPC server, which alone reaches the database."""
+    where = re.fullmatch(r"grpc://(\[[^]]+\]|[^:/@]+):(\d{1,5})/?", address)
+    if where is None:
+        raise ValueError("a proxy's address is grpc://HOST:PORT")
+    proxy = optuna.storages.GrpcStorageProxy(host=where[1], port=int(where[2]))
+    proxy.wait_server_ready(timeout=PROXY_PATIENCE)
+    return proxy
+
+
+def _driver(address: str) -> str:
+    """Say how to install what a URL needs."""
+    scheme = address.partition(":")[0]
+    if extra := {"postgresql": "postgres", "grpc": "grpc"}.get(scheme):
+        return f"pip install 'lcg[{extra}]'"
+    return f"install the one of {scheme}"
+
+
+def open_board(sweep: Sweep, url: str | None = None) -> Board:
+    """Open the sweep's study, made if it is not there, with all that a grid holds in its queue."""
     with _alone(sweep):
-        for patience in (1.0, 3.0, None):
-            try:
-                board = Board(sweep, open_storage(url, sweep.directory))
-                break
-            except ValueError:
-                if patience is None or url is None:
-                    raise
-                time.sleep(patience)
+        board = Board(sweep, open_storage(url, sweep.directory))
         board.queue(again=set())
     return board
 
@@ -142,7 +173,7 @@ class Board:
     def queue(self, again: set[str]) -> None:
         """Queue what a grid lacks, and another trial for those in `again` (keys of choices).
 
-        Twice in the queue does no harm: the second finds its run finished.
+        What launchers of several hosts queue twice at the same moment, `trials` drops.
         """
         known: dict[str, FrozenTrial] = {}
         for trial in self.trials():
@@ -167,24 +198,30 @@ class Board:
             return self._take()
 
     def _take(self) -> tuple[Trial, dict[str, str]] | None:
-        waiting = any(t.state is TrialState.WAITING for t in self.trials())
-        if not waiting and (self.sweep.method == "grid" or self._drawn() >= self.sweep.run_cap):
-            return None
-        trial = self.study.ask(self._distributions)
-        if self._is_beyond_cap(trial):
-            self._finish(trial, TrialState.FAIL, beyond_cap=True)
-            return None
-        self._sign(trial)
-        return trial, self.chosen(self._frozen(trial))
+        while self._has_more():
+            trial = self.study.ask(self._distributions)
+            if not self._is_surplus(trial):
+                self._sign(trial)
+                return trial, self.chosen(self._frozen(trial))
+            self._finish(trial, TrialState.FAIL, surplus=True)
+        return None
+
+    def _has_more(self) -> bool:
+        if any(trial.state is TrialState.WAITING for trial in self.trials()):
+            return True
+        return self.sweep.method != "grid" and self._drawn() < self.sweep.run_cap
 
     def _drawn(self) -> int:
         return sum("again_of" not in trial.user_attrs for trial in self.trials())
 
-    def _is_beyond_cap(self, trial: Trial) -> bool:
-        """Whether launchers that asked at the same moment drew more than the cap."""
-        if self.sweep.method == "grid" or "again_of" in trial.user_attrs:
+    def _is_surplus(self, trial: Trial) -> bool:
+        """Whether launchers at the same moment queued a run twice, or drew more than the cap."""
+        trials = self.trials()
+        if self.sweep.method == "grid":
+            return all(other.number != trial.number for other in trials)
+        if "again_of" in trial.user_attrs:
             return False
-        before = [t for t in self.trials() if t.number < trial.number]
+        before = [t for t in trials if t.number < trial.number]
         return sum("again_of" not in t.user_attrs for t in before) >= self.sweep.run_cap
 
     def take_up(self) -> list[FrozenTrial]:
@@ -302,9 +339,16 @@ class Board:
     # ---- reading
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials but those beyond the cap."""
+        """All trials but surplus ones: of those that are the same run of a grid, the first."""
         found = self.study.get_trials(deepcopy=False)
-        return [trial for trial in found if not trial.user_attrs.get("beyond_cap")]
+        found = [trial for trial in found if not trial.user_attrs.get("surplus")]
+        if self.sweep.method != "grid":
+            return found
+        first: dict[tuple[str, int | None], FrozenTrial] = {}
+        for trial in found:
+            run = key_of(self.chosen(trial)), trial.user_attrs.get("again_of")
+            first.setdefault(run, trial)
+        return list(first.values())
 
     def chosen(self, trial: FrozenTrial) -> dict[str, str]:
         """What a trial chooses, as texts, in the order of the file."""

@@ -1,7 +1,10 @@
 """What W&B's keys become in Optuna, and who gets which trial."""
 
 import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import optuna
 import pytest
@@ -118,9 +121,46 @@ def test_two_launchers_share_what_there_is(tmp_path):
 def test_launchers_that_ask_at_the_same_moment_stay_below_the_cap(tmp_path, monkeypatch):
     (board,) = boards(sweep(tmp_path, run_cap=1))
     assert board.take() is not None
-    monkeypatch.setattr(board, "_drawn", lambda: 0)  # what the other saw a moment before
+    seen = iter([0, 1])  # what the other saw a moment before, and what it sees now
+    monkeypatch.setattr(board, "_drawn", lambda: next(seen))
     assert board.take() is None
     assert len(board.trials()) == 1
+
+
+def test_launchers_that_queue_at_the_same_moment_share_each_run_once(tmp_path, monkeypatch):
+    """Hosts without a common runs folder, whose locks do not see each other."""
+    seeds = {"seed": {"values": list(range(3))}}
+    one, other = boards(sweep(tmp_path, method="grid", run_cap=None, parameters=seeds), 2)
+    one.queue(set())
+    with monkeypatch.context() as before:
+        before.setattr(other, "trials", list)
+        other.queue(set())
+    assert len(one.study.get_trials(deepcopy=False)) == 6
+    assert len(one.trials()) == len(one.latest()) == 3
+    taken = [board.take() for board in (one, other) * 3]
+    assert sorted(chosen["seed"] for _, chosen in filter(None, taken)) == ["0", "1", "2"]
+
+    failed = next(trial for trial, chosen in filter(None, taken) if chosen["seed"] == "1")
+    one.fail(failed, "it broke")
+    one.queue({"seed=1"})
+    with monkeypatch.context() as before:
+        before.setattr(other, "trials", lambda: one.study.get_trials(deepcopy=False)[:3])
+        other.queue({"seed=1"})
+    again = [board.take() for board in (one, other, one)]
+    assert [chosen for _, chosen in filter(None, again)] == [{"seed": "1"}]
+
+
+def test_launchers_that_make_the_database_at_the_same_moment(tmp_path):
+    """All of them open it: who finds a table that another was quicker to make tries again."""
+    start = Barrier(8)
+
+    def opened(_) -> int:
+        start.wait()
+        storage = study.open_storage(f"sqlite:///{tmp_path / 'study.db'}", tmp_path)
+        return optuna.create_study(study_name="one", storage=storage, load_if_exists=True)._study_id
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(opened, range(8))) == {1}
 
 
 def test_a_trial_of_a_dead_launcher_goes_on_with_its_parameters(tmp_path):
@@ -221,3 +261,25 @@ def test_a_storage_that_does_not_open(tmp_path):
         study.open_storage("postgresql+nothing://me:secret@host/db", tmp_path / "new")
     assert "secret" not in str(error.value) and "me:***@host" in str(error.value)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "address", "said"),
+    [
+        ("psycopg", "postgresql://host/db", "is not installed: pip install 'lcg[postgres]'"),
+        (
+            "pymysql",
+            "mysql+pymysql://host/db",
+            "is not installed: install the one of mysql+pymysql",
+        ),
+        ("grpc", "grpc://host:13000", "is not installed: pip install 'lcg[grpc]'"),
+        ("", "grpc://host", "a proxy's address is grpc://HOST:PORT"),
+        ("", "grpc://host:x", "a proxy's address is grpc://HOST:PORT"),
+    ],
+)
+def test_a_storage_whose_driver_is_missing(module, address, said, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ValueError) as error:
+        study.open_storage(address, tmp_path)
+    assert str(error.value).startswith(f"--storage {address}: cannot be opened: ")
+    assert said in str(error.value) and "\n" not in str(error.value)

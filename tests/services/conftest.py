@@ -1,0 +1,54 @@
+"""A sweep of tiny runs that services share, and its outcome without any service."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from services.postgres import Postgres, binaries
+from sweeping.survivors import launch, outcome, sweep_file
+from training.processes import ROOT
+
+GRID = {"attention": ["softmax", "ssmax", "entmax"]}
+# Long enough to be killed in the middle of.
+LONGER = ["trainer.steps=400", "validation.every=200"]
+
+
+def page(marker: str) -> str:
+    """The code block of docs/scaling-out.md that holds a text."""
+    text = (ROOT / "docs" / "scaling-out.md").read_text()
+    (found,) = [block for block in re.findall(r"```\n(.*?)```", text, re.S) if marker in block]
+    return found
+
+
+def make_sweep(folder: Path) -> Path:
+    """The sweep file that every test of this folder trains."""
+    return sweep_file(folder, GRID)
+
+
+def table(runs: Path) -> str:
+    """What `lcg table` prints of a folder, without times."""
+    words = [sys.executable, "-m", "lcg", "table", str(runs), "--format", "json"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return re.sub(r'"seconds": [\d.]+', '"seconds"', done.stdout)
+
+
+@pytest.fixture(scope="session")
+def alone(tmp_path_factory) -> tuple[dict, str]:
+    """The records and the table of one launcher with its SQLite file, which nobody disturbs."""
+    folder = tmp_path_factory.mktemp("alone")
+    words = (str(make_sweep(folder)), *LONGER, "--workers=2", f"runs={folder / 'runs'}")
+    assert launch(*words, folder=folder).wait(600) == 0, (folder / "launcher.log").read_text()
+    return outcome(folder / "runs"), table(folder / "runs")
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server; the test is skipped where there are no binaries of one."""
+    if binaries() is None:
+        pytest.skip("needs PostgreSQL: apt install postgresql")
+    server = Postgres()
+    yield server
+    server.close()
