@@ -29,7 +29,7 @@ from lcg.attention.attend import Bias, attend
 from lcg.attention.backends import blockwise
 from lcg.attention.normalizers.entmax import Entmax
 from lcg.evaluation.files import read_config
-from positional.slopes import NAPE
+from lcg.positional.slopes import NAPE
 
 HEADS, WIDTH, SCORED = 16, 32, 12
 MODEL_LIMITS = {16384: 20.0, 65536: 240.0}
@@ -160,7 +160,7 @@ def model_pass(tokens: int, run: str | None):
 
 def test_samples(config, tokens: int) -> torch.Tensor:
     """Test samples of the longest length that the run was evaluated at, in a row: [1 tokens]."""
-    from tasks.streams import BLOCK, EvalStream
+    from lcg.tasks.streams import BLOCK, EvalStream
 
     stream, found, count = EvalStream(config.task, 0, "test", max(config.evaluation.lengths)), [], 0
     while count < tokens:

@@ -16,10 +16,10 @@ import time
 import numpy as np
 
 from benchmarks.report import publish
-from tasks.base import IGNORE, Task
-from tasks.mqmtar import MQMTAR
-from tasks.sort import Sort
-from tasks.streams import train_batch
+from lcg.tasks.base import IGNORE, Task
+from lcg.tasks.mqmtar import MQMTAR
+from lcg.tasks.sort import Sort
+from lcg.tasks.streams import train_batch
 
 BATCH = 128
 REPEATS = 7

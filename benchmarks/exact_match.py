@@ -17,7 +17,7 @@ from benchmarks.report import median_ratio, publish, time_in_turn
 from lcg.config import load_config
 from lcg.evaluation.scoring import score_greedy, score_teacher_forcing, scored_positions
 from lcg.models.build import build_model
-from tasks.streams import eval_batch
+from lcg.tasks.streams import eval_batch
 
 LIMIT = 5.0
 BOTH = (score_teacher_forcing, score_greedy)

@@ -18,8 +18,8 @@ from torch.nn import functional as F
 from benchmarks.report import median_ratio, publish, time_in_turn
 from lcg.config import load_config
 from lcg.models.build import build_model
-from tasks.base import IGNORE
-from tasks.streams import train_batch
+from lcg.tasks.base import IGNORE
+from lcg.tasks.streams import train_batch
 
 LIMIT = 1.3  # ASEntmax may take at most this many times softmax's time
 

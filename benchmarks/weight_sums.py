@@ -26,7 +26,7 @@ from lcg.evaluation.files import read_config
 from lcg.evaluation.ladder import climb
 from lcg.evaluation.run import load_model
 from lcg.models.reads import reads, tensors
-from tasks.streams import eval_batch
+from lcg.tasks.streams import eval_batch
 
 MEASURES = ("sum", "last_sum", "rms", "null")
 HEADER = [

@@ -8,6 +8,7 @@ file is there.
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -23,13 +24,12 @@ from types import ModuleType
 
 # kind -> (where its classes are, its base class)
 HOMES = {
-    "task": ("tasks", "tasks.base:Task"),
-    "position": ("positional", "positional.base:PositionEncoding"),
+    "task": ("lcg.tasks", "lcg.tasks.base:Task"),
+    "position": ("lcg.positional", "lcg.positional.base:PositionEncoding"),
     "normalizer": ("lcg.attention.normalizers", "lcg.attention.normalizers.base:Normalizer"),
     "scaling": ("lcg.attention.scalings", "lcg.attention.scalings:QueryScaling"),
     "output_norm": ("lcg.attention.output_norms", "lcg.attention.output_norms:OutputNorm"),
 }
-OWN_PACKAGES = ("tasks", "positional", "lcg")
 
 _lasting_names: dict[type, str] = {}  # of users' classes, by which they are found again
 
@@ -110,10 +110,20 @@ def where_it_broke(error: BaseException, file: str | None = None) -> str:
     """`file.py:12: KeyError: 'x'`: an error with the last line of a user's file that led to it."""
     frames = traceback.extract_tb(error.__traceback__)
     mine = [f for f in frames if file is None or Path(f.filename) == Path(file)]
-    text = " ".join(f"{type(error).__name__}: {error}".split())
+    text = " ".join(f"{type(error).__name__}: {error}".split()) + _new_home(error)
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
     return f"{mine[-1].filename}:{mine[-1].lineno}: {text}" if mine else text
+
+
+def _new_home(error: BaseException) -> str:
+    """A hint for an import of ours by the name that it had in older versions, else nothing."""
+    name = (isinstance(error, ImportError) and error.name) or ""
+    if name.partition(".")[0] in ("tasks", "positional"):
+        with contextlib.suppress(ImportError):
+            if importlib.util.find_spec(f"lcg.{name}"):
+                return f"; lcg's own is lcg.{name}"
+    return ""
 
 
 # ---- a user's own classes
@@ -127,9 +137,6 @@ def _from_package(name: str) -> ModuleType:
         if error.name is None or not f"{name}.".startswith(f"{error.name}."):
             raise ValueError(f"{name}: {where_it_broke(error)}") from error
         hint = "a file works too, as path/to/file.py:Class"
-        top = name.partition(".")[0]
-        if top in OWN_PACKAGES:
-            hint = f"{top} is lcg's own package, so name yours by its file, ./{top}/….py:Class"
         raise Unknown(f"{name}: there is no module {error.name}; {hint}") from None
     except (Exception, SystemExit) as error:
         raise ValueError(f"{name}: {where_it_broke(error)}") from error

@@ -6,7 +6,7 @@ import textwrap
 
 import numpy as np
 
-from tasks.base import IGNORE, Task
+from lcg.tasks.base import IGNORE, Task
 
 INDENT = 11  # of the columns, after the name of their row
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from lcg.results import Cell, wilson
 from lcg.results.wording import metric_title
 from lcg.speaking import say
-from tasks.streams import samples_of
+from lcg.tasks.streams import samples_of
 
 
 def evaluate_and_say(run: Path, config, device: str = "auto") -> None:

@@ -1,1 +1,1 @@
-"""Where a token is: one file per family of encodings. Knows torch, and nothing of `lcg`."""
+"""Position encodings, one file per family. Imports torch, and nothing else of `lcg`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from positional.base import PositionEncoding
+from lcg.positional.base import PositionEncoding
 
 
 @dataclass

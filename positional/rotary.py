@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from positional.base import PositionEncoding, Sizes, torch
+from lcg.positional.base import PositionEncoding, Sizes, torch
 
 if TYPE_CHECKING:
     from torch import Tensor

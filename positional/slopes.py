@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from positional.base import PositionEncoding, Sizes, torch
+from lcg.positional.base import PositionEncoding, Sizes, torch
 
 if TYPE_CHECKING:
     from torch import Tensor

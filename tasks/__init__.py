@@ -1,1 +1,1 @@
-"""What is learned: one file per task. See base.py for what a task is, streams.py for its data."""
+"""Synthetic and text tasks, one file each. base.py defines a task, streams.py draws its data."""

@@ -1,7 +1,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tasks.base import Task, uniform
+from lcg.tasks.base import Task, uniform
 
 
 @dataclass

@@ -3,7 +3,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from tasks.base import Task
+from lcg.tasks.base import Task
 
 WRITE, IGNORE_BIT, READ = 2, 3, 4
 

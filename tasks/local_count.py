@@ -3,7 +3,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from tasks.base import Task, uniform
+from lcg.tasks.base import Task, uniform
 
 
 @dataclass

@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from tasks import text
-from tasks.base import IGNORE
-from tasks.corpora import numbers
+from lcg.tasks import text
+from lcg.tasks.base import IGNORE
+from lcg.tasks.corpora import numbers
 
 
 @dataclass
@@ -38,7 +38,7 @@ class MaskedLM(text.TextTask):
     kind: ClassVar[Literal["masked"]] = "masked"
     metrics: ClassVar[tuple[str, ...]] = ("masked_accuracy",)
     places: ClassVar[tuple[str, ...]] = ("files",)
-    making: ClassVar[str] = "python -m tasks.corpora.python_sources, as docs/real-text.md shows"
+    making: ClassVar[str] = "python -m lcg.tasks.corpora.python_sources, as docs/real-text.md shows"
 
     files: str = ""
     """A text file, a folder of them, or a pattern as src/**/*.py; empty: numbers in words."""

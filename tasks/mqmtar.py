@@ -5,8 +5,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Task
-from tasks.streams import stream_rng
+from lcg.tasks.base import Task
+from lcg.tasks.streams import stream_rng
 
 SPACE, PAIR, QUERY, FIRST_LETTER = 0, 1, 2, 3
 

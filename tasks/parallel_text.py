@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks import text
-from tasks.corpora import numbers
-from tasks.streams import stream_rng
+from lcg.tasks import text
+from lcg.tasks.corpora import numbers
+from lcg.tasks.streams import stream_rng
 
 
 @dataclass
@@ -36,7 +36,7 @@ class ParallelText(text.TextTask):
     ragged: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf") if find_spec("sacrebleu") else ()
     places: ClassVar[tuple[str, ...]] = ("source", "target")
-    making: ClassVar[str] = "python -m tasks.corpora.gettext_pairs, as docs/real-text.md shows"
+    making: ClassVar[str] = "python -m lcg.tasks.corpora.gettext_pairs, as docs/real-text.md shows"
 
     source: str = ""
     """File to translate from, a sentence a line; empty: numbers in German words, without a file."""

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from tasks.base import Batch, Task
+from lcg.tasks.base import Batch, Task
 
 BLOCK = 64
 """Evaluation samples are drawn this many at a time, so how they are batched cannot matter."""

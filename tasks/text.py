@@ -18,7 +18,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import Task
+from lcg.tasks.base import Task
 
 SPLITS = ("train", "validation", "test")
 EXTRA = "pip install 'lcg[text]'"

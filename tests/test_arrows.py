@@ -23,15 +23,16 @@ ORDER = (
     "attention",
     "entmax",
     "registry, shapes, show, speaking, units, warm",
+    "positional, tasks",
     "__init__",
 )
 HEIGHT = {room: -i for i, rooms in enumerate(ORDER) for room in rooms.split(", ")}
-OURS = ("lcg", "tasks", "positional")
 
 
 def modules(root: Path) -> dict[str, Path]:
     """Every module of ours by its dotted name."""
-    files = [path for package in OURS for path in sorted((root / package).rglob("*.py"))]
+    linked = (root / "lcg/tasks", root / "lcg/positional")  # rglob does not enter links
+    files = sorted({path for top in (root / "lcg", *linked) for path in top.rglob("*.py")})
     names = [".".join(path.relative_to(root).with_suffix("").parts) for path in files]
     return dict(zip((name.removesuffix(".__init__") for name in names), files, strict=True))
 
@@ -53,27 +54,19 @@ def imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[int
         else:
             continue
         for target in dict.fromkeys(targets):
-            if target.partition(".")[0] in OURS:
+            if target.partition(".")[0] == "lcg":
                 yield node.lineno, target
 
 
-def is_inside(module: str) -> bool:
-    """Whether a module is of lcg, and not of tasks or positional."""
-    return module.partition(".")[0] == "lcg"
-
-
 def room(module: str) -> str:
-    """The room of lcg that a module is in; of the others, the package."""
-    package, _, inner = module.partition(".")
-    return (inner.partition(".")[0] or "__init__") if package == "lcg" else package
+    """The room of lcg that a module is in."""
+    return module.partition(".")[2].partition(".")[0] or "__init__"
 
 
 def may(name: str, target: str) -> bool:
     """Whether the one module may import the other."""
     above, below = room(name), room(target)
-    if not is_inside(target) or above == below:
-        return True
-    return is_inside(name) and HEIGHT[above] > HEIGHT[below]
+    return above == below or HEIGHT[above] > HEIGHT[below]
 
 
 def violations(root: Path) -> list[str]:
@@ -88,7 +81,7 @@ def violations(root: Path) -> list[str]:
 
 
 def test_every_room_has_its_place():
-    found = {room(name) for name in modules(ROOT) if is_inside(name)}
+    found = {room(name) for name in modules(ROOT)}
     assert found == HEIGHT.keys()
 
 
@@ -120,8 +113,8 @@ def test_the_map_has_this_order():
         ("lcg/config/a.py", "def f():\n    import lcg.cli", "config imports lcg.cli"),
         ("lcg/config/a.py", "if TYPE_CHECKING:\n    import lcg.cli", "config imports lcg.cli"),
         ("lcg/__init__.py", "from lcg.units import size", "__init__ imports lcg.units"),
-        ("tasks/a.py", "from lcg import __version__", "tasks imports lcg"),
-        ("positional/a.py", "import lcg.shapes", "positional imports lcg.shapes"),
+        ("lcg/tasks/a.py", "import lcg.registry", "tasks imports lcg.registry"),
+        ("lcg/positional/a.py", "import lcg.shapes", "positional imports lcg.shapes"),
     ],
 )
 def test_an_arrow_that_points_up_is_found(tmp_path, file, code, said):
@@ -140,6 +133,6 @@ def test_arrows_down_are_none(tmp_path):
     path = tmp_path / "lcg" / "training" / "a.py"
     path.parent.mkdir(parents=True)
     path.write_text(
-        "import torch\nimport tasks.copy\nfrom lcg.training import b\nimport lcg.units\n"
+        "import torch\nimport lcg.tasks.copy\nfrom lcg.training import b\nimport lcg.units\n"
     )
     assert violations(tmp_path) == []

@@ -20,7 +20,7 @@ from benchmarks.gpu.results import Results, milliseconds
 from benchmarks.report import median_ratio, time_in_turn
 from lcg.attention.attend import Bias, attend
 from lcg.attention.normalizers.entmax import Entmax
-from positional.slopes import NAPE
+from lcg.positional.slopes import NAPE
 
 TOLERANCE = {"bf16": 2e-2, "fp32": 1e-4}
 """How far outputs and gradients of a type may be off, as a share of the largest."""

@@ -24,8 +24,8 @@ from lcg.evaluation.files import read_config
 from lcg.evaluation.run import load_model
 from lcg.evaluation.scoring import score_teacher_forcing, scored_positions
 from lcg.models.build import build_model
+from lcg.tasks.streams import eval_batch
 from lcg.training.run import train
-from tasks.streams import eval_batch
 
 
 def sort(plan: Plan, options: argparse.Namespace, results: Results) -> int:

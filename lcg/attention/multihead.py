@@ -23,8 +23,8 @@ from lcg.attention.backends import check_backend, usable
 from lcg.attention.backends.reference import attention_weights, biased_scores
 from lcg.attention.bias import Bias
 from lcg.attention.cache import CrossCache, LayerCache
+from lcg.positional.base import BiasContext, PositionEncoding, Sizes
 from lcg.shapes import Bool, Float, Int, Shaped
-from positional.base import BiasContext, PositionEncoding, Sizes
 
 
 class View(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from positional.base import torch
+from lcg.positional.base import torch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

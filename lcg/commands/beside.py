@@ -136,7 +136,7 @@ def analysed(directory: Path, config: Any, model: Any, beside: Beside, options: 
 def _sample_count(config: Any, beside: Beside, options: argparse.Namespace) -> int:
     """As many samples as take well under a minute."""
     from lcg.diagnostics.headers import attention_layers
-    from tasks.streams import samples_of
+    from lcg.tasks.streams import samples_of
 
     configs = [config] * (1 + len(beside.normalizers)) + list(beside.runs.values())
     tokens = int(config.task.token_length(options.length))

@@ -125,7 +125,7 @@ def _predictions(model, config, options):
     from lcg.evaluation.samples import first_samples, stream_of
     from lcg.evaluation.scoring import scored_positions
     from lcg.models.reads import reads, tensors
-    from tasks.base import IGNORE
+    from lcg.tasks.base import IGNORE
 
     batch = tensors(first_samples(config, "test", options.length, options.samples))
     select = scored_positions(batch["labels"])
@@ -149,7 +149,7 @@ def _predictions(model, config, options):
 def _print_samples(task, read, target, predicted, options) -> int:
     """Say which samples failed and how; returns the sample whose maps are drawn."""
     from lcg.diagnostics.failures import comparison, first_errors, histogram
-    from tasks.base import IGNORE
+    from lcg.tasks.base import IGNORE
 
     first = first_errors(target, predicted)
     failed = (first >= 0).nonzero()[0]

@@ -40,7 +40,7 @@ def told_by(cls: type, where: str) -> Iterator[None]:
     except ValueError as error:
         raise ConfigError(f"{where}: {one_line(error)}".removeprefix(": ")) from None
     except Exception as error:
-        if cls.__module__.partition(".")[0] in registry.OWN_PACKAGES:
+        if cls.__module__.partition(".")[0] == "lcg":
             raise
         file = inspect.getfile(cls)
         raise ConfigError(f"{where}: {registry.where_it_broke(error, file)}") from error

@@ -18,9 +18,7 @@ from lcg.config.errors import ConfigError, one_line
 
 def config_folders() -> list[Path]:
     """Where groups are looked up: the user's ./configs first, then the built-in ones."""
-    here = Path(__file__).resolve().parents[1]
-    built_in = here / "configs" if (here / "configs").is_dir() else here.parent / "configs"
-    return [Path.cwd() / "configs", built_in]
+    return [Path.cwd() / "configs", Path(__file__).resolve().parents[1] / "configs"]
 
 
 def choices(group: str) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lcg.config.schema import Model
-from positional.base import PositionEncoding
-from positional.nope import NoPE
+from lcg.positional.base import PositionEncoding
+from lcg.positional.nope import NoPE
 
 TASKS = {
     "decoder": ("seq2seq", "tagging"),

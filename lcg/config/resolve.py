@@ -16,7 +16,7 @@ from lcg.config.hints import check_keys, hint_in, hint_of, suggestion
 from lcg.config.kinds import check_parts, check_task
 from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, PLAIN, SECTIONS, Config
 from lcg.config.words import read_words, tree_from_words
-from positional.base import Sizes
+from lcg.positional.base import Sizes
 
 DEFAULT_PART = {
     f.name: {"name": f.default_factory.name}

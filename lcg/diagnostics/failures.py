@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lcg.show import in_blocks
-from tasks.base import Task
+from lcg.tasks.base import Task
 
 RED, FIRST_RED, PLAIN = "\033[31m", "\033[1;41;97m", "\033[0m"
 NAMES = ("reads", "target", "predicted", "")

@@ -10,7 +10,7 @@ from lcg.attention.normalizers.entmax import LearnedEntmax
 from lcg.attention.scalings import NoScaling, QueryScaling
 from lcg.config import Config
 from lcg.config.kinds import cross_encoding
-from positional.base import PositionEncoding
+from lcg.positional.base import PositionEncoding
 
 QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
 """Of the scalers of one layer: name -> share of the queries at or below."""

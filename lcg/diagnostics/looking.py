@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from positional.base import torch
+from lcg.positional.base import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ class Look:
     """The first test samples of one length, through a run's selected checkpoint; on the CPU.
 
     inputs: int64 [n t]; source: int64 [n s], what the encoder of an encoder–decoder read.
-    labels: int64 [n t], `tasks.base.IGNORE` where not scored.
+    labels: int64 [n t], `lcg.tasks.base.IGNORE` where not scored.
     positions: int64 [m], the scored positions; predicted: int64 [n m], the best symbol there.
     """
 

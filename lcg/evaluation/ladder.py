@@ -12,7 +12,7 @@ from lcg.evaluation.samples import decoding, stream_of
 from lcg.evaluation.scoring import Score, score_greedy, score_teacher_forcing
 from lcg.models.reads import tensors
 from lcg.results import Cell
-from tasks.streams import samples_of
+from lcg.tasks.streams import samples_of
 
 Progress = Callable[[int, int, int], None]  # length, samples done, samples in all
 

@@ -11,8 +11,8 @@ import torch
 
 from lcg.config import Config
 from lcg.evaluation import memory
-from tasks.base import IGNORE, Batch, Task
-from tasks.streams import EvalStream
+from lcg.tasks.base import IGNORE, Batch, Task
+from lcg.tasks.streams import EvalStream
 
 ROOM = 2  # generated are up to this many times the nominal length
 

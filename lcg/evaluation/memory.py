@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import torch
 
-from tasks.base import IGNORE, Batch
-from tasks.streams import EvalStream
+from lcg.tasks.base import IGNORE, Batch
+from lcg.tasks.streams import EvalStream
 
 Found = TypeVar("Found")
 

@@ -6,8 +6,8 @@ Nothing here imports torch.
 from __future__ import annotations
 
 from lcg.config import Config
-from tasks.base import Batch
-from tasks.streams import EvalStream, samples_of
+from lcg.tasks.base import Batch
+from lcg.tasks.streams import EvalStream, samples_of
 
 
 def stream_of(config: Config, split: str, length: int, seed: int | None = None) -> EvalStream:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lcg.shapes import Int
-from tasks.base import IGNORE
+from lcg.tasks.base import IGNORE
 
 CLOSE = 1e-4  # two best logits nearer than this: rounding may order them either way
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from lcg.attention.multihead import CrossAttention, Memory, MultiHeadAttention
 from lcg.config.kinds import cross_encoding
-from positional.base import PositionEncoding, Sizes
+from lcg.positional.base import PositionEncoding, Sizes
 
 if TYPE_CHECKING:
     from lcg.attention import Attention

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tasks.base import Batch
+from lcg.tasks.base import Batch
 
 READS = ("inputs", "source")
 """What a batch may hold for a model, in the order in which the model takes it."""

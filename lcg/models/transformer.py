@@ -17,8 +17,8 @@ from lcg.attention import Attention
 from lcg.attention.multihead import MultiHeadAttention
 from lcg.config.schema import Model
 from lcg.models.block import RMSNorm, initialise, sizes_of
+from lcg.positional.base import PositionEncoding
 from lcg.shapes import Float, Int, Shaped
-from positional.base import PositionEncoding
 
 
 class Transformer(nn.Module, ABC):

@@ -15,7 +15,7 @@ from lcg.results.groups import Group
 if TYPE_CHECKING:
     import numpy as np
 
-    from positional.base import PositionEncoding
+    from lcg.positional.base import PositionEncoding
 
 Head = tuple[int | str, int]  # layer, by its place among all or by its name; head
 MOST_TOKENS = 256  # a map of more is pooled: no screen shows more squares

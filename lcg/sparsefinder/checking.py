@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from positional.base import torch
+from lcg.positional.base import torch
 
 if TYPE_CHECKING:
     from lcg.attention.normalizers.base import Normalizer

@@ -14,7 +14,7 @@ from lcg.evaluation import memory
 from lcg.evaluation.samples import stream_of
 from lcg.evaluation.scoring import Score, score_teacher_forcing
 from lcg.models.reads import reads, tensors
-from tasks.streams import samples_of
+from lcg.tasks.streams import samples_of
 
 
 @dataclass(frozen=True)

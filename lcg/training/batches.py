@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 
 from lcg.config import Config, config_from_tree, to_tree
 from lcg.models.reads import tensors
-from tasks.base import IGNORE
-from tasks.streams import train_batch
+from lcg.tasks.base import IGNORE
+from lcg.tasks.streams import train_batch
 
 
 class Batches(Dataset):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lcg.config import Config
-from tasks.streams import train_batch
+from lcg.tasks.streams import train_batch
 
 
 def drawn_lengths(config: Config, batches: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from lcg.config.schema import Optimizer, Trainer
 from lcg.models.build import build_model
 from lcg.models.reads import reads
 from lcg.speaking import say
-from tasks.base import IGNORE
+from lcg.tasks.base import IGNORE
 
 
 def learning_rate_factor(step: int, optimizer: Optimizer, steps: int) -> float:

@@ -11,7 +11,7 @@ from lcg.config import Config
 
 # What decides which weights and which numbers come out; not the command line, tables or plots.
 CODE = (
-    *("tasks", "positional", "lcg/config/kinds.py"),
+    *("lcg/tasks", "lcg/positional", "lcg/config/kinds.py"),
     *(f"lcg/{part}" for part in ("attention", "entmax", "models")),
     *(f"lcg/{part}" for part in ("training", "evaluation", "keeping")),
 )

@@ -1,7 +1,7 @@
 """Parallel text from the message catalogues of installed packages.
 
     pip install --no-deps --target packages django wagtail
-    python -m tasks.corpora.gettext_pairs OUT --path packages
+    python -m lcg.tasks.corpora.gettext_pairs OUT --path packages
 
 writes OUT/gettext.de and OUT/gettext.en, a message a line, and OUT/SOURCES.md, which says what came
 from where and under which licence. Needs the package babel, which reads the catalogues.
@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 
-from tasks.corpora.writing import answer, documented, write_corpus
-from tasks.text import EXTRA
+from lcg.tasks.corpora.writing import answer, documented, write_corpus
+from lcg.tasks.text import EXTRA
 
 PLACEHOLDER = re.compile(
     r"%\((\w+)\)[#0\- +]*[\d.]*[a-zA-Z]"  # %(name)s
@@ -166,9 +166,9 @@ def about(found: list[Source], added: dict[str, int], language: str) -> str:
     lines = [
         "# Sources",
         "",
-        f"Messages of these packages and their translations into `{language}`, by `python -m "
-        "tasks.corpora.gettext_pairs`. Each stays under the licence of its package; `pairs` are "
-        "those that no package above has.",
+        f"Messages of these packages and their translations into `{language}`, by "
+        "`python -m lcg.tasks.corpora.gettext_pairs`. Each stays under the licence of its package; "
+        "`pairs` are those that no package above has.",
         "",
         "| package | version | licence | catalogues | messages | pairs |",
         "|---|---|---|---:|---:|---:|",

@@ -1,6 +1,6 @@
 """Text of this Python's standard library: its code, its docstrings, and the help on the language.
 
-    python -m tasks.corpora.python_sources OUT
+    python -m lcg.tasks.corpora.python_sources OUT
 
 writes OUT/code.txt (the modules that are a single file, without their docstrings),
 OUT/docstrings.txt, OUT/topics.txt (what `help()` knows of the language), and
@@ -16,7 +16,7 @@ import sysconfig
 from argparse import Namespace
 from pathlib import Path
 
-from tasks.corpora.writing import answer, documented, write_corpus
+from lcg.tasks.corpora.writing import answer, documented, write_corpus
 
 LICENCE = "PSF-2.0"
 

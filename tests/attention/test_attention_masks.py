@@ -5,7 +5,7 @@ import torch
 from oracles.registered import assert_near, label, variants
 
 from lcg.attention.attend import Bias, attend, attention_weights
-from positional.base import Sizes
+from lcg.positional.base import Sizes
 
 HEADS, WIDTH, LENGTH = 4, 8, 9
 SIZES = Sizes(HEADS, 2, WIDTH, HEADS * WIDTH)

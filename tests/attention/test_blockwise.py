@@ -16,7 +16,7 @@ from lcg.attention.normalizers.entmax import Entmax, LearnedEntmax
 from lcg.attention.normalizers.relu import ReLU
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.normalizers.topk import TopK
-from positional.base import Sizes
+from lcg.positional.base import Sizes
 
 HEADS, SHARED, WIDTH = 4, 2, 8
 SIZES = Sizes(HEADS, SHARED, WIDTH, HEADS * WIDTH)

@@ -7,7 +7,7 @@ import torch
 from oracles.entmax import entmax_rows
 
 from lcg.attention.normalizers.entmax import LearnedEntmax
-from positional.base import Sizes
+from lcg.positional.base import Sizes
 
 A = (-6.0, -4.0, -1.5, 0.0, 1.0, 4.0)  # sigmoid(-6) is below the floor
 QUERIES, KEYS = 5, 9

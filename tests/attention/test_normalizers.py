@@ -13,7 +13,7 @@ from lcg.attention.normalizers.entmax import Entmax, LearnedEntmax
 from lcg.attention.normalizers.softmax import AdaptiveTemperature, inverse_temperature
 from lcg.attention.normalizers.stick_breaking import StickBreaking
 from lcg.attention.normalizers.topk import TopK
-from positional.base import Sizes
+from lcg.positional.base import Sizes
 
 HEADS, KEYS = 3, 12
 SIZES = Sizes(HEADS, HEADS, 4, 12)

@@ -13,7 +13,7 @@ from lcg.attention.attend import Bias, attend, attention_weights
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.scalings import NoScaling
 from lcg.evaluation.scoring import score_teacher_forcing
-from positional.nope import NoPE
+from lcg.positional.nope import NoPE
 
 
 def q(*shape):

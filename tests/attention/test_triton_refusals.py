@@ -15,8 +15,8 @@ from lcg.attention.backends import check_backend, usable
 from lcg.attention.backends.triton import obstacle
 from lcg.attention.normalizers.entmax import Entmax
 from lcg.attention.normalizers.topk import TopK
-from positional.base import PositionEncoding
-from positional.slopes import NAPE
+from lcg.positional.base import PositionEncoding
+from lcg.positional.slopes import NAPE
 
 
 @dataclass

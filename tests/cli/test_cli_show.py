@@ -5,7 +5,7 @@ import pytest
 
 from lcg import registry
 from lcg.show import introduction, sequence
-from tasks.base import IGNORE
+from lcg.tasks.base import IGNORE
 
 TASKS = registry.available("task")
 

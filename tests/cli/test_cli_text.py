@@ -9,7 +9,7 @@ import pytest
 
 from lcg.config import load_config
 from lcg.config.remarks import remarks
-from tasks.corpora.numbers import pairs
+from lcg.tasks.corpora.numbers import pairs
 
 TINY = """
     model.d_model=16 model.heads=2 model.d_ff=16 data.batch_size=8
@@ -50,7 +50,7 @@ def test_the_experiments_resolve_and_set_nothing_in_vain(name, corpora):
 def test_without_its_corpus_an_experiment_says_what_makes_it(name, call):
     code, out, err = call("train", f"experiment={name}")
     assert (code, out) == (2, "")
-    assert "python -m tasks.corpora." in err
+    assert "python -m lcg.tasks.corpora." in err
     assert err.count("\n") == 1
 
 

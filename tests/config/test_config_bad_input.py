@@ -11,14 +11,14 @@ USER_FILES = {
     "exits.py": "import sys\nsys.exit('never mind')\n",
     "masked.py": """
 from dataclasses import dataclass
-from tasks.copy import Copy
+from lcg.tasks.copy import Copy
 @dataclass
 class Masked(Copy):
     name = "masked"
     kind = "masked"
 """,
     "plain.py": """
-from tasks.base import Task
+from lcg.tasks.base import Task
 class Plain(Task):
     name = 'plain'
     symbols: int = 4
@@ -30,7 +30,7 @@ number = 3
     "incomplete.py": """
 from dataclasses import dataclass
 from typing import ClassVar
-from tasks.base import Task
+from lcg.tasks.base import Task
 @dataclass
 class NoSample(Task):
     name: ClassVar[str] = 'no_sample'
@@ -47,7 +47,7 @@ class FieldName(Task):
     "post_init.py": """
 from dataclasses import dataclass
 from typing import ClassVar
-from tasks.base import Task
+from lcg.tasks.base import Task
 @dataclass
 class Strict(Task):
     name: ClassVar[str] = 'strict'
@@ -78,7 +78,7 @@ class LongOnly(Strict):
     "position.py": """
 from dataclasses import dataclass
 from typing import ClassVar
-from positional.base import PositionEncoding
+from lcg.positional.base import PositionEncoding
 @dataclass
 class Fragile(PositionEncoding):
     name: ClassVar[str] = 'fragile'
@@ -217,14 +217,14 @@ BAD = {
     "task=./missing.py:Rotate": "there is no file ./missing.py",
     "task=my_pkg.rotate": "names no class; write my_pkg.rotate.py:Class for a file",
     "task=my_pkg.rotate:Rotate": "there is no module my_pkg; a file works too",
-    "task=tasks.rotate:Rotate": "tasks is lcg's own package, so name yours by its file",
+    "task=tasks.rotate:Rotate": "there is no module tasks",
     "task=:Rotate": "expected package.module:Class or path/to/file.py:Class",
     "task=./plain.py:": "expected package.module:Class or path/to/file.py:Class",
     "task=./plain.py:Plan": "./plain.py has no class Plan; did you mean Plain?",
     "task=./plain.py:Plain": "./plain.py:Plain is no dataclass: put @dataclass above class Plain",
-    "task=./plain.py:NoTask": "is no task: derive it from tasks.base.Task",
-    "task=./plain.py:number": "is no task: derive it from tasks.base.Task",
-    "position=./plain.py:NoTask": "derive it from positional.base.PositionEncoding",
+    "task=./plain.py:NoTask": "is no task: derive it from lcg.tasks.base.Task",
+    "task=./plain.py:number": "is no task: derive it from lcg.tasks.base.Task",
+    "position=./plain.py:NoTask": "derive it from lcg.positional.base.PositionEncoding",
     "task=./broken_syntax.py:Broken": "broken_syntax.py:1: SyntaxError",
     "task=./broken_import.py:Any": "broken_import.py:1: ModuleNotFoundError: No module named",
     "task=./raises.py:Any": "raises.py:3: KeyError: 'missing'",

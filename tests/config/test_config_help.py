@@ -88,7 +88,7 @@ def test_describe_a_user_s_class(write):
         "mine.py",
         "from dataclasses import dataclass\n"
         "from typing import ClassVar\n"
-        "from tasks.copy import Copy\n"
+        "from lcg.tasks.copy import Copy\n"
         "@dataclass\n"
         "class Mine(Copy):\n"
         '    """Copy, but mine. And more."""\n'

@@ -94,7 +94,7 @@ def test_the_folder_of_a_user_s_file_does_not_matter(write, here):
     source = write(
         "a/mine.py",
         "from dataclasses import dataclass\nfrom typing import ClassVar\n"
-        "from tasks.copy import Copy\n\n@dataclass\nclass Mine(Copy):\n"
+        "from lcg.tasks.copy import Copy\n\n@dataclass\nclass Mine(Copy):\n"
         '    name: ClassVar[str] = "mine"\n',
     )
     (here / "b").mkdir()

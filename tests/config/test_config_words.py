@@ -204,7 +204,7 @@ def test_a_task_alone_need_not_fit_the_rest(here):
 ROTATE = """
 from dataclasses import dataclass
 from typing import ClassVar
-from tasks.base import Task
+from lcg.tasks.base import Task
 @dataclass
 class Rotate(Task):
     name: ClassVar[str] = "rotate"

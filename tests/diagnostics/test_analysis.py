@@ -15,8 +15,8 @@ from lcg.diagnostics.analysis import analyse_heads, weights_by
 from lcg.diagnostics.side_by_side import Analysed, analyses_text
 from lcg.diagnostics.watching import watching
 from lcg.models.build import KINDS
+from lcg.positional.slopes import NAPE
 from lcg.registry import available
-from positional.slopes import NAPE
 
 PAD = VOCABULARY - 1
 HEADS = 4

@@ -9,7 +9,7 @@ import torch
 from lcg.diagnostics import look
 from lcg.evaluation.ladder import climb
 from lcg.evaluation.run import load_model
-from tasks.base import IGNORE
+from lcg.tasks.base import IGNORE
 
 
 def test_look_sees_what_is_evaluated(tiny_run):

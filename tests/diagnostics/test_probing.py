@@ -19,9 +19,9 @@ from lcg.diagnostics.probing import Probe, probed_length
 from lcg.diagnostics.trajectories import alpha_trajectories
 from lcg.diagnostics.watching import watching
 from lcg.models.build import build_model
+from lcg.tasks.streams import eval_batch
 from lcg.training.callbacks import HeadProbe, Metrics
 from lcg.training.run import train
-from tasks.streams import eval_batch
 
 ATTENTIONS = ("softmax", "ssmax", "asentmax", "entmax_learned", "topk", "rela", "stick_breaking")
 PAST = ("stick_breaking",)  # whose first query has no key, and so no weight

@@ -24,7 +24,7 @@ from lcg.diagnostics.headers import attention_layers
 from lcg.diagnostics.watching import watching
 from lcg.models.encoder import Encoder
 from lcg.models.encoder_decoder import EncoderDecoder
-from positional.rotary import RoPE
+from lcg.positional.rotary import RoPE
 
 NEAR = 1e-5
 PAIRS = pairwise(*(variants(kind) for kind in KINDS), SIZES)

@@ -15,7 +15,7 @@ from lcg.config import load_config
 from lcg.diagnostics import portions
 from lcg.diagnostics.watching import watching
 from lcg.models.build import build_model
-from positional.slopes import NAPE
+from lcg.positional.slopes import NAPE
 
 
 def test_sums_of_relu(monkeypatch):

@@ -9,9 +9,9 @@ from lcg.evaluation import ladder
 from lcg.evaluation.measuring import generated, labelled, measured, references, sources
 from lcg.evaluation.samples import rung
 from lcg.models.build import build_model
-from tasks.base import IGNORE
-from tasks.parallel_text import ParallelText
-from tasks.streams import EvalStream
+from lcg.tasks.base import IGNORE
+from lcg.tasks.parallel_text import ParallelText
+from lcg.tasks.streams import EvalStream
 
 SMALL = """
     model.d_model=16 model.heads=2 model.d_ff=16 position=rope data.min_length=32

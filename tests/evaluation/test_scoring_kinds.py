@@ -14,9 +14,9 @@ from lcg.models.decoder import Decoder
 from lcg.models.encoder import Encoder
 from lcg.models.encoder_decoder import EncoderDecoder
 from lcg.models.reads import reads, tensors
-from positional.rotary import RoPE
-from tasks.base import IGNORE
-from tasks.streams import eval_batch
+from lcg.positional.rotary import RoPE
+from lcg.tasks.base import IGNORE
+from lcg.tasks.streams import eval_batch
 
 CLASSES = {"decoder": Decoder, "encoder": Encoder, "encoder_decoder": EncoderDecoder}
 

@@ -10,7 +10,7 @@ ROTATE = """
 from dataclasses import dataclass
 from typing import ClassVar
 import numpy as np
-from tasks.base import Task, uniform
+from lcg.tasks.base import Task, uniform
 @dataclass
 class Rotate(Task):
     \"\"\"Rotate the source.\"\"\"
@@ -36,7 +36,7 @@ class Mine(Softmax):
 POSITION = """
 from dataclasses import dataclass
 from typing import ClassVar
-from positional.rotary import RoPE
+from lcg.positional.rotary import RoPE
 @dataclass
 class MyPE(RoPE):
     name: ClassVar[str] = "my_pe"
@@ -119,9 +119,20 @@ def test_a_package_of_one_s_own(way, lcg, write):
     assert "task.symbols=6" in out
 
 
-def test_a_folder_of_our_name_is_hinted_at(lcg):
-    err = lcg("show task=tasks.rotate:Rotate", code=2)
-    assert "tasks is lcg's own package, so name yours by its file, ./tasks/" in err
+@every_way
+def test_a_package_called_tasks_lives_beside_ours(way, lcg, write, folder):
+    write("tasks/__init__.py", "")
+    (folder / "tasks/base.py").unlink()
+    write("tasks/helper.py", "SYMBOLS = 6\n")
+    text = ROTATE.replace("= 5", "= SYMBOLS")
+    write(
+        "tasks/rotate.py",
+        text.replace("import numpy", "from tasks.helper import SYMBOLS\nimport numpy"),
+    )
+    assert "task.symbols=6" in lcg("train task=tasks.rotate:Rotate --help", way)
+    write("tasks/older.py", ROTATE.replace("lcg.tasks.base", "tasks.base"))
+    err = lcg("show task=tasks.older:Rotate", way, 2)
+    assert "No module named 'tasks.base'; lcg's own is lcg.tasks.base" in err
 
 
 def test_a_file_may_import_its_neighbours(lcg, write):

@@ -103,9 +103,9 @@ def test_the_page_tells_of_every_member_it_names(page):
     missing = [path for path in named if not (ROOT / path).exists()]
     assert not missing
     bases = {
-        "add-a-task.md": "tasks.base:Task",
+        "add-a-task.md": "lcg.tasks.base:Task",
         "add-an-attention.md": "lcg.attention.normalizers.base:Normalizer",
-        "add-a-position-encoding.md": "positional.base:PositionEncoding",
+        "add-a-position-encoding.md": "lcg.positional.base:PositionEncoding",
     }
     module, _, name = bases[page].partition(":")
     __import__(module)
@@ -129,7 +129,7 @@ def contribute(page: str, repository: Path, definition: str) -> str:
     file, _, home, *_ = PAGES[page]
     for name in ("lcg", "tasks", "positional", "configs", "tests"):
         ignored = shutil.ignore_patterns("__pycache__", ".*")
-        shutil.copytree(ROOT / name, repository / name, ignore=ignored)
+        shutil.copytree(ROOT / name, repository / name, ignore=ignored, symlinks=True)
     shutil.copy(ROOT / "pyproject.toml", repository)
     (contribution,) = [block.text for block in own(page) if block.file == file]
     (repository / home / Path(file).name).write_text(contribution)

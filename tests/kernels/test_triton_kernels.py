@@ -14,7 +14,7 @@ from lcg.attention.backends.triton import operators, tiles
 from lcg.attention.normalizers.entmax import Entmax, LearnedEntmax
 from lcg.attention.normalizers.relu import ReLU
 from lcg.attention.normalizers.softmax import Softmax
-from positional.base import Sizes
+from lcg.positional.base import Sizes
 
 SLOPES = torch.tensor([0.5, 0.1, 0.02, 0.0])
 NORMALIZERS = [

@@ -5,7 +5,7 @@ import torch
 from oracles.rela import compare, layer_of
 
 from lcg.attention.backends.triton import operators, tiles
-from positional.base import Sizes
+from lcg.positional.base import Sizes
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 WIDE_ENOUGH = Sizes(heads=2, kv_heads=2, head_dim=16, d_model=12)

@@ -6,7 +6,7 @@ from oracles.registered import assert_near, every, labels, small_decoder, tokens
 
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.scalings import AdaptiveScaling, NoScaling
-from positional.nope import NoPE
+from lcg.positional.nope import NoPE
 
 LENGTH = 11
 TOLERANCE = 2e-5  # other shapes of the same products round otherwise; two layers

@@ -23,8 +23,8 @@ from lcg.config import Config
 from lcg.config.schema import Model
 from lcg.models.build import build_model
 from lcg.models.decoder import Decoder
-from positional.slopes import NAPE
-from tasks.copy import Copy
+from lcg.positional.slopes import NAPE
+from lcg.tasks.copy import Copy
 
 LAYERS = 2
 BLOCKS = ["prenorm", "gemma2"]

@@ -165,7 +165,7 @@ def test_each_side_has_its_own_tensors_of_an_encoding_that_learns():
     from dataclasses import dataclass
     from typing import ClassVar
 
-    from positional.base import PositionEncoding
+    from lcg.positional.base import PositionEncoding
 
     @dataclass
     class Table(PositionEncoding):

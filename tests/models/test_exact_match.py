@@ -16,11 +16,11 @@ from lcg.attention.scalings import AdaptiveScaling, NoScaling
 from lcg.config.schema import Model
 from lcg.evaluation.scoring import Score, score_greedy, score_teacher_forcing, scored_positions
 from lcg.models.decoder import Decoder
-from positional.rotary import RoPE
-from positional.slopes import NAPE
-from tasks.base import IGNORE
-from tasks.copy import Copy
-from tasks.flip_flop import FlipFlop
+from lcg.positional.rotary import RoPE
+from lcg.positional.slopes import NAPE
+from lcg.tasks.base import IGNORE
+from lcg.tasks.copy import Copy
+from lcg.tasks.flip_flop import FlipFlop
 
 METHODS = {
     "softmax-nape": (Attention(Softmax()), NAPE()),

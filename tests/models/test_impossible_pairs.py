@@ -15,10 +15,10 @@ from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.scalings import AdaptiveScaling, HeadScaling, LogScaling
 from lcg.config.schema import Model
 from lcg.models.decoder import Decoder
-from positional.base import Sizes
-from positional.nope import NoPE
-from positional.rotary import RoPE
-from positional.slopes import NAPE
+from lcg.positional.base import Sizes
+from lcg.positional.nope import NoPE
+from lcg.positional.rotary import RoPE
+from lcg.positional.slopes import NAPE
 
 CLASHES = {
     "nape, one head": (NAPE(), {"heads": 1}, ["nape", "heads"]),

@@ -14,10 +14,10 @@ from lcg.attention.scalings import AdaptiveScaling
 from lcg.config.schema import Model
 from lcg.evaluation.scoring import scored_positions
 from lcg.models.decoder import Decoder
-from positional.rotary import RoPE
-from positional.slopes import NAPE, ALiBi
-from tasks.base import IGNORE
-from tasks.copy import Copy
+from lcg.positional.rotary import RoPE
+from lcg.positional.slopes import NAPE, ALiBi
+from lcg.tasks.base import IGNORE
+from lcg.tasks.copy import Copy
 
 METHODS = {
     "softmax-nape": (Attention(Softmax()), NAPE()),

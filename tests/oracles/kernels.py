@@ -7,7 +7,7 @@ from oracles import attention as oracle
 from oracles.registered import assert_near
 
 from lcg.attention.attend import Bias, attend
-from positional.base import Sizes
+from lcg.positional.base import Sizes
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 FORWARD, GRADIENT = 1e-5, 1e-4

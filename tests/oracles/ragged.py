@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from tasks.base import IGNORE, Task
+from lcg.tasks.base import IGNORE, Task
 
 
 @dataclass

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from lcg.attention import Attention
 from lcg.config.schema import Model
 from lcg.models.decoder import Decoder
+from lcg.positional.base import Sizes
 from lcg.registry import available
-from positional.base import Sizes
 
 KINDS = ("normalizer", "scaling", "position", "output_norm")
 VOCABULARY = 11

@@ -9,8 +9,8 @@ from oracles.registered import assert_near, randomize
 
 from lcg.attention.multihead import MultiHeadAttention
 from lcg.config import load_config
-from positional.base import Sizes
-from positional.nope import NoPE
+from lcg.positional.base import Sizes
+from lcg.positional.nope import NoPE
 
 SIZES = Sizes(heads=3, kv_heads=3, head_dim=4, d_model=10)
 

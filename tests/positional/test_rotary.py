@@ -5,8 +5,8 @@ import cmath
 import pytest
 import torch
 
-from positional.base import Sizes
-from positional.rotary import RoPE
+from lcg.positional.base import Sizes
+from lcg.positional.rotary import RoPE
 
 
 def vectors(width=8, tokens=5):

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from positional.base import Sizes
-from positional.slopes import NAPE, ALiBi
+from lcg.positional.base import Sizes
+from lcg.positional.slopes import NAPE, ALiBi
 
 
 def powers_of_two(*exponents):

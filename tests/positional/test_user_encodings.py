@@ -20,9 +20,9 @@ from lcg.attention.cache import KVCache
 from lcg.attention.multihead import MultiHeadAttention
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.scalings import LogScaling, NoScaling
-from positional.base import PositionEncoding
-from positional.rotary import RoPE
-from positional.slopes import NAPE, ALiBi
+from lcg.positional.base import PositionEncoding
+from lcg.positional.rotary import RoPE
+from lcg.positional.slopes import NAPE, ALiBi
 
 LENGTH = 11
 

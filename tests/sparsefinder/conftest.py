@@ -9,7 +9,7 @@ from lcg.attention.scalings import NoScaling
 from lcg.config.schema import Model
 from lcg.models.encoder import Encoder
 from lcg.models.encoder_decoder import EncoderDecoder
-from positional.slopes import NAPE
+from lcg.positional.slopes import NAPE
 
 PAD = VOCABULARY - 1
 

@@ -17,8 +17,8 @@ from lcg.sparsefinder import study as module
 from lcg.sparsefinder.grid import Grid, full_grid
 from lcg.sparsefinder.study import CellResult, LengthResult, Plan, Study, run_study
 from lcg.sparsefinder.writing import UNREACHED, summary
+from lcg.tasks.copy import Copy
 from lcg.training.run import train
-from tasks.copy import Copy
 
 FILES = {"results.json", "table.md", "sparsity_recall.png", "sparsity_accuracy.png"}
 FEW = ("--samples", "4", "--steps", "5", "--windows", "0,3", "--length", "6,24")

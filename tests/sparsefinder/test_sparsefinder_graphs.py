@@ -9,6 +9,8 @@ import torch
 from sparsefinder.conftest import small_model, small_reads
 
 from lcg.attention.normalizers.entmax import Entmax
+from lcg.positional.rotary import RoPE
+from lcg.positional.slopes import ALiBi
 from lcg.sparsefinder.baselines import LSH, Bound, Exact, Routing
 from lcg.sparsefinder.collecting import collect
 from lcg.sparsefinder.grid import Cell, Grid, full_grid
@@ -16,8 +18,6 @@ from lcg.sparsefinder.knowledge import Known, k_means, learn_centroids
 from lcg.sparsefinder.patterns import BigBird, Longformer, Random, Strided, Window
 from lcg.sparsefinder.predictors import Buckets, Clusters, Distance, Intervals
 from lcg.sparsefinder.projections import Projection
-from positional.rotary import RoPE
-from positional.slopes import ALiBi
 
 
 @pytest.fixture(scope="module")

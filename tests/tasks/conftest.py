@@ -6,8 +6,8 @@ import importlib
 import inspect
 import pkgutil
 
-import tasks
-from tasks.base import Task
+import lcg.tasks
+from lcg.tasks.base import Task
 
 # Small alphabets beside the defaults: collisions and repetitions are frequent there.
 SMALL = {
@@ -24,7 +24,8 @@ SMALL = {
 
 def task_classes() -> list[type[Task]]:
     modules = [
-        importlib.import_module(f"tasks.{m.name}") for m in pkgutil.iter_modules(tasks.__path__)
+        importlib.import_module(f"lcg.tasks.{m.name}")
+        for m in pkgutil.iter_modules(lcg.tasks.__path__)
     ]
     found = [(module, cls) for module in modules for cls in vars(module).values()]
     return [

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import tasks
-from tasks.corpora.gettext_pairs import cleaned, usable
-from tasks.corpora.numbers import english, german, pairs
+from lcg.tasks.corpora.gettext_pairs import cleaned, usable
+from lcg.tasks.corpora.numbers import english, german, pairs
 
 CATALOGUE = """
 msgid ""
@@ -42,8 +41,8 @@ msgstr "Einige verloren"
 
 
 def script(name: str, *words: str) -> subprocess.CompletedProcess:
-    root = Path(tasks.__file__).parents[1]
-    command = [sys.executable, "-m", f"tasks.corpora.{name}", *words]
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", f"lcg.tasks.corpora.{name}", *words]
     return subprocess.run(command, capture_output=True, text=True, cwd=root)
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tasks.base import IGNORE
-from tasks.masked_lm import MaskedLM, split_passages
-from tasks.text import SPLITS
+from lcg.tasks.base import IGNORE
+from lcg.tasks.masked_lm import MaskedLM, split_passages
+from lcg.tasks.text import SPLITS
 
 
 @pytest.fixture

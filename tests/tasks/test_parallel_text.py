@@ -11,12 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import tasks
 from lcg.config import identity, load_config
-from tasks.base import Batch
-from tasks.parallel_text import ParallelText, split_pairs
-from tasks.streams import eval_batch, samples_of, train_batch
-from tasks.text import SPLITS, Rows
+from lcg.tasks.base import Batch
+from lcg.tasks.parallel_text import ParallelText, split_pairs
+from lcg.tasks.streams import eval_batch, samples_of, train_batch
+from lcg.tasks.text import SPLITS, Rows
 
 WORDS = [
     "der",
@@ -180,7 +179,7 @@ def test_text_that_changed_is_another_run_and_refused_by_the_old_one(files):
         ({"target": ""}, "give both source and target, or neither"),
         (
             {"source": "/nowhere/x"},
-            "there is no file /nowhere/x; name a text of your own, or make one: python -m tasks.",
+            "there is no file /nowhere/x; name a text of your own, or make one: python -m lcg.",
         ),
         (
             {"source": "/nowhere/x", "digest": "0123"},
@@ -246,10 +245,10 @@ def test_bpe_is_the_same_in_another_process_and_is_kept(files):
     before = stored.read_bytes()
     stored.unlink()
     program = (
-        "from tasks.parallel_text import ParallelText;"
+        "from lcg.tasks.parallel_text import ParallelText;"
         f"print(ParallelText(**{files!r}, bpe=300).digest)"
     )
-    root = Path(tasks.__file__).parents[1]
+    root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root)
     assert done.stdout.strip() == task.digest, done.stderr
     assert stored.read_bytes() == before

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from oracles.ragged import Ragged, RaggedMasked
 
-from tasks.base import IGNORE
-from tasks.copy import Copy
-from tasks.mqmtar import MQMTAR
-from tasks.streams import EvalStream, eval_batch, train_batch
+from lcg.tasks.base import IGNORE
+from lcg.tasks.copy import Copy
+from lcg.tasks.mqmtar import MQMTAR
+from lcg.tasks.streams import EvalStream, eval_batch, train_batch
 
 
 def rows_of(task, drawn, lengths, which):

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-import tasks
+import lcg.tasks
 
-MODULES = [m.name for m in pkgutil.iter_modules(tasks.__path__)]
+MODULES = [m.name for m in pkgutil.iter_modules(lcg.tasks.__path__)]
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_run(module):
-    results = doctest.testmod(importlib.import_module(f"tasks.{module}"))
+    results = doctest.testmod(importlib.import_module(f"lcg.tasks.{module}"))
     assert results.failed == 0
 
 
@@ -48,16 +48,17 @@ def test_every_field_has_a_line_of_help(task_class):
 
 
 def test_tasks_import_numpy_only():
-    imports = "; ".join(f"import tasks.{module}" for module in MODULES)
-    heavy = "{'torch', 'lcg', 'lightning', 'wandb', 'matplotlib', 'scipy'}"
-    program = f"import sys; {imports}; print(sorted({heavy} & set(sys.modules)))"
-    root = Path(tasks.__file__).parents[1]
+    imports = "; ".join(f"import lcg.tasks.{module}" for module in MODULES)
+    heavy = "{'torch', 'lightning', 'wandb', 'matplotlib', 'scipy', 'tasks', 'positional'}"
+    of_lcg = "{m for m in sys.modules if m.startswith('lcg.') and not m.startswith('lcg.tasks')}"
+    program = f"import sys; {imports}; print(sorted({heavy} & set(sys.modules) | {of_lcg}))"
+    root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=root)
     assert done.stdout.strip() == "[]", done.stderr
 
 
 def test_render_shows_special_tokens():
-    task = importlib.import_module("tasks.flip_flop").FlipFlop()
+    task = importlib.import_module("lcg.tasks.flip_flop").FlipFlop()
     assert task.render([task.bos, 2, 1, 4, task.pad, -100]) == "<bos> w 1 r <pad> ."
-    task = importlib.import_module("tasks.copy").Copy(symbols=4)
+    task = importlib.import_module("lcg.tasks.copy").Copy(symbols=4)
     assert task.render([3, task.sep, task.eos, task.mask]) == "3 <sep> <eos> <mask>"

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tasks.base import IGNORE, Task
-from tasks.mqmtar import MQMTAR
-from tasks.streams import train_batch
+from lcg.tasks.base import IGNORE, Task
+from lcg.tasks.mqmtar import MQMTAR
+from lcg.tasks.streams import train_batch
 
 PAD, BOS, EOS, MASK, SEP = 3, 4, 5, 6, 7  # after the three symbols of the tasks below
 _ = IGNORE

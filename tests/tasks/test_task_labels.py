@@ -7,8 +7,8 @@ the target.
 import numpy as np
 import pytest
 
-from tasks.base import IGNORE
-from tasks.streams import eval_batch, train_batch
+from lcg.tasks.base import IGNORE
+from lcg.tasks.streams import eval_batch, train_batch
 
 
 def copy(source, task):

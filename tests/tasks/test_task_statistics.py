@@ -7,14 +7,14 @@ standard deviations.
 import numpy as np
 import pytest
 
-from tasks.copy import Copy
-from tasks.flip_flop import FlipFlop
-from tasks.local_count import LocalCount
-from tasks.max_retrieval import MaxRetrieval
-from tasks.mqmtar import MQMTAR, _distinct
-from tasks.n_back import NBack
-from tasks.reverse import Reverse
-from tasks.sort import Sort
+from lcg.tasks.copy import Copy
+from lcg.tasks.flip_flop import FlipFlop
+from lcg.tasks.local_count import LocalCount
+from lcg.tasks.max_retrieval import MaxRetrieval
+from lcg.tasks.mqmtar import MQMTAR, _distinct
+from lcg.tasks.n_back import NBack
+from lcg.tasks.reverse import Reverse
+from lcg.tasks.sort import Sort
 
 
 def draw(task, length, count, seed=0):

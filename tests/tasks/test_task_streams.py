@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import tasks
-from tasks.copy import Copy
-from tasks.mqmtar import MQMTAR, _words
-from tasks.sort import Sort
-from tasks.streams import BLOCK, EvalStream, eval_batch, eval_rng, train_batch, train_rng
+from lcg.tasks.copy import Copy
+from lcg.tasks.mqmtar import MQMTAR, _words
+from lcg.tasks.sort import Sort
+from lcg.tasks.streams import BLOCK, EvalStream, eval_batch, eval_rng, train_batch, train_rng
 
 
 def test_no_window_recurs_in_the_next_batch():
@@ -55,7 +54,7 @@ def test_splits_differ_in_their_first_symbols(task):
 def test_golden_draws_in_another_process():
     """The derivation of keys depends on nothing of the process."""
     program = (
-        "from tasks.streams import train_rng, eval_rng;"
+        "from lcg.tasks.streams import train_rng, eval_rng;"
         "print(train_rng(3, 5).integers(0, 32, 6).tolist(),"
         "eval_rng(3, 'test', 64, 2).integers(0, 32, 6).tolist())"
     )
@@ -64,7 +63,7 @@ def test_golden_draws_in_another_process():
             [sys.executable, "-c", program],
             capture_output=True,
             text=True,
-            cwd=Path(tasks.__file__).parents[1],
+            cwd=Path(__file__).parents[2],
             env=os.environ | {"PYTHONHASHSEED": hash_seed},
         )
         assert done.stdout.strip() == "[1, 2, 10, 7, 14, 12] [17, 16, 19, 10, 1, 0]", done.stderr

@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
-from tasks.copy import Copy
-from tasks.flip_flop import FlipFlop
-from tasks.local_count import LocalCount
-from tasks.max_retrieval import MaxRetrieval
-from tasks.mqmtar import MQMTAR
-from tasks.n_back import NBack
-from tasks.reverse import Reverse
-from tasks.sort import Sort
-from tasks.streams import EvalStream, train_batch
+from lcg.tasks.copy import Copy
+from lcg.tasks.flip_flop import FlipFlop
+from lcg.tasks.local_count import LocalCount
+from lcg.tasks.max_retrieval import MaxRetrieval
+from lcg.tasks.mqmtar import MQMTAR
+from lcg.tasks.n_back import NBack
+from lcg.tasks.reverse import Reverse
+from lcg.tasks.sort import Sort
+from lcg.tasks.streams import EvalStream, train_batch
 
 
 @pytest.mark.parametrize(

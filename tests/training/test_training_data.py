@@ -9,9 +9,9 @@ import pytest
 import torch
 from training.processes import differences, only_run, record, tiny
 
+from lcg.tasks.base import IGNORE
 from lcg.training.batches import Batches
 from lcg.training.lengths import drawn_lengths, realised_lengths
-from tasks.base import IGNORE
 
 
 def test_ranks_share_a_batch(config):
@@ -74,7 +74,7 @@ def test_the_line_is_printed_once(lcg, tmp_path):
 
 OWN = """
 from dataclasses import dataclass
-from tasks.copy import Copy
+from lcg.tasks.copy import Copy
 
 @dataclass
 class Mine(Copy):

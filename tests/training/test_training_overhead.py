@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from lcg.tasks.base import IGNORE
 from lcg.training import callbacks
 from lcg.training.batches import Batches
 from lcg.training.module import TrainingModule
 from lcg.training.run import train
-from tasks.base import IGNORE
 
 READS = ("__bool__", "__float__", "__int__", "item", "tolist", "numpy", "cpu")
 

@@ -9,12 +9,12 @@ from training.processes import checkpoint, record
 
 from lcg.keeping import checkpoints
 from lcg.results import Cell
+from lcg.tasks.streams import eval_batch
 from lcg.training.callbacks import Finite, LadderValidation, Metrics
 from lcg.training.callbacks import validation as validation_module
 from lcg.training.callbacks.validation import selection_key
 from lcg.training.run import train
 from lcg.training.tracking import Tracking
-from tasks.streams import eval_batch
 
 
 def candidate(exact_match, token_accuracy, step):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
-from positional.base import PositionEncoding
+from lcg.positional.base import PositionEncoding
 
 if TYPE_CHECKING:
     from lcg.attention.normalizers.base import Normalizer

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from positional.base import Sizes, torch
+from lcg.positional.base import Sizes, torch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

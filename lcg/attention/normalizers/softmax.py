@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from lcg.attention.normalizers.base import Normalizer, log_sum_exp, row_maximum
-from positional.base import torch
+from lcg.positional.base import torch
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from lcg.attention.normalizers.base import Normalizer
-from positional.base import torch
+from lcg.positional.base import torch
 
 
 @dataclass
