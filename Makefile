@@ -23,6 +23,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	  { rm -rf $(VENV); echo "$(PYTHON) has no venv: on Debian and Ubuntu, apt install python3-venv" >&2; exit 2; }
 	@echo "installing into $(VENV) (torch is large; this takes a while the first time)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	@rm -rf $(VENV)/lib/python*/site-packages/lcg # data of older editable installs, which would shadow lcg
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
