@@ -13,6 +13,11 @@ from torch import Tensor
 
 from lcg.shapes import Bool, Float, Int
 
+EQUAL = 1e-5
+"""Weights and scores that differ by less than this share of the largest are equal: the same symbol
+twice has scores that differ by rounding, which depends on the processor and on what is multiplied
+together."""
+
 
 def support(weights: Float[Tensor, "*rows k"]) -> Int[Tensor, "*rows"]:
     """Keys with a weight above 0, of each row."""
@@ -56,7 +61,7 @@ def rho(
     """ρ = Δ/(2σ·√(2·log n)), n visible keys, σ the deviation of their scores (2506.16640, eq 10).
 
     Near 1 for Gaussian scores and many keys: what the bounds on dispersion suppose of scores. NaN
-    in rows of fewer than two keys or of equal scores.
+    in rows of fewer than two keys or of equal scores: σ within EQUAL of the largest magnitude.
     """
     n = visible.sum(dim=-1)
     inside = scores.masked_fill(~visible, 0.0)
@@ -64,7 +69,7 @@ def rho(
     squares = (inside - mean).square().masked_fill(~visible, 0.0).sum(dim=-1)
     sigma = (squares / n.clamp_min(1)).sqrt()
     found = logit_range(scores, visible) / (2 * sigma * (2 * n.clamp_min(2).log()).sqrt())
-    return found.masked_fill(sigma == 0, torch.nan)
+    return found.masked_fill(sigma <= EQUAL * inside.abs().amax(dim=-1), torch.nan)
 
 
 def quantiles(values: Tensor, shares: Mapping[str, float]) -> dict[str, float]:
@@ -96,11 +101,12 @@ def strongest_offset(
 ) -> tuple[Int[Tensor, "*rows q"], Bool[Tensor, "*rows q"]]:
     """Position of the strongest key minus that of the query, and whether the row has any weight.
 
-    Of keys with equal weight the most recent counts. queries: the positions of the queries.
+    Of keys with equal weight, within EQUAL of the largest, the most recent counts. queries: the
+    positions of the queries.
     """
     top = weights.amax(dim=-1, keepdim=True)
     keys = torch.arange(weights.shape[-1], device=weights.device)
-    strongest = torch.where(weights == top, keys, -1).amax(dim=-1)
+    strongest = torch.where(weights >= top * (1 - EQUAL), keys, -1).amax(dim=-1)
     return strongest - queries.to(weights.device), top[..., 0] > 0
 
 

@@ -75,7 +75,8 @@ def overall(layers: list[LayerMeasures]) -> dict[str, float]:
 class Gold:
     """Some queries [q] of a layer, what they may see Bool [b 1 q m], and their weights [b h q m].
 
-    `compared` are those of them whose weights on a predicted graph are computed as well.
+    `compared` [c] are those of them whose weights on a predicted graph are computed as well, from
+    the same `scores` [b h c m]: those of fewer queries at a time may be rounded otherwise.
     """
 
     heads: Heads
@@ -83,6 +84,7 @@ class Gold:
     visible: Tensor
     weights: Tensor
     compared: Tensor
+    scores: Tensor
 
 
 @torch.no_grad()
@@ -93,7 +95,9 @@ def gold(heads: Heads) -> Gold:
     queries = evenly(n, most, heads.q.device)
     visible = heads.visible(queries)
     weights = heads.weights(queries).masked_fill(~visible, 0.0)
-    return Gold(heads, queries, visible, weights, evenly(len(queries), COMPARED, queries.device))
+    compared = evenly(len(queries), COMPARED, queries.device)
+    scores = heads.watched.scores(queries)[:, :, compared]
+    return Gold(heads, queries, visible, weights, compared, scores)
 
 
 @torch.no_grad()
@@ -130,19 +134,18 @@ def identity(gold: Gold, predicted: Tensor) -> Identity:
     full = (graph | ~linked).all(dim=-1) & linked.any(dim=-1)
     if not bool(full.any()):
         return Identity()
-    alone = weights_on(gold.heads, gold.queries[some], graph)
+    alone = weights_on(gold.heads, gold.scores, graph)
     apart = (alone - weights).abs().amax(dim=-1)[full]
     same = ((alone > 0) == linked)[full]
     return Identity(int(full.sum()), int((apart > 0).sum()), float(apart.max()), bool(same.all()))
 
 
-def weights_on(heads: Heads, queries: Tensor, graph: Tensor) -> Tensor:
-    """The layer's weights when each query sees its keys in the graph [b h q m] only.
+def weights_on(heads: Heads, scores: Tensor, graph: Tensor) -> Tensor:
+    """The weights that the layer makes of scores [b h q m] on the keys in the graph [b h q m] only.
 
     A query without any gets zeros.
     """
     layer = heads.watched.layer
-    scores = heads.watched.scores(queries)
     scores = scores.masked_fill(~graph, -torch.inf)
     blind = ~graph.any(dim=-1, keepdim=True)
     keys = torch.arange(graph.shape[-1], device=scores.device)

@@ -24,6 +24,9 @@ from lcg.sparsefinder.projections import squared_distances
 
 Links = Callable[[Tensor], Tensor]
 
+ROUNDING = 2e-6
+"""Projected numbers that differ by less than this share of the largest are equal."""
+
 
 @dataclass(frozen=True)
 class Method(ABC):
@@ -124,10 +127,21 @@ class Buckets(Quantized):
     @staticmethod
     def bucket(x, real, count):
         """The rank among the real tokens of a sequence, in equal parts."""
-        hidden = x.masked_fill(~real[:, None, :, None], torch.inf)
-        rank = hidden.argsort(dim=2, stable=True).argsort(dim=2)
+        rank = ranks(x.masked_fill(~real[:, None, :, None], torch.inf))
         tokens = real.sum(dim=-1).clamp(min=1)
         return rank * count[:, None, None, None] // tokens[:, None, None, None]
+
+
+def ranks(x: Tensor) -> Tensor:
+    """The place of each token among the n of its column, x [b h n r] in ascending order.
+
+    Of numbers apart by rounding, as of the same symbol twice, the first token comes first.
+    """
+    ordered, order = x.sort(dim=2, stable=True)
+    rounding = ROUNDING * x.masked_fill(x == torch.inf, 0.0).abs().amax(dim=2, keepdim=True)
+    levels = torch.nn.functional.pad(ordered.diff(dim=2) > rounding, (0, 0, 1, 0)).cumsum(dim=2)
+    level = torch.empty_like(order).scatter_(2, order, levels)
+    return level.argsort(dim=2, stable=True).argsort(dim=2)
 
 
 @dataclass(frozen=True)
@@ -195,7 +209,8 @@ def shared_clusters(q: Tensor, k: Tensor, centroids: Tensor, nearest: int = 1) -
 
 
 def _membership(x: Tensor, centroids: Tensor, nearest: int) -> Tensor:
-    """1 where a token is in a cluster, else 0: float [b h n c]."""
+    """1 where a token is in a cluster, else 0: float [b h n c]; of centroids as far, in all."""
     distance = squared_distances(x, centroids)
-    chosen = distance.topk(min(nearest, centroids.shape[1]), dim=-1, largest=False).indices
-    return torch.zeros_like(distance).scatter_(-1, chosen, 1.0)
+    last = distance.topk(min(nearest, centroids.shape[1]), dim=-1, largest=False).values[..., -1:]
+    squares = x.square().sum(dim=-1, keepdim=True) + centroids.square().sum(dim=-1)[:, None]
+    return (distance <= last + ROUNDING * squares).to(x.dtype)

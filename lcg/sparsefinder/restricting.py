@@ -76,7 +76,8 @@ def output(heads: Heads, graph: Graph, select: Tensor | None = None) -> Tensor:
     parts = []
     for queries in watched.some_queries(every if select is None else select):
         allowed = links(queries) & heads.visible(queries)
-        weights = weights_on(heads, queries, allowed.expand(*heads.q.shape[:2], -1, -1))
+        allowed = allowed.expand(*heads.q.shape[:2], -1, -1)
+        weights = weights_on(heads, watched.scores(queries), allowed)
         parts.append(grouped_matmul(weights.to(values.dtype), values))
     joined = rearrange(torch.cat(parts, dim=2), "b h q d -> b q (h d)")
     return layer.output(layer.attention.output_norm(joined, layer.output_norm_state))

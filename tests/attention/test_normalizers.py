@@ -118,6 +118,26 @@ def test_topk_keeps_the_largest_and_of_ties_the_most_recent():
     assert kept([3.0, 2.0, 1.0], 9) == [0, 1, 2]
 
 
+def test_topk_keeps_the_most_recent_of_scores_that_rounding_sets_apart():
+    """As backends and processors do with the score of the same symbol twice."""
+    draw = torch.Generator().manual_seed(0)
+    for size, offset in ((0.01, 0.0), (1.0, 0.0), (1.0, -100.0)):
+        level = torch.randint(3, (200, 40), generator=draw) * size + offset
+        noise = 1e-6 * torch.rand(level.shape, generator=draw) * max(1.0, -offset)
+        scores = (level + noise).masked_fill(
+            torch.rand(level.shape, generator=draw) < 0.1, -math.inf
+        )
+        clean = level.masked_fill(scores == -math.inf, -math.inf)
+        for k in (1, 5, 30):
+            for way in (TopK(k), partial(Normalizer.__call__, TopK(k))):
+                kept_keys = way(scores, torch.arange(40), {}) > 0
+                assert torch.equal(kept_keys, way(clean, torch.arange(40), {}) > 0)
+                assert (kept_keys.sum(-1) == (scores > -math.inf).sum(-1).clamp(max=k)).all()
+            edge = TopK(k).support_edge(scores, {})
+            assert not (kept_keys & (scores < edge)).any()
+    assert kept([1.0, 1.0 - 2e-5], 1) == [0] and kept([1.0, 1.0 - 8e-6], 1) == [1]
+
+
 def test_topk_passes_gradient_to_kept_scores_only():
     scores = torch.tensor([[1.0, 4.0, 2.0, 4.0, 3.0]], requires_grad=True)
     TopK(3)(scores, torch.arange(5), {})[0, 1].backward()

@@ -15,6 +15,7 @@ from lcg.diagnostics.analysis import analyse_heads, weights_by
 from lcg.diagnostics.side_by_side import Analysed, analyses_text
 from lcg.diagnostics.watching import watching
 from lcg.models.build import KINDS
+from lcg.positional.nope import NoPE
 from lcg.positional.slopes import NAPE
 from lcg.registry import available
 
@@ -22,13 +23,13 @@ PAD = VOCABULARY - 1
 HEADS = 4
 
 
-def small(kind, normalizer):
+def small(kind, normalizer, position=None):
     """A model of two layers (encoder–decoder: two and two) with random parameters."""
     sizes = {"d_model": 12, "heads": HEADS, "head_dim": 4, "d_ff": 8}
     model = Model(kind=kind, layers=2, **sizes)
     chosen = available("normalizer")[normalizer](**FIRST.get(normalizer, {}))
     torch.manual_seed(0)
-    made = KINDS[kind](model, Attention(chosen), NAPE(), VOCABULARY, PAD)
+    made = KINDS[kind](model, Attention(chosen), position or NAPE(), VOCABULARY, PAD)
     randomize(made)
     return made.eval()
 
@@ -67,7 +68,7 @@ def naive(weights, visible, real, reach):
         found["null"].append(mean([float(sum(r) == 0) for r in each]))
         found["confidence"].append(mean([max(r) / sum(r) for r in each if sum(r)]))
         at = [
-            max(range(len(r)), key=lambda j: (r[j], j)) - i if sum(r) else None
+            max(j for j, w in enumerate(r) if w >= max(r) * (1 - 1e-5)) - i if sum(r) else None
             for r, (_, i) in zip(each, rows, strict=True)
         ]
         found["offsets"].append([mean([float(a == step) for a in at]) for step in steps])
@@ -126,6 +127,36 @@ def test_heads_are_those_of_naive_loops(kind, normalizer, padded, together, monk
     assert all(f"{layer.name}     {head}" in text for layer in found for head in range(HEADS))
     assert ("no histogram" in text) == (normalizer != "entmax_learned")
     assert text.count("null") == 1 + (normalizer in ("relu", "stick_breaking"))  # the legend has it
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("normalizer", ["softmax", "entmax", "entmax_learned", "relu", "topk"])
+def test_repeated_symbols_have_the_same_strongest_key_in_chunks(kind, normalizer, monkeypatch):
+    """In the first layer, without position, the same symbol has the same score everywhere; its last
+    occurrence counts, however many queries are treated together.
+    """
+    model = small(kind, normalizer, NoPE())
+    generator = torch.Generator().manual_seed(0)
+    reads = [torch.randint(3, (3, 33 + 4 * i), generator=generator) for i in range(len(KINDS))]
+    reads = reads[: 2 if kind == "encoder_decoder" else 1]
+    found = []
+    for together in (3, 700, 2**22):
+        monkeypatch.setattr(portions, "TOGETHER", together)
+        monkeypatch.setattr(portions, "LEAST", 2)
+        found.append(analyse_heads(model, reads, reach=40))
+    for parts in zip(*found, strict=True):
+        assert all(torch.equal(part.offsets, parts[0].offsets) for part in parts)
+        assert all(part.density == pytest.approx(parts[0].density) for part in parts)
+    last = [  # the offsets at which a query sees a symbol for the last time
+        {max(j for j in range(i + 1 if kind == "decoder" else len(row)) if row[j] == symbol) - i}
+        for row in reads[-1].tolist()
+        for i in range(len(row))
+        for symbol in set(row[: i + 1] if kind == "decoder" else row)
+    ]
+    allowed = set().union(*last)
+    first = found[0][0]
+    used = [step for step, share in zip(first.steps, first.offsets.amax(0), strict=True) if share]
+    assert set(used) <= allowed
 
 
 def test_another_normalizer_on_the_same_scores():

@@ -80,6 +80,16 @@ def test_the_strongest_key_of_ties_is_the_most_recent(seed):
         row = weights[index].tolist()
         assert any_weight[index] == (max(row) > 0)
         if max(row) > 0:
-            strongest = max(range(7), key=lambda j: (row[j], j))
+            strongest = max(j for j, w in enumerate(row) if w >= max(row) * (1 - 1e-5))
             assert offsets[index] == strongest - int(queries[index[2]])
     assert offsets[1, 2, 3] == 6 - 5
+
+
+def test_rounding_does_not_choose_the_strongest_key():
+    """Weights apart by less than 1e-5 of the largest are equal, others are not."""
+    row = torch.tensor([0.2, 0.3, 0.1, 0.3, 0.0])
+    for factor, strongest in ((1 - 4e-7, 3), (1 - 9e-6, 3), (1 - 1.2e-5, 1), (1 + 4e-7, 3)):
+        weights = row * torch.tensor([1, 1, 1, factor, 1])
+        for scale in (1.0, 1e-20, 1e20):
+            offsets, _ = measures.strongest_offset(weights[None] * scale, torch.tensor([4]))
+            assert offsets.item() == strongest - 4, factor

@@ -65,6 +65,14 @@ def test_range_and_rho():
     assert math.isnan(measures.rho(torch.full((1, 4), 0.3), torch.ones(1, 4, dtype=torch.bool)))
 
 
+def test_rho_of_scores_that_are_equal_up_to_rounding_is_nothing():
+    scores = torch.tensor([[3.0, 3.0], [3.0, 3.0 + 5e-7], [0.1, 0.1], [3.0, 3.1]])
+    seen = torch.ones(4, 2, dtype=torch.bool)
+    assert measures.rho(scores, seen).isnan().tolist() == [True, True, True, False]
+    thrice = torch.full((1, 3), 0.1)  # whose mean is rounded
+    assert measures.rho(thrice, thrice > 0).isnan().all()
+
+
 def test_rho_of_gaussian_scores_nears_one():
     scores = torch.randn(64, 20_000, generator=torch.Generator().manual_seed(0))
     rho = measures.rho(scores, torch.ones_like(scores, dtype=torch.bool))

@@ -92,8 +92,11 @@ def relu(z: Tensor, options: Options, learned: State, head: int) -> Tensor:
 
 
 def topk(z: Tensor, options: Options, learned: State, head: int) -> Tensor:
-    by_rank = sorted(range(len(z)), key=lambda j: (z[j].item(), j))  # the most recent wins a tie
-    kept = sorted(by_rank[-options["k"] :])
+    values, k = z.tolist(), min(options["k"], len(z))
+    last = sorted(values)[-k]
+    above = [j for j, value in enumerate(values) if value - last > 1e-5 * max(1, abs(last))]
+    tied = [j for j, value in enumerate(values) if abs(value - last) <= 1e-5 * max(1, abs(last))]
+    kept = sorted(above + tied[len(tied) - (k - len(above)) :])  # the most recent win a tie
     weights = torch.zeros_like(z)
     weights[kept] = softmax(z[kept], {}, {}, 0)
     return weights

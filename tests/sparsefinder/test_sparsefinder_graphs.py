@@ -16,7 +16,13 @@ from lcg.sparsefinder.collecting import collect
 from lcg.sparsefinder.grid import Cell, Grid, full_grid
 from lcg.sparsefinder.knowledge import Known, k_means, learn_centroids
 from lcg.sparsefinder.patterns import BigBird, Longformer, Random, Strided, Window
-from lcg.sparsefinder.predictors import Buckets, Clusters, Distance, Intervals
+from lcg.sparsefinder.predictors import (
+    Buckets,
+    Clusters,
+    Distance,
+    Intervals,
+    shared_clusters,
+)
 from lcg.sparsefinder.projections import Projection
 
 
@@ -82,8 +88,10 @@ def test_equal_size_buckets(layers, size):
 
         def bucket(x, real, b, h, i, r, buckets):
             column = x[b, h, :, r].tolist()
-            own = [(v, at) for at, v in enumerate(column) if real[b, at]]  # ties by their order
-            return sum(other < (column[i], i) for other in own) * buckets // len(own)
+            own = [(v - column[i], at - i) for at, v in enumerate(column) if real[b, at]]
+            near = 2e-6 * max(map(abs, column))  # the same symbol; then by their order
+            before = sum(v < -near or (abs(v) <= near and at < 0) for v, at in own)
+            return before * buckets // len(own)
 
         def linked(b, h, i, j, heads=heads, q=q, k=k, bucket=bucket):
             buckets = math.ceil(int(heads.real_keys[b].sum()) / size)
@@ -252,6 +260,27 @@ def test_k_means_finds_separate_groups_and_is_deterministic():
         assert torch.cdist(corners, head).amin(dim=1).max() < 0.1
     few = k_means(torch.ones(1, 5, 2), 3, 0)  # fewer distinct points than clusters
     torch.testing.assert_close(few, torch.ones(1, 3, 2))
+
+
+def test_rounding_neither_orders_the_same_symbol_nor_sends_it_to_another_cluster():
+    draw = torch.Generator().manual_seed(0)
+    symbols = torch.randn(2, 3, 5, 4, generator=draw)
+    which = torch.randint(5, (60,), generator=draw)
+    tokens = symbols[:, :, which]
+    noisy = tokens * (1 + 2e-7 * torch.randn(tokens.shape, generator=draw))
+    real = torch.ones(2, 60, dtype=torch.bool)
+    real[1, 50:] = False
+    buckets = [Buckets.bucket(x, real, torch.tensor([12, 10])) for x in (tokens, noisy)]
+    assert torch.equal(*buckets)
+    centroids = torch.cat([symbols[0], symbols[0][:, :2]], dim=1)  # two of them twice
+    every = torch.arange(60)
+    for nearest in (1, 2):
+        clean, rounded = (
+            shared_clusters(x, x, centroids, nearest)(every) for x in (tokens[:1], noisy[:1])
+        )
+        assert torch.equal(clean, rounded)
+        if nearest == 1:
+            assert torch.equal(clean[0, 0], which[:, None] == which)
 
 
 def test_padding_is_not_learned_from(layers):

@@ -96,7 +96,8 @@ def test_a_fully_predicted_query_has_the_same_weights(kind, normalizer):
         draw = torch.Generator().manual_seed(0)
         for share in (0.0, 0.7):
             more = torch.rand(weights.shape, generator=draw) < share
-            alone = weights_on(heads, every, ((weights > 0) | more) & visible)
+            graph = ((weights > 0) | more) & visible
+            alone = weights_on(heads, heads.watched.scores(every), graph)
             assert torch.equal(alone > 0, (weights > 0) & visible)
             # Padded queries are nobody's: all their keys are hidden.
             apart = (alone - weights.masked_fill(~visible, 0.0)).abs().amax(dim=-1)
