@@ -7,7 +7,6 @@ the mistakes in a config must not wait for them.
 
 from __future__ import annotations
 
-import errno
 import importlib
 import os
 import sys
@@ -18,6 +17,7 @@ from lcg import __version__
 from lcg.commands.words import EXIT_CODES, first_line
 from lcg.registry import nearest
 from lcg.speaking import discard, open_streams, tell
+from lcg.storage import is_storage_error
 
 COMMANDS = (
     *("train", "sweep", "reproduce", "eval", "select", "table", "plot", "report", "inspect"),
@@ -26,8 +26,6 @@ COMMANDS = (
 )
 
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-"""What a write says that finds a disk full or broken; such an error names no file."""
 SPINS = "10000"
 """Rounds of waiting, about half a millisecond, before a thread sleeps."""
 
@@ -56,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.filename is not None:
             tell(f"lcg: {error.filename}: {error.strerror}")
-        elif error.errno in NO_ROOM:
+        elif is_storage_error(error):
             tell(f"lcg: cannot write: {error.strerror}")
             discard(sys.stdout)  # which may be what is full
         else:

@@ -22,7 +22,7 @@ ORDER = (
     "config, results",
     "attention",
     "entmax",
-    "registry, shapes, show, speaking, units, warm",
+    "registry, shapes, show, speaking, storage, units, warm",
     "positional, tasks",
     "__init__",
 )

@@ -52,7 +52,7 @@ def _reproduce(sweep, options) -> int:
 
     summary = launch(sweep, options.workers, options.storage)
     say(summary.as_text())
-    if summary.signal or not summary.directories:
+    if summary.signal or summary.trouble or not summary.directories:
         return summary.exit_code
     settle(summary.directories)
     records = load_runs(summary.directories, report=say)

@@ -22,15 +22,14 @@ class Busy(RuntimeError):
 def locked(directory: Path) -> Iterator[None]:
     """Hold the run directory for this process alone; the system lets go when it dies.
 
-    Raises Busy when another process holds it, ValueError when it cannot be written.
+    Raises Busy when another process holds it, OSError when it cannot be written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         file = (directory / ".lock").open("a+")
     except OSError as error:
-        raise ValueError(
-            f"{directory} cannot be written: {error.strerror}; choose another folder with runs=…"
-        ) from None
+        remedy = f"{error.strerror}; make room, or choose another folder with runs=…"
+        raise OSError(error.errno, remedy, str(directory)) from None
     with file:
         try:
             _take(file)

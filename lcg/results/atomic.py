@@ -24,26 +24,43 @@ def write_atomic(path: str | os.PathLike, content: str | bytes) -> Path:
     """Replace `path` by `content` so that a crash leaves either the old file or the new one.
 
     Writes a hidden temporary file beside it, syncs, renames, and syncs the folder, which is created
-    if missing. Text is UTF-8. Raises OSError; the temporary file is then removed.
+    if missing. Text is UTF-8. Raises OSError that names `path`; the temporary file is then removed.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, content.encode() if isinstance(content, str) else content)
+    return path
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an OSError from in here name `path`: writing to an open file names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _replace(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
-    return path
 
 
 def move_aside(path: Path) -> Path:

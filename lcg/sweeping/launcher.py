@@ -7,6 +7,8 @@ of its own, so it can be killed at any moment and started again with the same co
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,19 +17,20 @@ from optuna.trial import Trial, TrialState
 
 from lcg.config import ConfigError
 from lcg.results import RecordError, RunRecord
+from lcg.storage import storage_error
 from lcg.sweeping.combinations import combinations
 from lcg.sweeping.file import Sweep
 from lcg.sweeping.progress import Counts, Display, Pace, Running
 from lcg.sweeping.runs import MetricColumn, Run, State, find_run, is_held, state_of, value_of
 from lcg.sweeping.study import Board, key_of, open_board
 from lcg.sweeping.summary import Failure, Summary, summarise
-from lcg.sweeping.worker import TRAIN, Slot, Worker, last_line, share
+from lcg.sweeping.worker import TRAIN, Slot, Worker, last_line, share, storage_trouble
 from lcg.training.processes import stop_requests
 
 TICK = 0.2  # seconds between looks at the workers
 LOOK = 2.0  # seconds between looks at what they have written, and at the study
 CRASHES = 2  # without any progress in between, after which a run is recorded as failed
-BAD_INPUT, BUSY, NOT_FINITE = 2, 3, 4  # exit codes of `lcg train`
+FAILED, BAD_INPUT, BUSY, NOT_FINITE = 1, 2, 3, 4  # exit codes of `lcg train`
 
 
 @dataclass
@@ -83,6 +86,7 @@ class Launcher:
         self.stale: list[Path] = []
         self.failures: list[Failure] = []
         self.signal = self.signals = 0
+        self.trouble = ""  # with the storage, which ends the sweep
         is_grid = sweep.method == "grid"
         self.total = len(combinations(sweep)) if is_grid else sweep.run_cap
         self._looked = float("-inf")
@@ -93,14 +97,9 @@ class Launcher:
         self.display = Display(self.total, self.sweep.path.stem)
         try:
             with stop_requests(self._received):
-                self.board.queue(again=self._settle())
-                while not self.signal:
-                    self._look()
-                    self._fill()
-                    if not self.jobs and not self.held and not self._uncertain:
-                        break
-                    time.sleep(TICK)
-                    self._poll()
+                with self._noting_trouble():
+                    self.board.queue(again=self._settle())
+                    self._train_all()
                 self._stop()
         finally:
             for job in self.jobs:
@@ -114,7 +113,28 @@ class Launcher:
             self.stale,
             self.signal,
             self._elsewhere,
+            self.trouble,
         )
+
+    def _train_all(self) -> None:
+        while not self.signal and not self.trouble:
+            self._look()
+            self._fill()
+            if not self.jobs and not self.held and not self._uncertain:
+                break
+            time.sleep(TICK)
+            self._poll()
+
+    @contextmanager
+    def _noting_trouble(self) -> Iterator[None]:
+        """Keep an error of the storage in `trouble`, which ends the sweep; it is no run's fault."""
+        try:
+            yield
+        except Exception as error:
+            behind = storage_error(error, self.sweep.directory)
+            if behind is None:
+                raise
+            self.trouble = self.trouble or f"{behind.filename}: {behind.strerror}"
 
     # ---- what was done before
 
@@ -155,7 +175,7 @@ class Launcher:
 
     def _fill(self) -> None:
         """Start a process in every free slot, as far as there are runs."""
-        while self.free and not self.signal:
+        while self.free and not self.signal and not self.trouble:
             job = self._next()
             if job is None:
                 return
@@ -265,6 +285,10 @@ class Launcher:
         elif code == BUSY:
             self.display.event(f"{job.run.name}: another process trains it; waiting for that")
             self.held.append(job)
+        elif code == FAILED and (trouble := storage_trouble(job.log)):
+            self.trouble = trouble
+            self.display.event(f"{job.run.name}: {trouble}")
+            self.board.release(job.trial)
         elif code == BAD_INPUT:
             self._fail(job.trial, job.run.name, last_line(job.log), job.log)
         else:
@@ -312,17 +336,20 @@ class Launcher:
     def _stop(self) -> None:
         """Ask the workers to save and wait for them; a second signal ends them at once."""
         if self.jobs:
-            self.display.event(f"stopping: {len(self.jobs)} runs save; Ctrl-C again kills them")
+            again = "Ctrl-C again" if self.signal else "Ctrl-C twice"
+            self.display.event(f"stopping: {len(self.jobs)} runs save; {again} kills them")
         for job in self.jobs:
             job.worker.stop()
         while self.jobs:
             if self.signals > 1:
                 for job in self.jobs:
                     job.worker.kill()
-            self._poll()
+            with self._noting_trouble():
+                self._poll()
             time.sleep(TICK / 4)
-        for job in self.held:
-            self.board.release(job.trial)
+        with self._noting_trouble():  # what stays ours is free for others once we have ended
+            for job in self.held:
+                self.board.release(job.trial)
 
 
 def _mark(directory: Path) -> tuple[int, int]:

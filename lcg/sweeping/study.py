@@ -31,6 +31,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import DBAPIError
 
 from lcg.config.help import as_text
+from lcg.storage import storage_error
 from lcg.sweeping.combinations import combinations
 from lcg.sweeping.file import EarlyStop, Sweep
 from lcg.sweeping.parameters import Choice, Range
@@ -84,6 +85,8 @@ def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorag
     try:
         return _open_proxy(address) if address.startswith("grpc:") else _open_database(address)
     except Exception as error:
+        if url is None and (behind := storage_error(error, directory / "study.db")):
+            raise behind from None
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         shown = re.sub(r"//([^:/@]*):[^@]*@", r"//\1:***@", address)  # logs are read by many
         reason = reason.replace(address, shown)

@@ -35,6 +35,7 @@ class Summary:
     """directories: every run that is finished, or was ended early, in order of their trials.
 
     elsewhere: how many runs other launchers train. signal: what stopped this one, 0 if nothing.
+    trouble: the error of the storage that stopped it, or "".
     """
 
     runs: Path
@@ -47,11 +48,12 @@ class Summary:
     stale: list[Path] = field(default_factory=list)
     signal: int = 0
     elsewhere: int = 0
+    trouble: str = ""
 
     @property
     def exit_code(self) -> int:
-        """0 if all went well, 1 if some run failed, 128 + signal if one stopped it."""
-        return 128 + self.signal if self.signal else int(bool(self.failures))
+        """0 if all went well, 1 if a run or the storage failed, 128 + signal if one stopped it."""
+        return 128 + self.signal if self.signal else int(bool(self.failures or self.trouble))
 
     def as_text(self) -> str:
         """For people."""
@@ -68,7 +70,9 @@ class Summary:
             lines.append(f"under way elsewhere: {self.elsewhere} runs of other launchers")
         if self.best:
             lines.append(f"best: {self.best.directory}  {self.metric.name} {self.best.value:.4g}")
-        if self.signal:
+        if self.trouble:
+            lines.append(f"stopped: {self.trouble}; after that is mended the same command goes on")
+        elif self.signal:
             lines.append("stopped; the same command goes on from here")
         lines.append(f"study: {self.study}")
         if self.directories:
@@ -84,6 +88,7 @@ def summarise(
     stale: list[Path],
     signal: int,
     elsewhere: int,
+    trouble: str,
 ) -> Summary:
     """The summary of a sweep whose launcher has come to its end."""
     directories: dict[Path, None] = {}
@@ -111,4 +116,5 @@ def summarise(
         stale=stale,
         signal=signal,
         elsewhere=elsewhere,
+        trouble=trouble,
     )

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from lcg.storage import tells_storage_error
+
 TRAIN = [sys.executable, "-m", "lcg", "train"]
 PR_SET_PDEATHSIG = 1
 
@@ -122,6 +124,23 @@ def last_line(log: Path) -> str:
     lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
     said = [line for line in lines if line and not re.search(r"\d+% \|.*\| \d+/\d+", line)]
     return "" if not said or said[-1].startswith("--- lcg train") else said[-1][:300]
+
+
+def storage_trouble(log: Path) -> str:
+    """What a log's last line, or writing to it now, says of a full or broken disk; else "".
+
+    A disk may be so full that the process could not say why it ended.
+    """
+    said = last_line(log)
+    if tells_storage_error(said):
+        return said.removeprefix("lcg: ")
+    try:
+        with log.open("ab") as file:
+            file.write(b"\n")
+            os.fsync(file.fileno())
+    except OSError as error:
+        return f"{log}: {error.strerror}"
+    return ""
 
 
 def _end_with(parent: int) -> Callable[[], None] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import subprocess
@@ -24,6 +23,7 @@ from lcg.keeping import checkpoints
 from lcg.keeping.lock import locked
 from lcg.results import RunRecord, write_atomic
 from lcg.speaking import is_first_process, say
+from lcg.storage import storage_error
 from lcg.training import directory as directories
 from lcg.training import provenance
 from lcg.training.callbacks import (
@@ -49,13 +49,6 @@ from lcg.training.weights_and_biases import WandbMetrics, send_record, summary
 
 __all__ = ["Outcome", "train"]
 
-# What a full or withdrawn disk says; other OSErrors are not about files.
-UNWRITABLE = {
-    getattr(errno, name)
-    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM")
-    if hasattr(errno, name)
-}
-
 
 def train(
     config: Config, progress: bool = True, then: Callable[[Outcome], None] = lambda outcome: None
@@ -66,8 +59,9 @@ def train(
     books calls it when training is over or was before, and all of it is saved; W&B and the lock are
     held until it returns. A signal stops it at once: the outcome is then `interrupted`.
 
-    Raises Busy, or ValueError with one line: damaged checkpoints (DamagedCheckpoint), a directory
-    of another config or one that cannot be written, a machine that is not there.
+    Raises Busy, ValueError with one line: checkpoints that cannot be used (UnreadableCheckpoint), a
+    directory of another config, a machine that is not there; OSError, naming a file, when the disk
+    is full, gone or may not be written.
     """
     check_nodes(config.trainer.nodes)
     directory = directories.place(config)
@@ -180,7 +174,8 @@ class _Run:
         (self.directory / "plots").mkdir(exist_ok=True)
         facts = provenance.write(config, self.directory, self.device, bool(resume))
         write_atomic(self.directory / "config.yaml", to_yaml(config))
-        checkpoints.remove_leftovers(self.folder)
+        for folder in (self.directory, self.folder):
+            checkpoints.remove_leftovers(folder)
         checkpoints.set_aside(self.folder, resume)
         if resume:
             say(f"resuming {self.directory} at step {step} of {config.trainer.steps}")
@@ -268,16 +263,17 @@ def _set_threads(config: Config) -> None:
 
 @contextmanager
 def _one_line_when_unwritable(directory: Path) -> Iterator[None]:
-    """Turn a full disk into a ValueError; what was written before is whole."""
+    """Have an error of the storage name a file and the remedy; what was written before is whole."""
     try:
         yield
-    except OSError as error:
-        if error.errno not in UNWRITABLE:
+    except Exception as error:
+        behind = storage_error(error, directory)
+        if behind is None:
             raise
-        raise ValueError(
-            f"{error.filename or directory} cannot be written: {error.strerror}; what is there is "
-            "whole, and the same command goes on from its last checkpoint"
-        ) from error
+        behind.strerror += (
+            "; what is there is whole, and the same command goes on from its last checkpoint"
+        )
+        raise behind from error
 
 
 @contextmanager

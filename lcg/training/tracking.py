@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from lcg.config import Config
 from lcg.diagnostics.headers import alpha_columns, gradient_columns, probe_columns
-from lcg.results import write_atomic
+from lcg.results.atomic import naming, write_atomic
 from lcg.results.metrics import read_rows
 
 
@@ -76,13 +76,26 @@ class CSVMetrics:
         writer.writeheader()
         writer.writerows(rows)
         write_atomic(path, text.getvalue())
-        self._file = path.open("a", newline="")
-        self._writer = csv.DictWriter(self._file, self.columns, **form)
+        self.path = path
+        self._file = path.open("ab", buffering=0)
+        self._row = io.StringIO()
+        self._writer = csv.DictWriter(self._row, self.columns, **form)
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
-        """Append one row and hand it to the system."""
+        """Append one row; of one that the disk has no room for, nothing is left."""
         self._writer.writerow({"step": step} | metrics)
-        self._file.flush()
+        rest = memoryview(self._row.getvalue().encode())
+        self._row.seek(0)
+        self._row.truncate()
+        end = self._file.tell()
+        with naming(self.path):
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                with suppress(OSError):
+                    self._file.truncate(end)
+                raise
 
     def summarize(self, values: dict[str, Any]) -> None:
         """Not here: a summary is in results.json."""

@@ -1,7 +1,7 @@
 """Stands in for `lcg train`: leaves what a run leaves behind, and fails as it is told to.
 
 Called with the words of a run. The file named by FAKE_PLAN is JSON: the run's seed to what it does
-at each attempt, the last for all later ones: ok, crash, not_finite, bad, killed, wait (until
+at each attempt, the last for all later ones: ok, crash, not_finite, bad, full, killed, wait (until
 SIGTERM, then 143), or a list of validation values that it writes one by one before it is ok.
 """
 
@@ -46,6 +46,9 @@ def act(action, config, directory: Path) -> int:
     if action == "progress":  # a checkpoint, and then a crash
         (directory / "checkpoints").mkdir(exist_ok=True)
         (directory / "checkpoints" / "last.ckpt").write_text(str(time.time()))
+        return 1
+    if action == "full":
+        print("lcg: last.ckpt: No space left on device; make room", file=sys.stderr)
         return 1
     if action == "bad":
         print("lcg: this cannot be", file=sys.stderr)

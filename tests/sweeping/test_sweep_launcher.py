@@ -1,8 +1,10 @@
 """The launcher, with a stand-in for `lcg train` that fails as it is told to."""
 
+import errno
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sweeping.survivors import children, wait_until
 
@@ -19,7 +22,7 @@ from lcg.sweeping import launcher, read_sweep
 from lcg.sweeping.combinations import configs
 from lcg.sweeping.runs import find_run, is_held, state_of
 from lcg.sweeping.study import Board, open_storage
-from lcg.sweeping.worker import share
+from lcg.sweeping.worker import share, storage_trouble
 
 HERE = Path(__file__).parent
 FAKE = [sys.executable, str(HERE / "fake_trainer.py")]
@@ -75,6 +78,79 @@ def attempts(asked) -> list[int]:
 
 def trials(asked):
     return Board(asked, open_storage(None, asked.directory)).trials()
+
+
+def test_a_full_disk_is_no_runs_failure(sweep, plan):
+    """The sweep ends, other runs are asked to save, and the same command goes on."""
+    plan(s0=["full", "ok"], s1=["wait", "ok"], s2=["ok"])
+    asked = sweep(3)
+    summary = run(asked)
+    assert summary.exit_code == 1
+    assert summary.trouble == "last.ckpt: No space left on device; make room"
+    assert f"stopped: {summary.trouble}; after that is mended" in summary.as_text()
+    assert summary.failures == []
+    assert TrialState.FAIL not in {trial.state for trial in trials(asked)}
+    again = run(asked)
+    assert (again.exit_code, again.counts.done) == (0, 3)
+    assert "failed" not in again.as_text()
+
+
+def test_a_disk_too_full_to_say_so(sweep, plan, monkeypatch):
+    """The process could not write its last line, and the log cannot be written now either."""
+    plan(s0=["crash", "ok"])
+    asked = sweep(1)
+    monkeypatch.setattr(launcher, "storage_trouble", on_a_full_disk)
+    assert run(asked).trouble == "a log: No space left on device"
+
+
+def on_a_full_disk(log) -> str:
+    """`storage_trouble` of a log that cannot be written."""
+
+    class Full(type(log)):
+        def open(self, mode: str, *rest):
+            if "a" in mode:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().open(mode, *rest)
+
+    return storage_trouble(Full(log)).replace(str(log), "a log")
+
+
+@pytest.mark.parametrize("method", ["complete", "take", "beat", "release"])
+def test_a_study_that_cannot_be_written(sweep, plan, monkeypatch, method):
+    """SQLite's own words come wrapped twice."""
+    plan(s0=["full", "ok"] if method == "release" else ["ok"])
+    asked, original = sweep(1), getattr(Board, method)
+
+    def full(self, *arguments, **options):
+        try:
+            try:
+                raise sqlite3.OperationalError("database or disk is full")
+            except Exception as error:
+                raise RuntimeError("in SQLAlchemy") from error
+        except Exception as error:
+            raise StorageInternalError("in the commit") from error
+
+    monkeypatch.setattr(Board, method, full)
+    summary = run(asked)
+    assert summary.exit_code == 1
+    assert ": No space left on device" in summary.trouble
+    monkeypatch.setattr(Board, method, original)
+    for trial in trials(asked):
+        if trial.state is TrialState.RUNNING:
+            Board(asked, open_storage(None, asked.directory))._free_unless_taken(trial)
+    assert run(asked).exit_code == 0
+
+
+def test_a_study_that_cannot_be_made(sweep, plan, monkeypatch):
+    import optuna
+
+    def full(*arguments, **options):
+        raise sqlite3.OperationalError("database or disk is full")
+
+    monkeypatch.setattr(optuna.storages, "RDBStorage", full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        run(sweep(1))
+    assert raised.value.filename.endswith("study.db")
 
 
 def test_a_grid_and_what_is_done_of_it(sweep, plan, capsys):

@@ -1,15 +1,18 @@
 """The run directory: one process at a time, one config, and whole whatever the disk does."""
 
+import errno
 import fcntl
 import json
 import os
 import re
 import signal
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 from training.processes import (
+    KILL,
     at_step,
     checkpoint,
     differences,
@@ -216,9 +219,9 @@ def test_a_directory_that_cannot_be_written_is_one_line(lcg, tmp_path):
         parent.chmod(0o755)
     nobody = 65534 if os.getuid() == 0 else None  # root may write everywhere
     process = lcg.run("train", *tiny(f"runs={closed}"), user=nobody)
-    assert process.code == 2
+    assert process.code == 1
     assert process.err.count("\n") == 1
-    assert "cannot be written: Permission denied" in process.err
+    assert f"lcg: {closed}" in process.err and ": Permission denied; " in process.err
     assert list(closed.iterdir()) == []
 
 
@@ -228,9 +231,9 @@ FULL = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0}))"
 def test_a_full_disk_spoils_no_checkpoint(lcg, uninterrupted, tmp_path):
     """Once step 12 is done no file can grow beyond 20 kB, which a checkpoint does."""
     process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=at_step(12, FULL.format(20_000)))
-    assert process.code not in (0, 1), process.err
+    assert process.code == 1, process.err
     assert "\nlcg: " in process.err  # on a line of its own, below the bar
-    assert "cannot be written: File too large" in process.err
+    assert "next.ckpt: File too large; " in process.err
     assert "Traceback" not in process.err
     run = only_run(tmp_path)
     assert checkpoint(run)["global_step"] == 10
@@ -239,17 +242,78 @@ def test_a_full_disk_spoils_no_checkpoint(lcg, uninterrupted, tmp_path):
     assert differences(uninterrupted, essence(run)) == []
 
 
-def test_a_full_disk_leaves_half_a_row_at_most(lcg, tmp_path):
+def test_a_full_disk_leaves_no_half_a_row(lcg, tmp_path):
     words = tiny(f"runs={tmp_path}", "trainer.log_every=1")
     size = f"os.path.getsize(*__import__('glob').glob('{tmp_path}/*/metrics.csv')) + 40"
     process = lcg.run("train", *words, before=at_step(12, FULL.format(size)))
-    assert process.code not in (0, 1), process.err
-    assert "cannot be written: File too large" in process.err
+    assert process.code == 1, process.err
     table = only_run(tmp_path) / "metrics.csv"
-    assert not table.read_text().endswith("\n")
+    assert f"lcg: {table}: File too large; " in process.err
+    assert table.read_text().endswith("\n")
     assert lcg.run("train", *words).code == 0
     steps = [int(row["step"]) for row in metrics(only_run(tmp_path)) if row["train/loss"]]
     assert steps == list(range(1, 31))
+
+
+# Fails the syncing of one file as the system would.
+FAIL = """
+import os
+fsync = os.fsync
+def failing(number):
+    if {name!r} in os.readlink(f"/proc/self/fd/{{number}}"):
+        raise OSError({errno}, os.strerror({errno}))
+    fsync(number)
+os.fsync = failing
+"""
+WRITTEN = (
+    "provenance.json",
+    "config.yaml",
+    "metrics.csv",
+    "results.json",
+    "best.ckpt",
+    "next.ckpt",
+)
+OTHERS = ("EDQUOT", "EROFS", "EACCES", "EIO")
+FAULTS = [(name, "ENOSPC") for name in WRITTEN] + [("next.ckpt", number) for number in OTHERS]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="names of files are read in /proc")
+@pytest.mark.parametrize(("name", "number"), FAULTS, ids=map("-".join, FAULTS))
+def test_any_write_that_fails_is_one_line_and_spoils_nothing(
+    lcg, uninterrupted, tmp_path, name, number
+):
+    words, number = tiny(f"runs={tmp_path}"), getattr(errno, number)
+    process = lcg.run("train", *words, before=FAIL.format(name=name, errno=number))
+    run = only_run(tmp_path)
+    assert process.code == 1, process.err
+    assert "Traceback" not in process.err
+    last = process.err.splitlines()[-1]
+    assert last.startswith(f"lcg: {run}/") and f"/{name}: " in last
+    assert f": {os.strerror(number)}; what is there is whole" in last
+    assert not list(run.rglob("*.tmp"))
+    again = lcg.run("train", *words)
+    assert again.code == 0, again.err
+    assert differences(uninterrupted, essence(run)) == []
+
+
+def test_what_a_killed_process_was_writing_is_removed(config):
+    train(config("trainer.steps=15"), progress=False)
+    run = only_run(Path(config().runs))
+    for left in (run / ".results.json.1-ab.tmp", run / "checkpoints" / ".next.ckpt.1-ab.tmp"):
+        left.write_text("half")
+    (run / "results.json").unlink()
+    train(config("trainer.steps=15"), progress=False)
+    assert not list(run.rglob("*.tmp"))
+
+
+def test_a_row_that_a_killed_process_was_writing_is_healed(lcg, uninterrupted, tmp_path):
+    words = tiny(f"runs={tmp_path}")
+    assert lcg.run("train", *words, before=at_step(25, KILL)).code == -9
+    table = only_run(tmp_path) / "metrics.csv"
+    with table.open("ab") as file:
+        file.write(b"28,0.5,\x00\xff")
+    assert lcg.run("train", *words).code == 0
+    assert differences(uninterrupted, essence(only_run(tmp_path))) == []
 
 
 # ---- a machine that is not there: nothing is written
