@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from lcg.results import Cell, wilson
-from lcg.results.wording import metric_title
+from lcg.results.measures import Measure
 from lcg.speaking import say
 from lcg.tasks.streams import samples_of
 
 
 def evaluate_and_say(run: Path, config, device: str = "auto") -> None:
-    """Climb the test ladder of one run, with a line per length on stderr."""
+    """Evaluate one run at its test lengths, with a line per length on stderr."""
     from lcg.evaluation.run import evaluate
 
     say(f"{run}: test ladder, {_samples(config)} samples per length")
@@ -36,7 +36,7 @@ def cell_text(cell: Cell) -> str:
     if cell.state != "value":
         return f"{cell.state.replace('_', ' ')}: {cell.reason}"
     low, high = wilson(cell.correct, cell.samples)
-    metrics = "".join(f"   {metric_title(k)} {v:.1f}" for k, v in (cell.metrics or {}).items())
+    metrics = "".join(f"   {Measure(k).title} {v:.1f}" for k, v in (cell.metrics or {}).items())
     return (
         f"exact match {100 * cell.exact_match:5.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
         f"   tokens {100 * cell.token_accuracy:5.1f} %{metrics}   {cell.seconds:.1f} s"

@@ -7,6 +7,7 @@ import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 
+from lcg.commands.sources import add_baseline, add_metric
 from lcg.commands.words import Parser
 from lcg.speaking import say
 
@@ -19,12 +20,15 @@ def run(words: list[str]) -> int:
     from lcg.results import write_atomic
 
     usage = (
-        "RUN … -o FILE.html [--maps LENGTH] [--heads LAYER:HEAD,…] [--no-maps]"
+        "RUN … -o FILE.html [--metric NAME] [--baseline NAME] [--maps LENGTH]"
+        " [--heads LAYER:HEAD,…] [--no-maps]"
         " [--wandb ENTITY/PROJECT]"
     )
     parser = Parser("report", usage, __doc__, epilog=ABOUT)
     parser.add_argument("runs", nargs="+", help="run directories, or folders that hold some")
     parser.add_argument("-o", "--output", default="report.html", help="default: report.html here")
+    add_metric(parser)
+    add_baseline(parser)
     parser.add_argument(
         "--maps", type=int, metavar="LENGTH", help="of attention maps; default: the longest trained"
     )
@@ -52,7 +56,9 @@ def run(words: list[str]) -> int:
         say(f"left out: {problem}")
     command = shlex.join(["lcg", "report", *words])
     choice = None if options.no_maps else MapChoice(options.maps, heads)
-    report = make(sources, command, datetime.now(UTC), choice, _bar)
+    report = make(
+        sources, command, datetime.now(UTC), choice, _bar, options.metric, options.baseline
+    )
     write_atomic(output, report.html)
     print(output)
     if project:

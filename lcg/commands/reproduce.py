@@ -48,7 +48,7 @@ def _reproduce(sweep, options) -> int:
     """Sweep, selection, table, verdicts. A sweep that was stopped ends here."""
     from lcg.commands.select import settle
     from lcg.commands.sweep import launch
-    from lcg.results import load_runs, table, verdict_table, verdicts
+    from lcg.results import load_runs, markdown_table, table, verdict_table, verdicts
 
     summary = launch(sweep, options.workers, options.storage)
     say(summary.as_text())
@@ -58,7 +58,7 @@ def _reproduce(sweep, options) -> int:
     records = load_runs(summary.directories, report=say)
     found = verdicts(records, options.block)
     print(table(records))
-    print(f"## {options.block}, published and ours\n\n{verdict_table(found)}")
+    print(f"## {options.block}, published and ours\n\n{markdown_table(verdict_table(found))}\n")
     counts = [f"{sum(v.verdict == kind for v in found)} {kind}" for kind in KINDS]
     print(f"of {len(found)} published numbers: {', '.join(counts)}")
     return summary.exit_code

@@ -12,44 +12,55 @@ from lcg.speaking import say
 def run(words: list[str]) -> int:
     parser = Parser(
         "select",
-        "RUN … [--longest N] [--device NAME]",
+        "RUN … [--metric NAME] [--longest N] [--device NAME]",
         __doc__,
         epilog="The highest exact match at the monitored validation length is selected, then the\n"
-        "highest token accuracy there. Runs that tie are validated at 2, 4, … times the longest\n"
-        "validation length, on samples that neither training nor test uses, until they separate.",
+        "highest token accuracy there (with --metric token_accuracy the other way round). Runs\n"
+        "that tie are validated at 2, 4, … times the longest validation length, on samples that\n"
+        "neither training nor test uses, until they separate.",
     )
     parser.add_argument("runs", nargs="+", help="run directories, or folders that hold some")
     parser.add_argument(
         "--longest", type=int, help="longest length to try; default: 8 times the monitored one"
     )
+    parser.add_argument(
+        "--metric",
+        default="exact_match",
+        metavar="NAME",
+        help="decides first: exact_match (default) or token_accuracy",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     options = parser.parse_intermixed_args(words)
     if options.longest is not None and options.longest < 1:
         raise ValueError(f"--longest must be at least 1, got {options.longest}")
-    settle(options.runs, options.longest, options.device)
+    settle(options.runs, options.longest, options.device, options.metric)
     return 0
 
 
-def settle(paths, longest: int | None = None, device: str = "auto") -> None:
+def settle(
+    paths, longest: int | None = None, device: str = "auto", metric: str = "exact_match"
+) -> None:
     """Print the selected run of every group below `paths`, and break ties."""
     from lcg.results import read_runs
     from lcg.results.groups import group_runs
 
     runs = read_runs(paths, report=say)
     places = {(record.run, record.hash): directory for directory, record in runs.items()}
-    for group in group_runs(runs.values()):
+    for group in group_runs(runs.values(), metric):
         own = [places[member.record.run, member.record.hash] for member in group.runs]
         choice, left = _settled(
-            {place: runs[place] for place in own}, group.choice, longest, device
+            {place: runs[place] for place in own}, group.choice, longest, device, metric
         )
         place = places[choice.record.run, choice.record.hash]
         shown = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
         print(f"{group.task}, {group.name}: {shown}")
-        for line in _reasons(choice, left, len(own)):
+        for line in _reasons(choice, left, len(own), metric):
             print(f"  {line}")
 
 
-def _settled(runs: dict[Path, RunRecord], choice: Choice, longest, device) -> tuple[Choice, str]:
+def _settled(
+    runs: dict[Path, RunRecord], choice: Choice, longest, device, metric: str
+) -> tuple[Choice, str]:
     """The choice, and why a tie is left; torch is needed only where there is a tie."""
     if choice.resolved or choice.monitored is None:
         return choice, ""
@@ -60,23 +71,24 @@ def _settled(runs: dict[Path, RunRecord], choice: Choice, longest, device) -> tu
     say(f"{len(choice.tied)} runs tie up to length {choice.path[-1]}: {names}")
     bar = LengthBar()
     try:
-        return break_tie(runs, longest, device, bar)
+        return break_tie(runs, longest, device, bar, metric)
     finally:
         bar.close()
 
 
-def _reasons(choice: Choice, left: str, runs: int) -> list[str]:
+def _reasons(choice: Choice, left: str, runs: int, metric: str) -> list[str]:
     """The selected run, what it and the runs that tied with it scored, what is doubtful."""
     of = f"of {runs} runs" if runs > 1 else "the only run"
     lines = [f"seed {choice.record.seed}, lr {choice.record.lr:g}, {of}"]
     if choice.monitored is None:
         return [*lines, "no validation results; the lowest seed stands in"]
-    lines.append(f"selected by exact match, then token accuracy, at length {choice.monitored}:")
+    first, then = ("exact match", "token accuracy")[:: 1 if metric == "exact_match" else -1]
+    lines.append(f"selected by {first}, then {then}, at length {choice.monitored}:")
     lines += [f"  {_scores(record, choice.path)}" for record in choice.contenders]
     if not choice.resolved:
         lines.append(f"{len(choice.tied)} runs still tie, the lowest seed stands in: {left}")
     if choice.degenerate:
-        lines.append(f"degenerate monitor: {choice.degenerate}")
+        lines.append(f"selection metric never changed: {choice.degenerate}")
     return lines
 
 

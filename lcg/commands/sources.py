@@ -1,4 +1,4 @@
-"""Where `table` and `plot` take runs from: run directories, W&B projects, folders of W&B files."""
+"""Options that `table`, `plot`, `report` and `select` share: which runs, which measure of them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,34 @@ WANDB_HELP = "runs of a W&B project, ENTITY/PROJECT, or of W&B's files in a fold
 
 
 def add_sources(parser: Parser) -> None:
-    """The words that name runs."""
+    """Add the arguments that name runs."""
     parser.add_argument("runs", nargs="*", help="run directories, or folders that hold some")
     parser.add_argument("--wandb", action="append", default=[], metavar="PLACE", help=WANDB_HELP)
 
 
+def add_metric(parser: Parser) -> None:
+    """Add the option that names a measure."""
+    parser.add_argument(
+        "--metric",
+        default="exact_match",
+        metavar="NAME",
+        help="exact_match, token_accuracy, prefix or a metric of the task such as bleu, "
+        "whatever the runs hold; default: exact_match",
+    )
+
+
+def add_baseline(parser: Parser) -> None:
+    """Add the option that names the baseline."""
+    parser.add_argument(
+        "--baseline",
+        metavar="NAME",
+        help="the method that others are compared with: a label, an attention or a part of a "
+        "label; default: softmax, or the first method where there is no softmax",
+    )
+
+
 def read_sources(options) -> list:
-    """The records they name; what cannot be read is said. Raises ValueError when there are none."""
+    """Read the records they name; say what cannot be read. Raises ValueError for no record."""
     from lcg.results import load_runs
     from lcg.results.from_wandb import with_wandb
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from lcg.commands.sources import add_sources, read_sources
+from lcg.commands.sources import add_baseline, add_metric, add_sources, read_sources
 from lcg.commands.words import Parser
 from lcg.speaking import say
 
-USAGE = "RUN … [--wandb ENTITY/PROJECT] [--format …] [--baseline NAME] [-o FILE]"
+USAGE = "RUN … [--wandb ENTITY/PROJECT] [--metric NAME] [--format …] [--baseline NAME] [-o FILE]"
 
 
 def run(words: list[str]) -> int:
     from lcg.results import table, write_atomic
+    from lcg.results.table import FORMATS
 
     parser = Parser("table", USAGE, __doc__)
     add_sources(parser)
-    parser.add_argument("--format", choices=("markdown", "csv", "json"), default="markdown")
-    parser.add_argument("--baseline", help="what the others are compared with; default: softmax")
+    add_metric(parser)
+    parser.add_argument(
+        "--format", choices=FORMATS, default="markdown", help="default: markdown; latex is booktabs"
+    )
+    add_baseline(parser)
     parser.add_argument(
         "--published", action="store_true", help="published rows even where the setting differs"
     )
@@ -26,6 +30,7 @@ def run(words: list[str]) -> int:
         options.format,
         baseline=options.baseline,
         published=options.published,
+        metric=options.metric,
     )
     if options.output:
         write_atomic(options.output, text)

@@ -9,6 +9,7 @@ from lcg.config.errors import ConfigError
 from lcg.config.groups import choices
 from lcg.config.identity import (
     experiment_identity,
+    experiment_tree,
     identity,
     run_directory,
     to_tree,
@@ -24,6 +25,7 @@ __all__ = [
     "choices",
     "config_from_tree",
     "experiment_identity",
+    "experiment_tree",
     "identity",
     "load_config",
     "load_task",

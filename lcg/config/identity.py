@@ -53,9 +53,14 @@ def identity(config: Config) -> str:
 
 def experiment_identity(config: Config) -> str:
     """As `identity`, without seed and learning rate: what runs of one method have in common."""
+    return _digest(experiment_tree(config))
+
+
+def experiment_tree(config: Config) -> dict[str, Any]:
+    """The fields that `experiment_identity` is a hash of."""
     tree = _identity_tree(config)
     del tree["seed"], tree["optimizer"]["lr"]
-    return _digest(tree)
+    return tree
 
 
 def _identity_tree(config: Config) -> dict[str, Any]:

@@ -24,10 +24,11 @@ def break_tie(
     longest: int | None = None,
     device: str = "auto",
     progress: Progress = lambda length, done, total: None,
+    metric: str = "exact_match",
 ) -> tuple[Choice, str]:
     """Validate the runs of one group that tie, until one is ahead or `longest` is passed.
 
-    Returns the choice after that, and why a tie is left, or "".
+    Returns the choice after that, and why a tie is left, or "". metric: see `choose`.
     The lengths are those above the monitored one that only some of the tied have, then 2, 4, …
     times the longest of all; `longest` is by default 8 times the monitored length. Each run is
     validated on as many samples as while it trained. What does not fit in memory, or cannot be read
@@ -36,7 +37,7 @@ def break_tie(
     """
     held = dict(runs)
     while True:
-        choice = choose(list(held.values()))
+        choice = choose(list(held.values()), metric)
         if choice.resolved or choice.monitored is None:
             return choice, ""
         limit = REACH * choice.monitored if longest is None else longest

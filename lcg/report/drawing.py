@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import re
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from lcg.results.groups import Group
-from lcg.results.plot import FONTS
+from lcg.results.plot import FONTS, INK, PAPER, SMALL_HEIGHT, SMALL_WIDTH, SOFT
 
 # Narrow, so that a phone shows the words at nearly their size; a wide screen sets two side by side.
 WIDTH = 3.7  # of a panel, in inches
@@ -21,7 +22,19 @@ LOOK = {
     "axes.titlesize": 11.5,
     "axes.labelsize": 10.5,
     "legend.fontsize": 9.5,
+    "grid.color": INK,
     "svg.fonttype": "none",  # words stay words: searchable, and in the reader's own font
+}
+
+
+# What a page draws in its own colours, light or dark; methods keep theirs.
+PAGE_COLOURS = {
+    INK: "currentColor",
+    "#444444": "currentColor",
+    SOFT: "currentColor",
+    "#888888": "currentColor",
+    "#999999": "currentColor",
+    PAPER: "var(--picture, #ffffff)",
 }
 
 
@@ -36,11 +49,14 @@ class Drawing:
 
     @property
     def inline(self) -> str:
-        """The SVG element for an HTML page: every id begins with the figure's name."""
+        """The SVG element for an HTML page: every id begins with the figure's name, and ink and
+        paper are those of the page, so that it can be read in the dark."""
         element = self.svg[self.svg.index("<svg") :]
         element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
         element = re.sub(r'\bid="', f'id="{self.name}-', element)
         element = element.replace("url(#", f"url(#{self.name}-")
+        for colour, of_page in PAGE_COLOURS.items():
+            element = re.sub(rf"((?:fill|stroke): ){colour}\b", rf"\1{of_page}", element)
         return re.sub(r'\bhref="#', f'href="#{self.name}-', element)
 
     @property
@@ -85,9 +101,36 @@ def stacked(heights: list[float], gap: float = 0.35) -> tuple[Any, list[Any]]:
     return figure, panels
 
 
+def multiples(title: str, count: int) -> tuple[Any, list[Any]]:
+    """A figure of `count` small panels over the same axes, three side by side."""
+    from matplotlib.figure import Figure
+
+    columns = 3
+    rows = -(-count // columns)
+    size = (columns * SMALL_WIDTH, rows * SMALL_HEIGHT + 0.7)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for spare in panels[count:]:
+        spare.remove()
+    for index, panel in enumerate(panels[:count]):
+        panel.tick_params(labelsize=7.5, labelbottom=index + columns >= count)
+    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10.5)
+    return figure, panels[:count]
+
+
+def wrapped(text: str, width: int = int(13 * WIDTH)) -> str:
+    """A label in lines of so many characters, by default those of a legend."""
+    return textwrap.fill(text, width)
+
+
+def marker_of(steps: list) -> dict[str, Any]:
+    """A curve of a few points shows them, since a single one has no line."""
+    return {"marker": "o", "markersize": 3.5} if len(steps) < 5 else {}
+
+
 def finish(panel: Any) -> None:
     """The frame and the grid that all panels share."""
-    panel.grid(axis="y", color="#000000", alpha=0.08, linewidth=0.8)
+    panel.grid(axis="y", color=INK, alpha=0.08, linewidth=0.8)
     panel.spines[["top", "right"]].set_visible(False)
     panel.tick_params(length=3.5, color="#888888")
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lcg.report.drawing import Drawing, finish, look, shades, stacked, svg_of
+from lcg.report.drawing import Drawing, finish, look, marker_of, shades, stacked, svg_of
 from lcg.report.sources import Series, thinned
 from lcg.results.groups import Group
 
@@ -62,12 +62,14 @@ def _lines(panel: Any, columns: Columns, colours: Colours, width: float) -> None
     kinds = list(dict.fromkeys(kind for _, kind in columns))
     for (layer, kind), points in columns.items():
         dashes = GROUP_DASHES[kinds.index(kind) % len(GROUP_DASHES)]
-        panel.plot(*thinned(*points), color=colours[layer], linestyle=dashes, linewidth=width)
+        line = {"color": colours[layer], "linestyle": dashes, "linewidth": width}
+        panel.plot(*thinned(*points), **line, **marker_of(points[0]))
 
 
 def _alpha(panel: Any, columns: Columns, colours: Colours) -> None:
     for (layer, _), points in columns.items():
-        panel.plot(*thinned(*points), color=colours[layer], linewidth=1.1, alpha=0.8)
+        line = {"color": colours[layer], "linewidth": 1.1, "alpha": 0.8}
+        panel.plot(*thinned(*points), **line, **marker_of(points[0]))
 
 
 def _scaler(panel: Any, columns: Columns, colours: Colours) -> None:
@@ -80,7 +82,7 @@ def _scaler(panel: Any, columns: Columns, colours: Colours) -> None:
         for kind, dashes in (("p50", "-"), ("max", GROUP_DASHES[1])):
             if kind in own:
                 line = {"color": colours[layer], "linestyle": dashes, "linewidth": 1.6}
-                panel.plot(*thinned(*own[kind]), **line)
+                panel.plot(*thinned(*own[kind]), **line, **marker_of(own[kind][0]))
 
 
 def _support(panel: Any, columns: Columns, colours: Colours) -> None:

@@ -8,17 +8,19 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
-from lcg.report import accuracy, heads, learning_rate, loss, maps, provenance, tables
+from lcg.report import accuracy, heads, learning_rate, loss, maps, provenance
 from lcg.report.drawing import Drawing, Planned
 from lcg.report.page import Block, page
 from lcg.report.sources import Series, Sources, read_metrics
+from lcg.report.tables import html_table
 from lcg.results.differences import Difference, differences
 from lcg.results.groups import Group, group_runs, training_lengths
+from lcg.results.measures import EXACT_MATCH, Measure, measure_named, task_measures
 from lcg.results.notes import notes, published_notes
 from lcg.results.plot import method_styles
 from lcg.results.published import Block as Published
 from lcg.results.published import published_beside
-from lcg.results.wording import metric_title, metrics_of
+from lcg.results.tables import best_table, difference_table, metric_table, run_table
 
 RESULTS, TRAINING, MAPS = "results", "Over training", "Attention maps"
 
@@ -48,15 +50,23 @@ def make(
     made: datetime,
     choice: maps.MapChoice | None,
     watch: Callable[[list[Planned]], Iterable[Planned]] = lambda planned: planned,
+    metric: str = EXACT_MATCH.name,
+    baseline: str | None = None,
 ) -> Report:
     """The page of all runs. choice: of attention maps, None leaves them out.
+
+    metric: what tables and figures show of every length. baseline: see `differences`.
 
     watch: wraps the list of figures, each of which is drawn as it is reached: a progress bar.
     """
     groups = group_runs(sources.records)
+    measure = measure_named(metric, sources.records)
+    compared = differences(groups, baseline) if measure == EXACT_MATCH else []
     styles = method_styles(groups)
     tasks = _tasks(groups)
-    plans = [(task, *plan) for task in tasks for plan in _plan(task, styles, sources, choice)]
+    plans = [
+        (task, *plan) for task in tasks for plan in _plan(task, styles, sources, choice, measure)
+    ]
     for (task, part, _), planned in zip(plans, watch([plan[2] for plan in plans]), strict=True):
         drawn = planned.draw()
         if isinstance(drawn, Drawing):
@@ -64,15 +74,14 @@ def make(
         else:
             task.missing.append(drawn)
     beside = published_beside(groups)
-    compared = differences(groups)
-    blocks = [_block(task, styles, beside.get(task.name), compared) for task in tasks]
+    blocks = [_block(task, styles, beside.get(task.name), compared, measure) for task in tasks]
     missing = [line for task in tasks for line in task.missing]
     html = page(
         _title(tasks),
         _lead(groups, tasks),
         sources.problems,
         blocks,
-        [*notes(groups), *published_notes(groups, beside), *missing],
+        [*notes(groups, measure), *published_notes(groups, beside), *missing],
         provenance.section(groups, sources, command, made),
     )
     return Report(html, tuple(d for t in tasks for part in t.drawn.values() for d in part))
@@ -89,13 +98,18 @@ def _tasks(groups: list[Group]) -> list[_Task]:
 
 
 def _plan(
-    task: _Task, styles: dict, sources: Sources, choice: maps.MapChoice | None
+    task: _Task,
+    styles: dict,
+    sources: Sources,
+    choice: maps.MapChoice | None,
+    measure: Measure,
 ) -> Iterator[tuple[str, Planned]]:
     """The figures of a task with the part of the block that each belongs to."""
     names = _names(task)
     own = (task.name, task.groups, styles)
-    yield RESULTS, Planned("accuracy", partial(accuracy.draw, f"{task.anchor}-accuracy", *own))
-    rates = partial(learning_rate.draw, f"{task.anchor}-learning-rate", *own)
+    lengths = partial(accuracy.draw, f"{task.anchor}-accuracy", *own, measure)
+    yield RESULTS, Planned("accuracy", lengths)
+    rates = partial(learning_rate.draw, f"{task.anchor}-learning-rate", *own, measure)
     yield RESULTS, Planned("learning rates", rates)
     series = {
         run.record.run: read_metrics(sources.directory(run.record))
@@ -126,7 +140,11 @@ def _names(task: _Task) -> list[str]:
 
 
 def _block(
-    task: _Task, styles: dict, beside: Published | None, compared: list[Difference]
+    task: _Task,
+    styles: dict,
+    beside: Published | None,
+    compared: list[Difference],
+    measure: Measure,
 ) -> Block:
     runs = sum(len(group.runs) for group in task.groups)
     about = (
@@ -134,21 +152,14 @@ def _block(
         f"{_count(runs, 'run')}. Validation selects one run of each method over seeds and "
         "learning rates; test results play no part in it."
     )
-    parts = [
-        (
-            "Exact match (%), selected runs [95 % Wilson interval]",
-            tables.best_table(task.groups, styles, beside),
-            False,
-        )
-    ]
-    for name in metrics_of(task.groups):
-        metrics = tables.metric_table(task.groups, styles, name)
-        parts.append((f"{metric_title(name)} (0 to 100) of the same runs", metrics, False))
+    exact = measure == EXACT_MATCH
+    tables = [best_table(task.groups, measure, beside if exact else None)]
+    records = [run.record for group in task.groups for run in group.runs]
+    tables += [metric_table(task.groups, other) for other in task_measures(records) if exact]
     if own := [difference for difference in compared if difference.group.task == task.name]:
-        title = "Difference from a baseline on the same test samples (points) [95 % interval]"
-        parts.append((title, tables.difference_table(own, task.groups, styles), False))
-    every = tables.run_table(task.groups, styles)
-    parts.append(("Every run, and medians over seeds", every, True))
+        tables.append(difference_table(own, task.groups))
+    tables.append(run_table(task.groups, measure))
+    parts = [(table.title, html_table(table, styles), table is tables[-1]) for table in tables]
     return Block(
         anchor=task.anchor,
         title=task.name,

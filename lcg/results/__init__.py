@@ -5,7 +5,7 @@ Importing this is cheap; matplotlib is loaded by the first call of `plot`.
 
 from lcg.results.atomic import move_aside, write_atomic
 from lcg.results.loading import load_runs, read_runs
-from lcg.results.markdown import verdict_table
+from lcg.results.markdown import markdown_table
 from lcg.results.plot import plot
 from lcg.results.published import Verdict, verdicts
 from lcg.results.record import (
@@ -19,6 +19,7 @@ from lcg.results.record import (
 from lcg.results.selection import Choice, choose
 from lcg.results.statistics import effective_length, mean_out_of_distribution, wilson
 from lcg.results.table import table
+from lcg.results.tables import verdict_table
 
 __all__ = [
     "Cell",
@@ -32,6 +33,7 @@ __all__ = [
     "choose",
     "effective_length",
     "load_runs",
+    "markdown_table",
     "mean_out_of_distribution",
     "move_aside",
     "plot",

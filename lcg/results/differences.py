@@ -1,5 +1,6 @@
 """The selected runs of two methods, compared on the test samples they share."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -8,6 +9,10 @@ from lcg.results.groups import Group, Run
 from lcg.results.paired import Paired, compare
 
 DEFAULT = "softmax"
+RULE = """\
+The baseline is softmax, or the first method where there is none (--baseline NAME chooses another);
+of several the one of the same position encoding, always of the same steps, batch size and training
+lengths."""
 
 
 @dataclass(frozen=True)
@@ -22,13 +27,13 @@ class Difference:
 def differences(groups: Sequence[Group], baseline: str | None = None) -> list[Difference]:
     """Each method against a baseline of its task, where they have test lengths in common.
 
-    The baseline is the group or attention called `baseline`, by default softmax; without any, the
-    task's first group. Of several, the one of the same position (else the first), and only one of
-    the same budget and training lengths: steps, batch size; where none is, there is no comparison.
-    Raises ValueError for a baseline that no task has.
+    The baseline is called `baseline`: a label, an attention, or any part of a label; by default
+    softmax, and without any the task's first group. Of several, the one of the same position (else
+    the first), and only one of the same budget and training lengths: steps, batch size; where none
+    is, there is no comparison. Raises ValueError for a baseline that no task has.
     """
     if baseline is not None and not any(_called(group, baseline) for group in groups):
-        names = {name for g in groups for name in (g.name, g.best.record.labels["attention"])}
+        names = {name for group in groups for name in _names(group)}
         raise ValueError(f"no method is called {baseline}; {nearest(baseline, sorted(names))}")
     found = []
     for group in groups:
@@ -59,11 +64,16 @@ def _budget(group: Group) -> tuple:
 
 
 def _called(group: Group, name: str) -> bool:
-    return name in (group.name, group.best.record.labels["attention"])
+    return name in _names(group)
+
+
+def _names(group: Group) -> list[str]:
+    """The label of a method, its attention, and the parts of its label: `shift=2`."""
+    return [group.name, group.best.record.labels["attention"], *re.split(" · |, ", group.name)]
 
 
 def _paired(first: Run, second: Run) -> dict[int, Paired]:
-    """Where both have a value and saw the same samples; an untrained run has no value to compare.
+    """Where both have a value and saw the same samples.
 
     Tasks of one name but other options have other samples.
     """

@@ -1,11 +1,12 @@
 """Runs arranged for reading: one cell per length, did it train, groups, the best of each."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
+from lcg.results.labels import labels
+from lcg.results.measures import EXACT_MATCH, Measure
 from lcg.results.record import Cell, RunRecord
 from lcg.results.selection import Choice, choose
 from lcg.results.statistics import (
@@ -18,9 +19,6 @@ from lcg.results.statistics import (
 
 UNDER_WAY = ("running", "interrupted")
 TRAINED_AT = 0.5  # in-distribution exact match below this: the run did not train
-# What varies inside a group never names it; what every name begins with is not repeated.
-UNTITLED = ("seed", "lr", "task", "name", "attention", "position")
-CONSEQUENCES = ("parameters",)  # follow from the method: name a group only if nothing else does
 
 
 @dataclass(frozen=True)
@@ -82,37 +80,29 @@ class Run:
         return False if failed or self.record.training.status == "not_finite" else None
 
     def state(self, length: int) -> str | None:
-        """What to show at `length`: a cell state, or None if it was never evaluated.
-
-        Beyond the training range a run that did not train is shown as that, whatever it scored.
-        """
+        """The state of the cell at `length`, or None if it was never evaluated."""
         cell = self.cells.get(length)
-        if cell is None:
-            return None
-        measured = cell.state == "value" and length > self.record.train_max
-        return "did_not_train" if measured and self.trained is False else cell.state
+        return None if cell is None else cell.state
 
-    def exact_match(self, length: int) -> float | None:
-        """The fraction measured at `length`, or None."""
+    def value(self, length: int, measure: Measure = EXACT_MATCH) -> float | None:
+        """A measure at `length` as a fraction, or None."""
         cell = self.cells.get(length)
-        return None if cell is None else cell.exact_match
+        return None if cell is None else measure.of(cell)
 
-    @property
-    def effective_length(self) -> int | None:
+    def effective_length(self, measure: Measure = EXACT_MATCH) -> int | None:
         """See `statistics.effective_length`, at its default threshold."""
-        return effective_length(self.cells.values())
+        return effective_length(self.cells.values(), of=measure.of)
 
-    @property
-    def mean_out_of_distribution(self) -> Mean:
-        """Over the lengths beyond the training maximum."""
-        return mean_out_of_distribution(self.cells.values(), self.record.train_max)
+    def mean_out_of_distribution(self, measure: Measure = EXACT_MATCH) -> Mean:
+        """The mean of a measure over the lengths beyond the training maximum."""
+        return mean_out_of_distribution(self.cells.values(), self.record.train_max, of=measure.of)
 
 
 @dataclass(frozen=True)
 class Group:
     """The runs of one experiment, which differ in seed and learning rate only.
 
-    name: attention · position, and the settings that set it apart from others of its task.
+    name: its label among the groups of its task, see `labels`.
     runs: by learning rate, then seed. best: the one that `choice` selects by validation.
     """
 
@@ -143,18 +133,19 @@ class Group:
         """How many of `seeds` trained, where they are judged."""
         return sum(run.trained is True for run in self.seeds)
 
-    def over_seeds(self, lengths: Iterable[int]) -> list[OverSeeds]:
+    @property
+    def untrained(self) -> bool:
+        """True if any of `seeds` did not train."""
+        return any(run.trained is False for run in self.seeds)
+
+    def over_seeds(self, lengths: Iterable[int], measure: Measure = EXACT_MATCH) -> list[OverSeeds]:
         """Statistics over `seeds`: one per length, and last that of the mean beyond training.
 
-        Of what a run is shown to have: what an untrained run scored beyond training, out of memory
-        and not finite are no values, and never taken for 0.
+        Over every value there is, those of runs that did not train included; what was skipped, ran
+        out of memory or was not finite is no value, and never taken for 0.
         """
-        columns = [
-            [run.exact_match(n) if run.state(n) == "value" else None for run in self.seeds]
-            for n in lengths
-        ]
-        beyond = [(run.trained, run.mean_out_of_distribution.value) for run in self.seeds]
-        columns.append([None if trained is False else value for trained, value in beyond])
+        columns = [[run.value(n, measure) for run in self.seeds] for n in lengths]
+        columns.append([run.mean_out_of_distribution(measure).value for run in self.seeds])
         return [over_seeds(column, [run.trained for run in self.seeds]) for column in columns]
 
     @property
@@ -163,7 +154,7 @@ class Group:
         return self.best.record.train_min, self.best.record.train_max
 
     @property
-    def not_bracketed(self) -> float | None:
+    def beyond_grid(self) -> float | None:
         """The learning rate to try next if the selected one is at the edge of a grid, else None.
 
         The grid continues by its own last ratio, at most tenfold; a single rate is no grid.
@@ -175,65 +166,34 @@ class Group:
         return self.lr * min(10.0, max(0.1, self.lr / inner))
 
 
-def group_runs(records: Iterable[RunRecord]) -> list[Group]:
-    """Groups in the order of task, name and key. Raises ValueError if there is no record."""
-    by_key: dict[tuple, list[Run]] = {}
+def group_runs(records: Iterable[RunRecord], selected_by: str = "exact_match") -> list[Group]:
+    """Groups in the order of task and name; `selected_by`: see `choose`.
+
+    Raises ValueError if there is no record.
+    """
+    by_key: dict[tuple[str, str], list[Run]] = {}
     for record in records:
-        task = record.labels["task"]
-        by_key.setdefault((task, record.group), []).append(Run(record))
+        by_key.setdefault((record.labels["task"], record.group), []).append(Run(record))
     if not by_key:
         raise ValueError("no runs to show")
-    names: dict[tuple, str] = {}
+    for runs in by_key.values():
+        runs.sort(key=lambda run: (run.record.lr, run.record.seed, run.record.run))
+    names: dict[tuple[str, str], str] = {}
     for task in {task for task, _ in by_key}:
-        own = {key: runs[0].record for key, runs in by_key.items() if key[0] == task}
-        names.update(zip(own, _names(list(own.values())), strict=True))
+        own = sorted(key for key in by_key if key[0] == task)
+        names.update(zip(own, labels([by_key[key][0].record for key in own]), strict=True))
     groups = []
     for (task, key), runs in by_key.items():
-        runs.sort(key=lambda run: (run.record.lr, run.record.seed, run.record.run))
-        name = names[task, key]
-        choice = choose([run.record for run in runs])
+        choice = choose([run.record for run in runs], selected_by)
         best = next(run for run in runs if run.record is choice.record)
-        groups.append(Group(key, task, name, tuple(runs), best, choice))
-    return sorted(groups, key=lambda group: (group.task, group.name, group.key))
+        groups.append(Group(key, task, names[task, key], tuple(runs), best, choice))
+    return sorted(groups, key=lambda group: (group.task, _natural(group.name), group.key))
 
 
-def _names(records: list[RunRecord]) -> list[str]:
-    """Distinct names: the method, every setting that differs, at last the group's hash."""
-    methods = [f"{r.labels['attention']} · {r.labels['position']}" for r in records]
-    names = _append(methods, records, lambda key: key not in CONSEQUENCES)
-    if len(set(names)) < len(names):
-        names = _append(names, records, lambda key: key in CONSEQUENCES)
-    repeated = {name for name, count in Counter(names).items() if count > 1}
-    return [
-        f"{name}, group {record.group}" if name in repeated else name
-        for name, record in zip(names, records, strict=True)
-    ]
-
-
-def _append(names: list[str], records: list[RunRecord], wanted: Callable[[str], bool]) -> list[str]:
-    """Add to each name the wanted settings and labels in which the records differ."""
-    task_is_known = all(r.task for r in records)
-    task = [r.task if task_is_known else {} for r in records]
-    described = [
-        {"kind": "decoder", **t, **r.settings, **r.labels}
-        for t, r in zip(task, records, strict=True)
-    ]
-    keys = dict.fromkeys(key for settings in described for key in settings)
-    for key in filter(wanted, keys):
-        values = [setting_text(settings.get(key)) for settings in described]
-        if key not in UNTITLED and len(set(values)) > 1:
-            words = "train" if key == "train_lengths" else key.replace("_", " ")
-            names = [f"{name}, {words} {value}" for name, value in zip(names, values, strict=True)]
-    return names
-
-
-def setting_text(value: Any) -> str:
-    """A setting for a reader: 0.001, 8–32, —."""
-    if value is None:
-        return "—"
-    if isinstance(value, list | tuple):
-        return "–".join(setting_text(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _natural(name: str) -> list[tuple[float, str]]:
+    """A key that sorts alpha=1.5 before alpha=10."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", name)
+    return [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]
 
 
 def training_lengths(groups: Iterable[Group]) -> str:

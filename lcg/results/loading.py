@@ -1,12 +1,24 @@
 """Find run directories and read their records."""
 
+import glob
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lcg.results.record import FILE_NAME, RecordError, RunRecord
 
 CONFIG = "config.yaml"  # all that a run directory holds before the first record is written
+# The fields of a config.yaml that change the weights, but for seed and learning rate.
+SECTIONS = ("task", "attention", "position", "model", "data", "optimizer")
+OTHERS = {
+    "attention": ("backend",),
+    "model": ("unordered",),
+    "data": ("workers",),
+    "optimizer": ("lr",),
+}
+OF_TRAINER = ("steps", "precision")
 
 
 def load_runs(
@@ -28,11 +40,13 @@ def read_runs(
     """
     problems: list[str] = []
     found: dict[Path, bool] = {}
-    for path in map(Path, paths):
+    for path in _expanded(paths):
         before = len(problems)
         directories = _run_directories(path, problems)
         if not directories and len(problems) == before:
             problem = f"no {FILE_NAME} in it or below it" if path.exists() else "no such folder"
+            if not path.exists() and glob.has_magic(str(path)):
+                problem = "nothing matches this pattern"
             problems.append(f"{path}: {problem}; name a run directory or a folder of runs")
         found.update(directories)
     records: dict[Path, RunRecord] = {}
@@ -46,6 +60,8 @@ def read_runs(
         except RecordError as error:
             problems.append(str(error))
             continue
+        if not record.config:
+            record = replace(record, config=config_of(directory))
         first = places.setdefault((record.run, record.hash), directory)
         if first != directory:
             problems.append(f"{directory}: the same run as {first}; name one of the two")
@@ -58,6 +74,39 @@ def read_runs(
     if not records:
         raise RecordError("none of them can be read, so there is nothing to show")
     return records
+
+
+def _expanded(paths: Iterable[str | os.PathLike]) -> list[Path]:
+    """Paths, a pattern (`runs/copy-*`) that a shell left as it is being expanded."""
+    found: list[Path] = []
+    for path in map(Path, paths):
+        matching = [] if path.exists() else sorted(glob.glob(str(path)))
+        found += map(Path, matching or [path])
+    return found
+
+
+def config_of(directory: Path) -> dict[str, Any]:
+    """The config of a run whose record lacks it, as plain data; empty where it cannot be read.
+
+    As in `RunRecord.config`, fields that change no weight, seed and learning rate are left out.
+    """
+    import yaml
+
+    try:
+        text = (directory / CONFIG).read_text(encoding="utf-8")
+        tree = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return {}
+    if not isinstance(tree, dict):
+        return {}
+    sections = {name: tree[name] for name in SECTIONS if isinstance(tree.get(name), dict)}
+    kept: dict[str, Any] = {
+        name: {key: value for key, value in fields.items() if key not in OTHERS.get(name, ())}
+        for name, fields in sections.items()
+    }
+    if isinstance(tree.get("trainer"), dict):
+        kept |= {key: value for key, value in tree["trainer"].items() if key in OF_TRAINER}
+    return kept
 
 
 def _run_directories(path: Path, problems: list[str]) -> dict[Path, bool]:

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 
-from lcg.results.groups import Group, Run
+from lcg.results.groups import TRAINED_AT, Group, Run
+from lcg.results.measures import EXACT_MATCH, Measure
 from lcg.results.published import Block
 
 
-def notes(groups: list[Group]) -> list[str]:
+def notes(groups: list[Group], measure: Measure = EXACT_MATCH) -> list[str]:
     """One sentence each, worst first, in a deterministic order."""
     runs = [run for group in groups for run in group.runs]
     return [
         *_training(runs),
+        *_untrained(groups),
+        *_all_zero(groups, measure),
         *_selection(runs),
         *(line for group in groups for line in _group(group)),
         *_evaluation(runs),
@@ -31,18 +34,49 @@ def _training(runs: list[Run]) -> Iterable[str]:
         )
 
 
+def _untrained(groups: list[Group]) -> Iterable[str]:
+    """The rule behind the mark, where any run has it."""
+    if any(run.trained is False for group in groups for run in group.runs):
+        yield (
+            f"† did not train: exact match below {100 * TRAINED_AT:.0f} % within the training "
+            "lengths, at the shortest one tested (else the longest validated). Its numbers are "
+            "shown and count in medians; a mean of those that trained leaves them out."
+        )
+
+
+def _all_zero(groups: list[Group], measure: Measure) -> Iterable[str]:
+    """Tasks in which exact match tells nothing apart beyond training, and what does."""
+    if measure != EXACT_MATCH:
+        return
+    for task in dict.fromkeys(group.task for group in groups):
+        runs = [run for group in groups if group.task == task for run in group.runs]
+        beyond = [
+            cell
+            for run in runs
+            for length, cell in run.cells.items()
+            if length > run.record.train_max and cell.state == "value"
+        ]
+        partly_right = any(cell.token_accuracy is not None for cell in beyond)
+        if partly_right and not any(cell.correct for cell in beyond):
+            yield (
+                f"{task}: exact match is 0 at every length beyond training; "
+                "`--metric token_accuracy` shows how much of each answer is right."
+            )
+
+
 def _selection(runs: list[Run]) -> Iterable[str]:
     for run in runs:
         selection = run.record.selection
         if selection is None:
             continue
         if selection.degenerate:
-            yield _about(run, f"degenerate selection by {selection.monitor}", selection.reason)
-        stale = [str(n) for n, cell in run.cells.items() if cell.step != selection.step]
-        if stale:
-            lengths = ", ".join(stale)
-            text = f"stale at {lengths}: not the selected checkpoint, step {selection.step}"
-            yield _about(run, text, "evaluate again")
+            text = f"selection metric never changed ({selection.monitor})"
+            yield _about(run, text, selection.reason)
+        other = [str(n) for n, cell in run.cells.items() if cell.step != selection.step]
+        if other:
+            lengths = ", ".join(other)
+            text = f"evaluated at {lengths} with another checkpoint than the selected one"
+            yield _about(run, f"{text}, step {selection.step}", "evaluate again")
 
 
 def _group(group: Group) -> Iterable[str]:
@@ -56,9 +90,12 @@ def _group(group: Group) -> Iterable[str]:
             f"and the lowest seed stands in for the best; `lcg select` breaks it."
         )
     if len(group.runs) > 1 and choice.degenerate:
-        yield f"{title}: degenerate monitor: {choice.degenerate}."
-    if (extension := group.not_bracketed) is not None:
-        yield f"{title}: learning rate {group.lr:g} is not bracketed: extend to {extension:.3g}."
+        yield f"{title}: selection metric never changed: {choice.degenerate}."
+    if (beyond := group.beyond_grid) is not None:
+        yield (
+            f"{title}: the best learning rate, {group.lr:g}, is at the edge of the grid "
+            f"(try {beyond:.3g})."
+        )
     unknown = sum(run.judged and run.trained is None for run in group.seeds)
     if unknown:
         of = f"{unknown} of {len(group.seeds)} seeds"

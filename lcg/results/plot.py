@@ -1,26 +1,40 @@
-"""Exact match against test length: one panel per task, one colour per method."""
+"""A measure against test length: a panel per task or position encoding, a colour per method.
+
+Lines are means over the seeds at the selected learning rate, bands their range. Up to eight methods
+share a panel and are named at the ends of their lines; more get a small panel each, in which the
+others are grey.
+"""
+
+from __future__ import annotations
 
 import io
 import os
 import textwrap
-from collections.abc import Iterable
-from math import log2
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil, isnan, log2
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-from lcg.results.groups import Group, Run, group_runs, training_lengths
+from lcg.results.groups import Group, group_runs, training_lengths
+from lcg.results.measures import EXACT_MATCH, Measure, measure_named
 from lcg.results.record import RunRecord, write_atomic
 from lcg.results.statistics import wilson
-from lcg.results.wording import state_text
+from lcg.results.tables import state_text
 
 SUFFIXES = (".png", ".svg", ".pdf")
+FACETS = ("task", "position")
 # Okabe and Ito's colours that stay apart under colour blindness, without yellow and black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A5ACD", "#7F7F7F")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)))  # one more round of colours each
 STATE_MARKERS = {"did_not_train": "x", "out_of_memory": "s", "skipped": ">", "not_finite": "d"}
+INK, SOFT, FAINT, PAPER = "#000000", "#555555", "#C4C4C4", "#ffffff"
 NOTHING = float("nan")  # matplotlib leaves a gap there
-WIDTH, HEIGHT = 6.3, 3.2  # of one panel, in inches
+SHARED = len(COLOURS)  # methods that have room in one panel
+WIDTH, HEIGHT = 6.3, 3.4  # of a panel with its labels, in inches
+SMALL_WIDTH, SMALL_HEIGHT = 1.75, 1.45  # of one panel of many
 FONTS = {
     "font.size": 11,
     "axes.titlesize": 13,
@@ -31,31 +45,66 @@ FONTS = {
 }
 
 
-def plot(records: Iterable[RunRecord], path: str | os.PathLike) -> Path:
+@dataclass(frozen=True)
+class Block:
+    """Methods that are drawn over the same axes. names: of the groups, as they stand there."""
+
+    title: str
+    groups: Sequence[Group]
+    names: Sequence[str]
+
+    @property
+    def shared(self) -> bool:
+        """All methods have room in one panel."""
+        return len(self.groups) <= SHARED
+
+    def columns(self, width: float) -> int:
+        """How many small panels stand side by side in so many inches."""
+        return 1 if self.shared else max(2, int(width // SMALL_WIDTH))
+
+    def height(self, width: float) -> float:
+        """Inches that it takes with its title and legend."""
+        if self.shared:
+            return HEIGHT + 1.25
+        return ceil(len(self.groups) / self.columns(width)) * SMALL_HEIGHT + 1.5
+
+
+def plot(
+    records: Iterable[RunRecord],
+    path: str | os.PathLike,
+    metric: str = EXACT_MATCH.name,
+    facet: str = "task",
+) -> Path:
     """Draw the runs and write the picture (.png, .svg or .pdf) atomically; returns its path.
 
-    The best run by validation is a thick line with its 95 % Wilson interval as a band, the other
-    seeds at its learning rate are thin lines. Where a run has no value a marker stands below the
-    axis instead of a point at 0. Raises ValueError for another suffix or no records.
+    A line is the mean over the seeds at a method's selected learning rate, its band their range,
+    or, if no method has several seeds, the 95 % Wilson interval of exact match. Hollow points are
+    of methods of which a seed did not train. Where no seed has a value a marker stands below the
+    axis instead of a point at 0. Raises ValueError for another suffix, facet or metric, or no
+    records.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: cannot plot to {path.suffix!r}, use {', '.join(SUFFIXES)}")
+    if facet not in FACETS:
+        raise ValueError(f"--facet {facet}: choose from {', '.join(FACETS)}")
     groups = group_runs(records)
+    measure = measure_named(metric, [run.record for group in groups for run in group.runs])
 
     import matplotlib
     from matplotlib.figure import Figure  # no pyplot: no display, no global state
 
-    tasks = list(dict.fromkeys(group.task for group in groups))
+    blocks = _blocks(groups, facet)
     styles = method_styles(groups)
+    columns = min(2, len(blocks)) if all(block.shared for block in blocks) else 1
+    width = WIDTH if columns == 2 or all(block.shared for block in blocks) else 1.6 * WIDTH
+    rows = [blocks[i : i + columns] for i in range(0, len(blocks), columns)]
+    heights = [max(block.height(width) for block in row) for row in rows]
     with matplotlib.rc_context(FONTS):
-        figure = Figure()
-        panels, legend_rows = [], []
-        for task in tasks:
-            panels.append(figure.add_axes((0, 0, 1, 1), label=task))
-            own = [group for group in groups if group.task == task]
-            legend_rows.append(draw_accuracy(panels[-1], task, own, styles))
-        _arrange(figure, panels, max(legend_rows))
+        figure = Figure(figsize=(columns * (width + 1.0), sum(heights)), layout="constrained")
+        parts = figure.subfigures(len(rows), columns, height_ratios=heights, squeeze=False)
+        for part, block in zip(parts.flat, blocks, strict=False):
+            draw_block(part, block, styles, measure, width)
         image = io.BytesIO()
         kind = path.suffix[1:].lower()
         metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
@@ -63,23 +112,28 @@ def plot(records: Iterable[RunRecord], path: str | os.PathLike) -> Path:
     return write_atomic(path, image.getvalue())
 
 
-def _arrange(figure: Any, panels: list[Any], legend_rows: int) -> None:
-    """Panels of one size, at most two side by side, with room for titles and legends (inches)."""
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
-    cell_width = WIDTH + 1.1
-    cell_height = HEIGHT + 1.5 + 0.22 * legend_rows
-    total_width, total_height = columns * cell_width, rows * cell_height
-    figure.set_size_inches(total_width, total_height)
-    for index, panel in enumerate(panels):
-        row, column = divmod(index, columns)
-        left = column * cell_width + 0.85
-        bottom = total_height - row * cell_height - 0.7 - HEIGHT
-        size = (WIDTH / total_width, HEIGHT / total_height)
-        panel.set_position((left / total_width, bottom / total_height, *size))
+def task_block(task: str, groups: Sequence[Group]) -> Block:
+    """All methods of a task."""
+    title = f"{task}, trained at {training_lengths(groups)}"
+    return Block(title, groups, [group.name for group in groups])
 
 
-def method_styles(groups: list[Group]) -> dict[str, dict[str, Any]]:
+def _blocks(groups: Sequence[Group], facet: str) -> list[Block]:
+    blocks = []
+    for task in dict.fromkeys(group.task for group in groups):
+        own = [group for group in groups if group.task == task]
+        if facet == "task":
+            blocks.append(task_block(task, own))
+            continue
+        for position in sorted({group.best.record.labels["position"] for group in own}):
+            at = [group for group in own if group.best.record.labels["position"] == position]
+            names = [group.name.replace(f" · {position}", "", 1) for group in at]
+            title = f"{task}, {position}, trained at {training_lengths(at)}"
+            blocks.append(Block(title, at, names))
+    return blocks
+
+
+def method_styles(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
     """A method looks the same in every panel, and like no other method of its panels.
 
     As few looks as that allows, so that dashes come only where the colours are used up.
@@ -88,7 +142,7 @@ def method_styles(groups: list[Group]) -> dict[str, dict[str, Any]]:
     for group in groups:
         tasks.setdefault(group.task, set()).add(group.name)
     chosen: dict[str, int] = {}
-    for name in sorted({group.name for group in groups}):
+    for name in dict.fromkeys(group.name for group in groups):
         beside = {other for own in tasks.values() if name in own for other in own}
         taken = {chosen[other] for other in beside & chosen.keys()}
         chosen[name] = next(index for index in range(len(groups)) if index not in taken)
@@ -103,157 +157,260 @@ def method_styles(groups: list[Group]) -> dict[str, dict[str, Any]]:
     }
 
 
-def draw_accuracy(
-    panel: Any,
-    task: str,
-    groups: list[Group],
+def draw_block(
+    figure: Any,
+    block: Block,
     styles: dict[str, dict[str, Any]],
-    size: tuple[float, float] = (WIDTH, HEIGHT),
-) -> int:
-    """Fill one panel of `size` inches; returns how many lines its legend has."""
-    width, height = size
-    lengths = sorted({n for group in groups for run in group.seeds for n in run.cells})
-    handles = []
-    for index, group in enumerate(groups):
-        style = styles[group.name]
-        for run in group.seeds:
-            if run is not group.best:
-                quiet = {"color": style["color"], "linestyle": style["linestyle"]}
-                panel.plot(*_points(run), linewidth=1, alpha=0.5, zorder=2, **quiet)
-        inward = index / (len(groups) - 1) if len(groups) > 1 else 0.5
-        handles.append(_draw_best(panel, group, style, inward))
-        handles[-1].set_label(textwrap.fill(handles[-1].get_label(), int(13 * width)))
-    states, depth = _draw_states(panel, groups, styles)
-    if any(len(group.seeds) > 1 for group in groups):
-        states = [legend_entry("another seed", linewidth=1, alpha=0.7), *states]
-    _training_range(panel, groups, lengths)
-    _axes(panel, lengths, depth)
-    labels = _tick_labels(lengths, groups[0].train_range[1], width)
-    panel.set_xticks(lengths, labels)
-    title = f"{task}, trained at {training_lengths(groups)}"
-    panel.set_title(title, loc="left", pad=20, weight="bold")
-    entries = [*handles, *states]
-    columns = 2 if max(len(entry.get_label()) for entry in entries) < 42 * width / WIDTH else 1
-    panel.legend(
-        handles=entries,
-        title="best run by validation, band: 95 % Wilson interval",
-        title_fontsize=10,
-        loc="upper center",
-        bbox_to_anchor=(0.5, -0.55 / height),
-        ncols=columns,
-        frameon=False,
-        handlelength=2.6,
-    )
-    lines = sum(entry.get_label().count("\n") + 1 for entry in entries)
-    return -(-lines // columns)
+    measure: Measure,
+    width: float = WIDTH,
+) -> None:
+    """Fill a figure, or a part of one, that is about `width` inches wide."""
+    columns = block.columns(width)
+    rows = 1 if block.shared else ceil(len(block.groups) / columns)
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    shown = list(panels.flat) if not block.shared else [panels[0][0]]
+    lengths = sorted({n for group in block.groups for run in group.seeds for n in run.cells})
+    spread = any(len(group.seeds) > 1 for group in block.groups)
+    depth = _room_below(block, measure)
+    for panel in shown:
+        _axes(panel, block.groups, lengths, depth, width / columns)
+    if block.shared:
+        panel = shown[0]
+        panel.set_title(block.title, loc="left", pad=20, weight="bold")
+        _name_training_maximum(panel, block.groups)
+        ends = [_draw(panel, group, styles[group.name], measure, spread) for group in block.groups]
+        row = 0
+        for group in block.groups:
+            row += _draw_states(panel, group, styles[group.name], measure, row + 1)
+        _label_ends(panel, block, styles, ends, depth)
+        panel.set_ylabel(f"{measure.title} ({measure.scale})")
+        panel.set_xlabel("test length")
+    else:
+        figure.suptitle(block.title, x=0.01, ha="left", weight="bold")
+        for panel, group, name in zip(shown, block.groups, block.names, strict=False):
+            for other in block.groups:
+                panel.plot(*_mean(other, measure), color=FAINT, linewidth=0.8, zorder=1)
+            _draw(
+                panel, group, styles[group.name] | {"linestyle": "-"}, measure, spread, small=True
+            )
+            _draw_states(panel, group, styles[group.name], measure, 1)
+            panel.set_title(_wrapped(_named(group, name), 24), loc="left", fontsize=8.5, pad=3)
+        for panel in shown[len(block.groups) :]:
+            panel.remove()
+        for index, panel in enumerate(shown[: len(block.groups)]):
+            if index + columns >= len(block.groups):  # nothing stands below it
+                panel.tick_params(labelbottom=True)
+        figure.supylabel(f"{measure.title} ({measure.scale})", fontsize=10)
+        figure.supxlabel("test length", fontsize=10)
+    _legend(figure, block, measure, spread)
 
 
-def _points(run: Run) -> tuple[list[int], list[float]]:
-    """Lengths and percentages; a length without a value to show breaks the line."""
-    shown = {n: run.state(n) == "value" for n in run.cells}
-    return list(shown), [100 * run.exact_match(n) if ok else NOTHING for n, ok in shown.items()]
+def _mean(group: Group, measure: Measure) -> tuple[list[int], list[float]]:
+    """Lengths, and in percent the mean over seeds; a length without any value breaks the line."""
+    lengths = sorted({n for run in group.seeds for n in run.cells})
+    values = [_values(group, n, measure) for n in lengths]
+    return lengths, [100 * fmean(own) if own else NOTHING for own in values]
 
 
-def _draw_best(panel: Any, group: Group, style: dict[str, Any], inward: float) -> Any:
-    """The best run's line and band; later ones (`inward` up to 1) are slimmer.
+def _values(group: Group, length: int, measure: Measure) -> list[float]:
+    found = (run.value(length, measure) for run in group.seeds)
+    return [value for value in found if value is not None]
 
-    Curves that coincide, as many do at 100 %, then show as nested outlines.
-    """
-    lengths, percent = _points(group.best)
-    bounds = []
-    for length in lengths:
-        cell = group.best.cells[length]
-        shown = group.best.state(length) == "value"
-        bounds.append(wilson(cell.correct, cell.samples) if shown else (NOTHING, NOTHING))
+
+def _draw(
+    panel: Any,
+    group: Group,
+    style: dict[str, Any],
+    measure: Measure,
+    spread: bool,
+    small: bool = False,
+) -> tuple[float, float] | None:
+    """The mean's line and its band; returns where the line ends, None if it has no point."""
+    lengths, means = _mean(group, measure)
+    bounds = [_band(group, length, measure, spread) for length in lengths]
     low, high = ([100 * bound[side] for bound in bounds] for side in (0, 1))
     band = {"color": style["color"], "alpha": 0.16, "linewidth": 0, "zorder": 1}
     panel.fill_between(lengths, low, high, **band)
-    (line,) = panel.plot(
+    hollow = group.untrained
+    panel.plot(
         lengths,
-        percent,
-        linewidth=3.4 - 1.4 * inward,
-        markersize=9 - 4 * inward,
-        markeredgecolor="white",
-        markeredgewidth=0.8,
+        means,
+        linewidth=1.6 if small else 2.0,
+        markersize=4 if small else 6,
+        markerfacecolor=PAPER if hollow else style["color"],
+        markeredgecolor=style["color"] if hollow else PAPER,
+        markeredgewidth=1.2 if hollow else 0.6,
         zorder=4,
         clip_on=False,
-        label=_label(group),
         **style,
     )
-    return line
+    points = [(x, y) for x, y in zip(lengths, means, strict=True) if not isnan(y)]
+    return points[-1] if points else None
 
 
-def _label(group: Group) -> str:
-    """The method, and how many of its seeds trained, where exact match says that."""
-    if not group.judged:
-        return group.name
-    return f"{group.name}, {group.trained}/{len(group.seeds)} seeds trained"
+def _band(group: Group, length: int, measure: Measure, spread: bool) -> tuple[float, float]:
+    """The range over seeds, or the interval of a single one where none has several."""
+    values = _values(group, length, measure)
+    if not values:
+        return NOTHING, NOTHING
+    if spread or measure != EXACT_MATCH:
+        return min(values), max(values)
+    cell = group.best.cells[length]
+    return wilson(cell.correct, cell.samples)
 
 
-def _draw_states(
-    panel: Any, groups: list[Group], styles: dict[str, dict[str, Any]]
-) -> tuple[list[Any], float]:
-    """Markers below the axis, one row per method; returns legend entries and the rows' depth."""
-    used: set[str] = set()
-    depth = 0.0
-    for group in groups:
-        marks = _missing(group)
-        if not marks:
-            continue
-        depth += 5.0
-        for length, (state, best) in marks.items():
-            used.add(state)
-            panel.plot(
-                [length],
-                [-depth],
-                linestyle="none",
-                marker=STATE_MARKERS[state],
-                markersize=6.5 if best else 4.5,
-                markeredgewidth=1.8 if best else 1.1,
-                markerfacecolor="none",
-                color=styles[group.name]["color"],
-                alpha=1.0 if best else 0.6,
-                zorder=4,
-            )
-    entries = [
-        legend_entry(
-            state_text(state),
-            linestyle="none",
-            marker=marker,
-            markerfacecolor="none",
-            markeredgewidth=1.6,
-        )
-        for state, marker in STATE_MARKERS.items()
-        if state in used
+def _named(group: Group, name: str) -> str:
+    """The method, and how many of its seeds trained where not all did."""
+    if not group.untrained:
+        return name
+    return f"{name} ({group.trained}/{len(group.seeds)} trained)"
+
+
+def _wrapped(text: str, width: int) -> str:
+    return textwrap.fill(text, width, break_long_words=False)
+
+
+def _label_ends(
+    panel: Any, block: Block, styles: dict, ends: Sequence[tuple[float, float] | None], depth: float
+) -> None:
+    """The methods' names right of the panel, at the height of their last points and no closer than
+    lines of text; a thin line leads from the point."""
+    line = (depth + 106) / (HEIGHT * 72) * 13.5  # in percent, of one line of text
+    texts = [
+        _wrapped(_named(group, name), 36)
+        for group, name in zip(block.groups, block.names, strict=True)
     ]
-    return entries, depth
+    heights = [line * (text.count("\n") + 1) for text in texts]
+    wanted = [end[1] if end else -depth for end in ends]
+    order = sorted(range(len(texts)), key=lambda i: (-wanted[i], i))
+    places: dict[int, float] = {}
+    ceiling = 102 + line / 2
+    for i in order:
+        places[i] = min(wanted[i], ceiling - heights[i] / 2)
+        ceiling = places[i] - heights[i] / 2
+    floor = -depth - 4
+    for i in reversed(order):  # what was pushed out below the axis moves up again
+        places[i] = max(places[i], floor + heights[i] / 2)
+        floor = places[i] + heights[i] / 2
+    leader = {"arrowstyle": "-", "alpha": 0.45, "linewidth": 0.8, "relpos": (0, 0.5)}
+    for i, (text, end) in enumerate(zip(texts, ends, strict=True)):
+        colour = styles[block.groups[i].name]["color"]
+        panel.annotate(
+            text,
+            end or (1, places[i]),
+            xycoords="data" if end else ("axes fraction", "data"),
+            xytext=(1.025, places[i]),
+            textcoords=("axes fraction", "data"),
+            va="center",
+            fontsize=9.5,
+            color=colour,
+            annotation_clip=False,
+            arrowprops=leader | {"color": colour} if end else None,
+        )
+
+
+def _missing(group: Group, measure: Measure) -> dict[int, tuple[str, bool]]:
+    """length -> (state, has no seed a value there?) where a seed has none."""
+    marks: dict[int, tuple[str, bool]] = {}
+    for run in group.seeds:
+        for length in run.cells:
+            state = run.state(length)
+            if state != "value":
+                marks.setdefault(length, (state, not _values(group, length, measure)))
+    return marks
+
+
+def _room_below(block: Block, measure: Measure) -> float:
+    """How far below 0 the rows of markers reach."""
+    rows = sum(bool(_missing(group, measure)) for group in block.groups)
+    return 5.0 * rows if block.shared else 14.0 * bool(rows)
+
+
+def _draw_states(panel: Any, group: Group, style: dict, measure: Measure, row: int) -> bool:
+    """Markers below the axis where seeds have no value; returns whether there are any."""
+    marks = _missing(group, measure)
+    for length, (state, alone) in marks.items():
+        panel.plot(
+            [length],
+            [-5.0 * row],
+            linestyle="none",
+            marker=STATE_MARKERS[state],
+            markersize=6 if alone else 4.5,
+            markeredgewidth=1.5 if alone else 1.0,
+            markerfacecolor="none",
+            color=style["color"],
+            alpha=1.0 if alone else 0.6,
+            zorder=4,
+        )
+    return bool(marks)
+
+
+def _legend(figure: Any, block: Block, measure: Measure, spread: bool) -> None:
+    """What lines, bands and marks are; methods are named where they are drawn."""
+    from matplotlib.patches import Patch
+
+    if spread:
+        entries = [
+            legend_entry("mean over seeds", linewidth=2),
+            Patch(color=SOFT, alpha=0.25, linewidth=0, label="range over seeds"),
+        ]
+    elif measure == EXACT_MATCH:
+        entries = [Patch(color=SOFT, alpha=0.25, linewidth=0, label="95 % Wilson interval")]
+    else:
+        entries = []
+    if any(group.untrained for group in block.groups):
+        hollow = {"marker": "o", "markerfacecolor": PAPER, "markersize": 6}
+        entries.append(legend_entry("a seed did not train", linestyle="none", **hollow))
+    used = {state for group in block.groups for state, _ in _missing(group, measure).values()}
+    for state, marker in STATE_MARKERS.items():
+        if state in used:
+            look = {"marker": marker, "markerfacecolor": "none", "markeredgewidth": 1.5}
+            entries.append(legend_entry(state_text(state), linestyle="none", **look))
+    if entries:
+        figure.legend(
+            handles=entries,
+            loc="outside lower left",
+            ncols=3,
+            frameon=False,
+            handlelength=1.8,
+            fontsize=9.5,
+        )
 
 
 def legend_entry(label: str, **style: Any) -> Any:
     """A legend entry that belongs to no method."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], color="#444444", label=label, **style)
+    return Line2D([], [], color=SOFT, label=label, **style)
 
 
-def _missing(group: Group) -> dict[int, tuple[str, bool]]:
-    """length -> (state, is it the best run's): the best run's state, else another seed's."""
-    marks: dict[int, tuple[str, bool]] = {}
-    for run in (group.best, *(run for run in group.seeds if run is not group.best)):
-        for length in run.cells:
-            state = run.state(length)
-            if state != "value":
-                marks.setdefault(length, (state, run is group.best))
-    return marks
+def _axes(
+    panel: Any, groups: Sequence[Group], lengths: list[int], depth: float, width: float
+) -> None:
+    from matplotlib.ticker import FixedLocator, NullLocator
 
-
-def _training_range(panel: Any, groups: list[Group], lengths: list[int]) -> None:
-    """Shade up to the training maximum, and name it on a dashed line."""
     ends = sorted({group.train_range[1] for group in groups})
     first = min([*lengths, ends[0]]) / 2**0.35
-    panel.axvspan(first, ends[0], color="#000000", alpha=0.05, linewidth=0, zorder=0)
+    panel.axvspan(first, ends[0], color=INK, alpha=0.05, linewidth=0, zorder=0)
     for end in ends:
-        panel.axvline(end, color="#666666", linestyle=(0, (4, 3)), linewidth=1.1, zorder=1)
+        panel.axvline(end, color=SOFT, linestyle=(0, (4, 3)), linewidth=1.0, zorder=1)
+    panel.set_xscale("log", base=2)
+    panel.xaxis.set_major_locator(FixedLocator(lengths))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set_xlim(first, max([*lengths, ends[-1]]) * 2**0.35)
+    panel.set_ylim(-depth - 4 if depth else -4, 102)
+    small = width < WIDTH / 2
+    panel.set_yticks(range(0, 101, 50 if small else 20))
+    panel.grid(axis="y", color=INK, alpha=0.08, linewidth=0.8)
+    if depth:
+        panel.axhline(0, color="#999999", linewidth=0.8, zorder=1)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.tick_params(length=3.5, color="#888888", labelsize=8 if small else None)
+    panel.set_xticks(lengths, _tick_labels(lengths, ends[0], width))
+
+
+def _name_training_maximum(panel: Any, groups: Sequence[Group]) -> None:
+    ends = sorted({group.train_range[1] for group in groups})
     panel.annotate(
         f"training maximum {' and '.join(map(str, ends))}",
         (ends[0], 1),
@@ -261,26 +418,8 @@ def _training_range(panel: Any, groups: list[Group], lengths: list[int]) -> None
         xytext=(0, 4),
         textcoords="offset points",
         fontsize=9.5,
-        color="#555555",
+        color=SOFT,
     )
-    panel.set_xlim(first, max([*lengths, ends[-1]]) * 2**0.35)
-
-
-def _axes(panel: Any, lengths: list[int], depth: float) -> None:
-    from matplotlib.ticker import FixedLocator, NullLocator
-
-    panel.set_xscale("log", base=2)
-    panel.xaxis.set_major_locator(FixedLocator(lengths))
-    panel.xaxis.set_minor_locator(NullLocator())
-    panel.set_xlabel("test length")
-    panel.set_ylabel("exact match (%)")
-    panel.set_ylim(-depth - 4 if depth else -4, 102)
-    panel.set_yticks(range(0, 101, 20))
-    panel.grid(axis="y", color="#000000", alpha=0.08, linewidth=0.8)
-    if depth:
-        panel.axhline(0, color="#999999", linewidth=0.8, zorder=1)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.tick_params(length=3.5, color="#888888")
 
 
 def _tick_labels(lengths: list[int], first: int, width: float) -> list[str]:
@@ -291,7 +430,7 @@ def _tick_labels(lengths: list[int], first: int, width: float) -> list[str]:
     span = log2(lengths[-1] / lengths[0]) if len(lengths) > 1 else 1.0
     labelled: list[int] = []
     for length in sorted(lengths, key=lambda n: (n != first, n & (n - 1) != 0, n)):
-        room = (0.007 * WIDTH / width * span * (len(f"{length}{other}") + 2) for other in labelled)
+        room = (0.007 * 6.3 / width * span * (len(f"{length}{other}") + 2) for other in labelled)
         gaps = (abs(log2(length / other)) for other in labelled)
         if all(gap > needed for gap, needed in zip(gaps, room, strict=True)):
             labelled.append(length)

@@ -193,6 +193,7 @@ def _verdict(block: Block, row: Row, multiple: float, run: Run | None) -> Verdic
         return Verdict(
             row.method, row.name, length, published, *nothing, "not run", "; ".join(notes)
         )
+    notes += [] if run.trained is not False else ["our run did not train"]
     notes += block.deviations(run.record)
     interval = wilson(cell.correct, cell.samples)
     low, high = wilson(round(published * block.samples), block.samples)

@@ -35,7 +35,7 @@ class RecordError(ValueError):
 
 @dataclass(frozen=True)
 class Cell:
-    """One rung of the length ladder: `correct` exact matches among `samples` sequences.
+    """One length of the length ladder: `correct` exact matches among `samples` sequences.
 
     length: the task's nominal length; tokens: the whole sequence's true length in tokens.
     seed: the evaluation seed. step: the checkpoint's training step, None if there was none.
@@ -157,6 +157,7 @@ class RunRecord:
     validation: the selected checkpoint, at the lengths it was validated at while it trained, and at
     the longer ones that broke a tie between runs.
     fate: what training's metrics say of it, plateau_left_at and others; empty while it runs.
+    config: the part of the config that `group` is a hash of; empty in records that lack it.
     Raises ValueError if one of these is missing or of another type.
     """
 
@@ -171,6 +172,7 @@ class RunRecord:
     ladder: tuple[Cell, ...] = ()
     task: dict[str, Any] = field(default_factory=dict)
     fate: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for part, required in (("labels", REQUIRED_LABELS), ("settings", REQUIRED_SETTINGS)):

@@ -1,8 +1,9 @@
 """Which run of a group to show, by validation alone.
 
-The ordered rule: exact match at the monitored length, then token accuracy there; runs that tie in
-both are held against each other at the next longer validation length, and so on upward. What no
-validation tells apart is a tie, and said to be one. Test results have no say.
+The ordered rule: exact match at the monitored length, then token accuracy there (the other way
+round where token accuracy is asked for). Runs that tie in both are held against each other at the
+next longer validation length, and so on upward. What no validation tells apart is a tie, and said
+to be one. Test results have no say.
 """
 
 import re
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from lcg.results.record import RunRecord
 
+METRICS = ("exact_match", "token_accuracy")  # what validation measures
 MONITOR = re.compile(r"val/len_(\d+)/exact_match")
 
 
@@ -40,25 +42,29 @@ class Choice:
         return len(self.tied) == 1
 
 
-def choose(records: Sequence[RunRecord]) -> Choice:
+def choose(records: Sequence[RunRecord], metric: str = "exact_match") -> Choice:
     """Select among the runs of a group, see above; a tie goes to the lowest seed, then rate, name.
+
+    metric: the one of METRICS that decides first.
 
     A run without a result at the monitored length ranks below one whose result is not finite, and
     that below any number. Lengths above it count only if all that are still tied have them.
-    Raises ValueError for no runs.
+    Raises ValueError for no runs, or another metric.
     """
     if not records:
         raise ValueError("no runs to choose from")
+    if metric not in METRICS:
+        raise ValueError(f"--metric {metric}: validation holds {' and '.join(METRICS)}")
     tied = sorted(records, key=lambda record: (record.seed, record.lr, record.run))
     monitored = monitored_length(tied)
     if monitored is None:
         return Choice(tied[0], None, (), tuple(tied), tuple(tied))
-    degenerate = _degenerate(tied, monitored)
+    degenerate = _degenerate(tied, monitored, metric)
     path, contenders = [], tied
     for length in [monitored, *longer_lengths(tied, monitored)]:
         if len(tied) == 1 or (path and any(length not in record.validation for record in tied)):
             break
-        ranks = [_rank(record, length) for record in tied]
+        ranks = [_rank(record, length, metric) for record in tied]
         tied = [record for record, rank in zip(tied, ranks, strict=True) if rank == max(ranks)]
         path.append(length)
         if length == monitored:
@@ -89,19 +95,22 @@ def _named(record: RunRecord) -> int | None:
     return int(match[1]) if match else None
 
 
-def _rank(record: RunRecord, length: int) -> tuple[float, float]:
+def _rank(record: RunRecord, length: int, metric: str) -> tuple[float, float]:
     result = record.validation.get(length)
     if result is None:
         return (-2.0, -2.0)
-    return tuple(-1.0 if v is None else v for v in (result.exact_match, result.token_accuracy))
+    values = [getattr(result, name) for name in sorted(METRICS, key=lambda name: name != metric)]
+    return tuple(-1.0 if value is None else value for value in values)
 
 
-def _degenerate(records: Sequence[RunRecord], monitored: int) -> str:
+def _degenerate(records: Sequence[RunRecord], monitored: int, metric: str) -> str:
     results = [record.validation.get(monitored) for record in records]
-    values = {result.exact_match for result in results if result is not None}
+    values = {getattr(result, metric) for result in results if result is not None}
+    title = metric.replace("_", " ")
     runs = f"all {len(records)} runs" if len(records) > 1 else "the run"
     if values == {0.0}:
-        return f"exact match at validation length {monitored} is 0 in {runs}"
-    if all(record.selection and record.selection.degenerate for record in records):
+        return f"{title} at validation length {monitored} is 0 in {runs}"
+    unmoved = all(record.selection and record.selection.degenerate for record in records)
+    if metric == "exact_match" and unmoved:
         return f"exact match at validation length {monitored} chose no checkpoint in {runs}"
     return ""

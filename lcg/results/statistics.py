@@ -1,17 +1,22 @@
 """Numbers made from ladder cells: intervals, effective length, aggregation over seeds.
 
-Everything is a fraction in [0, 1]. A cell without a value (skipped, out of memory, did not train,
-not finite) has exact match None and is left out of every mean, never counted as 0.
+Everything is a fraction in [0, 1]. A cell without a value (skipped, out of memory, not finite) has
+exact match None and is left out of every mean, never counted as 0.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
 from lcg.results.record import Cell
 
 NOT_EVALUATED = ("skipped", "out_of_memory")
+PASSES = 0.9  # what a length must reach to count towards the effective length
+
+
+def _exact_match(cell: Cell) -> float | None:
+    return cell.exact_match
 
 
 def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -29,7 +34,11 @@ def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
     return low, high
 
 
-def effective_length(cells: Iterable[Cell], threshold: float = 0.9) -> int | None:
+def effective_length(
+    cells: Iterable[Cell],
+    threshold: float = PASSES,
+    of: Callable[[Cell], float | None] = _exact_match,
+) -> int | None:
     """The largest evaluated length L such that every evaluated length <= L passes.
 
     Skipped and out-of-memory cells were not evaluated; a length that did not train or was not
@@ -38,7 +47,8 @@ def effective_length(cells: Iterable[Cell], threshold: float = 0.9) -> int | Non
     passes: dict[int, bool] = {}
     for cell in cells:
         if cell.state not in NOT_EVALUATED:
-            passed = cell.exact_match is not None and cell.exact_match >= threshold
+            value = of(cell)
+            passed = value is not None and value >= threshold
             passes[cell.length] = passes.get(cell.length, True) and passed
     reached = None
     for length in sorted(passes):
@@ -64,9 +74,11 @@ def mean(values: Iterable[float | None]) -> Mean:
     return Mean(fmean(present) if present else None, len(present), len(values))
 
 
-def mean_out_of_distribution(cells: Iterable[Cell], train_max: int) -> Mean:
-    """Mean exact match over the lengths beyond `train_max`; `n` < `of` if some have no value."""
-    return mean(cell.exact_match for cell in cells if cell.length > train_max)
+def mean_out_of_distribution(
+    cells: Iterable[Cell], train_max: int, of: Callable[[Cell], float | None] = _exact_match
+) -> Mean:
+    """The mean over the lengths beyond `train_max`; `n` < `of` if some have no value."""
+    return mean(of(cell) for cell in cells if cell.length > train_max)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Tables of runs: Markdown to read and paste, CSV and JSON to compute with."""
+"""Tables of runs: Markdown and LaTeX to read and paste, CSV and JSON to compute with."""
 
 import csv
 import io
@@ -8,14 +8,19 @@ from dataclasses import asdict
 from typing import Any
 
 from lcg.results.differences import Difference, differences
-from lcg.results.groups import Group, Run, group_runs, setting_text
+from lcg.results.document import document
+from lcg.results.groups import Group, Run, group_runs
+from lcg.results.labels import setting_text
+from lcg.results.latex import latex
 from lcg.results.markdown import markdown
+from lcg.results.measures import EXACT_MATCH, Measure, measure_named
 from lcg.results.notes import notes, published_notes
 from lcg.results.published import Block, published_beside
 from lcg.results.record import RunRecord
 from lcg.results.statistics import wilson
 
-FORMATS = ("markdown", "csv", "json")
+FORMATS = ("markdown", "latex", "csv", "json")
+RENDERERS = {"markdown": markdown, "latex": latex}
 
 
 def table(
@@ -25,40 +30,40 @@ def table(
     baseline: str | None = None,
     published: bool = False,
     whole: bool = True,
+    metric: str = EXACT_MATCH.name,
 ) -> str:
     """All runs as text; `extra_notes` come first among the notes (CSV has none).
 
-    whole: otherwise markdown ends after the selected run of each method.
+    whole: otherwise markdown and LaTeX end after the selected run of each method. metric: what is
+    shown of every length, summarised over lengths and seeds; runs are selected by the same rule
+    whatever it is.
 
     Methods are compared with `baseline`, see `differences`. Published rows stand under a task whose
     runs were trained in the published setting, with `published` under every task that has some.
-    Markdown is in percent, CSV and JSON are fractions in [0, 1]. CSV has runs alone.
-    Raises ValueError for an unknown format, an unknown baseline, or no records.
+    Markdown and LaTeX are in percent, CSV and JSON are fractions in [0, 1]. CSV has runs alone.
+    Raises ValueError for an unknown format, baseline or metric, or no records.
     """
     if format not in FORMATS:
         raise ValueError(f"format {format!r} is none of {', '.join(FORMATS)}")
     groups = group_runs(records)
+    measure = measure_named(metric, [run.record for group in groups for run in group.runs])
     compared = differences(groups, baseline)
     if format == "csv":
-        return _csv(groups)
+        return _csv(groups, measure)
     beside = published_beside(groups, forced=published)
-    lines = [*extra_notes, *notes(groups), *published_notes(groups, beside)]
-    if format == "markdown":
-        return markdown(groups, lines, compared, beside, whole)
-    return _json(groups, lines, compared, beside)
+    lines = [*extra_notes, *notes(groups, measure), *published_notes(groups, beside)]
+    if format == "json":
+        return _json(groups, lines, compared, beside, measure)
+    return RENDERERS[format](document(groups, lines, compared, beside, measure, whole))
 
 
-def _csv(groups: list[Group]) -> str:
+def _csv(groups: list[Group], measure: Measure) -> str:
     """Tidy: one row per run and length; a run without any length keeps one row."""
     rows = []
     for group in groups:
         for run in group.runs:
-            # What an untrained run scored beyond training stands there, but is no `value`.
-            cells = [
-                {**_cell_fields(cell), "state": run.state(length)}
-                for length, cell in run.cells.items()
-            ]
-            own = _run_fields(group, run)
+            cells = [_cell_fields(cell) for cell in run.cells.values()]
+            own = _run_fields(group, run, measure)
             rows += [{**own, **cell} for cell in cells or [{}]]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
@@ -68,7 +73,7 @@ def _csv(groups: list[Group]) -> str:
     return text.getvalue()
 
 
-def _run_fields(group: Group, run: Run) -> dict[str, Any]:
+def _run_fields(group: Group, run: Run, measure: Measure) -> dict[str, Any]:
     record, selection = run.record, run.record.selection
     settings = {k: v for k, v in record.settings.items() if k != "train_lengths"}
     return {
@@ -86,9 +91,10 @@ def _run_fields(group: Group, run: Run) -> dict[str, Any]:
         "status": record.training.status,
         "trained_steps": record.training.step,
         "selected_step": "" if selection is None else selection.step,
-        "degenerate_selection": "" if selection is None else int(selection.degenerate),
-        "effective_length": run.effective_length,
-        "mean_out_of_distribution": run.mean_out_of_distribution.value,
+        "monitor_never_changed": "" if selection is None else int(selection.degenerate),
+        "metric": measure.name,
+        "effective_length": run.effective_length(measure),
+        "mean_out_of_distribution": run.mean_out_of_distribution(measure).value,
     }
 
 
@@ -107,15 +113,17 @@ def _json(
     lines: list[str],
     compared: list[Difference],
     beside: dict[str, Block],
+    measure: Measure,
 ) -> str:
-    document = {
+    body = {
         "schema": 1,
-        "groups": [_group_json(group) for group in groups],
+        "metric": measure.name,
+        "groups": [_group_json(group, measure) for group in groups],
         "differences": [_difference_json(difference) for difference in compared],
         "published": [_published_json(block) for block in beside.values()],
         "notes": lines,
     }
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _difference_json(difference: Difference) -> dict[str, Any]:
@@ -146,7 +154,7 @@ def _published_json(block: Block) -> dict[str, Any]:
     return body
 
 
-def _group_json(group: Group) -> dict[str, Any]:
+def _group_json(group: Group, measure: Measure) -> dict[str, Any]:
     lengths = sorted({length for run in group.seeds for length in run.cells})
     return {
         "task": group.task,
@@ -155,12 +163,12 @@ def _group_json(group: Group) -> dict[str, Any]:
         "train_lengths": list(group.train_range),
         "best": group.best.record.run,
         "selected_lr": group.lr,
-        "not_bracketed": group.not_bracketed is not None,
+        "at_edge_of_grid": group.beyond_grid is not None,
         "selection": {
             "monitored": group.choice.monitored,
             "compared": list(group.choice.path),
             "tied": [record.run for record in group.choice.tied],
-            "degenerate": group.choice.degenerate,
+            "never_changed": group.choice.degenerate,
         },
         "trained": {"k": group.trained, "n": len(group.seeds)} if group.judged else None,
         "seeds": [run.record.seed for run in group.seeds],
@@ -168,7 +176,7 @@ def _group_json(group: Group) -> dict[str, Any]:
             name: asdict(statistics)
             for name, statistics in zip(
                 [*map(str, lengths), "mean_out_of_distribution"],
-                group.over_seeds(lengths),
+                group.over_seeds(lengths, measure),
                 strict=True,
             )
         },
@@ -176,8 +184,8 @@ def _group_json(group: Group) -> dict[str, Any]:
             {
                 **run.record.to_dict(),
                 "trained": run.trained,
-                "effective_length": run.effective_length,
-                "mean_out_of_distribution": asdict(run.mean_out_of_distribution),
+                "effective_length": run.effective_length(measure),
+                "mean_out_of_distribution": asdict(run.mean_out_of_distribution(measure)),
                 "wilson": {
                     str(length): list(wilson(cell.correct, cell.samples))
                     for length, cell in run.cells.items()

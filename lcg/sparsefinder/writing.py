@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from lcg.results.markdown import markdown_table
+from lcg.results.markdown import aligned
 from lcg.sparsefinder.fronts import best
 from lcg.sparsefinder.measuring import Identity
 from lcg.sparsefinder.study import CellResult, LengthResult, Study
@@ -38,7 +38,7 @@ def summary(study: Study) -> str:
     rows = [["the model itself", *(f"  · {percent(x.token_accuracy)}" for x in lengths)]]
     for front in fronts_of(lengths):
         rows.append([front, *(_best_text(result, front) for result in lengths)])
-    table = markdown_table(header, rows)
+    table = aligned(header, rows)
     unreached = any(NOTHING in row for row in rows)
     return f"{table}\n\n{UNREACHED}" if unreached else table
 
@@ -104,7 +104,7 @@ def document(study: Study, title: str) -> str:
             f"{percent(result.exact_match)} % of samples."
         )
         rows = [_row(cell) for cell in result.cells]
-        parts.append(markdown_table(["method", "setting", *COLUMNS.values()], rows))
+        parts.append(aligned(["method", "setting", *COLUMNS.values()], rows))
     return "\n\n".join(parts) + "\n"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lcg.config import Config, experiment_identity, identity, to_tree
+from lcg.config import Config, experiment_identity, experiment_tree, identity, to_tree
 from lcg.diagnostics.fate import fate
 from lcg.results import RunRecord, Selection, Training, Validation
 from lcg.speaking import is_first_process
@@ -43,7 +43,7 @@ class Outcome:
 
 @dataclass
 class RecordKeeper:
-    """Writes results.json from what the callbacks know; a ladder climbed before is kept.
+    """Writes results.json from what the callbacks know; lengths evaluated before are kept.
 
     So is what else was validated of the checkpoint that is still the selected one.
     """
@@ -96,6 +96,7 @@ class RecordKeeper:
             validation={int(n): Validation(**values) for n, values in best["lengths"].items()},
             task=to_tree(config)["task"],
             fate={} if status == "running" else self._fate(),
+            config=experiment_tree(config),
         )
         with RunRecord.updating(self.directory):
             if (self.directory / "results.json").exists():

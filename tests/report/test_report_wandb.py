@@ -60,7 +60,7 @@ def stand(monkeypatch) -> Stand:
 
 @pytest.fixture
 def alone(tmp_path: Path, run_of, write) -> Path:
-    """One run with a loss curve: a page of three figures."""
+    """One run with a loss curve: a page of two figures."""
     return write(tmp_path / "runs", run_of({32: 200, 64: 100}), heads=False)
 
 
@@ -80,7 +80,7 @@ def test_page_and_figures_are_one_artifact(
     assert artifact.type == "report"
     assert artifact.metadata["runs"] == ["copy-softmax-nape-s0-lr0.001"]
     assert artifact.files.pop("report.html") == page.read_text()
-    assert len(artifact.files) == 3
+    assert len(artifact.files) == 2
     assert all(
         name.startswith("figures/") and name.endswith(".svg") and text.rstrip().endswith("</svg>")
         for name, text in artifact.files.items()

@@ -51,10 +51,12 @@ def test_a_run_under_way_is_not_judged_by_its_validation(make: Make) -> None:
     assert Run(record).trained is None
 
 
-def test_an_untrained_run_shows_no_zero_beyond_training(make: Make) -> None:
-    run = Run(make({32: 30, 64: 0, 128: "skipped"}))
+def test_a_run_that_did_not_train_keeps_its_numbers(make: Make) -> None:
+    run = Run(make({32: 30, 64: 10, 128: "skipped"}))
     states = {length: run.state(length) for length in (32, 64, 128, 256)}
-    assert states == {32: "value", 64: "did_not_train", 128: "skipped", 256: None}
+    assert states == {32: "value", 64: "value", 128: "skipped", 256: None}
+    assert run.trained is False
+    assert [run.value(length) for length in (32, 64, 128)] == [0.03, 0.01, None]
 
 
 def test_groups_and_statistics_at_the_selected_learning_rate(make: Make) -> None:
@@ -73,27 +75,27 @@ def test_groups_and_statistics_at_the_selected_learning_rate(make: Make) -> None
         (0.003, 1),
     ]
     assert (softmax.lr, len(softmax.seeds), softmax.trained) == (0.003, 2, 1)
-    assert softmax.not_bracketed == pytest.approx(0.009)
-    assert entmax.not_bracketed is None, "one learning rate is no grid"
+    assert softmax.beyond_grid == pytest.approx(0.009)
+    assert entmax.beyond_grid is None, "one learning rate is no grid"
 
 
 def test_a_bracketed_learning_rate_needs_no_extension(make: Make) -> None:
     records = [make(lr=lr, validation={128: (v, 1.0)}) for lr, v in [(1, 0), (2, 1.0), (4, 0)]]
-    assert group_runs(records)[0].not_bracketed is None
-    assert group_runs(records[1:])[0].not_bracketed == pytest.approx(1.0)
+    assert group_runs(records)[0].beyond_grid is None
+    assert group_runs(records[1:])[0].beyond_grid == pytest.approx(1.0)
 
 
 def test_names_tell_groups_apart(make: Make) -> None:
     long = make(group="a", settings={"steps": 4000, "train_lengths": [8, 64]})
     assert [g.name for g in group_runs([make(group="b"), long])] == [
-        "softmax · nape, steps 2000, train 8–32",
-        "softmax · nape, steps 4000, train 8–64",
+        "softmax · nape, max_length=32, steps=2000",
+        "softmax · nape, max_length=64, steps=4000",
     ]
     wide = make(group="c", settings={"parameters": 9})
     names = [g.name for g in group_runs([make(group="b"), wide])]
-    assert names == ["softmax · nape, parameters 123456", "softmax · nape, parameters 9"]
+    assert names == ["softmax · nape, parameters=9", "softmax · nape, parameters=123456"]
     twins = [g.name for g in group_runs([make(group="b"), make(group="d")])]
-    assert twins == ["softmax · nape, group b", "softmax · nape, group d"]
+    assert twins == ["softmax · nape, run b-s0-lr0.001", "softmax · nape, run d-s0-lr0.001"]
     wide_entmax = make(attention="entmax", settings={"parameters": 9})
     names = [g.name for g in group_runs([make(), wide_entmax])]
     assert names == ["entmax · nape", "softmax · nape"], "parameters follow from the method"
@@ -104,7 +106,7 @@ def test_names_tell_kinds_of_models_apart(make: Make) -> None:
     other = make(group="e", settings={"kind": "encoder_decoder", "parameters": 9})
     for decoder in (make(group="d"), make(group="d", settings={"kind": "decoder"})):
         names = [group.name for group in group_runs([decoder, other])]
-        assert names == ["softmax · nape, kind decoder", "softmax · nape, kind encoder_decoder"]
+        assert names == ["softmax · nape, kind=decoder", "softmax · nape, kind=encoder_decoder"]
     both = [make(group="d"), make(group="e", attention="entmax", settings={"kind": "decoder"})]
     assert [group.name for group in group_runs(both)] == ["entmax · nape", "softmax · nape"]
 

@@ -137,8 +137,8 @@ def test_only_runs_of_one_budget_are_compared(make: Make) -> None:
         make({64: 800}, attention="topk", settings={**short, "batch_size": 2}),
     ]
     (names,) = found(*records).items()
-    assert names[0].startswith("asentmax") and "steps 9000" in names[0]
-    assert names[1][0].startswith("softmax") and "steps 9000" in names[1][0]
+    assert names[0].startswith("asentmax") and "steps=9000" in names[0]
+    assert names[1][0].startswith("softmax") and "steps=9000" in names[1][0]
 
 
 def test_the_baseline(make: Make) -> None:
@@ -169,14 +169,14 @@ def test_only_values_on_the_same_samples_are_compared(make: Make) -> None:
     other = make({32: 990, 64: "out_of_memory", 128: 100}, attention="topk")
     assert found(softmax, other) == {"topk · nape": ("softmax · nape", [32, 128])}
     untrained = make({32: 10, 64: 0, 128: 0}, attention="topk")
-    assert found(softmax, untrained) == {"topk · nape": ("softmax · nape", [32])}
+    assert found(softmax, untrained) == {"topk · nape": ("softmax · nape", [32, 64, 128])}
     assert found(softmax, make({32: 99}, attention="topk", evaluation_seed=2)) == {}
     small = make({32: 990}, attention="topk", options={"name": "copy", "symbols": 16})
     large = replace(softmax, task={"name": "copy", "symbols": 32})
     assert found(large, small) == {}, "a task with other options has other samples"
     assert [group.name for group in group_runs([large, small])] == [
-        "softmax · nape, symbols 32",
-        "topk · nape, symbols 16",
+        "softmax · nape, symbols=32",
+        "topk · nape, symbols=16",
     ]
 
 

@@ -74,16 +74,16 @@ def test_lengths_are_headed_as_multiples_of_a_shared_training_maximum(make: Make
     assert "(2×)" not in table(mixed) and "(train)" not in table(mixed)
 
 
-def test_what_did_not_train_is_in_no_mean(make: Make) -> None:
-    """In distribution it has a value, which the median shows and the mean of the trained does not;
-    beyond it has none, and is counted."""
-    records = [make({32: 1000, 64: 800}), make({32: 0, 64: 0}, seed=1)]
+def test_what_did_not_train_is_marked_and_in_no_mean_of_the_trained(make: Make) -> None:
+    """They are shown and in the median, which is marked; the mean of the trained lacks them."""
+    records = [make({32: 1000, 64: 800}), make({32: 150, 64: 20}, seed=1)]
+    assert rows(table(records), "softmax")[2][1:5] == ["1", "0.001", "15.0 †", "2.0 †"]
     median, mean = rows(table(records), "softmax")[-2:]
     assert median[1:5] == [
         "median [range]",
         "0.001",
-        "50.0 [0.0, 100.0]",
-        "80.0 [80.0, 80.0] (1 of 2)",
+        "57.5 [15.0, 100.0] †",
+        "41.0 [2.0, 80.0] †",
     ]
     assert mean[1:5] == ["mean of 1 trained", "0.001", "100.0", "80.0"]
 
@@ -117,11 +117,16 @@ def test_notes(make: Make) -> None:
     assert page.partition("## Notes\n\n")[2].splitlines() == [
         "- first of all.",
         run(0) + "interrupted at step 500 of 2000 (stopped by a signal).",
-        run(1) + "degenerate selection by val/len_128/exact_match (all zero).",
-        run(2) + "stale at 64: not the selected checkpoint, step 1800 (evaluate again).",
+        "- † did not train: exact match below 50 % within the training lengths, at the shortest "
+        "one tested (else the longest validated). Its numbers are shown and count in medians; a "
+        "mean of those that trained leaves them out.",
+        run(1) + "selection metric never changed (val/len_128/exact_match) (all zero).",
+        run(2) + "evaluated at 64 with another checkpoint than the selected one, step 1800 "
+        "(evaluate again).",
         "- copy, softmax · nape: 4 runs tie by validation up to length 32, and the lowest seed "
         "stands in for the best; `lcg select` breaks it.",
-        "- copy, softmax · nape: learning rate 0.001 is not bracketed: extend to 0.0001.",
+        "- copy, softmax · nape: the best learning rate, 0.001, is at the edge of the grid "
+        "(try 0.0001).",
         "- copy, softmax · nape: in-distribution accuracy of 1 of 4 seeds is unknown.",
         "- copy at 64: rows differ in their test set: "
         + "100 samples in `copy-softmax-nape-s3-lr0.001`; 1000 samples elsewhere.",
@@ -165,7 +170,7 @@ def test_json_holds_everything(make: Make) -> None:
     assert (asentmax["name"], nope["trained"]) == ("asentmax · nape", {"k": 0, "n": 1})
     assert softmax["best"] == records[0].run
     assert softmax["trained"] == {"k": 2, "n": 3}
-    assert softmax["over_seeds"]["128"]["values"] == [0.7, None, None]
+    assert softmax["over_seeds"]["128"]["values"] == [0.7, None, 0.0]
     assert softmax["over_seeds"]["128"]["mean_trained"] == {"value": 0.7, "n": 1, "of": 2}
     assert softmax["runs"][1]["ladder"] == records[0].to_dict()["ladder"]
     assert len(softmax["runs"]) == 4
@@ -173,7 +178,7 @@ def test_json_holds_everything(make: Make) -> None:
 
 
 def test_errors(make: Make) -> None:
-    with pytest.raises(ValueError, match="'html' is none of markdown, csv, json"):
+    with pytest.raises(ValueError, match="'html' is none of markdown, latex, csv, json"):
         table([make()], "html")
     with pytest.raises(ValueError, match="no runs"):
         table([])

@@ -1,0 +1,145 @@
+"""Labels of methods: attention · position, and every field in which the runs shown differ.
+
+    softmax · nape        entmax · t5, alpha=1.7        sigmoid · t5, shift=2, layers=4
+
+Labels come from the records' configs as plain data; no class is imported or run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from lcg.results.record import RunRecord
+
+# Fields that a label names only where nothing else tells two methods apart.
+LAST_RESORTS = ("source", "parameters")
+CHOICES = ("attention", "position")  # a label begins with these, so their fields follow from them
+
+
+def labels(records: Sequence[RunRecord]) -> list[str]:
+    """One label per record, each of another method of one task; all labels differ.
+
+    A field is named where two records that have it differ in it, by the shortest dotted name that
+    is unambiguous. Fields of an attention or of a position encoding are compared among records of
+    the same one.
+    """
+    fields = [_fields(record) for record in records]
+    names = short_names([key for own in fields for key in own])
+    files = _short_files([value for own in fields for value in own.values()])
+    differing = [_differing(index, records, fields) for index in range(len(records))]
+
+    def label(index: int, wanted: Sequence[str]) -> str:
+        parts = [f"{names[key]}={_text(fields[index][key], files)}" for key in wanted]
+        return ", ".join([method(records[index]), *parts])
+
+    found = [label(i, [k for k in keys if not _last_resort(k)]) for i, keys in enumerate(differing)]
+    for index in _repeated(found):
+        found[index] = label(index, differing[index])
+    for index in _repeated(found):
+        found[index] += f", run {records[index].run}"
+    return found
+
+
+def method(record: RunRecord) -> str:
+    """The attention and the position encoding of a record."""
+    return f"{record.labels['attention']} · {record.labels['position']}"
+
+
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """Dotted keys -> the shortest ends of them that no other key has; `.name` is left out."""
+    paths = {key: key.removesuffix(".name").split(".") for key in keys}
+    ends = Counter(".".join(path[start:]) for path in paths.values() for start in range(len(path)))
+    return {
+        key: next(
+            (
+                end
+                for start in reversed(range(len(path)))
+                if ends[end := ".".join(path[start:])] == 1
+            ),
+            ".".join(path),
+        )
+        for key, path in paths.items()
+    }
+
+
+def setting_text(value: Any) -> str:
+    """A setting for a reader: 0.001, 8–32, true, none."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return "–".join(setting_text(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _fields(record: RunRecord) -> dict[str, Any]:
+    """Dotted field -> value: of the config, or of what a record without one says of it."""
+    settings = record.settings
+    tree: dict[str, Any] = record.config or {
+        "task": record.task,
+        "model": {"kind": settings.get("kind", "decoder")},
+        "data": {
+            "batch_size": settings.get("batch_size"),
+            "min_length": record.train_min,
+            "max_length": record.train_max,
+        },
+        "steps": settings.get("steps"),
+    }
+    return _flat(tree) | {"parameters": settings.get("parameters")}
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        flat |= _flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return flat
+
+
+def _differing(
+    index: int, records: Sequence[RunRecord], fields: Sequence[dict[str, Any]]
+) -> list[str]:
+    """The fields of one record in which another one that is compared with it differs."""
+    found = []
+    for key, value in fields[index].items():
+        choice = key.partition(".")[0]
+        own = records[index].labels.get(choice) if choice in CHOICES else None
+        for record, other in zip(records, fields, strict=True):
+            same_choice = own is None or record.labels[choice] == own
+            if same_choice and key in other and other[key] != value:
+                found.append(key)
+                break
+    return found
+
+
+def _last_resort(key: str) -> bool:
+    return key.rpartition(".")[2] in LAST_RESORTS
+
+
+def _repeated(texts: Sequence[str]) -> list[int]:
+    counts = Counter(texts)
+    return [index for index, text in enumerate(texts) if counts[text] > 1]
+
+
+def _short_files(values: Sequence[Any]) -> dict[str, str]:
+    """Classes of users' files, path/to/file.py:Class -> the shortest ends that tell them apart."""
+    classes = {value for value in values if isinstance(value, str) and ".py:" in value}
+    ends: dict[str, list[str]] = {}
+    for name in classes:
+        file, _, attribute = name.rpartition(":")
+        parts = PurePosixPath(file).parts
+        ends[name] = [
+            f"{PurePosixPath(*parts[-count:])}:{attribute}" for count in range(1, len(parts) + 1)
+        ]
+    shared = Counter(end for own in ends.values() for end in own)
+    return {
+        name: next((end for end in own if shared[end] == 1), name) for name, own in ends.items()
+    }
+
+
+def _text(value: Any, files: Mapping[str, str]) -> str:
+    return files.get(value, value) if isinstance(value, str) else setting_text(value)

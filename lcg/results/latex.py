@@ -1,0 +1,99 @@
+"""Tables as LaTeX with booktabs, to be read by \\input."""
+
+from __future__ import annotations
+
+import unicodedata
+
+from lcg.results.document import Document
+from lcg.results.tables import Entry, Table
+
+HEAD = r"""% \usepackage{booktabs,graphicx}
+% Tables wider than the line are made smaller; ask for \textwidth in two columns with table*."""
+SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"$<$",
+    ">": r"$>$",
+    "|": r"$|$",
+    '"': "''",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+SYMBOLS = {
+    "·": r"$\cdot$",
+    "×": r"$\times$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "±": r"$\pm$",
+    "√": r"$\surd$",
+    "†": r"$^\dagger$",
+    "—": "---",
+    "–": "--",
+    "…": r"\dots{}",
+    "’": "'",
+    "₂": r"$_2$",
+    "\N{NO-BREAK SPACE}": "~",
+    "α": r"$\alpha$",
+    "β": r"$\beta$",
+    "γ": r"$\gamma$",
+    "δ": r"$\delta$",
+    "λ": r"$\lambda$",
+    "σ": r"$\sigma$",
+    "τ": r"$\tau$",
+}
+
+
+def latex(document: Document) -> str:
+    """A `table` environment for every table, its task in the caption; notes are comments."""
+    parts = [HEAD]
+    for section in document.sections:
+        for heading, table in section.tables:
+            parts.append(latex_table(table, f"{heading}. {section.title}."))
+    if document.notes:
+        parts.append("\n".join(f"% {' '.join(note.split())}" for note in document.notes))
+    return "\n\n".join(parts) + "\n"
+
+
+def latex_table(table: Table, caption: str) -> str:
+    """One table that is no wider than the line."""
+    columns = "l" + "r" * (len(table.header) - 1)
+    rows = [[_text(entry) for entry in row] for row in table.rows]
+    lines = [_row(map(escaped, table.header)), r"\midrule"]
+    for number, row in enumerate(rows):
+        if number in table.summaries and number - 1 not in table.summaries and number:
+            lines.append(r"\addlinespace[1pt]")
+        lines.append(_row(row))
+    body = "\n".join(lines)
+    return (
+        "\\begin{table}\n\\centering\n"
+        f"\\caption{{{escaped(caption)}}}\n"
+        "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
+        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\n\\bottomrule\n"
+        "\\end{tabular}}\n\\end{table}"
+    )
+
+
+def escaped(text: str) -> str:
+    """Text in which no character has a meaning of its own, and which pdflatex can set."""
+    return "".join(map(_character, " ".join(text.split())))
+
+
+def _character(character: str) -> str:
+    known = SPECIAL.get(character) or SYMBOLS.get(character)
+    if known or character.isascii():
+        return known or character
+    plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
+    if plain.isalpha() and ord(character) < 0x180:  # é, ł: in every LaTeX since 2018
+        return character
+    return f"[U+{ord(character):04X}]"
+
+
+def _row(cells) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _text(entry: Entry) -> str:
+    text = escaped(entry.text)
+    if entry.strong:
+        text = f"\\textbf{{{text}}}"
+    return f"{text} {{\\footnotesize {escaped(entry.note)}}}" if entry.note else text

@@ -1,0 +1,342 @@
+"""Tables of runs as data, for every format: markdown, LaTeX and the report's HTML.
+
+Measures of cells are in percent with one decimal; `—` was not evaluated, a state in words stands
+where there is no number, † marks the numbers of a run that did not train.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lcg.results.differences import Difference
+from lcg.results.groups import Group, Run
+from lcg.results.labels import setting_text
+from lcg.results.measures import EXACT_MATCH, FIELDS, Measure
+from lcg.results.paired import Paired
+from lcg.results.published import Block, Row, Verdict
+from lcg.results.statistics import NOT_EVALUATED, Mean, OverSeeds, mean, wilson
+
+NOTHING = "—"
+UNTRAINED = "†"
+METHOD = "attention · position"
+
+Kind = Literal["text", "method", "state", "none"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One place of a table.
+
+    text: the number or words; note: set smaller behind it, such as an interval. kind: a method's
+    label, a state in place of a number, nothing, or any other text. about: why, where there is no
+    number. strong: set in bold.
+    """
+
+    text: str
+    note: str = ""
+    kind: Kind = "text"
+    about: str = ""
+    strong: bool = False
+
+    @property
+    def whole(self) -> str:
+        """Text and note."""
+        return f"{self.text} {self.note}".strip()
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of entries under a header, the first column being names. title: what it shows.
+
+    summaries: the rows that are no runs of their own, by number.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Entry]]
+    summaries: frozenset[int] = frozenset()
+
+
+EMPTY = Entry(NOTHING, kind="none")
+
+
+def best_table(
+    groups: Sequence[Group], measure: Measure = EXACT_MATCH, block: Block | None = None
+) -> Table:
+    """One row per method: its selected run, and how many of its seeds trained.
+
+    Under them stand the rows of a published block, which are exact matches.
+    """
+    end = max(group.train_range[1] for group in groups)
+    published = [(row, published_at(row, end)) for row in block.rows] if block else []
+    own = lengths_of(groups)
+    lengths = sorted({*own, *(n for _, values in published for n in values)})
+    header = [METHOD, "seed", "lr", *headings(groups, lengths)]
+    header += ["mean OOD", "effective length", "trained"]
+    rows = [
+        [
+            *_named(group, group.best),
+            *(_value(group.best, length, measure, interval=True) for length in lengths),
+            *_over_lengths(group.best, own, measure),
+            Entry(trained_text(group)),
+        ]
+        for group in groups
+    ]
+    for row, values in published:
+        missing = EMPTY if values else Entry("not found", kind="none")
+        cells = [Entry(values[n]) if n in values else missing for n in lengths]
+        rows.append([Entry(f"published: {row.name}"), EMPTY, EMPTY, *cells, EMPTY, EMPTY, EMPTY])
+    best = "best run of each method by validation"
+    intervals = " [95 % Wilson interval]" if measure == EXACT_MATCH else ""
+    title = f"{_capital(measure.title)} ({measure.scale}), {best}{intervals}"
+    return Table(title, header, rows, frozenset(range(len(groups), len(rows))))
+
+
+def metric_table(groups: Sequence[Group], measure: Measure) -> Table:
+    """One row per method: a measure of the selected run at every length."""
+    lengths = lengths_of(groups)
+    rows = [
+        [
+            *_named(group, group.best, edge=False),
+            *(_value(group.best, length, measure) for length in lengths),
+        ]
+        for group in groups
+    ]
+    title = f"{measure.title} ({measure.scale}) of the same runs"
+    return Table(title, [METHOD, "seed", "lr", *headings(groups, lengths)], rows)
+
+
+def difference_table(found: Sequence[Difference], groups: Sequence[Group]) -> Table:
+    """Selected runs against a baseline's on the same samples: difference, interval, p-value."""
+    compared = [group for difference in found for group in (difference.group, difference.baseline)]
+    lengths = sorted({length for group in compared for length in group.best.cells})
+    rows = [
+        [
+            *(Entry(group.name, kind="method") for group in (each.group, each.baseline)),
+            *(_difference(each, length) for length in lengths),
+        ]
+        for each in found
+    ]
+    title = "Difference from a baseline in points of exact match [95 % interval], p-value"
+    return Table(title, ["method", "baseline", *headings(groups, lengths)], rows)
+
+
+def run_table(groups: Sequence[Group], measure: Measure = EXACT_MATCH) -> Table:
+    """One row per run, the selected one of each method in bold, then statistics over its seeds."""
+    lengths = lengths_of(groups)
+    header = [METHOD, "seed", "lr", *headings(groups, lengths), "mean OOD", "effective length"]
+    rows: list[list[Entry]] = []
+    summaries = set()
+    for group in groups:
+        for run in group.runs:
+            named = _named(group, run, edge=False)
+            if run is group.best:
+                named = [replace(entry, strong=True) for entry in named]
+            values = [_value(run, length, measure) for length in lengths]
+            rows.append([*named, *values, *_over_lengths(run, lengths, measure)])
+        if len(group.seeds) > 1:
+            name, _, rate = _named(group, group.best, edge=False)
+            for title, entries in _summary(group, lengths, measure):
+                summaries.add(len(rows))
+                rows.append([name, Entry(title), rate, *entries])
+    best = "bold: best run by validation"
+    return Table(
+        f"Every run, and seeds at the selected learning rate ({best})",
+        header,
+        rows,
+        frozenset(summaries),
+    )
+
+
+def verdict_table(found: Iterable[Verdict]) -> Table:
+    """A row for every published number: ours beside it, and whether the two agree."""
+    rows = []
+    for v in found:
+        ours = interval = EMPTY
+        if v.correct is not None:
+            ours = Entry(f"{percent(v.correct / v.samples)} ({v.correct}/{v.samples})")
+            interval = Entry(f"[{percent(v.interval[0])}, {percent(v.interval[1])}]")
+        published = Entry(percent(v.published))
+        words = [Entry(v.title), Entry(str(v.length)), published, ours, interval]
+        rows.append([*words, Entry(v.verdict), Entry(v.note)])
+    header = ["published row", "length", "published", "ours", "95 % interval", "verdict", "note"]
+    return Table("Published numbers and ours", header, rows)
+
+
+# ---- what stands in a place
+
+
+def percent(fraction: float) -> str:
+    """A fraction as a percentage with one decimal, without the sign."""
+    return f"{100 * fraction:.1f}"
+
+
+def lengths_of(groups: Iterable[Group]) -> list[int]:
+    """All lengths at which any run was evaluated."""
+    return sorted({n for group in groups for run in group.runs for n in run.cells})
+
+
+def headings(groups: Iterable[Group], lengths: Iterable[int]) -> list[str]:
+    """Lengths, the training maximum marked, and what lies beyond as its multiple if it is shared.
+
+    512 (8×) is the length 512, 8 times the longest training length.
+    """
+    ends = {group.train_range[1] for group in groups}
+    if len(ends) > 1:
+        return [str(n) for n in lengths]
+    (end,) = ends
+    return [str(n) if n < end else f"{n} ({_multiple(n, end)})" for n in lengths]
+
+
+def _multiple(length: int, end: int) -> str:
+    return "train" if length == end else f"{round(length / end, 2):g}×"
+
+
+def state_text(state: str) -> str:
+    """A cell's state in words."""
+    return state.replace("_", " ")
+
+
+def trained_text(group: Group) -> str:
+    """k of n, or — where exact match does not say who trained."""
+    return f"{group.trained} of {len(group.seeds)}" if group.judged else NOTHING
+
+
+def published_at(row: Row, end: int) -> dict[int, str]:
+    """A published row at multiples of the longest training length `end`, doubts marked."""
+    return {
+        round(multiple * end): percent(value) + (" (suspect)" if multiple in row.suspect else "")
+        for multiple, value in row.values.items()
+    }
+
+
+def samples_text(groups: Iterable[Group]) -> str:
+    """How many samples are behind each value: "200", "100–1000", "" where there is none."""
+    cells = [cell for group in groups for run in group.runs for cell in run.cells.values()]
+    counts = {cell.samples for cell in cells if cell.state == "value"}
+    if not counts:
+        return ""
+    low, high = min(counts), max(counts)
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def _named(group: Group, run: Run, edge: bool = True) -> list[Entry]:
+    """The method, and the seed and learning rate of a run; `edge` marks the end of the grid."""
+    at_edge = edge and group.beyond_grid is not None
+    rate = Entry(
+        setting_text(run.record.lr),
+        "(edge)" if at_edge else "",
+        about=f"the edge of the grid (try {group.beyond_grid:.3g})" if at_edge else "",
+    )
+    return [Entry(group.name, kind="method"), Entry(str(run.record.seed)), rate]
+
+
+def _value(run: Run, length: int, measure: Measure, interval: bool = False) -> Entry:
+    """A number, marked if the run did not train; else the state in words, or —."""
+    cell = run.cells.get(length)
+    if cell is None:
+        return EMPTY
+    if cell.state != "value":
+        return Entry(state_text(cell.state), kind="state", about=cell.reason)
+    value = measure.of(cell)
+    if value is None:
+        return EMPTY
+    note = ""
+    if interval and measure == EXACT_MATCH:
+        low, high = wilson(cell.correct, cell.samples)
+        note = f"[{percent(low)}, {percent(high)}]"
+    return Entry(_marked(percent(value), run.trained is False), note)
+
+
+def _marked(text: str, untrained: bool) -> str:
+    return f"{text} {UNTRAINED}" if untrained and text != NOTHING else text
+
+
+def _over_lengths(run: Run, lengths: Iterable[int], measure: Measure) -> list[Entry]:
+    """The mean beyond training, over those of `lengths`, and the effective length."""
+    beyond = mean(run.value(n, measure) for n in lengths if n > run.record.train_max)
+    texts = [_mean(beyond), effective_length_text(run, measure)]
+    return [Entry(_marked(text, run.trained is False)) for text in texts]
+
+
+def effective_length_text(run: Run, measure: Measure) -> str:
+    """≥ L if the longest evaluated length passes, < L if the shortest fails; of proportions."""
+    evaluated = [n for n, cell in run.cells.items() if cell.state not in NOT_EVALUATED]
+    if not evaluated or measure.name not in FIELDS:
+        return NOTHING
+    reached = run.effective_length(measure)
+    if reached is None:
+        return f"< {evaluated[0]}"
+    return f"≥ {reached}" if reached == evaluated[-1] else str(reached)
+
+
+def _summary(group: Group, lengths: list[int], measure: Measure) -> list[tuple[str, list[Entry]]]:
+    """Title and entries, a column per length, then the mean beyond training and effective length.
+
+    The median is over all seeds at the selected learning rate that have a number, marked where some
+    of them did not train; the mean is over those that trained if there are any.
+    """
+    stats = group.over_seeds(lengths, measure)
+    median = [*map(_median, stats), _effective_range(group, measure)]
+    partly = group.judged and group.untrained and group.trained > 0
+    means = [_mean(s.mean_trained if partly else s.mean_all) for s in stats]
+    title = f"mean of {group.trained} trained" if partly else "mean"
+    marked = group.untrained and not partly
+    return [
+        ("median [range]", [Entry(_marked(text, group.untrained)) for text in median]),
+        (title, [*(Entry(_marked(text, marked)) for text in means), EMPTY]),
+    ]
+
+
+def _mean(mean: Mean) -> str:
+    """The mean, with how many values it is over where some are missing."""
+    if mean.value is None:
+        return NOTHING
+    return percent(mean.value) + (f" ({mean.n} of {mean.of})" if mean.n < mean.of else "")
+
+
+def _median(stats: OverSeeds) -> str:
+    if stats.median is None:
+        return NOTHING
+    text = f"{percent(stats.median)} [{percent(stats.low)}, {percent(stats.high)}]"
+    present = stats.mean_all.n
+    return text + (f" ({present} of {stats.runs})" if present < stats.runs else "")
+
+
+def _effective_range(group: Group, measure: Measure) -> str:
+    """Lower median and range of the effective length over the seeds that were evaluated."""
+    runs = [run for run in group.seeds if run.cells]
+    runs.sort(key=lambda run: run.effective_length(measure) or 0)
+    if not runs or measure.name not in FIELDS:
+        return NOTHING
+    places = (0, (len(runs) - 1) // 2, -1)
+    low, middle, high = (effective_length_text(runs[i], measure) for i in places)
+    count = f" ({len(runs)} of {len(group.seeds)})" if len(runs) < len(group.seeds) else ""
+    return f"{middle} [{low}, {high}]{count}"
+
+
+def _difference(difference: Difference, length: int) -> Entry:
+    """Points, interval and p-value of a pair, or why there is none."""
+    pair = difference.lengths.get(length)
+    sides = (difference.group, difference.baseline)
+    if pair is not None:
+        points, note = _paired(pair)
+        return Entry(_marked(points, any(side.best.trained is False for side in sides)), note)
+    for side in sides:
+        state = side.best.state(length)
+        if state not in (None, "value"):
+            whose = "" if side is difference.group else "baseline "
+            return Entry(whose + state_text(state), kind="state")
+    return EMPTY
+
+
+def _paired(pair: Paired) -> tuple[str, str]:
+    low, high = (f"{100 * bound:+.1f}" for bound in pair.interval)
+    p = "p < 0.0001" if pair.p_value < 1e-4 else f"p = {pair.p_value:.2g}"
+    return f"{100 * pair.difference:+.1f}", f"[{low}, {high}], {p}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
