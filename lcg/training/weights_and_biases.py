@@ -14,7 +14,7 @@ import threading
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlparse
 
 from lcg.config import Config, to_tree
@@ -36,7 +36,8 @@ def choose_mode(requested: str, timeout: float = 2.5) -> tuple[str, str]:
     """The W&B mode to use, and why it is not online where that needs saying.
 
     `wandb.init` waits 100 s for a network that is not there, so this looks first: for a login, and
-    for a server that accepts a connection, in at most `timeout` seconds.
+    for a server that accepts a connection, in at most `timeout` seconds. An address that is none,
+    of the server or of a proxy, means offline.
     """
     if requested != "auto":
         return requested, ""
@@ -44,35 +45,65 @@ def choose_mode(requested: str, timeout: float = 2.5) -> tuple[str, str]:
         return {"dryrun": "offline", "run": "online"}.get(asked, asked), ""
     if not any(map(os.environ.get, LOGIN_VARIABLES)) and not any(map(Path.exists, _netrc_files())):
         return "offline", "there is no W&B login (wandb login)"
-    address, preferred = _settings()
+    address, source, preferred = _settings()
     if preferred in ("offline", "disabled"):
         return preferred, "wandb's own settings say so"
-    url = urlparse(address)
-    host = url.hostname or SERVICE
-    if not any(map(os.environ.get, LOGIN_VARIABLES)) and not _has_password(url.netloc, SERVICE):
-        return "offline", f"there is no W&B login for {host} (wandb login)"
-    port = url.port or (443 if url.scheme == "https" else 80)
-    if not _reachable(*_through_proxy(url.scheme, host, port), timeout):
-        return "offline", f"{host} does not answer"
+    try:
+        server = _address(address, source, {"http": 80, "https": 443})
+        door = _through_proxy(server)
+    except ValueError as error:
+        return "offline", str(error)
+    logged_in = any(map(os.environ.get, LOGIN_VARIABLES))
+    if not logged_in and not _has_password(server.netloc, SERVICE):
+        return "offline", f"there is no W&B login for {server.host} (wandb login)"
+    if not _reachable(door.host, door.port, timeout):
+        return "offline", f"{server.host} does not answer"
     return "online", ""
 
 
-def _settings() -> tuple[str, str | None]:
-    """The server's address, and the mode that `wandb offline` may have set."""
+class Address(NamedTuple):
+    """Where something listens; netloc: host and, where it is given, port."""
+
+    scheme: str
+    host: str
+    port: int
+    netloc: str
+
+
+def _address(url: str, source: str, ports: dict[str, int]) -> Address:
+    """The parts of a URL; ports: what is taken for each scheme where it names none.
+
+    Raises ValueError, in one line that names the `source`, for a text that is no such URL.
+    """
+    try:
+        parts = urlparse(url)
+        host, port = parts.hostname or "", parts.port or ports[parts.scheme]
+        if not host or not host.encode("idna"):
+            raise ValueError("it names no host")
+    except KeyError:
+        raise ValueError(f"{source}={url} does not begin with {' or '.join(ports)}://") from None
+    except ValueError as error:
+        raise ValueError(f"{source}={url} is no address: {_one_line(error)}") from None
+    return Address(parts.scheme, host, port, parts.netloc)
+
+
+def _settings() -> tuple[str, str, str | None]:
+    """The server's address, what it is set by, and the mode that `wandb offline` may have set."""
     if address := os.environ.get("WANDB_BASE_URL"):
-        return address, None
+        return address, "WANDB_BASE_URL", None
     try:
         import wandb
 
         settings = wandb.setup().settings
-        return settings.base_url, settings.mode
+        return settings.base_url, "base_url in wandb's settings", settings.mode
     except Exception:
-        return f"https://{SERVICE}", None
+        return f"https://{SERVICE}", "", None
 
 
 def _netrc_files() -> list[Path]:
+    """Where logins are looked up; without a home folder `~` stands for itself, and is not there."""
     named = os.environ.get("NETRC")
-    return [Path(p).expanduser() for p in ([named] if named else ["~/.netrc", "~/_netrc"])]
+    return [Path(os.path.expanduser(p)) for p in ([named] if named else ["~/.netrc", "~/_netrc"])]
 
 
 def _has_password(*hosts: str) -> bool:
@@ -80,18 +111,20 @@ def _has_password(*hosts: str) -> bool:
         try:
             if any(map(netrc.netrc(str(path)).authenticators, hosts)):
                 return True
-        except (OSError, netrc.NetrcParseError):
+        except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
             continue
     return False
 
 
-def _through_proxy(scheme: str, host: str, port: int) -> tuple[str, int]:
-    """What a connection is really made to."""
-    proxy = urllib.request.getproxies().get(scheme)
-    if not proxy or urllib.request.proxy_bypass(host):
-        return host, port
-    url = urlparse(proxy if "//" in proxy else f"//{proxy}")
-    return url.hostname or host, url.port or 3128
+def _through_proxy(server: Address) -> Address:
+    """What a connection is really made to. Raises ValueError for a proxy that is no address."""
+    proxy = urllib.request.getproxies().get(server.scheme)
+    if not proxy or urllib.request.proxy_bypass(server.host):
+        return server
+    name = f"{server.scheme}_proxy"
+    set_by = next((v for v in os.environ if v.lower() == name and os.environ[v] == proxy), name)
+    ports = dict.fromkeys(("http", "https", "socks", "socks4", "socks5", "socks5h"), 3128)
+    return _address(proxy if "//" in proxy else f"http://{proxy}", set_by, ports)
 
 
 def _reachable(host: str, port: int, timeout: float) -> bool:
@@ -102,7 +135,7 @@ def _reachable(host: str, port: int, timeout: float) -> bool:
         try:
             socket.create_connection((host, port), timeout=timeout).close()
             answer.append(True)
-        except OSError:
+        except (OSError, ValueError):  # ValueError: a name that cannot be looked up
             answer.append(False)
 
     # A thread, because a name lookup has no time-out of its own.
@@ -157,6 +190,8 @@ class WandbMetrics:
         mode, why = choose_mode(config.wandb.mode)
         if mode == "disabled":
             return
+        if refused := _drop_refused_variables():
+            mode, why = "offline", why or refused
         try:
             self._start(config, directory, run_id, mode)
         except Exception as error:
@@ -227,6 +262,19 @@ class WandbMetrics:
         except Exception as error:
             self.run = None
             say(f"W&B: stopped working ({_one_line(error)}); metrics go on in metrics.csv")
+
+
+def _drop_refused_variables() -> str:
+    """Take variables out of the environment with which wandb would not start; says which."""
+    import wandb
+
+    refused = []
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        try:
+            wandb.Settings().update_from_env_vars({name: os.environ[name]})
+        except Exception:
+            refused.append(f"{name}={os.environ.pop(name)}")
+    return f"wandb does not take {', '.join(refused)}" if refused else ""
 
 
 def _forget_start() -> None:
