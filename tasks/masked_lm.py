@@ -157,7 +157,7 @@ def split_passages(texts: list[str], held_out: float) -> dict[str, list[str]]:
     passages: dict[str, list[str]] = {split: [] for split in text.SPLITS}
     for whole in texts:
         lines: list[str] = []
-        for line in [*whole.splitlines(), ""]:
+        for line in [*whole.split("\n"), ""]:
             if line.strip():
                 lines.append(line.rstrip())
             elif lines:

@@ -252,12 +252,15 @@ class NoText(ValueError):
 
 
 def read_text(path: Path) -> str:
-    """A text file without the mark (BOM) that some editors begin it with.
+    """Read a text file; its lines end at a line feed and nowhere else.
+
+    CRLF becomes LF, and the mark (BOM) that some editors begin a file with is left out. A lone CR,
+    a form feed or U+2028 is a character like any other: line i of one file stays line i of another.
 
     Raises NoText when it is not there or cannot be read, ValueError when it is no text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         raise NoText(f"there is no file {path}") from None
     except UnicodeDecodeError:

@@ -1,6 +1,7 @@
 """metrics.csv of a run: who reads it agrees here on what of it is whole."""
 
 import csv
+import io
 from pathlib import Path
 
 METRICS = "metrics.csv"
@@ -16,7 +17,7 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return [], []
-    lines = text.splitlines(keepends=True)
+    lines = io.StringIO(text, newline="\n").readlines()
     if lines and not lines[-1].endswith("\n"):
         lines.pop()
     try:

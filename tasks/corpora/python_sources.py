@@ -10,6 +10,7 @@ OUT/SOURCES.md. Another Python gives another corpus.
 from __future__ import annotations
 
 import ast
+import io
 import platform
 import sys
 import sysconfig
@@ -41,7 +42,7 @@ def divided(source: str) -> tuple[str, list[str]]:
             texts.append(text)
             place = node.body[0]
             gone |= set(range(place.lineno, place.end_lineno + 1))
-    lines = source.splitlines(keepends=True)
+    lines = io.StringIO(source, newline="\n").readlines()  # as the parser counts them
     return "".join(line for i, line in enumerate(lines, 1) if i not in gone), texts
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from lcg.tasks.corpora.gettext_pairs import cleaned, usable
 from lcg.tasks.corpora.numbers import english, german, pairs
+from lcg.tasks.corpora.python_sources import divided
 
 CATALOGUE = """
 msgid ""
@@ -134,6 +135,11 @@ def test_cleaning(text, expected):
 )
 def test_what_can_be_a_translation(one, other, fits):
     assert usable(one, other) is fits
+
+
+def test_a_form_feed_ends_no_line_of_a_module():
+    code = "x = 1\n\x0c\ndef f():\n    'How.'\n    return x\n"
+    assert divided(code) == ("x = 1\n\x0c\ndef f():\n    return x\n", ["How."])
 
 
 def test_python_sources(tmp_path):

@@ -7,7 +7,7 @@ import pytest
 
 from lcg.tasks.base import IGNORE
 from lcg.tasks.masked_lm import MaskedLM, split_passages
-from lcg.tasks.text import SPLITS
+from lcg.tasks.text import SPLITS, read_text
 
 
 @pytest.fixture
@@ -56,6 +56,18 @@ def test_a_passage_is_in_one_split_and_none_is_lost(folder):
     assert sum(map(len, passages.values())) == 2 * 81
     assert sum(map(len, stripped.values())) == 2 * 80  # the first of each file comes twice
     assert set.union(*stripped.values()) == {p for text in texts for p in text.split("\n\n")}
+
+
+@pytest.mark.parametrize("mark", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_a_passage_ends_at_an_empty_line_alone(tmp_path, mark):
+    """Two such characters in a row, or one after a line feed, are no empty line."""
+    file = tmp_path / "text.txt"
+    passages = [f"{n} vor{mark}{mark}nach\nund{mark}aus" for n in range(60)]
+    file.write_bytes("\n\n".join(passages).encode())
+    splits = split_passages([read_text(file)], 0.1)
+    assert sorted(p for held in splits.values() for p in held) == sorted(
+        f"{p}\n\n" for p in passages
+    )
 
 
 def test_shares_can_be_changed(folder):

@@ -219,6 +219,34 @@ def test_a_byte_order_mark_is_no_text(files):
     assert ParallelText(**files).digest == digest
 
 
+@pytest.mark.parametrize(
+    "mark", ["\r", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
+)
+def test_a_line_ends_at_a_line_feed_and_nowhere_else(files, mark):
+    """With such a character in line 15 of one side and in line 201 of the other, as without."""
+    known = [side[:] for side in map(list, zip(*lines(files), strict=True))]
+    for side, (path, at) in zip(known, zip(files.values(), (14, 200), strict=True), strict=True):
+        side[at] = f"vor{mark}nach"
+        Path(path).write_bytes("".join(f"{line}\n" for line in side).encode())
+    task = ParallelText(**files)
+    drawn = rows(task, *task.sample(np.random.default_rng(0), np.full(3000, 48)))
+    assert set(drawn) <= set(zip(*known, strict=True))
+
+
+def test_lines_that_end_in_crlf_are_the_same_lines(files):
+    digest = ParallelText(**files).digest
+    for path in map(Path, files.values()):
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert ParallelText(**files).digest == digest
+
+
+@pytest.mark.parametrize("content", [b"ein Wort\xff\n", "wort\n".encode("utf-16")])
+def test_what_is_no_utf_8_is_refused(files, content):
+    Path(files["target"]).write_bytes(content)
+    with pytest.raises(ValueError, match=r"^parallel_text: .*text\.target is not UTF-8 text$"):
+        ParallelText(**files)
+
+
 def test_a_length_without_a_pair_is_refused_with_those_that_have_some(files):
     task = ParallelText(**files)
     counts = task._corpus.splits["test"].longer
