@@ -7,7 +7,8 @@ def duration(seconds: float) -> str:
     """`12 s`, `3 min`, `4.2 h`, `9.1 days`."""
     for unit, least in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * least:
-            return f"{seconds / least:.2g} {unit}"
+            count = seconds / least
+            return f"{count:.2g} {unit}" if count < 100 else f"{count:,.0f} {unit}"
     return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
@@ -18,4 +19,4 @@ def size(count: int) -> str:
         if value < 1000 or unit == "GiB":
             break
         value /= 1024
-    return f"{value:.3g} {unit}"
+    return f"{value:.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"

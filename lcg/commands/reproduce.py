@@ -36,12 +36,10 @@ def run(words: list[str]) -> int:
     from lcg.sweeping.projection import project_sweep
 
     sweep = read_sweep(options.block.replace("/", "_"), overrides)
-    plan = project_sweep(sweep, options.workers)
-    if options.dry_run:
-        print(plan)
-        return 0
-    say(plan)
-    return _reproduce(sweep, options)
+    show = print if options.dry_run else say
+    for text in project_sweep(sweep, options.workers):
+        show(text)
+    return 0 if options.dry_run else _reproduce(sweep, options)
 
 
 def _reproduce(sweep, options) -> int:

@@ -36,7 +36,8 @@ def run(words: list[str]) -> int:
     if options.dry_run:
         from lcg.sweeping.projection import project_sweep
 
-        print(project_sweep(sweep, options.workers))
+        for text in project_sweep(sweep, options.workers):
+            print(text, flush=True)
         return 0
     summary = launch(sweep, options.workers, options.storage)
     print(summary.as_text())

@@ -35,9 +35,11 @@ def run(words: list[str]) -> int:
     for remark in remarks(config):
         say(f"note: {remark}")
     if options.dry_run:
-        from lcg.training.projection import project
+        from lcg.config import to_yaml
+        from lcg.training.timing import project
 
-        print(project(config))
+        print(to_yaml(config), flush=True)
+        print(project(config, overrides))
         return 0
     outcome = train_and_evaluate(config)
     if outcome is None:

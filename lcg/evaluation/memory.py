@@ -108,7 +108,7 @@ def in_batches(
         try:
             found = work(batch)
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -120,8 +120,8 @@ def in_batches(
         yield found
 
 
-def _is_out_of_memory(error: Exception) -> bool:
-    # The CPU allocator raises a plain RuntimeError.
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether torch raised this for want of memory; the CPU allocator has no error of its own."""
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 

@@ -6,10 +6,7 @@ worker's share of the machine, one after the other.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lcg.config import ConfigError, experiment_identity
@@ -17,7 +14,10 @@ from lcg.speaking import say
 from lcg.sweeping.combinations import combinations
 from lcg.sweeping.file import Sweep
 from lcg.sweeping.runs import Run, State, find_run, state_of
+from lcg.sweeping.study import key_of, sample
 from lcg.sweeping.worker import Slot, share
+from lcg.training.projection import Projection
+from lcg.training.timing import time_runs
 from lcg.units import duration
 
 EXAMPLES = 5  # runs that are drawn to stand for a sweep that draws
@@ -25,26 +25,70 @@ EXAMPLES = 5  # runs that are drawn to stand for a sweep that draws
 
 @dataclass(frozen=True)
 class Kind:
-    """Runs that take the same time. seconds: of one, from its first step to its last."""
+    """Runs that take the same time. timed: one of them; None where none was timed."""
 
     label: str
     runs: list[tuple[Run, State]]
-    seconds: float
-    startup: float
+    timed: Projection | None = None
+
+    @property
+    def unfinished(self) -> int:
+        """How many of them are left to do."""
+        return sum(not state.done for _, state in self.runs)
+
+    @property
+    def each(self) -> float:
+        """Seconds of one from its start to its end."""
+        return self.timed.startup + self.timed.seconds if self.timed else 0.0
 
     @property
     def left(self) -> float:
         """Seconds of all of them, one after the other, from where they stand."""
+        if self.timed is None:
+            return 0.0
         return sum(
-            self.startup + self.seconds * (1 - state.step / run.steps)
+            self.timed.startup + self.timed.seconds * (1 - state.step / run.steps)
             for run, state in self.runs
             if not state.done
         )
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether they take longer than `left`, since something could not be measured."""
+        return self.unfinished > 0 and (self.timed is None or self.timed.is_bound)
+
+    def __str__(self) -> str:
+        if not self.unfinished:
+            return f"{self.label}: 0 of {len(self.runs)} runs left, finished"
+        each = f"{'more than ' if self.is_bound else ''}{duration(self.each)} each"
+        rest = "not timed" if self.timed is None else f"{each}; {self._measured()}"
+        return f"{self.label}: {self.unfinished} of {len(self.runs)} runs left, {rest}"
+
+    def _measured(self) -> str:
+        """How much of a batch and of a validation was timed."""
+        step, lengths = self.timed.step, self.timed.lengths.values()
+        parts = [timing.part / timing.whole for timing in lengths]
+        return (
+            f"timed with {step.part:,} of {step.whole:,} sequences in a step, "
+            f"{100 * min(parts):.2g} % of a validation"
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of a sweep: `runs` are listed and timed, `count` are to be made.
+
+    drawn: how many draws make `count` different runs; None in a grid.
+    """
+
+    runs: list[tuple[dict[str, str], Run, State]]
+    count: int
+    drawn: int | None = None
+
 
 @dataclass(frozen=True)
 class SweepProjection:
-    """What a sweep takes. count: runs in all; for one that draws, more than were looked at."""
+    """What a sweep takes."""
 
     kinds: list[Kind]
     count: int
@@ -62,15 +106,25 @@ class SweepProjection:
         """Wall time with all workers."""
         return self.core_seconds / self.workers
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether it takes longer than that, since something could not be measured."""
+        return any(kind.is_bound for kind in self.kinds)
 
-def planned_runs(sweep: Sweep) -> list[tuple[dict[str, str], Run, State]]:
-    """Every run of a grid, or a few that a sweep which draws could draw; and how far each is."""
+
+def plan_runs(sweep: Sweep) -> Plan:
+    """Find every run of a grid, or a few that a sweep which draws could draw; and how far each is.
+
+    Draws repeat where there is a choice of few values, and a run is made once: the different ones
+    are counted, in draws like those that the sweep will make.
+    """
     if sweep.method == "grid":
         choices = combinations(sweep)
+        count, drawn = len(choices), None
     else:
-        from lcg.sweeping.study import sample
-
-        choices = sample(sweep, min(EXAMPLES, sweep.run_cap))
+        different = {key_of(chosen): chosen for chosen in sample(sweep, sweep.run_cap)}
+        choices = list(different.values())[:EXAMPLES]
+        count, drawn = len(different), sweep.run_cap
     found = []
     for chosen in choices:
         try:
@@ -79,77 +133,79 @@ def planned_runs(sweep: Sweep) -> list[tuple[dict[str, str], Run, State]]:
             say(f"not possible: {error}")
             continue
         found.append((chosen, run, state_of(run)))
-    return found
+    return Plan(found, len(found) if drawn is None else count, drawn)
 
 
-def project_time(sweep: Sweep, workers: int | None = None) -> SweepProjection:
-    """Time each kind of run of a sweep that is not finished. Raises ValueError when one fails."""
-    return _project(sweep, planned_runs(sweep), workers)
+def project_sweep(sweep: Sweep, workers: int | None = None) -> Iterator[str]:
+    """Yield the runs of a sweep, at once, and then its estimated time, as texts.
+
+    Raises ValueError when a run cannot be timed.
+    """
+    plan = plan_runs(sweep)
+    yield _as_list(sweep, plan)
+    yield _as_time(_project(plan, workers))
 
 
-def project_sweep(sweep: Sweep, workers: int | None = None) -> str:
-    """The runs of a sweep and its projected time, as text."""
-    plan = planned_runs(sweep)
-    drawn = sweep.method != "grid"
-    title = f"{sweep.path}: method {sweep.method}, {sweep.run_cap if drawn else len(plan)} runs"
-    lines = [title + (f"; {len(plan)} that it could draw:" if drawn else ":")]
-    width = max((len(run.name) for _, run, _ in plan), default=0)
-    for chosen, run, state in plan:
+def _as_list(sweep: Sweep, plan: Plan) -> str:
+    title = f"{sweep.path}: method {sweep.method}, "
+    if plan.drawn is None:
+        title += f"{plan.count} runs:"
+    else:
+        title += f"{plan.drawn} draws, about {plan.count} different runs; "
+        title += f"{len(plan.runs)} that it could draw:"
+    lines = [title]
+    width = max((len(run.name) for _, run, _ in plan.runs), default=0)
+    for chosen, run, state in plan.runs:
         how = f"resumes at step {state.step}" if state.kind == "resumes" else state.kind
         how += ", stale: trained by other code" if state.stale and state.done else ""
-        choice = " ".join(f"{key}={text}" for key, text in chosen.items())
-        lines.append(f"  {run.name:<{width}}  {choice}  {how}")
-    projection = _project(sweep, plan, workers)
-    lines.append("")
-    for kind in projection.kinds:
-        left = sum(not state.done for _, state in kind.runs)
-        each = "finished" if not left else f"{duration(kind.seconds + kind.startup)} each"
-        lines.append(f"  {kind.label}: {left} of {len(kind.runs)} runs left, {each}")
-    one_after_another = duration(projection.core_seconds)
-    lines += [
+        lines.append(f"  {run.name:<{width}}  {key_of(chosen)}  {how}")
+    return "\n".join(lines) + "\n"
+
+
+def _as_time(projection: SweepProjection) -> str:
+    bound = "more than " if projection.is_bound else ""
+    workers = f"{projection.workers} worker{'s' if projection.workers > 1 else ''}"
+    lines = [
+        *(f"  {kind}" for kind in projection.kinds),
         "",
-        f"together {duration(projection.seconds)} with {projection.workers} workers "
-        f"({one_after_another} one after another)",
-        "Projected from a few steps and a validation pass of one run of each kind, timed alone.",
+        f"together {bound}{duration(projection.seconds)} with {workers} "
+        f"({duration(projection.core_seconds)} one after another)",
+        "Estimated from a few steps and validation passes of one run of each kind, timed alone.",
         "Not in it: the test ladder after training, and what workers take from each other.",
     ]
     return "\n".join(lines)
 
 
-def _project(sweep: Sweep, plan: list, workers: int | None) -> SweepProjection:
+def _project(plan: Plan, workers: int | None) -> SweepProjection:
     groups: dict[str, list[tuple[Run, State]]] = {}
-    for _, run, state in plan:
+    for _, run, state in plan.runs:
         groups.setdefault(experiment_identity(run.config), []).append((run, state))
-    trainer = plan[0][1].config.trainer if plan else None
+    trainer = plan.runs[0][1].config.trainer if plan.runs else None
     cpu_only = trainer is not None and trainer.accelerator == "cpu"
     slots = share(workers, trainer.devices if trainer else 1, cpu_only)
-    kinds = [_kind(runs, slots[0]) for runs in groups.values()]
-    count = len(plan) if sweep.method == "grid" else sweep.run_cap
-    return SweepProjection(kinds, count, len(slots))
+    return SweepProjection(_kinds(list(groups.values()), slots[0]), plan.count, len(slots))
 
 
-def _kind(runs: list[tuple[Run, State]], slot: Slot) -> Kind:
+def _kinds(groups: list[list[tuple[Run, State]]], slot: Slot) -> list[Kind]:
+    """The kinds of runs; of each that is not finished a run is timed, within the time of all."""
+    kinds = [Kind(_label(runs), runs) for runs in groups]
+    left = [kind for kind in kinds if kind.unfinished]
+    timed = dict(zip(map(id, left), _time(left, slot), strict=False))
+    return [Kind(kind.label, kind.runs, timed.get(id(kind))) for kind in kinds]
+
+
+def _time(kinds: list[Kind], slot: Slot) -> list[Projection]:
+    if not kinds:
+        return []
+    runs = [next(run for run, state in kind.runs if not state.done) for kind in kinds]
+    return time_runs([_words(run, slot) for run in runs], slot.environment)
+
+
+def _words(run: Run, slot: Slot) -> list[str]:
+    threads = [] if run.config.trainer.threads else [f"trainer.threads={slot.threads}"]
+    return [*run.words, *threads]
+
+
+def _label(runs: list[tuple[Run, State]]) -> str:
     labels = runs[0][0].config.labels
-    label = " · ".join(labels[group] for group in ("task", "attention", "position"))
-    left = [run for run, state in runs if not state.done]
-    if not left:
-        return Kind(label, runs, 0.0, 0.0)
-    say(f"{label}: timing a few steps …")
-    found = _measure(left[0], slot)
-    return Kind(label, runs, found["seconds"], found["importing"])
-
-
-def _measure(run: Run, slot: Slot) -> dict:
-    words = list(run.words)
-    if run.config.trainer.threads is None:
-        words.append(f"trainer.threads={slot.threads}")
-    done = subprocess.run(
-        [sys.executable, "-m", "lcg.sweeping.timing", *words],
-        capture_output=True,
-        text=True,
-        env=os.environ | slot.environment,
-    )
-    if done.returncode:
-        said = done.stderr.strip().splitlines()
-        raise ValueError(f"{run.name}: timing it failed: {said[-1] if said else done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return " · ".join(labels[group] for group in ("task", "attention", "position"))

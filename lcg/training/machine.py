@@ -68,6 +68,20 @@ def device_of(config: Config) -> torch.device:
     return device
 
 
+def slow_precision(trainer: Trainer, device: torch.device) -> str | None:
+    """Return a line about a precision that the device computes in without instructions for it."""
+    import torch
+
+    if device.type != "cpu" or not trainer.precision.startswith("bf16"):
+        return None
+    if not torch.backends.mkldnn.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return None
+    return (
+        f"trainer.precision={trainer.precision} is slow on this CPU, which has no instructions "
+        "for bf16; 32-true is faster"
+    )
+
+
 NEEDS_GPU = "trainer.precision=16-mixed needs a GPU; a CPU has bf16-mixed"
 
 

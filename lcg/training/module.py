@@ -65,6 +65,11 @@ class TrainingModule(LightningModule):
         """From now on `summed_loss` is compiled, if torch can: that shows at the first call."""
         self._compiled = torch.compile(self._summed, mode=mode, dynamic=False)
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether torch compiles the steps; that it cannot shows at the first."""
+        return self._compiled is not None
+
     def summed_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Cross-entropy summed over the scored positions of a batch."""
         given = batch["labels"], *reads(batch)

@@ -1,53 +1,81 @@
-"""What a run will take, projected from a few of its own steps; nothing is written."""
+"""Estimates the time, memory and disk of a run from what was measured of it."""
 
 from __future__ import annotations
 
-import contextlib
-import math
-import resource
-import sys
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-import torch
-
-from lcg.config import Config, run_directory, to_yaml
-from lcg.evaluation.ladder import climb
-from lcg.speaking import say
-from lcg.training.data import Batches
-from lcg.training.machine import device_of
-from lcg.training.module import TrainingModule, compile_mode
+from lcg.config import Config, run_directory
 from lcg.units import duration, size
 
-WARM_UP, TIMED = 3, 20  # steps
-PATIENCE = 60.0  # seconds after which fewer steps have to do
-BOOKKEEPING = 0.0015  # seconds a step that the trainer adds to the plain loop here
-PASS_TOKENS = 65536  # of one timed validation pass
+BOOKKEEPING = 0.0015  # seconds a step that the trainer adds to the plain loop
+
+
+@dataclass
+class Timing:
+    """Seconds that `part` of a batch's or a validation set's `whole` sequences took.
+
+    A part of 0 was not measured; `obstacle` says why, or why the part is not larger.
+    """
+
+    whole: int
+    part: int = 0
+    seconds: float = 0.0
+    times: int = 0
+    obstacle: str = ""
+
+    @property
+    def scaled(self) -> float:
+        """Seconds of all sequences, in proportion."""
+        return self.seconds * self.whole / self.part if self.part else 0.0
+
+    def __str__(self) -> str:
+        if not self.part:
+            return f"nothing, {self.obstacle or 'the time was up'}"
+        obstacle = f"; {self.obstacle}" if self.obstacle else ""
+        if self.part == self.whole:
+            return f"all {self.whole:,} sequences, {_times(self.times)}"
+        return f"{self.part:,} of {self.whole:,} sequences, scaled in proportion{obstacle}"
 
 
 @dataclass
 class Projection:
-    """What was measured, and what follows from it for the whole run."""
+    """What was measured of a run so far, and what follows from it for the whole run."""
 
-    device: str
-    parameters: int
     steps: int
-    timed_steps: int
-    step_seconds: float
     validations: int
-    validation_seconds: float
-    """Of one validation."""
-    too_long: list[int]
-    """Validation lengths that do not fit in memory."""
-    memory_bytes: int
-    checkpoint_bytes: int
-    """Weights and the optimiser's moments: last.ckpt, and previous.ckpt beside it."""
-    weight_bytes: int
-    """best.ckpt."""
     checkpoints: int
     """How many of last and previous there will be: 2, or 1 in a run that saves only once."""
+    step: Timing
+    """Of the sequences that one device has of a batch."""
+    lengths: dict[int, Timing]
+    """Of one validation at each length."""
+    device: str = ""
+    compiled: bool = False
+    parameters: int = 0
+    weight_bytes: int = 0
+    """best.ckpt."""
+    memory_bytes: int = 0
+    free_bytes: int = 0
+    """What of the memory is left to the run, beside what memory_bytes counts already."""
+    notes: list[str] = field(default_factory=list)
+    startup: float = 0.0
+    """Seconds that imports take."""
+    doing: str = ""
+    """What is being measured."""
+    stepping: bool = False
+    """Whether that is the first step."""
+    waited: float = 0.0
+    """Seconds that the first step had taken when the time was up."""
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the run takes longer than what follows, since something could not be measured."""
+        return not all(timing.part for timing in (self.step, *self.lengths.values()))
+
+    @property
+    def step_seconds(self) -> float:
+        """One step; less than that where not one sequence was done."""
+        return (self.step.scaled or self.waited) + BOOKKEEPING
 
     @property
     def training_seconds(self) -> float:
@@ -55,157 +83,80 @@ class Projection:
         return self.steps * self.step_seconds
 
     @property
+    def validation_seconds(self) -> float:
+        """One validation."""
+        return sum(timing.scaled for timing in self.lengths.values())
+
+    @property
+    def seconds(self) -> float:
+        """All steps and validations."""
+        return self.training_seconds + self.validations * self.validation_seconds
+
+    @property
+    def checkpoint_bytes(self) -> int:
+        """Weights and AdamW's two moments: last.ckpt, and previous.ckpt beside it."""
+        return 3 * self.weight_bytes
+
+    @property
     def disk_bytes(self) -> int:
         """What checkpoints take when training is done."""
         return self.checkpoints * self.checkpoint_bytes + self.weight_bytes
 
 
-def project(config: Config) -> str:
-    """The resolved config and what a run of it takes, as text."""
-    return to_yaml(config) + "\n" + as_text(config, measure(config))
-
-
 def as_text(config: Config, found: Projection) -> str:
-    """The projection in words, with what it rests on."""
-    validation = found.validations * found.validation_seconds
-    total = found.training_seconds + validation
+    """The estimate in words, with what it rests on."""
     lengths = ", ".join(map(str, config.validation.lengths))
-    ms = f"{1000 * found.step_seconds:.3g} ms"
-    where = found.device
-    if where == "cpu":
-        threads = torch.get_num_threads()
-        where += f", {threads} thread{'s' if threads > 1 else ''}"
+    more = "" if found.step.part else "more than "
+    memory = f"{more}{size(found.memory_bytes)} at its peak"
+    if found.memory_bytes > found.free_bytes:
+        memory += f", of {size(found.free_bytes)} that are free here"
     lines = [
         f"run         {run_directory(config)}",
         f"parameters  {found.parameters:,}",
-        f"training    {duration(found.training_seconds)}: {found.steps:,} steps of {ms}",
-        f"validation  {duration(validation)}: {found.validations} of "
-        f"{duration(found.validation_seconds)} at lengths {lengths}",
-        f"together    {duration(total)}",
-        f"memory      {size(found.memory_bytes)} at its peak",
+        f"training    {_training(found)}",
+        f"validation  {_validation(found)} at lengths {lengths}",
+        f"together    {_together(found)}",
+        f"memory      {memory}",
         f"disk        {size(found.disk_bytes)}: last, previous and best checkpoint; "
         f"{size(found.checkpoint_bytes)} more while one is written",
         "",
-        f"Projected from {found.timed_steps} steps and one pass at each validation length on "
-        f"{where}.",
+        f"Measured on {found.device or 'nothing'}:",
+        f"  a step{' (compiled)' if found.compiled else ''}: {found.step}",
+        *(f"  validation at length {length}: {timing}" for length, timing in found.lengths.items()),
+        *found.notes,
         "Not in it: starting up, and the test ladder after training.",
     ]
     if config.trainer.processes > 1:
         lines.append(f"Timed on one of {config.trainer.processes} devices, without communication.")
-    if found.too_long:
-        lines.append(f"Validation at {', '.join(map(str, found.too_long))} does not fit in memory.")
     return "\n".join(lines)
 
 
-def measure(config: Config) -> Projection:
-    """Time some training steps and one validation pass of the real model, data and optimiser.
-
-    Raises ValueError when the config's accelerator is not there.
-    """
-    options = config.trainer
-    device = device_of(config)
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    module = TrainingModule(config).to(device)
-    if options.precision == "bf16-true":
-        module.to(torch.bfloat16)
-    if mode := compile_mode(options, device):
-        module.compile_steps(mode)
-    [optimizer], _ = module.configure_optimizers()
-    seconds = _time_steps(config, module, optimizer, device)
-    validation_seconds, too_long = _time_validation(config, module.model)
-    weights = list(module.model.parameters())
-    moments = [t for state in optimizer.state.values() for t in state.values()]
-    return Projection(
-        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        parameters=sum(p.numel() for p in weights),
-        steps=options.steps,
-        timed_steps=len(seconds),
-        step_seconds=sum(seconds) / len(seconds) + BOOKKEEPING,
-        validations=math.ceil(options.steps / config.validation.every),
-        validation_seconds=validation_seconds,
-        too_long=too_long,
-        memory_bytes=_peak_memory(device),
-        checkpoint_bytes=_bytes(weights) + _bytes(moments),
-        weight_bytes=_bytes(weights),
-        checkpoints=min(2, math.ceil(options.steps / options.checkpoint_every)),
-    )
+def _training(found: Projection) -> str:
+    if not found.step.part and not found.waited:
+        return f"not known: {found.steps:,} steps"
+    bound = "" if found.step.part else "more than "
+    step = f"{found.steps:,} steps of {bound}{_brief(found.step_seconds)}"
+    return f"{bound}{duration(found.training_seconds)}: {step}"
 
 
-def _time_steps(config: Config, module, optimizer, device: torch.device) -> list[float]:
-    """Seconds of each timed step: batch, forward, backward, clipping, update."""
-    say(f"timing {TIMED} steps on {device.type} …")
-    step = _training_step(config, module, optimizer, device)
-    one_width = compile_mode(config.trainer, device) is not None
-    batches = Batches(config, 0, config.trainer.processes, one_width)
-    ahead = config.data.workers > 0  # then others prepare the batches meanwhile
-    seconds: list[float] = []
-    begin = time.perf_counter()
-    for t in range(WARM_UP + TIMED):
-        batch = batches[t] if ahead else None
-        started = time.perf_counter()
-        step(batch or batches[t])
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        now = time.perf_counter()
-        if t >= WARM_UP:
-            seconds.append(now - started)
-        if len(seconds) >= 3 and now - begin > PATIENCE:
-            break
-    return seconds
+def _validation(found: Projection) -> str:
+    timed = [bool(timing.part) for timing in found.lengths.values()]
+    if not any(timed):
+        return f"not known: {found.validations}"
+    bound = "" if all(timed) else "more than "
+    each = f"{found.validations} of {bound}{duration(found.validation_seconds)}"
+    return f"{bound}{duration(found.validations * found.validation_seconds)}: {each}"
 
 
-def _training_step(config, module, optimizer, device) -> Callable[[dict[str, Any]], None]:
-    precision = config.trainer.precision
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
-
-    def autocast():
-        if not precision.endswith("mixed"):
-            return contextlib.nullcontext()
-        dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float16
-        return torch.autocast(device.type, dtype)
-
-    def step(batch: dict[str, Any]) -> None:
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        with autocast():
-            total = module.summed_loss(batch)
-        optimizer.zero_grad()
-        scaler.scale(total / batch["scored"]).backward()
-        scaler.unscale_(optimizer)
-        module.configure_gradient_clipping(optimizer)
-        scaler.step(optimizer)
-        scaler.update()
-
-    return step
+def _together(found: Projection) -> str:
+    if not found.step.part and not found.waited:
+        return "not known"
+    return f"{'more than ' if found.is_bound else ''}{duration(found.seconds)}"
 
 
-def _time_validation(config: Config, model) -> tuple[float, list[int]]:
-    """Seconds of one validation from one pass at each length, and the lengths that do not fit."""
-    asked = config.validation
-    seconds, too_long = 0.0, []
-    for length in asked.lengths:
-        say(f"timing a validation pass at length {length} …")
-        tokens = int(config.task.token_length(length))
-        samples = max(1, min(asked.samples, PASS_TOKENS // tokens))
-        started = time.perf_counter()
-        (cell,) = climb(
-            model, config, [length], samples, split="validation", seed=config.evaluation.seed
-        )
-        if cell.state == "out_of_memory":
-            too_long.append(length)
-        else:
-            seconds += (time.perf_counter() - started) * asked.samples / samples
-    return seconds, too_long
+def _brief(seconds: float) -> str:
+    return duration(seconds) if seconds >= 1 else f"{1000 * seconds:.3g} ms"
 
 
-def _peak_memory(device: torch.device) -> int:
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def _bytes(tensors: list) -> int:
-    return sum(t.numel() * t.element_size() for t in tensors if isinstance(t, torch.Tensor))
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"

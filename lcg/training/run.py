@@ -39,7 +39,7 @@ from lcg.training.callbacks import (
 from lcg.training.callbacks.saving import AtomicCheckpointIO
 from lcg.training.data import TaskData
 from lcg.training.lengths import realised_lengths
-from lcg.training.machine import check_nodes, device_of
+from lcg.training.machine import check_nodes, device_of, slow_precision
 from lcg.training.module import TrainingModule, compile_mode
 from lcg.training.processes import deaf_children
 from lcg.training.record import Outcome, RecordKeeper
@@ -184,6 +184,8 @@ class _Run:
         self.tracking.places.append(WandbMetrics(config, self.directory, facts["wandb_id"]))
         self.keeper.open(step)
         say(realised_lengths(config))
+        if note := slow_precision(config.trainer, self.device):
+            say(f"note: {note}")
 
     def _fit(self, module: TrainingModule, resume: checkpoints.Resume | None) -> None:
         path = resume.path if resume else None

@@ -12,6 +12,7 @@ from sweeping.survivors import outcome, sweep_file
 from lcg.cli import main
 from lcg.sweeping import projection, read_sweep, registration
 from lcg.sweeping.combinations import configs
+from lcg.training.projection import Projection, Timing
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_the_launcher_does_without_torch():
         "heavy = {'torch', 'lightning', 'wandb', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=600)
 
 
 @pytest.fixture
@@ -87,32 +88,71 @@ def words_of(sweep) -> list[list[str]]:
     return sorted(sorted(words) for words in configs(sweep))
 
 
-def fake_measure(seconds: float):
-    return lambda run, slot: {"seconds": seconds, "importing": 4.0}
+def fake_timing(seconds: float, kinds: int | None = None):
+    """Timings of runs that take so long, with 4 s to start; of the first kinds alone."""
+
+    def time_runs(runs, environment):
+        step = Timing(8, 8, 0.0, 20)
+        found = Projection(1, 1, 2, step, {4: Timing(8, 8, seconds, 1)}, startup=4.0)
+        return [found for _ in runs][:kinds]
+
+    return time_runs
 
 
 def test_dry_run(tiny, call, tmp_path, monkeypatch):
     """Each run with how far it is; one timing for all that differ in seed and rate alone."""
-    measured = []
+    timed = []
     monkeypatch.setattr(
-        projection, "_measure", lambda *asked: measured.append(asked) or fake_measure(96.0)(*asked)
+        projection, "time_runs", lambda *asked: timed.append(asked) or fake_timing(96.0)(*asked)
     )
     written = set(tmp_path.rglob("*"))
     code, out, _ = call(tiny, "--dry-run", "--workers=2")
-    assert code == 0 and len(measured) == 1
+    assert code == 0
+    (((words,), environment),) = timed
+    assert "trainer.threads=1" in words and environment["OMP_NUM_THREADS"]
     assert out.count("  new\n") == 2
-    assert "copy · softmax · nape: 2 of 2 runs left, 100 s each" in out
+    assert "copy · softmax · nape: 2 of 2 runs left, 100 s each; timed with 8 of 8 sequences" in out
     assert "together 100 s with 2 workers (3.3 min one after another)" in out
     assert set(tmp_path.rglob("*")) == written
 
 
+def test_the_runs_are_listed_before_they_are_timed(tiny, call, monkeypatch, capsys):
+    listed = []
+
+    def time_runs(runs, environment):
+        listed.append(capsys.readouterr().out)
+        return fake_timing(96.0)(runs, environment)
+
+    monkeypatch.setattr(projection, "time_runs", time_runs)
+    assert call(tiny, "--dry-run")[0] == 0
+    assert listed[0].count("  new\n") == 2
+
+
+def test_kinds_that_were_not_timed_make_the_time_a_bound(call, monkeypatch):
+    monkeypatch.setattr(projection, "time_runs", fake_timing(96.0, kinds=1))
+    code, out, _ = call("quick_factorial", "--dry-run", "--workers=1")
+    assert code == 0
+    assert out.count("6 of 6 runs left, 100 s each") == 1
+    assert out.count("6 of 6 runs left, not timed\n") == 9
+    assert "together more than 10 min with 1 worker (" in out
+
+
 def test_dry_run_of_a_sweep_that_draws(call, monkeypatch):
     """The time of as many runs as it will draw, from a few examples."""
-    monkeypatch.setattr(projection, "_measure", fake_measure(56.0))
+    monkeypatch.setattr(projection, "time_runs", fake_timing(56.0))
     code, out, _ = call("lr_bracket", "--dry-run", "--workers=1")
     assert code == 0 and out.count("  new\n") == projection.EXAMPLES
-    assert "method bayes, 16 runs; 5 that it could draw:" in out
-    assert f"together {16 * 60 // 60} min with 1 workers" in out
+    assert "method bayes, 16 draws, about 16 different runs; 5 that it could draw:" in out
+    assert f"together {16 * 60 // 60} min with 1 worker (" in out
+
+
+def test_draws_that_repeat_are_one_run(call, tmp_path, monkeypatch):
+    monkeypatch.setattr(projection, "time_runs", fake_timing(56.0))
+    file = sweep_file(tmp_path, {"seed": [0, 1, 2]}, method="random", run_cap=40)
+    code, out, _ = call(str(file), "--dry-run", "--workers=1")
+    assert code == 0 and out.count("  new\n") == 3
+    assert "method random, 40 draws, about 3 different runs; 3 that it could draw:" in out
+    assert "together 3 min with 1 worker (" in out
 
 
 @pytest.mark.slow
