@@ -17,11 +17,11 @@ from lcg.config import Config
 from lcg.evaluation import memory
 from lcg.evaluation.ladder import climb
 from lcg.models.build import build_model
+from lcg.tasks.streams import samples_of
 from lcg.training.data import Batches
 from lcg.training.machine import device_of, slow_precision
 from lcg.training.module import TrainingModule, compile_mode
 from lcg.training.projection import Projection, Timing
-from tasks.streams import samples_of
 
 TIMED = 20  # steps of a whole batch
 PASS_TOKENS = 65536  # of one timed validation pass

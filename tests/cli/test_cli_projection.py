@@ -16,7 +16,7 @@ from lcg.units import duration, size
 ENDLESS = """
 import signal, time
 from dataclasses import dataclass
-from tasks.copy import Copy
+from lcg.tasks.copy import Copy
 @dataclass
 class Endless(Copy):
     \"\"\"Never draws a sequence.\"\"\"
