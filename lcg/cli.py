@@ -18,6 +18,7 @@ from lcg.commands.words import EXIT_CODES, first_line
 from lcg.registry import nearest
 from lcg.speaking import discard, open_streams, tell
 from lcg.storage import is_storage_error
+from lcg.user_code import fault
 
 COMMANDS = (
     *("train", "sweep", "reproduce", "eval", "select", "table", "plot", "report", "inspect"),
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
         discard(sys.stdout)
         return 0
     except ValueError as error:
-        tell(f"lcg: {' '.join(str(error).split())}")
+        tell(f"lcg: {fault(error) or ' '.join(str(error).split())}")
         return 2
     except MemoryError as error:
         tell(f"lcg: not enough memory: {' '.join(str(error).split())}")
@@ -60,6 +61,12 @@ def main(argv: list[str] | None = None) -> int:
         else:
             raise
         return 1
+    except Exception as error:
+        line = fault(error)
+        if line is None:
+            raise
+        tell(f"lcg: {line}")
+        return 2
 
 
 def _others_are_running() -> bool:

@@ -99,6 +99,11 @@ def name_of(cls: type) -> str | None:
     return _lasting_names.get(cls) or getattr(cls, "name", None)
 
 
+def user_classes() -> list[type]:
+    """The users' classes found so far."""
+    return list(_lasting_names)
+
+
 def source_file(cls: type) -> Path | None:
     """The file a user's own class came from; None for a built-in one."""
     if any(cls is known for kind in HOMES for known in available(kind).values()):

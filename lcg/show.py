@@ -13,9 +13,9 @@ INDENT = 11  # of the columns, after the name of their row
 
 def introduction(task: Task, length: int, apart: bool = False) -> str:
     """What the lines of `sequence` are; apart: an encoder reads the source, a decoder the rest."""
-    scored = "every symbol but <bos> is" if task.kind != "seq2seq" else "target and <eos> are"
-    if task.kind == "masked":
-        scored = "what was chosen is"
+    scored = "every symbol but <bos> is" if task.kind == "tagging" else "target and <eos> are"
+    if task.partly_scored:
+        scored = "the positions with a label are"
     most = "at most " if task.ragged else ""
     encoder = ["  encoder  what the encoder reads, all at once"] if apart else []
     return "\n".join(

@@ -11,11 +11,12 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-IGNORE = -100
-"""The label of a position that is not scored."""
+from lcg.tasks.drawn import IGNORE, check_drawn
 
 SPECIAL_TOKENS = ("pad", "bos", "eos", "mask", "sep")
 """Their ids follow the task's own symbols, in this order."""
+
+KINDS = ("seq2seq", "tagging", "labelled", "masked")
 
 
 class Batch(NamedTuple):
@@ -33,7 +34,7 @@ class Batch(NamedTuple):
 
 @dataclass
 class Task(ABC):
-    """A task of one of three kinds; a subclass is a dataclass whose fields are its configuration.
+    """A task of one of four kinds; a subclass is a dataclass whose fields are its configuration.
 
     seq2seq: the sequence `BOS source [SEP] target EOS`, read by one causal model. Scored are the
         positions that predict a target symbol or EOS. EOS is never an input. For a model with an
@@ -41,12 +42,13 @@ class Task(ABC):
     tagging: the sequence `BOS source`, one label per source symbol, all of them scored. Without
         BOS a causal model could not count within a first run: while all keys are alike, any
         weights that sum to one give the same output.
-    masked: as tagging, but the label of a symbol that is not scored is IGNORE. It is for models
-        that see both sides of a position.
+    labelled: as tagging, but scored at some symbols only; the label of any other is IGNORE. For a
+        causal model: the label is what follows from the symbols up to its own.
+    masked: as labelled, but for models that see both sides of a position.
     """
 
     name: ClassVar[str]
-    kind: ClassVar[Literal["seq2seq", "tagging", "masked"]] = "seq2seq"
+    kind: ClassVar[Literal["seq2seq", "tagging", "labelled", "masked"]] = "seq2seq"
     separator: ClassVar[bool] = True
     """Whether SEP stands between source and target (seq2seq)."""
     ragged: ClassVar[bool] = False
@@ -73,6 +75,9 @@ class Task(ABC):
     @property
     def symbol_count(self) -> int:
         """How many symbols are the task's own, labels included: the ids 0 .. symbol_count - 1."""
+        label = type(self).__name__
+        if not hasattr(self, "symbols"):
+            raise ValueError(f"{label} has no symbol_count: define it, or a field `symbols`")
         return self.symbols
 
     def source_length(self, length: int | np.ndarray) -> int | np.ndarray:
@@ -119,6 +124,31 @@ class Task(ABC):
         """What somebody who trains on it should know, a line each."""
         return []
 
+    # ---- what it draws, checked
+
+    def draw(
+        self, rng: np.random.Generator, lengths: np.ndarray, start: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`sample`, or `sample_block` from `start`.
+
+        Raises ValueError, in one line that names class and method, unless these return a source
+        and a target of the right shapes, with the task's own symbols.
+        """
+        method = "sample"
+        if start is None:
+            drawn = self.sample(rng, lengths)
+        else:
+            drawn = self.sample_block(rng, lengths, start)
+            if type(self).sample_block is not Task.sample_block:
+                method = "sample_block"
+        check_drawn(self, method, drawn, lengths)
+        return drawn[0], drawn[1]
+
+    @property
+    def partly_scored(self) -> bool:
+        """Labels may be IGNORE, and each row is scored at positions of its own."""
+        return self.kind in ("labelled", "masked")
+
     # ---- validation: one line, with the task's name
 
     def __post_init__(self):
@@ -130,6 +160,16 @@ class Task(ABC):
             accepted = (int, float) if kind is float else kind
             fits = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
             self.require(fits, f"{field.name} must be {kind.__name__}, got {value!r}")
+
+    def check_definition(self) -> None:
+        """Raise ValueError, in one line, unless its kind and its symbols are usable."""
+        label, count = type(self).__name__, self.symbol_count
+        if self.kind not in KINDS:
+            raise ValueError(f"{label}.kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
+        if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
+            raise ValueError(
+                f"{label}.symbol_count is {count!r}, expected a whole number of at least 1"
+            )
 
     def check_evaluation(self, split: str, length: int) -> None:
         """Raise ValueError if an evaluation split has no sequence of this nominal length."""
@@ -174,7 +214,7 @@ class Task(ABC):
 
     def encode(self, rng: np.random.Generator, lengths: np.ndarray, apart: bool = False) -> Batch:
         """Draw one sequence per nominal length."""
-        return self.assemble(*self.sample(rng, lengths), lengths, apart)
+        return self.assemble(*self.draw(rng, lengths), lengths, apart)
 
     def assemble(
         self, source: np.ndarray, target: np.ndarray, lengths: np.ndarray, apart: bool = False
@@ -187,11 +227,11 @@ class Task(ABC):
         # 16 bits while assembling: a quarter of the memory traffic of the int64 we return.
         dtype = np.int16 if self.vocabulary <= np.iinfo(np.int16).max else np.int32
         lengths = np.array(lengths, np.int64)  # a copy: callers may pass a read-only view
-        counts = [self._counts(source, self.source_length(lengths), lengths)]
+        counts = [self.count_symbols(source, self.source_length(lengths), lengths)]
         if self.kind != "seq2seq":
             inputs, labels = self._assemble_tagging(source, target, *counts, dtype)
             return Batch(inputs.astype(np.int64), labels.astype(np.int64), lengths)
-        counts.append(self._counts(target, self.target_length(lengths), lengths))
+        counts.append(self.count_symbols(target, self.target_length(lengths), lengths))
         if not apart:
             inputs, labels = self._assemble_seq2seq(source, target, *counts, dtype)
             return Batch(inputs.astype(np.int64), labels.astype(np.int64), lengths)
@@ -203,8 +243,10 @@ class Task(ABC):
             inputs, labels, lengths, self._framed(source, counts[0], dtype).astype(np.int64)
         )
 
-    def _counts(self, rows: np.ndarray, declared: int | np.ndarray, lengths: np.ndarray):
-        """How many symbols each row has, [batch, 1]."""
+    def count_symbols(
+        self, rows: np.ndarray, declared: int | np.ndarray, lengths: np.ndarray
+    ) -> np.ndarray:
+        """Count the symbols of each row, [batch, 1]: as declared, or up to a ragged row's end."""
         if not self.ragged:
             return _column(declared, lengths)
         ends = np.pad(rows, ((0, 0), (0, 1)), constant_values=-1) < 0

@@ -68,7 +68,7 @@ def train_batch(
     rng = train_rng(seed, t)
     lengths = rng.integers(min_length, max_length + 1, batch_size if per == "sample" else 1)
     lengths = np.broadcast_to(lengths, batch_size)
-    source, target = task.sample(rng, lengths)
+    source, target = task.draw(rng, lengths)
     rows = slice(rank, None, world)
     return task.assemble(source[rows], target[rows], lengths[rows], apart)
 
@@ -103,7 +103,7 @@ class EvalStream:
         if self._held[0] != block:
             lengths = np.full(BLOCK, self.length)
             rng = eval_rng(*self.address, block)
-            drawn = self.task.sample_block(rng, lengths, block * BLOCK)
+            drawn = self.task.draw(rng, lengths, block * BLOCK)
             self._held = block, drawn
         return self._held[1]
 

@@ -21,7 +21,7 @@ ORDER = (
     "keeping, models",
     "config, results",
     "attention",
-    "entmax",
+    "entmax, user_code",
     "registry, shapes, show, speaking, storage, units, warm",
     "positional, tasks",
     "__init__",

@@ -23,6 +23,7 @@ from lcg.attention.backends import check_backend, usable
 from lcg.attention.backends.reference import attention_weights, biased_scores
 from lcg.attention.bias import Bias
 from lcg.attention.cache import CrossCache, LayerCache
+from lcg.attention.hooks import broadcastable, learned_tensors, returned
 from lcg.positional.base import BiasContext, PositionEncoding, Sizes
 from lcg.shapes import Bool, Float, Int, Shaped
 
@@ -89,17 +90,16 @@ class MultiHeadAttention(nn.Module):
         self.key = nn.Linear(sizes.d_model, kv_width, bias=False)
         self.value = nn.Linear(sizes.d_model, kv_width, bias=False)
         self.output = nn.Linear(width, sizes.d_model, bias=False)
-        self.normalizer_state = nn.ParameterDict(attention.normalizer.learned(sizes))
-        for name, tensor in self.normalizer_state.items():
-            if tensor.shape[:1] != (sizes.heads,):
-                raise ValueError(
-                    f"{attention.normalizer.name}: learned {name!r} must be "
-                    f"[heads={sizes.heads} …], got {list(tensor.shape)}"
-                )
-        self.scaling_state = nn.ParameterDict(attention.scaling.learned(len(scaled), sizes.d_model))
-        self.position_state = nn.ParameterDict(position.learned(sizes))
-        self.output_norm_state = nn.ParameterDict(attention.output_norm.learned(width))
+        norm, scaling = attention.output_norm, attention.scaling
+        tensors = attention.normalizer.learned(sizes)
+        self.normalizer_state = learned_tensors(attention.normalizer, tensors, rows=sizes.heads)
+        tensors = scaling.learned(len(scaled), sizes.d_model)
+        self.scaling_state = learned_tensors(scaling, tensors)
+        self.position_state = learned_tensors(position, position.learned(sizes))
+        self.output_norm_state = learned_tensors(norm, norm.learned(width))
         slopes = position.slopes(sizes.heads)
+        if slopes is not None:
+            returned(position, "slopes", slopes, (sizes.heads,))
         self.slopes: Tensor | None
         self.register_buffer("slopes", slopes, persistent=False)
 
@@ -126,7 +126,8 @@ class MultiHeadAttention(nn.Module):
         choice = self.attention
         heads = attend(q, k, v, choice.normalizer, bias, self.normalizer_state, self.backend)
         joined = rearrange(heads, "b h q d -> b q (h d)")
-        return self.output(choice.output_norm(joined, self.output_norm_state))
+        normed = choice.output_norm(joined, self.output_norm_state)
+        return self.output(returned(choice.output_norm, "__call__", normed, joined.shape))
 
     def weights(
         self,
@@ -167,7 +168,15 @@ class MultiHeadAttention(nn.Module):
         self, x: Float[Tensor, "b t w"], positions: Shaped[Tensor, " k"], given: Any = None
     ) -> Float[Tensor, "b h t"] | Float[Tensor, "h t"] | None:
         """The multiplier of the scaled heads' queries; None is 1."""
-        return self.attention.scaling(x, self._view(x, positions, given).n, self.scaling_state)
+        return self._scaler(x, self._view(x, positions, given).n)
+
+    def _scaler(self, x: Tensor, n: Tensor) -> Tensor | None:
+        scaling, heads = self.attention.scaling, self.sizes.heads - self.unscaled_heads
+        scaler = scaling(x, n, self.scaling_state)
+        if scaler is None:
+            return None
+        per_head = heads, x.shape[1]
+        return returned(scaling, "__call__", scaler, per_head, (len(x), *per_head))
 
     def _view(self, x: Tensor, positions: Tensor, given: LayerCache | None) -> View:
         # n_i counts visible keys: the order of a key, not its position id, and at least 1.
@@ -179,12 +188,13 @@ class MultiHeadAttention(nn.Module):
         """Queries (rotated and scaled), keys and values of all that is visible, and the bias."""
         view = self._view(x, positions, given)
         q_positions, queried = positions[-x.shape[1] :], x
-        scaler = self.attention.scaling(x, view.n, self.scaling_state)
+        scaler = self._scaler(x, view.n)
         if select is not None:
             q_positions, queried = q_positions[select], x[:, select]
             scaler = None if scaler is None else scaler[..., select]
         q = rearrange(self.query(queried), "b q (h d) -> b h q d", d=self.sizes.head_dim)
-        q = self.position.rotate_queries(q, q_positions)
+        rotated = self.position.rotate_queries(q, q_positions)
+        q = returned(self.position, "rotate_queries", rotated, q.shape)
         k, v = self._keys_and_values(view)
         context = BiasContext(q, k, queried, q_positions, view.k_positions)
         if scaler is not None:
@@ -213,10 +223,16 @@ class MultiHeadAttention(nn.Module):
         memory = view.memory
         k = rearrange(self.key(memory), "b k (g d) -> b g k d", d=self.sizes.head_dim)
         v = rearrange(self.value(memory), "b k (g d) -> b g k d", d=self.sizes.head_dim)
-        return self.position.rotate_keys(k, view.k_positions[-memory.shape[1] :]), v
+        rotated = self.position.rotate_keys(k, view.k_positions[-memory.shape[1] :])
+        return returned(self.position, "rotate_keys", rotated, k.shape), v
 
     def _additive(self, context, queries, keys, learned):
-        return self.position.bias(context.crop(queries, keys), learned)
+        context = context.crop(queries, keys)
+        bias = self.position.bias(context, learned)
+        if bias is None:
+            return None
+        shape = *context.q.shape[:3], context.k.shape[2]
+        return broadcastable(self.position, "bias", bias, shape)
 
 
 class FullAttention(MultiHeadAttention):

@@ -9,7 +9,7 @@ from lcg.positional.base import PositionEncoding
 from lcg.positional.nope import NoPE
 
 TASKS = {
-    "decoder": ("seq2seq", "tagging"),
+    "decoder": ("seq2seq", "tagging", "labelled"),
     "encoder": ("tagging", "masked"),
     "encoder_decoder": ("seq2seq",),
 }
@@ -26,9 +26,11 @@ def check_task(model: Model, task: Any) -> None:
     if task.kind in TASKS[model.kind]:
         return
     able = [kind for kind, tasks in TASKS.items() if task.kind in tasks]
+    in_stream = task.kind == "masked" and model.kind == "decoder"
+    more = ', or declare kind = "labelled" if labels follow from what was read' if in_stream else ""
     raise ValueError(
         f"{task.name} is a {task.kind} task and model.kind={model.kind} learns "
-        f"{' and '.join(TASKS[model.kind])} tasks only; use model.kind={' or '.join(able)}"
+        f"{' and '.join(TASKS[model.kind])} tasks only; use model.kind={' or '.join(able)}{more}"
     )
 
 

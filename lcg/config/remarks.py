@@ -19,8 +19,8 @@ def remarks(config: Config) -> list[str]:
         ),
         (
             config.evaluation.decode == "greedy" and config.task.kind != "seq2seq",
-            f"evaluation.decode=greedy has no effect: {config.task.name} labels every position, "
-            "so nothing is decoded",
+            f"evaluation.decode=greedy has no effect: {config.task.name} is a {config.task.kind} "
+            "task, so nothing is decoded",
         ),
         (
             config.model.kind != "encoder_decoder"

@@ -115,7 +115,11 @@ def _component(kind: str, path: str, node: Any) -> Any:
         raise ConfigError(f"{path}: expected a name and its fields, got {node!r}")
     cls = find_class(kind, node["name"])
     fields = {key: value for key, value in node.items() if key != "name"}
-    return build(cls, fields, path, hint_of(kind, path, cls))
+    built = build(cls, fields, path, hint_of(kind, path, cls))
+    if kind == "task":
+        with told_by(cls, "task"):
+            built.check_definition()
+    return built
 
 
 def _check(config: Config) -> None:
@@ -131,9 +135,6 @@ def _check(config: Config) -> None:
     with told_by(type(task), ""):
         check_parts(model, config.attention.normalizer, position)
         check_task(model, task)
-    with told_by(type(task), "task"):
-        if not task.vocabulary >= 1:
-            raise ValueError(f"its vocabulary is {task.vocabulary}")
     data, of_split = config.data, task.check_evaluation
     lengths = [
         ("data.min_length", [data.min_length], task.check_length),

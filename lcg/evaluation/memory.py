@@ -44,7 +44,7 @@ def tokens_of(config, stream: EvalStream) -> tuple[int, int]:
     Of a task whose rows differ in length the most there can be. An encoder–decoder counts as a
     decoder over both in a row, which takes no less.
     """
-    if config.task.ragged or config.task.kind == "masked":  # each row is scored elsewhere
+    if config.task.ragged or config.task.partly_scored:  # each row is scored elsewhere
         tokens = int(config.task.token_length(stream.length)) + 2 * config.model.apart
         return tokens, tokens
     first = stream.batch(0, 1)

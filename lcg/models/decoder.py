@@ -46,7 +46,7 @@ class Decoder(Transformer):
         continue what the cache has read.
         """
         if cache is None:
-            positions = self.position.positions(tokens.shape[1], device=tokens.device)
+            positions = self.positions(tokens.shape[1], tokens.device)
             layer_caches = [None] * len(self.blocks)
         else:
             positions = cache.next_positions(tokens.shape[1])
@@ -59,7 +59,7 @@ class Decoder(Transformer):
 
     def make_cache(self, length: int) -> KVCache:
         """An empty cache for sequences of up to `length` tokens."""
-        positions = self.position.positions(length, device=self.embedding.weight.device)
+        positions = self.positions(length, self.embedding.weight.device)
         return KVCache(len(self.blocks), positions)
 
     @torch.no_grad()

@@ -36,7 +36,7 @@ class Encoder(Transformer):
         """Logits in float32, of all tokens or at tokens[:, select]; only these positions have
         queries in the last layer.
         """
-        positions = self.position.positions(tokens.shape[1], device=tokens.device)
+        positions = self.positions(tokens.shape[1], tokens.device)
         mask = real_tokens(tokens, self.pad)
         x = self.embed(tokens, positions, self.position_state)
         last = len(self.blocks) - 1

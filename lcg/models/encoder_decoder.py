@@ -59,7 +59,7 @@ class EncoderDecoder(Transformer):
 
     def encode(self, source: Int[Tensor, "b s"]) -> Memory:
         """What the decoder attends to."""
-        positions = self.position.positions(source.shape[1], device=source.device)
+        positions = self.positions(source.shape[1], source.device)
         mask = real_tokens(source, self.pad)
         x = self.embed(source, positions, self.source_position_state)
         for block in self.source_blocks:
@@ -80,7 +80,7 @@ class EncoderDecoder(Transformer):
         """
         count = len(self.blocks)
         if cache is None:
-            positions = self.position.positions(tokens.shape[1], device=tokens.device)
+            positions = self.positions(tokens.shape[1], tokens.device)
             caches, memories = [None] * count, [memory] * count
         else:
             positions = cache.next_positions(tokens.shape[1])
@@ -94,7 +94,7 @@ class EncoderDecoder(Transformer):
 
     def make_cache(self, length: int) -> CrossKVCache:
         """An empty cache for targets of up to `length` tokens of one batch of sources."""
-        positions = self.position.positions(length, device=self.embedding.weight.device)
+        positions = self.positions(length, self.embedding.weight.device)
         return CrossKVCache(len(self.blocks), positions)
 
     @torch.no_grad()

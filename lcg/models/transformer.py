@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lcg.attention import Attention
+from lcg.attention.hooks import learned_tensors, position_ids, returned
 from lcg.attention.multihead import MultiHeadAttention
 from lcg.config.schema import Model
 from lcg.models.block import RMSNorm, initialise, sizes_of
@@ -53,7 +54,8 @@ class Transformer(nn.Module, ABC):
 
     def position_tensors(self, model: Model) -> nn.ParameterDict:
         """The tensors that the encoding learns for the embedding."""
-        return nn.ParameterDict(self.position.learned_embedding(sizes_of(model)))
+        tensors = self.position.learned_embedding(sizes_of(model))
+        return learned_tensors(self.position, tensors, "learned_embedding")
 
     def attention_layers(self) -> dict[str, MultiHeadAttention]:
         """The attention layers by their names, in the order in which they are called."""
@@ -67,7 +69,12 @@ class Transformer(nn.Module, ABC):
     ) -> Float[Tensor, "b t w"]:
         """What the first block reads; learned: the encoding's own tensors."""
         x = self.embedding(tokens) * self.embedding_scale
-        return self.dropout(self.position.embed(x, positions, learned))
+        embedded = self.position.embed(x, positions, learned)
+        return self.dropout(returned(self.position, "embed", embedded, x.shape))
+
+    def positions(self, length: int, device: Any) -> Shaped[Tensor, " t"]:
+        """Position ids of a sequence of that length."""
+        return position_ids(self.position, self.position.positions(length, device=device), length)
 
     def logits(self, x: Float[Tensor, "b t w"]) -> Float[Tensor, "b t v"]:
         """In float32, of what the last block gives."""

@@ -16,6 +16,18 @@ from lcg.config import Config, config_from_tree, to_tree
 from lcg.models.reads import tensors
 from lcg.tasks.base import IGNORE
 from lcg.tasks.streams import train_batch
+from lcg.user_code import fault
+
+
+class TaskError(ValueError):
+    """One line on a task that cannot draw a batch.
+
+    A loader's worker raises it again in the main process with a traceback as its text, of which
+    only the last line is kept.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text.rstrip().rpartition("TaskError: ")[2])
 
 
 class Batches(Dataset):
@@ -37,7 +49,18 @@ class Batches(Dataset):
     def __getitem__(self, t: int) -> dict[str, torch.Tensor]:
         """inputs and labels [rows tokens], and source where an encoder reads it; scored, the scored
         positions of the global batch.
+
+        Raises TaskError when the task's class is at fault.
         """
+        try:
+            return self._batch(t)
+        except Exception as error:
+            line = fault(error) or (str(error) if isinstance(error, ValueError) else None)
+            if line is None:
+                raise
+            raise TaskError(line) from None
+
+    def _batch(self, t: int) -> dict[str, torch.Tensor]:
         data = self.config.data
         batch = train_batch(
             self.config.task,

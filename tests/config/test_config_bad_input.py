@@ -236,7 +236,7 @@ BAD = {
     "task=./post_init.py:Strict task.symbls=3": "did you mean task.symbols?",
     "task=./post_init.py:Strict task.symbols=many": "task.symbols: 'many' is not a whole number",
     "task=./post_init.py:Broken": "post_init.py:17: KeyError: 'key'",
-    "task=./post_init.py:NoSymbols": "'NoSymbols' object has no attribute 'symbols'",
+    "task=./post_init.py:NoSymbols": "NoSymbols has no symbol_count: define it,",
     "task=./post_init.py:Needs": "task.symbols must be given, it has no default",
     "task=./post_init.py:LongOnly": "data.min_length: long_only: length 8 is too short",
     "position=./position.py:Fragile": "position.py:9: ZeroDivisionError",

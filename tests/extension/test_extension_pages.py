@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pytest
+
+from lcg.tasks.base import IGNORE
 
 ROOT = Path(__file__).parents[2]
 
@@ -91,6 +94,23 @@ def test_the_file_is_as_short_as_promised(page):
     file, most, *_ = PAGES[page]
     (block,) = [block for block in own(page) if block.file == file]
     assert len(block.text.splitlines()) <= most
+
+
+def test_mqar_of_the_page_is_short_and_scores_its_queries():
+    (block,) = [block for block in own("add-a-task.md") if block.file == "tasks/mqar.py"]
+    assert len(block.text.splitlines()) <= 60
+    found: dict = {"__name__": "mqar"}
+    exec(block.text, found)
+    task = found["MQAR"](symbols=32)
+    lengths = np.array([8, 16, 27, 64, 71, 128])
+    batch = task.encode(np.random.default_rng(0), lengths)
+    for read, labels, length in zip(batch.inputs, batch.labels, lengths, strict=True):
+        pairs = length // 8
+        value = dict(zip(read[1 : 2 * pairs : 2], read[2 : 2 * pairs + 1 : 2], strict=True))
+        scored = np.flatnonzero(labels != IGNORE)
+        assert len(value) == len(scored) == pairs
+        assert (scored > 2 * pairs).all() and len(set(read[scored])) == pairs
+        assert [value[key] for key in read[scored]] == labels[scored].tolist()
 
 
 @every_page

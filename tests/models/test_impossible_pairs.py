@@ -130,4 +130,4 @@ def test_what_a_normalizer_learns_has_a_row_per_head():
     """A backend may treat some heads at a time."""
     with pytest.raises(ValueError) as error:
         MultiHeadAttention(Attention(Scalar()), NoPE(), Sizes(2, 2, 4, 8))
-    one_line(error, "scalar", "'sink'", "heads=2")
+    one_line(error, "Scalar", "'sink'", "heads=2")

@@ -32,6 +32,7 @@ from lcg.attention.backends.reach import (
     with_margin,
 )
 from lcg.attention.bias import Bias, Learned
+from lcg.attention.hooks import normalized
 from lcg.attention.normalizers.base import Normalizer
 
 TILE = 2**22
@@ -165,12 +166,12 @@ def _attend_tile(
         if normalizer.sparse and scores.shape[-1] >= LONG:
             edge, keys = candidates(scores.detach(), normalizer, learned)
     if keys is not None:
-        weights = normalizer(scores.gather(-1, keys), keys, learned)
+        weights = normalized(normalizer, scores.gather(-1, keys), keys, learned)
     elif normalizer.solves_from_edge:
         weights = normalizer.from_edge(scores, edge)
     else:
         everything = torch.arange(scores.shape[-1], device=scores.device)
-        weights = normalizer(scores, everything, learned)
+        weights = normalized(normalizer, scores, everything, learned)
     if blind is not None:
         weights = weights.masked_fill(blind, 0.0)
     if keys is not None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lcg.attention.bias import Bias, Learned
+from lcg.attention.hooks import normalized
 from lcg.attention.normalizers.base import Normalizer
 from lcg.shapes import Float
 
@@ -32,7 +33,7 @@ def attention_weights(
     """Every weight in float32."""
     scores, blind = biased_scores(q, k, normalizer, bias)
     keys = torch.arange(k.shape[-2], device=k.device)
-    weights = normalizer(scores, keys, {} if learned is None else learned)
+    weights = normalized(normalizer, scores, keys, {} if learned is None else learned)
     return weights if blind is None else weights.masked_fill(blind, 0.0)
 
 

@@ -1,0 +1,102 @@
+"""Checks of what the hooks of normalizer, scaling, output norm and encoding return.
+
+Only shapes and types are looked at, which costs microseconds and never waits for a device. Errors
+are one line that names the class, the method, what was found and what was expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def returned(owner: Any, method: str, value: Any, *shapes: tuple[int, ...]) -> Tensor:
+    """`value`, a floating tensor of one of the shapes. Raises ValueError, as the module says."""
+    if not isinstance(value, Tensor) or tuple(value.shape) not in shapes:
+        expected = " or ".join(str(list(shape)) for shape in shapes)
+        raise ValueError(f"{_told(owner, method, value)}, expected a tensor of shape {expected}")
+    if not value.is_floating_point():
+        raise ValueError(f"{_told(owner, method, value)} of {value.dtype}, expected floating point")
+    return value
+
+
+def normalized(
+    normalizer: Any, scores: Tensor, keys: Tensor, learned: Mapping[str, Tensor] | nn.ParameterDict
+) -> Tensor:
+    """The weights that a normalizer makes of scores. Raises ValueError, as the module says."""
+    weights = normalizer(scores, keys, learned)
+    method = "__call__" if "__call__" in vars(type(normalizer)) else "weights"
+    returned(normalizer, method, weights, scores.shape)
+    if weights.dtype != scores.dtype:
+        raise ValueError(
+            f"{_told(normalizer, method, weights)} of {weights.dtype}, expected {scores.dtype}, "
+            "the type of the scores"
+        )
+    return weights
+
+
+def broadcastable(owner: Any, method: str, value: Any, shape: tuple[int, ...]) -> Tensor:
+    """`value`, a floating tensor that broadcasts to `shape`. Raises ValueError."""
+    if isinstance(value, Tensor) and value.dim() <= len(shape):
+        wanted = shape[len(shape) - value.dim() :]
+        if all(n in (1, m) for n, m in zip(value.shape, wanted, strict=True)):
+            return value
+    raise ValueError(
+        f"{_told(owner, method, value)}, expected a tensor that broadcasts to {list(shape)}"
+    )
+
+
+def position_ids(owner: Any, value: Any, length: int) -> Tensor:
+    """What `positions(length)` returned: [length], increasing as far as a CPU can tell at once.
+
+    Raises ValueError.
+    """
+    if not isinstance(value, Tensor) or tuple(value.shape) != (length,):
+        told = _told(owner, "positions", value)
+        raise ValueError(f"{told}, expected a tensor of shape [{length}], an id for each token")
+    if value.device.type == "cpu" and not bool((value[1:] > value[:-1]).all()):
+        raise ValueError(
+            f"{type(owner).__name__}.positions() returned {value.tolist()[:8]}, expected ids that "
+            "increase strictly"
+        )
+    return value
+
+
+def learned_tensors(
+    owner: Any, value: Any, method: str = "learned", rows: int | None = None
+) -> nn.ParameterDict:
+    """What `learned` returned as parameters; rows: how many each must have. Raises ValueError."""
+    if not isinstance(value, Mapping):
+        told = _told(owner, method, value)
+        raise ValueError(f"{told}, expected a dict of names and tensors ({{}} for none)")
+    for name, tensor in value.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise ValueError(
+                f"{type(owner).__name__}.{method}() returned a tensor called {name!r}, expected "
+                "names of letters, digits and _"
+            )
+        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+            found = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ValueError(
+                f"{type(owner).__name__}.{method}() returned {name!r} of {found}, expected a "
+                "tensor of floating point"
+            )
+        if rows is not None and tensor.shape[:1] != (rows,):
+            raise ValueError(
+                f"{type(owner).__name__}.{method}() returned {name!r} of shape "
+                f"{list(tensor.shape)}, expected [heads={rows} …]"
+            )
+    return nn.ParameterDict(value)
+
+
+def _told(owner: Any, method: str, value: Any) -> str:
+    found = f"a {type(value).__name__}"
+    if value is None:
+        found = "None"
+    elif isinstance(value, Tensor):
+        found = f"a tensor of shape {list(value.shape)}"
+    elif isinstance(value, tuple):
+        found = f"a tuple of {len(value)}"
+    return f"{type(owner).__name__}.{method}() returned {found}"
