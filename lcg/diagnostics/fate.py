@@ -20,13 +20,14 @@ Definition. Of the logged losses L(s) after half of the warm-up, not finite ones
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lcg.results.metrics import read_rows
+from lcg.results.metrics import MetricsReader, number
 
 WINDOW = 5
 BAND, MOST = 0.05, 0.2
@@ -47,9 +48,17 @@ def fate(metrics: Path, warmup_steps: int) -> dict[str, Any]:
     plateau_loss: nats, None without a plateau; plateau_left_at: step, None if it was not left.
     scaler_p95, scaler_max: the largest of any layer when last probed, only where one exploded.
     """
-    _, rows = read_rows(metrics)
-    losses = [(int(row["step"]), _number(row.get("train/loss"))) for row in rows]
-    return plateau(losses, warmup_steps) | exploded(rows)
+    reader = MetricsReader(metrics)
+    steps, losses = array("q"), array("d")
+    probe: dict[str, str] = {}
+    for step, cells in reader.rows():
+        row = dict(zip(reader.columns, cells, strict=True))
+        loss = number(row.get("train/loss", ""))
+        if loss is not None:
+            steps.append(step)
+            losses.append(loss)
+        probe = _probe(row) or probe
+    return plateau(zip(steps, losses, strict=True), warmup_steps) | exploded([probe])
 
 
 def plateau(losses: Iterable[tuple[int, float]], warmup_steps: int = 0) -> dict[str, Any]:
@@ -90,14 +99,11 @@ def plateau(losses: Iterable[tuple[int, float]], warmup_steps: int = 0) -> dict[
 
 def exploded(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
     """`scaler_p95` and `scaler_max` over all layers, of the last probe, where one is too large."""
-    scalers = [
-        {key: v for key, v in row.items() if key.startswith("scaler/") and v} for row in rows
-    ]
-    last = next((row for row in reversed(scalers) if row), None)
-    if last is None:
-        return {}
+    probe: dict[str, str] = {}
+    for row in rows:
+        probe = _probe(row) or probe
     found = {
-        name: max((_number(v) for key, v in last.items() if key.endswith(f"/{name}")), default=0.0)
+        name: max((number(v) or 0.0 for k, v in probe.items() if k.endswith(f"/{name}")), default=0)
         for name in EXPLODED
     }
     if not any(found[name] > limit for name, limit in EXPLODED.items()):
@@ -105,11 +111,8 @@ def exploded(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
     return {f"scaler_{name}": round(value, 3) for name, value in found.items()}
 
 
-def _number(text: Any) -> float:
-    try:
-        return float(text)
-    except (TypeError, ValueError):
-        return math.nan
+def _probe(row: Mapping[str, str]) -> dict[str, str]:
+    return {key: text for key, text in row.items() if key.startswith("scaler/") and text}
 
 
 def _running_median(values: np.ndarray, window: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lcg.results.metrics import METRICS, read_rows
+from lcg.results.metrics import METRICS, read_curves
 
 ALPHA = re.compile(r"alpha/(\w+)/head_(\d+)")
 
@@ -28,14 +28,15 @@ def alpha_trajectories(run: Path, kinds: Mapping[str, str]) -> dict[str, list[Tr
     kinds: the attention kind of each layer by its name: see `headers.attention_layers`. Of several
     values at one step the last counts.
     """
-    columns, rows = read_rows(run / METRICS)
+    curves = read_curves(run / METRICS, lambda name: _kind(name, kinds) is not None)
     found: dict[str, list[Trajectory]] = {}
-    for name in columns:
+    for name, (steps, values) in curves.items():
         match = ALPHA.fullmatch(name)
-        if match is None or match[1] not in kinds:
-            continue
-        points = dict(sorted((int(row["step"]), float(row[name])) for row in rows if row[name]))
-        if points:
-            head = Trajectory(match[1], int(match[2]), list(points), list(points.values()))
-            found.setdefault(kinds[match[1]], []).append(head)
+        head = Trajectory(match[1], int(match[2]), steps, values)
+        found.setdefault(kinds[match[1]], []).append(head)
     return found
+
+
+def _kind(name: str, kinds: Mapping[str, str]) -> str | None:
+    match = ALPHA.fullmatch(name)
+    return kinds.get(match[1]) if match else None

@@ -111,6 +111,11 @@ QUANTITIES = (
 )
 
 
+def is_shown(column: str) -> bool:
+    """Whether a column of metrics.csv is in this figure."""
+    return any(quantity.pattern.fullmatch(column) for quantity in QUANTITIES)
+
+
 def recorded(series: Series) -> bool:
     """Whether the run logged anything that this figure shows."""
     return any(quantity.columns(series) for quantity in QUANTITIES)

@@ -112,7 +112,7 @@ def _plan(
     rates = partial(learning_rate.draw, f"{task.anchor}-learning-rate", *own, measure)
     yield RESULTS, Planned("learning rates", rates)
     series = {
-        run.record.run: read_metrics(sources.directory(run.record))
+        run.record.run: read_metrics(sources.directory(run.record), _is_drawn)
         for group in task.groups
         for run in group.seeds
     }
@@ -124,6 +124,10 @@ def _plan(
             directory = sources.directory(group.best.record)
             drawing = partial(maps.draw, f"{name}-maps", group, directory, choice)
             yield MAPS, Planned("attention maps", drawing)
+
+
+def _is_drawn(column: str) -> bool:
+    return column == loss.LOSS or heads.is_shown(column)
 
 
 def _plan_heads(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lcg.results.loading import read_runs
-from lcg.results.metrics import METRICS, read_rows
+from lcg.results.metrics import METRICS, Series, read_curves
 from lcg.results.record import RecordError, RunRecord
-
-Series = dict[str, tuple[list[int], list[float]]]
 
 
 @dataclass(frozen=True)
@@ -44,29 +41,12 @@ def find(paths: Iterable[str | os.PathLike]) -> Sources:
     return Sources(directories, tuple(runs.values()), tuple(problems))
 
 
-def read_metrics(directory: Path) -> Series:
-    """metrics.csv by column: steps and finite values. Empty if there is none.
+def read_metrics(directory: Path, wanted: Callable[[str], bool] = lambda name: True) -> Series:
+    """Read columns of metrics.csv: steps and finite values. Empty if there is none.
 
     A row cut short by a crash is left out; where a step was logged twice the later one counts.
     """
-    columns: dict[str, dict[int, float]] = {}
-    for row in read_rows(directory / METRICS)[1]:
-        for name, text in row.items():
-            value = _number(text)
-            if name != "step" and value is not None:
-                columns.setdefault(name, {})[int(row["step"])] = value
-    return {
-        name: (sorted(points), [points[step] for step in sorted(points)])
-        for name, points in columns.items()
-    }
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    return read_curves(directory / METRICS, wanted)
 
 
 def read_provenance(directory: Path) -> dict[str, Any]:

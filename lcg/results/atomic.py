@@ -3,7 +3,7 @@
 import fcntl
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,16 +20,19 @@ def exclusively(path: Path) -> Iterator[None]:
         yield
 
 
-def write_atomic(path: str | os.PathLike, content: str | bytes) -> Path:
+def write_atomic(path: str | os.PathLike, content: str | bytes | Iterable[str]) -> Path:
     """Replace `path` by `content` so that a crash leaves either the old file or the new one.
 
     Writes a hidden temporary file beside it, syncs, renames, and syncs the folder, which is created
-    if missing. Text is UTF-8. Raises OSError that names `path`; the temporary file is then removed.
+    if missing. Text is UTF-8, and may come in pieces. Raises OSError that names `path`, after it
+    has removed the temporary file.
     """
     path = Path(path)
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content.encode() if isinstance(content, str) else content)
+        if isinstance(content, str | bytes):
+            content = [content]
+        _replace(path, (part.encode() if isinstance(part, str) else part for part in content))
     return path
 
 
@@ -44,11 +47,12 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _replace(path: Path, content: bytes) -> None:
+def _replace(path: Path, content: Iterable[bytes]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
-            file.write(content)
+            for part in content:
+                file.write(part)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -11,7 +11,7 @@ from typing import Any
 from lcg.config import Config, load_config, run_directory
 from lcg.evaluation.samples import rung
 from lcg.results import RecordError, RunRecord
-from lcg.results.metrics import METRICS, read_rows
+from lcg.results.metrics import METRICS, MetricsReader, number
 from lcg.sweeping.file import Metric
 from lcg.training.sources import code_digest
 
@@ -111,20 +111,37 @@ def is_held(directory: Path) -> bool:
 
 
 class MetricColumn:
-    """One column of metrics.csv, as far as it is written."""
+    """One column of metrics.csv, as far as it is written; what was read is not read again."""
 
     def __init__(self, directory: Path, column: str | None) -> None:
         self.path, self.column = directory / METRICS, column
+        self._begin(None)
+
+    def _begin(self, file: Any) -> None:
+        self._file, self._reader = file, MetricsReader(self.path)
+        self._step, self._values = 0, []
 
     def read(self) -> tuple[int, list[tuple[int, float]]]:
         """The last step of which anything is written, and step and value of rows with a value."""
-        _, rows = read_rows(self.path)
-        values = [
-            (int(row["step"]), float(row[self.column]))
-            for row in rows
-            if self.column and row.get(self.column)
-        ]
-        return (int(rows[-1]["step"]) if rows else 0), values
+        file, size = _file_at(self.path)
+        if file != self._file or size < self._reader.end:  # a run that resumes writes another
+            self._begin(file)
+        for step, cells in self._reader.rows():
+            self._step = step
+            if self.column in self._reader.columns:
+                value = number(cells[self._reader.columns.index(self.column)])
+                if value is not None:
+                    self._values.append((step, value))
+        return self._step, list(self._values)
+
+
+def _file_at(path: Path) -> tuple[Any, int]:
+    """What tells a file from another at its path, and its size."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None, 0
+    return (status.st_dev, status.st_ino), status.st_size
 
 
 def _code(directory: Path) -> Any:

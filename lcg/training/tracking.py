@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,7 +12,7 @@ from typing import Any, Protocol
 from lcg.config import Config
 from lcg.diagnostics.headers import alpha_columns, gradient_columns, probe_columns
 from lcg.results.atomic import naming, write_atomic
-from lcg.results.metrics import read_rows
+from lcg.results.metrics import MetricsReader
 
 
 class Place(Protocol):
@@ -65,28 +66,34 @@ class CSVMetrics:
     """
 
     def __init__(self, path: Path, columns: list[str], resume_step: int) -> None:
-        old_columns, rows = read_rows(path)
+        before = MetricsReader(path)
         # From step 0 all is written again, the row of step 0 too.
-        rows = [row for row in rows if resume_step and int(row["step"]) <= resume_step]
-        kept = old_columns if rows else []
-        self.columns = list(dict.fromkeys(["step", *columns, *kept]))
-        text = io.StringIO()
+        rows = (cells for step, cells in before.rows() if resume_step and step <= resume_step)
+        first = list(itertools.islice(rows, 1))
+        kept = before.columns if first else []
+        self.path, self.columns = path, list(dict.fromkeys(["step", *columns, *kept]))
         form = {"restval": "", "extrasaction": "ignore", "lineterminator": "\n"}
-        writer = csv.DictWriter(text, self.columns, **form)
-        writer.writeheader()
-        writer.writerows(rows)
-        write_atomic(path, text.getvalue())
-        self.path = path
+        self._text = io.StringIO()
+        self._writer = csv.DictWriter(self._text, self.columns, **form)
+        self._writer.writeheader()
+        header = self._written()
+        old = (dict(zip(kept, cells, strict=True)) for cells in itertools.chain(first, rows))
+        write_atomic(path, itertools.chain([header], map(self._as_text, old)))
         self._file = path.open("ab", buffering=0)
-        self._row = io.StringIO()
-        self._writer = csv.DictWriter(self._row, self.columns, **form)
+
+    def _as_text(self, row: dict[str, Any]) -> str:
+        self._writer.writerow(row)
+        return self._written()
+
+    def _written(self) -> str:
+        text = self._text.getvalue()
+        self._text.seek(0)
+        self._text.truncate()
+        return text
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
         """Append one row; of one that the disk has no room for, nothing is left."""
-        self._writer.writerow({"step": step} | metrics)
-        rest = memoryview(self._row.getvalue().encode())
-        self._row.seek(0)
-        self._row.truncate()
+        rest = memoryview(self._as_text({"step": step} | metrics).encode())
         end = self._file.tell()
         with naming(self.path):
             try:
