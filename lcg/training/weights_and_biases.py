@@ -13,6 +13,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlparse
@@ -262,6 +263,11 @@ class WandbMetrics:
         except Exception as error:
             self.run = None
             say(f"W&B: stopped working ({_one_line(error)}); metrics go on in metrics.csv")
+            if isinstance(
+                error, ConnectionError
+            ):  # its process ended: at exit it would ask for that
+                with suppress(ConnectionError):
+                    _forget_start()
 
 
 def _drop_refused_variables() -> str:

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from services.postgres import Postgres, binaries
-from sweeping.survivors import launch, outcome, sweep_file
+from sweeping.survivors import COMMAND, launch, outcome, sweep_file
 from training.processes import ROOT
 
 GRID = {"attention": ["softmax", "ssmax", "entmax"]}
 # Long enough to be killed in the middle of.
-LONGER = ["trainer.steps=400", "validation.every=200"]
+LONGER = {"trainer.steps": "400", "validation.every": "200"}
 
 
 def page(marker: str) -> str:
@@ -24,7 +24,9 @@ def page(marker: str) -> str:
 
 def make_sweep(folder: Path) -> Path:
     """The sweep file that every test of this folder trains."""
-    return sweep_file(folder, GRID)
+    words = [word for word in COMMAND if word.partition("=")[0] not in LONGER]
+    longer = [f"{key}={text}" for key, text in LONGER.items()]
+    return sweep_file(folder, GRID, command=[*words, *longer, "${args_no_hyphens}"])
 
 
 def table(runs: Path) -> str:
@@ -39,7 +41,7 @@ def table(runs: Path) -> str:
 def alone(tmp_path_factory) -> tuple[dict, str]:
     """The records and the table of one launcher with its SQLite file, which nobody disturbs."""
     folder = tmp_path_factory.mktemp("alone")
-    words = (str(make_sweep(folder)), *LONGER, "--workers=2", f"runs={folder / 'runs'}")
+    words = (str(make_sweep(folder)), "--workers=2", f"runs={folder / 'runs'}")
     assert launch(*words, folder=folder).wait(600) == 0, (folder / "launcher.log").read_text()
     return outcome(folder / "runs"), table(folder / "runs")
 

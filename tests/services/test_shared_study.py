@@ -10,7 +10,7 @@ from threading import Barrier
 
 import optuna
 import pytest
-from services.conftest import LONGER, make_sweep, page, table
+from services.conftest import make_sweep, page, table
 from services.postgres import free_port
 from sweeping.survivors import kill, outcome, wait_until
 
@@ -77,7 +77,7 @@ class Launcher:
 
     def __init__(self, host: str, folder: Path, storage: str) -> None:
         self.log = folder / f"{host}.log"
-        words = [str(make_sweep(folder)), *LONGER, f"runs={folder / 'runs'}", "--workers=1"]
+        words = [str(make_sweep(folder)), f"runs={folder / 'runs'}", "--workers=1"]
         lcg = [sys.executable, "-c", ON_HOST.format(host=host)]
         with self.log.open("a") as log:
             self.process = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -13,6 +14,8 @@ import torch
 from training.processes import (
     ROOT,
     checkpoint,
+    differences,
+    essence,
     metrics,
     only_run,
     record,
@@ -66,6 +69,12 @@ def group_members(group: int) -> list[int]:
 def rank(pid: int) -> int:
     with open(f"/proc/{pid}/environ") as file:
         return 1 if "LOCAL_RANK=1" in file.read().split("\0") else 0
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def assert_nobody_left(process: subprocess.Popen) -> None:
@@ -129,9 +138,7 @@ def assert_same_training(one_device, run):
 @pytest.mark.slow
 def test_two_nodes_train_as_one(start, one_device, tmp_path):
     """Two machines, as far as Lightning can tell; SIGTERM reaches the second one only."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
 
     def both(*words: str) -> list[tuple[int, str]]:
         where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -150,6 +157,33 @@ def test_two_nodes_train_as_one(start, one_device, tmp_path):
     (first, errors), (second, silent) = both()
     assert (first, second) == (0, 0), errors + silent
     assert_same_training(one_device, only_run(tmp_path / "two"))
+
+
+@pytest.mark.slow
+def test_the_page_s_two_nodes_are_two_devices_bit_for_bit(start, tmp_path):
+    """The two commands of docs/scaling-out.md, at the size of this machine, and with dropout: the
+    process of node 1 draws what the second process of one node does."""
+    page = (ROOT / "docs" / "scaling-out.md").read_text()
+    commands = re.findall(r"^NODE_RANK=\d .*", page, re.MULTILINE)
+    assert len(commands) == 2
+    ours = {"experiment": None, "trainer.devices": "1", "runs": str(tmp_path / "nodes")}
+    ours |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    started = []
+    for command in commands:
+        before, after = command.split(" lcg train ")
+        environment, given = (dict(w.split("=", 1) for w in t.split()) for t in (before, after))
+        environment = {key: ours.get(key, text) for key, text in environment.items()}
+        given = {key: ours.get(key, text) for key, text in given.items()} | {"model.dropout": "0.1"}
+        words = [f"{key}={text}" for key, text in given.items() if text is not None]
+        started.append(start(*words, **environment))
+    said = [node.communicate(timeout=180)[1] for node in started]
+    assert [node.returncode for node in started] == [0, 0], said
+
+    one_node = start("model.dropout=0.1", f"runs={tmp_path / 'devices'}")
+    errors = one_node.communicate(timeout=180)[1]
+    assert one_node.returncode == 0, errors
+    nodes, devices = (essence(only_run(tmp_path / name)) for name in ("nodes", "devices"))
+    assert differences(devices, nodes) == []
 
 
 def test_a_node_that_does_not_know_the_others_is_refused(start, tmp_path):

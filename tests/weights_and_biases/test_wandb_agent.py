@@ -122,43 +122,70 @@ def test_stop_requests_save_and_are_no_failures(server, agent, tmp_path):
     assert status == {"interrupted", "finished"}
 
 
-# `lcg`, stopping itself at step 17 as if the agent had been asked to.
-STOPS_AT_17 = """#!{python}
-import os, signal, sys
+# `lcg` that does something at step 17 of the run "before".
+AT_17 = """#!{python}
+import os, pathlib, signal, sys, time
 from lcg.training.callbacks import Metrics
 logged = Metrics.on_train_batch_end
 def and_then(self, trainer, *rest):
     logged(self, trainer, *rest)
     if trainer.global_step == 17 and os.environ["WANDB_RUN_ID"] == "before":
-        os.kill(os.getpid(), signal.SIGTERM)
+        {action}
 Metrics.on_train_batch_end = and_then
 import lcg.cli
 sys.exit(lcg.cli.main())
 """
 
 
-@pytest.mark.slow
-def test_a_preempted_run_goes_on_under_another_id(server, agent, zygote_server, tmp_path):
-    """The run directory is the same, its result exact, and provenance names both W&B runs."""
-    folder = tmp_path / "bin"
+def hand_out_twice(server, folder: Path, action: str, *words: str) -> None:
+    """A run that does something at step 17, and again under another id, as W&B re-issues it."""
     folder.mkdir()
-    (folder / "lcg").write_text(STOPS_AT_17.format(python=sys.executable))
+    (folder / "lcg").write_text(AT_17.format(python=sys.executable, action=action))
     (folder / "lcg").chmod(0o755)
     server.sweep = server.sweep.replace("[lcg,", f"[{folder / 'lcg'},")
-    words = arguments(*tiny("wandb.mode=online"))
-    server.hand_out("before", **words)
-    server.hand_out("after", **words, _wandb={})
-    process = agent()
-    assert process.wait() == 0, process.said
-    run = only_run(process.folder / "runs")
-    assert "stopped at step 17" in process.said and "at step 17 of 30" in process.said
+    given = arguments(*tiny("wandb.mode=online", *words))
+    server.hand_out("before", **given)
+    server.hand_out("after", **given, _wandb={})
+
+
+def assert_exact(run: Path, zygote_server, tmp_path) -> None:
+    """The run as one that nobody interrupted, and W&B's both runs in its provenance."""
     assert provenance.read(run)["wandb_ids"] == ["before", "after"]
-    assert (server.runs["before"].exit_code, server.runs["after"].exit_code) == (143, 0)
-    steps = [[row["trainer/step"] for row in server.runs[n].history] for n in ("before", "after")]
-    assert steps == [[4, 8, 12, 15, 15, 16], [20, 24, 28, 30, 30, 30]]
     alone = zygote_server.run("train", *tiny(f"runs={tmp_path / 'alone'}"))
     assert alone.code == 0, alone.err
     assert differences(essence(only_run(tmp_path / "alone")), essence(run)) == []
+
+
+@pytest.mark.slow
+def test_a_preempted_run_goes_on_under_another_id(server, agent, zygote_server, tmp_path):
+    """The run directory is the same, its result exact, and provenance names both W&B runs."""
+    hand_out_twice(server, tmp_path / "bin", "os.kill(os.getpid(), signal.SIGTERM)")
+    process = agent()
+    assert process.wait() == 0, process.said
+    assert "stopped at step 17" in process.said and "at step 17 of 30" in process.said
+    assert (server.runs["before"].exit_code, server.runs["after"].exit_code) == (143, 0)
+    steps = [[row["trainer/step"] for row in server.runs[n].history] for n in ("before", "after")]
+    assert steps == [[4, 8, 12, 15, 15, 16], [20, 24, 28, 30, 30, 30]]
+    assert_exact(only_run(process.folder / "runs"), zygote_server, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_of_a_host_that_is_lost_goes_on_elsewhere(server, agent, zygote_server, tmp_path):
+    """Agent and run are killed; another agent, in another folder, finds the shared run directory.
+
+    W&B resumes no runs of a sweep. What the run had sent stays with its first id.
+    """
+    action = 'pathlib.Path("at_17").touch(); time.sleep(600)'
+    hand_out_twice(server, tmp_path / "bin", action, f"runs={tmp_path / 'shared'}")
+    lost = agent("lost")
+    wait_until((lost.folder / "at_17").exists, explain=lambda: lost.said)
+    lost.close()
+    process = agent("elsewhere")
+    assert process.wait() == 0, process.said
+    assert "at step 10 of 30" in process.said  # of its last checkpoint
+    assert (server.runs["before"].exit_code, server.runs["after"].exit_code) == (None, 0)
+    assert server.runs["after"].history[-1]["trainer/step"] == 30
+    assert_exact(only_run(tmp_path / "shared"), zygote_server, tmp_path)
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import time
+from contextlib import suppress
 
 import pytest
 from training.processes import at_step, metrics, only_run, record, wait_until
@@ -105,6 +106,28 @@ def test_interrupted_training_is_not_finished_on_wandb(server, lcg, words, tmp_p
     assert (there.exit_code, there.state) == (130, "failed")
     run = only_run(tmp_path / "runs")
     assert uploaded(server, run).training.status == "interrupted"
+
+
+def below(pid: int) -> list[int]:
+    """The processes that a process has started, and those that these have."""
+    with open(f"/proc/{pid}/task/{pid}/children") as file:
+        started = [int(child) for child in file.read().split()]
+    return started + [each for child in started for each in below(child)]
+
+
+def test_a_scheduler_that_stops_every_process_of_the_run(server, lcg, words, tmp_path):
+    """As Slurm and systemd do: W&B's own process ends at once, the run saves and says so."""
+    process = lcg("train", *words("trainer.steps=100000"), wait=False)
+    wait_until(
+        lambda: any(run.history for run in server.runs.values()), explain=lambda: process.err
+    )
+    for pid in [*below(process.pid), process.pid]:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    assert process.wait() == 143, process.err
+    assert "Traceback" not in process.err, process.err
+    assert process.err.count("W&B: stopped working") == 1
+    assert record(only_run(tmp_path / "runs"))["training"]["status"] == "interrupted"
 
 
 def test_a_run_that_was_stopped_under_an_agent_ends_by_the_signal(server, lcg, words, tmp_path):
