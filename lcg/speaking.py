@@ -5,6 +5,7 @@ A stream that is closed or full stops nothing: a run goes on without its lines.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TextIO
@@ -24,6 +25,29 @@ def open_streams() -> None:
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")
+    if type(sys.stderr) is io.TextIOWrapper:
+        sys.stderr = _Patient(sys.stderr)
+
+
+class _Patient(io.TextIOWrapper):
+    """Forgets what cannot be written: a progress bar ends no run when its terminal is closed."""
+
+    def __init__(self, stream: io.TextIOWrapper) -> None:
+        self._stream = stream  # which would close the file if nobody held it
+        super().__init__(stream.buffer, stream.encoding, "backslashreplace", line_buffering=True)
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            discard(self)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            discard(self)
 
 
 def discard(stream: TextIO) -> None:

@@ -11,7 +11,8 @@ EXIT_CODES = """exit codes:
   2    bad input; nothing was written
   3    the run is busy: another process trains it
   4    loss, gradient or weights were not finite
-  130  stopped by Ctrl-C, 143 by SIGTERM; training has saved, the same command goes on"""
+  130  stopped by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal; training has saved, the same
+       command goes on"""
 
 
 def first_line(docstring: str | None) -> str:

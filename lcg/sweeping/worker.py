@@ -5,21 +5,20 @@ It is asked to stop and save when the launcher dies, however that happens.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lcg.storage import tells_storage_error
+from lcg.training.processes import end_with
 
 TRAIN = [sys.executable, "-m", "lcg", "train"]
-PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class Worker:
                 stderr=file,
                 env=os.environ | slot.environment,
                 start_new_session=True,
-                preexec_fn=_end_with(os.getpid()),
+                preexec_fn=partial(end_with, os.getpid(), signal.SIGTERM),
             )
 
     def poll(self) -> int | None:
@@ -141,17 +140,3 @@ def storage_trouble(log: Path) -> str:
     except OSError as error:
         return f"{log}: {error.strerror}"
     return ""
-
-
-def _end_with(parent: int) -> Callable[[], None] | None:
-    """What makes a new process get SIGTERM when its parent dies; Linux alone can do that."""
-    if not sys.platform.startswith("linux"):
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def ask() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before this was asked
-            os._exit(143)
-
-    return ask

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 from lcg.config import Config
 from lcg.training.batches import Batches
 from lcg.training.module import compile_mode
-from lcg.training.processes import deaf_children
+from lcg.training.processes import deaf_children, end_with
 
 
 class StepsFrom(Sampler):
@@ -22,6 +23,16 @@ class StepsFrom(Sampler):
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(self.start, self.stop))
+
+
+class EndWith:
+    """Ends a worker with the trainer, whatever either is doing."""
+
+    def __init__(self, parent: int) -> None:
+        self.parent = parent
+
+    def __call__(self, worker: int) -> None:
+        end_with(self.parent)
 
 
 class Loader(DataLoader):
@@ -53,6 +64,8 @@ class TaskData(LightningDataModule):
             sampler=StepsFrom(trainer.global_step, self.config.trainer.steps),
             num_workers=workers,
             persistent_workers=workers > 0,
+            # torch's own look-out for a dead trainer is between batches
+            worker_init_fn=EndWith(os.getpid()),
             # forkserver's workers outlive a trainer that is killed, fork copies held locks
             multiprocessing_context="spawn" if workers > 0 else None,
             pin_memory=trainer.strategy.root_device.type == "cuda",

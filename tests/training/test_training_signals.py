@@ -218,3 +218,81 @@ def test_a_signal_while_processes_ask_each_other_is_not_forgotten(monkeypatch):
         assert not stop._asked()
         assert stop.signal == signal.SIGTERM
         assert stop._asked()
+
+
+def test_a_closed_terminal_saves_as_a_signal_does(lcg, uninterrupted, tmp_path):
+    """Writing to it fails from then on, in the signal's handler and in the bar."""
+    hang_up = """
+import io, os, signal, sys
+from lcg.training.callbacks import Metrics
+original = Metrics.on_train_batch_end
+class Closed(io.FileIO):
+    def write(self, data):
+        raise OSError(5, "Input/output error")
+def hanging_up(self, trainer, *rest):
+    if trainer.global_step == 17:
+        os.close(2)
+        closed = io.TextIOWrapper(io.BufferedWriter(Closed(os.devnull, "w")))
+        sys.stderr.__init__(closed)
+        os.kill(os.getpid(), signal.SIGHUP)
+    return original(self, trainer, *rest)
+Metrics.on_train_batch_end = hanging_up
+"""
+    process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=hang_up)
+    run = only_run(tmp_path)
+    assert process.code == 129, process.err
+    assert checkpoint(run)["global_step"] == 17
+    assert record(run)["training"]["status"] == "interrupted"
+    assert lcg.run("train", *tiny(f"runs={tmp_path}")).code == 0
+    assert differences(uninterrupted, essence(run)) == []
+
+
+def test_nohup_keeps_a_run_going(lcg, uninterrupted, tmp_path):
+    before = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    before += send("SIGHUP", "Metrics.on_train_batch_end", "first.global_step == 17")
+    process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=before)
+    assert process.code == 0, process.err
+    assert differences(uninterrupted, essence(only_run(tmp_path))) == []
+
+
+SLEEPY = """
+import multiprocessing, time
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lcg.tasks.copy import Copy
+
+
+@dataclass
+class Sleepy(Copy):
+    name: ClassVar[str] = "sleepy"
+
+    def sample(self, rng, lengths):
+        if multiprocessing.parent_process() is not None:
+            open("asleep", "a").close()
+            time.sleep(3600)
+        return super().sample(rng, lengths)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells a child")
+def test_no_worker_outlives_a_killed_trainer(lcg, tmp_path):
+    """Not even one in the middle of a batch, where torch does not look for its parent."""
+    (tmp_path / "sleepy.py").write_text(SLEEPY)
+    words = tiny(f"runs={tmp_path / 'runs'}", "task=./sleepy.py:Sleepy", "data.workers=2")
+    process = lcg.start("train", *words, folder=tmp_path)
+    wait_until((tmp_path / "asleep").exists, explain=lambda: process.err)
+    with open(f"/proc/{process.pid}/task/{process.pid}/children") as file:
+        children = file.read().split()
+    assert len(children) >= 2
+    process.signal(signal.SIGKILL)
+    process.wait()
+    wait_until(lambda: not any(map(alive, children)))
+
+
+def alive(pid: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 import torch
 from lightning import Callback
@@ -22,7 +22,7 @@ class Stopped(SystemExit):
 
 
 class GracefulStop(Callback):
-    """SIGTERM and Ctrl-C set a flag; the step under way is finished, saved, and then we stop.
+    """A request to stop sets a flag; the step under way is finished, saved, and then we stop.
 
     Stopping inside a step would save new weights under an old step count. A second Ctrl-C stops at
     once. `signal` is the number received, 0 if none.
@@ -55,7 +55,8 @@ class GracefulStop(Callback):
             # Not KeyboardInterrupt: Lightning would turn it into exit code 1.
             raise SystemExit(128 + number)
         if not self.signal and is_first_process():
-            os.write(2, NOTICE)  # print is not safe in a handler
+            with suppress(OSError):  # a terminal that was closed
+                os.write(2, NOTICE)  # print is not safe in a handler
         self.signal = self.signal or number
 
     def on_train_start(self, trainer, module) -> None:
