@@ -1,4 +1,5 @@
-"""From a name to a class: built-in names, `package.module:Class`, and `path/to/file.py:Class`.
+"""From a name to a class: built-in names, `package.module:Class`, `path/to/file.py:Class`, and, as
+copies are named, `folder:package.module:Class`.
 
 Built-in classes are found by importing the modules of one package, none of which imports torch or
 lightning, so every lookup is quick. Nothing is registered by hand: a class is known the moment its
@@ -15,13 +16,12 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
-import re
-import sys
 import traceback
-import zlib
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+
+from lcg.user_source import UserModule, local_root, version_of, without_prefix
 
 # kind -> (where its classes are, its base class)
 HOMES = {
@@ -31,10 +31,10 @@ HOMES = {
     "scaling": ("lcg.attention.scalings", "lcg.attention.scalings:QueryScaling"),
     "output_norm": ("lcg.attention.output_norms", "lcg.attention.output_norms:OutputNorm"),
 }
-NAME = re.compile(r"\w[\w.+-]{,63}")
-"""What a class may be called: a part of the names of directories, and a label in tables."""
 
-_lasting_names: dict[type, str] = {}  # of users' classes, by which they are found again
+# Of users' classes: the name by which each is found again, and where its code is.
+_lasting_names: dict[type, str] = {}
+_user_modules: dict[type, UserModule | None] = {}
 
 
 class Unknown(ValueError):
@@ -89,11 +89,12 @@ def find(kind: str, name: str) -> type:
         raise Unknown(f"{kind}={name} is not known; {nearest(name, list(classes))}")
     if not place or not attribute:
         raise Unknown(f"{kind}={name}: expected package.module:Class or path/to/file.py:Class")
-    module = _from_file(place) if place.endswith(".py") else _from_package(place)
-    found = _attribute(module, attribute, place)
+    module = user_module(name)
+    found = _attribute(_import(module, place), attribute, place)
     _check_class(kind, name, found)
     if available(kind).get(found.name) is not found:
         _lasting_names[found] = _lasting(name)
+        _user_modules.setdefault(found, module)
     return found
 
 
@@ -107,18 +108,11 @@ def user_classes() -> list[type]:
     return list(_lasting_names)
 
 
-def source_file(cls: type) -> Path | None:
-    """The file a user's own class came from; None for a built-in one."""
-    if any(cls is known for kind in HOMES for known in available(kind).values()):
-        return None
-    return Path(inspect.getfile(cls))
-
-
 def where_it_broke(error: BaseException, file: str | None = None) -> str:
     """`file.py:12: KeyError: 'x'`: an error with the last line of a user's file that led to it."""
     frames = traceback.extract_tb(error.__traceback__)
     mine = [f for f in frames if file is None or Path(f.filename) == Path(file)]
-    text = " ".join(f"{type(error).__name__}: {error}".split()) + _new_home(error)
+    text = without_prefix(" ".join(f"{type(error).__name__}: {error}".split())) + _new_home(error)
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}"
     return f"{mine[-1].filename}:{mine[-1].lineno}: {text}" if mine else text
@@ -126,7 +120,7 @@ def where_it_broke(error: BaseException, file: str | None = None) -> str:
 
 def _new_home(error: BaseException) -> str:
     """A hint for an import of ours by the name that it had in older versions, else nothing."""
-    name = (isinstance(error, ImportError) and error.name) or ""
+    name = without_prefix((isinstance(error, ImportError) and error.name) or "")
     if name.partition(".")[0] in ("tasks", "positional"):
         with contextlib.suppress(ImportError):
             if importlib.util.find_spec(f"lcg.{name}"):
@@ -137,42 +131,65 @@ def _new_home(error: BaseException) -> str:
 # ---- a user's own classes
 
 
-def _from_package(name: str) -> ModuleType:
-    _search_also(Path.cwd())
+def user_module(name: str) -> UserModule | None:
+    """The user's own module that a class called `name` comes from; None if it is installed.
+
+    `path/to/file.py:Class` finds its neighbours after all that is installed; so does
+    `package.module:Class`. `folder:package.module:Class` finds them before, in that folder.
+    Nothing is imported. Raises Unknown for a file that is not there.
+    """
+    place = name.rpartition(":")[0]
+    folder, colon, module = place.rpartition(":")
+    if colon:
+        return UserModule(Path(folder).expanduser().resolve(), module, alone=True)
+    if place.endswith(".py"):
+        path = Path(place).expanduser().resolve()
+        if not path.is_file():
+            raise Unknown(f"there is no file {place} (looked for {path})")
+        if "." in path.stem:
+            raise Unknown(f"{place}: a module's name has no dots; rename the file")
+        return UserModule(path.parent, path.stem)
+    root = local_root(place)
+    return None if root is None else UserModule(root.resolve(), place)
+
+
+def user_module_of(cls: type) -> UserModule | None:
+    """The user's own module that a class came from; None for a built-in or an installed one."""
+    return _user_modules.get(cls)
+
+
+def identity_of(cls: type) -> str | None:
+    """`Class@hash` of a user's own class: what it is, whatever its folder and file are called.
+
+    Of an installed one `package.module:Class@version`. None for a built-in class. Raises
+    ValueError for source that cannot be read.
+    """
+    if (name := _lasting_names.get(cls)) is None:
+        return None
+    place, _, attribute = name.rpartition(":")
+    if (module := _user_modules[cls]) is not None:
+        return f"{attribute}@{module.digest}"
+    return f"{name}@{version_of(place)}"
+
+
+def _import(module: UserModule | None, place: str) -> ModuleType:
+    prefix = "" if module is None else f"{module.package}."
     try:
-        return importlib.import_module(name)
+        return importlib.import_module(place) if module is None else module.load()
     except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise ValueError(f"{name}: {where_it_broke(error)}") from error
+        missing = (error.name or "").removeprefix(prefix)
+        dotted = place.rpartition(":")[2]
+        if place.endswith(".py") or not missing or not f"{dotted}.".startswith(f"{missing}."):
+            raise ValueError(where_it_broke(error, _file_of(module))) from error
         hint = "a file works too, as path/to/file.py:Class"
-        raise Unknown(f"{name}: there is no module {error.name}; {hint}") from None
+        raise Unknown(f"{place}: there is no module {missing}; {hint}") from None
     except (Exception, SystemExit) as error:
-        raise ValueError(f"{name}: {where_it_broke(error)}") from error
+        raise ValueError(where_it_broke(error, _file_of(module))) from error
 
 
-def _from_file(place: str) -> ModuleType:
-    path = Path(place).expanduser().resolve()
-    if not path.is_file():
-        raise Unknown(f"there is no file {place} (looked for {path})")
-    # Of the path and not of its name alone: two files called task.py are two modules.
-    module_name = f"lcg_user_{path.stem}_{zlib.crc32(str(path).encode()):08x}"
-    if module_name not in sys.modules:
-        _search_also(path.parent)  # a file may import its neighbours
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module  # dataclasses look their module up
-        try:
-            spec.loader.exec_module(module)
-        except (Exception, SystemExit) as error:
-            del sys.modules[module_name]
-            raise ValueError(where_it_broke(error, str(path))) from error
-    return sys.modules[module_name]
-
-
-def _search_also(folder: Path) -> None:
-    """Import from this folder too, last of all, so that nothing in it shadows anything else."""
-    if str(folder) not in sys.path:
-        sys.path.append(str(folder))
+def _file_of(module: UserModule | None) -> str | None:
+    path = None if module is None else module.find(module.name)
+    return None if path is None else str(path)
 
 
 def _attribute(module: ModuleType, attribute: str, place: str) -> type:
@@ -196,11 +213,6 @@ def _check_class(kind: str, name: str, found: object) -> None:
         raise ValueError(f"{name}: `name` must not be a field; {fix}")
     if not isinstance(getattr(found, "name", None), str):
         raise ValueError(f"{name} has no `name`; {fix}")
-    if not NAME.fullmatch(found.name):
-        raise ValueError(
-            f"{name}: `name` is {found.name!r:.80}; write a letter or digit, and then up to 63 "
-            "letters, digits, or any of _ . + -"
-        )
     if inspect.isabstract(found):
         raise ValueError(f"{name} lacks {', '.join(sorted(found.__abstractmethods__))}()")
 
@@ -208,6 +220,9 @@ def _check_class(kind: str, name: str, found: object) -> None:
 def _lasting(name: str) -> str:
     """A name that means the same from any folder: the path of a user's file made absolute."""
     place, _, attribute = name.rpartition(":")
+    folder, colon, module = place.rpartition(":")
+    if colon:
+        return f"{Path(folder).expanduser().resolve()}:{module}:{attribute}"
     return f"{Path(place).expanduser().resolve()}:{attribute}" if place.endswith(".py") else name
 
 

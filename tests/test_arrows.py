@@ -22,7 +22,8 @@ ORDER = (
     "config, results",
     "attention",
     "entmax, user_code",
-    "host_memory, registry, shapes, show, speaking, storage, units, warm",
+    "registry, shapes, show, speaking, storage, units, warm",
+    "user_source",
     "positional, tasks",
     "__init__",
 )

@@ -10,6 +10,7 @@ import string
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lcg.commands.words import trusted
 from lcg.speaking import say
 
 SAMPLES = 32
@@ -52,7 +53,7 @@ def checked_beside(directory: Path, config: Any, options: argparse.Namespace) ->
         )
     runs = {}
     for other in others:
-        runs[other] = read_config(other)
+        runs[other] = read_config(other, trusted(options))
         if not _same_task(runs[other].task, config.task):
             raise ValueError(
                 f"{other} was trained on another task than {directory} (or with other options of "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lcg.commands.words import Parser
+from lcg.commands.words import Parser, add_trust, trusted
 
 
 def run(words: list[str]) -> int:
@@ -14,7 +14,6 @@ def run(words: list[str]) -> int:
     from lcg.evaluation.files import check_selected, read_config
     from lcg.results import RunRecord
     from lcg.terminal import evaluate_and_say
-    from lcg.training.machine import evaluation_problem
 
     parser = Parser(
         "eval",
@@ -24,6 +23,7 @@ def run(words: list[str]) -> int:
         + describe_fields(Evaluation()),
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    add_trust(parser)
     options, words = parser.parse_words(words)
     runs = [Path(word) for word in words if "=" not in word or Path(word).exists()]
     overrides = [word for word in words if Path(word) not in runs]
@@ -33,14 +33,12 @@ def run(words: list[str]) -> int:
         raise ValueError("after_training is about `lcg train`; it changes nothing here")
     configs = []
     for run in runs:  # every one is checked before any is evaluated
-        config = read_config(run)
+        config = read_config(run, trusted(options))
         config.evaluation = with_overrides(config.evaluation, overrides, "evaluation")
         for length in config.evaluation.lengths:
             config.task.check_evaluation("test", length)
         check_selected(run)
         configs.append(config)
-        if problem := evaluation_problem(config):
-            raise ValueError(problem)
     from lcg.evaluation.run import choose_device
     from lcg.training.weights_and_biases import send_record
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from lcg.commands.beside import add_beside, analysed, checked_beside, whole
-from lcg.commands.words import Parser
+from lcg.commands.words import Parser, add_trust, trusted
 from lcg.speaking import say
 
 STATISTICS = 2**28  # weights of a layer; with more, one sample must do
@@ -63,6 +63,7 @@ def _parsed(words: list[str]) -> argparse.Namespace:
     add_beside(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     parser.add_argument("-o", "--output", help="folder; default: RUN/plots/inspect_len_N")
+    add_trust(parser)
     return parser.parse_args(words)
 
 
@@ -70,15 +71,11 @@ def _checked(directory: Path, options: argparse.Namespace):
     """The config, and the layers and heads asked for; raises ValueError before any work."""
     from lcg.diagnostics.headers import attention_layers
     from lcg.evaluation.files import check_selected, read_config
-    from lcg.training.machine import TOKEN_BYTES, too_much
 
-    config = read_config(directory)
+    config = read_config(directory, trusted(options))
     config.task.check_evaluation("test", options.length)
     if options.samples < 1 or options.failed < 0:
         raise ValueError("--samples must be at least 1 and --failed at least 0")
-    tokens = options.samples * int(config.task.token_length(options.length))
-    if problem := too_much("reading them", {f"--samples {options.samples}": TOKEN_BYTES * tokens}):
-        raise ValueError(problem)
     model = config.model
     layers = _chosen_layer(options.layer, [layer.name for layer in attention_layers(config)])
     heads = _chosen("--heads", options.heads, model.heads, "heads")
@@ -180,8 +177,8 @@ def _print_written(model, config, options) -> None:
     from lcg.evaluation.measuring import generated, references, sources
     from lcg.evaluation.samples import first_samples
 
-    task, count = config.task, min(options.samples, max(1, options.failed))
-    batch = first_samples(config, "test", options.length, count)
+    task = config.task
+    batch = first_samples(config, "test", options.length, max(1, options.failed))
     rows = (sources(task, batch), references(task, batch), generated(model, task, batch))
     for sample, texts in enumerate(zip(*rows, strict=True)):
         print(f"\nsample {sample}, written by the model until <eos>")

@@ -7,8 +7,8 @@ import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lcg.commands.sources import add_baseline, add_metric
-from lcg.commands.words import Parser
+from lcg.commands.sources import add_baseline, add_metric, tell_changed_sources
+from lcg.commands.words import Parser, add_trust, trusted
 from lcg.speaking import say
 
 ABOUT = """The page needs no network and nothing beside it. Progress and what had to be left out
@@ -44,6 +44,7 @@ def run(words: list[str]) -> int:
         metavar="ENTITY/PROJECT",
         help="also send the page and its figures there, as an artifact",
     )
+    add_trust(parser)
     options = parser.parse_intermixed_args(words)
     output = Path(options.output)
     _check_output(output)
@@ -54,8 +55,10 @@ def run(words: list[str]) -> int:
     sources = find(options.runs)
     for problem in sources.problems:
         say(f"left out: {problem}")
+    tell_changed_sources(sources.records)
     command = shlex.join(["lcg", "report", *words])
-    choice = None if options.no_maps else MapChoice(options.maps, heads)
+    trust = trusted(options, otherwise="none")
+    choice = None if options.no_maps else MapChoice(options.maps, heads, trust)
     report = make(
         sources, command, datetime.now(UTC), choice, _bar, options.metric, options.baseline
     )

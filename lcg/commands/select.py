@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lcg.commands.words import Parser
+from lcg.commands.sources import tell_changed_sources
+from lcg.commands.words import Parser, add_trust, trusted
+from lcg.keeping.sources import Trust
 from lcg.results import Choice, RunRecord
 from lcg.speaking import say
 
@@ -30,26 +32,33 @@ def run(words: list[str]) -> int:
         help="decides first: exact_match (default) or token_accuracy",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    add_trust(parser)
     options = parser.parse_intermixed_args(words)
     if options.longest is not None and options.longest < 1:
         raise ValueError(f"--longest must be at least 1, got {options.longest}")
-    settle(options.runs, options.longest, options.device, options.metric)
+    trust = trusted(options, otherwise="none")
+    settle(options.runs, options.longest, options.device, options.metric, trust)
     return 0
 
 
 def settle(
-    paths, longest: int | None = None, device: str = "auto", metric: str = "exact_match"
+    paths,
+    longest: int | None = None,
+    device: str = "auto",
+    metric: str = "exact_match",
+    trust: Trust = "none",
 ) -> None:
     """Print the selected run of every group below `paths`, and break ties."""
     from lcg.results import read_runs
     from lcg.results.groups import group_runs
 
     runs = read_runs(paths, report=say)
+    tell_changed_sources(runs.values())
     places = {(record.run, record.hash): directory for directory, record in runs.items()}
     for group in group_runs(runs.values(), metric):
         own = [places[member.record.run, member.record.hash] for member in group.runs]
         choice, left = _settled(
-            {place: runs[place] for place in own}, group.choice, longest, device, metric
+            {place: runs[place] for place in own}, group.choice, longest, device, metric, trust
         )
         place = places[choice.record.run, choice.record.hash]
         shown = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
@@ -59,7 +68,7 @@ def settle(
 
 
 def _settled(
-    runs: dict[Path, RunRecord], choice: Choice, longest, device, metric: str
+    runs: dict[Path, RunRecord], choice: Choice, longest, device, metric: str, trust: Trust
 ) -> tuple[Choice, str]:
     """The choice, and why a tie is left; torch is needed only where there is a tie."""
     if choice.resolved or choice.monitored is None:
@@ -71,7 +80,7 @@ def _settled(
     say(f"{len(choice.tied)} runs tie up to length {choice.path[-1]}: {names}")
     bar = LengthBar()
     try:
-        return break_tie(runs, longest, device, bar, metric)
+        return break_tie(runs, longest, device, bar, metric, trust)
     finally:
         bar.close()
 

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 from lcg.commands.words import Parser
 from lcg.speaking import say
+
+if TYPE_CHECKING:
+    from lcg.results import RunRecord
 
 WANDB_HELP = "runs of a W&B project, ENTITY/PROJECT, or of W&B's files in a folder; repeatable"
 
@@ -43,4 +49,26 @@ def read_sources(options) -> list:
     if not options.runs and not options.wandb:
         raise ValueError("name run directories, or a W&B project with --wandb")
     records = load_runs(options.runs, report=say) if options.runs else []
-    return with_wandb(records, options.wandb, report=say)
+    records = with_wandb(records, options.wandb, report=say)
+    tell_changed_sources(records)
+    return records
+
+
+def tell_changed_sources(records: Iterable[RunRecord]) -> None:
+    """Say which users' classes are no longer those that runs were trained with; import none."""
+    from lcg.registry import user_module
+
+    runs: dict[tuple[str, str], list[str]] = {}
+    for record in records:
+        for source in record.sources.values():
+            runs.setdefault((source["name"], source["digest"]), []).append(record.run)
+    for (name, digest), trained in runs.items():
+        try:
+            module = user_module(name)
+            if module is None or module.digest == digest:
+                continue
+            problem = "is not what it was"
+        except (ValueError, OSError):
+            problem = "is not there or cannot be read"
+        others = f" and {len(trained) - 1} other runs were" if len(trained) > 1 else " was"
+        say(f"note: {name} {problem} when {trained[0]}{others} trained; their numbers are of then")

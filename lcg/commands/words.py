@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from lcg.keeping.sources import FLAG, HELP, Trust
+
 EXIT_CODES = """exit codes:
   0    done
   1    the machine refused (disk, memory, permission), a fault in the code, with its traceback,
@@ -20,14 +22,14 @@ def first_line(docstring: str | None) -> str:
     return (docstring or "").partition("\n")[0]
 
 
-def check_workers(workers: int | None) -> None:
-    """Raise ValueError for a number of training processes that no machine runs."""
-    from lcg.config.limits import PROCESSES, shown
+def add_trust(parser: Parser) -> None:
+    """The option that lets the code of users' classes run."""
+    parser.add_argument(FLAG, dest="trust", action="store_true", help=HELP)
 
-    if workers is not None and workers < 1:
-        raise ValueError(f"--workers={workers} must be at least 1")
-    if workers is not None and workers > PROCESSES:
-        raise ValueError(f"--workers={workers} must be at most {shown(PROCESSES)}")
+
+def trusted(options: argparse.Namespace, otherwise: Trust = "own") -> Trust:
+    """Which code of users' classes may run."""
+    return "any" if options.trust else otherwise
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,15 +50,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         raise ValueError(f"{message}; {self.prog} --help says more")
-
-    def _get_value(self, action, text):
-        """As argparse, but no number of any option is larger than a machine can count to."""
-        from lcg.config.limits import COUNT, shown
-
-        value = super()._get_value(action, text)
-        if isinstance(value, int) and abs(value) > COUNT:
-            raise argparse.ArgumentError(action, f"at most {shown(COUNT)} is possible, got {text}")
-        return value
 
     def _print_message(self, message: str, file=None) -> None:
         """As argparse, but a full disk is an error."""

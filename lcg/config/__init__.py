@@ -8,18 +8,25 @@ import copyreg
 from lcg.config.errors import ConfigError
 from lcg.config.groups import choices
 from lcg.config.identity import (
+    SOURCES,
     experiment_identity,
     experiment_tree,
     identity,
+    part_nodes,
     run_directory,
+    run_yaml,
+    source_digests,
+    task_tree,
     to_tree,
     to_yaml,
+    user_modules,
 )
 from lcg.config.resolve import config_from_tree, load_config, load_task, with_overrides
 from lcg.config.schema import COMPONENTS, Config
 
 __all__ = [
     "COMPONENTS",
+    "SOURCES",
     "Config",
     "ConfigError",
     "choices",
@@ -29,9 +36,14 @@ __all__ = [
     "identity",
     "load_config",
     "load_task",
+    "part_nodes",
     "run_directory",
+    "run_yaml",
+    "source_digests",
+    "task_tree",
     "to_tree",
     "to_yaml",
+    "user_modules",
     "with_overrides",
 ]
 

@@ -46,10 +46,13 @@ def read_group(group: str, name: str) -> dict[str, Any]:
     return read_yaml(group_file(group, name))
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file, `${…}` resolved. Raises ConfigError, naming file and line."""
+def read_yaml(path: Path, resolve: bool = True) -> dict[str, Any]:
+    """The mapping in a YAML file, `${…}` left as it stands unless `resolve`.
+
+    Raises ConfigError, naming file and line.
+    """
     try:
-        tree = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        tree = OmegaConf.to_container(OmegaConf.load(path), resolve=resolve)
     except Exception as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)

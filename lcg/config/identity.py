@@ -13,7 +13,9 @@ from omegaconf import OmegaConf
 
 from lcg import registry
 from lcg.config.resolve import COMPONENTS
-from lcg.config.schema import Config
+from lcg.config.schema import ATTENTION_PARTS, Config
+
+SOURCES = "sources"  # the folder of a run directory that holds users' own classes
 
 
 def to_tree(config: Config) -> dict[str, Any]:
@@ -43,9 +45,20 @@ def to_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(to_tree(config)))
 
 
+def run_yaml(config: Config) -> str:
+    """The config as a run directory keeps it: users' classes are named by their copies there."""
+    tree = to_tree(config)
+    for kind, module in user_modules(config).items():
+        node = part_nodes(tree)[kind]
+        attribute = node["name"].rpartition(":")[2]
+        node["name"] = f"{SOURCES}/{kind}:{module.name}:{attribute}"
+    return OmegaConf.to_yaml(OmegaConf.create(tree))
+
+
 def identity(config: Config) -> str:
     """Eight hex digits of what changes the weights: task, model, optimiser, data, seed, budget.
 
+    Of users' classes the code counts, wherever it is, with what it imports from beside it.
     Devices, workers, logging and the lengths evaluated are not part of it.
     """
     return _digest(_identity_tree(config))
@@ -71,21 +84,48 @@ def _identity_tree(config: Config) -> dict[str, Any]:
     del kept["attention"]["backend"], kept["data"]["workers"]
     for field in config.task.places:
         del kept["task"][field]
+    for kind, part in parts(config).items():
+        if (name := registry.identity_of(type(part))) is not None:
+            part_nodes(kept)[kind]["name"] = name
     kept["model"] |= {"encoder_layers": config.model.source_layers}
     del kept["model"]["unordered"]  # permits, and changes no weight
     if config.model.kind != "encoder_decoder":
         del kept["model"]["encoder_layers"], kept["model"]["cross_position"]
-    return _without_folders(kept)
-
-
-def _without_folders(node: Any) -> Any:
-    """The tree with a user's own file named without its folder, which changes no weight."""
-    if not isinstance(node, dict):
-        return node
-    kept = {key: _without_folders(value) for key, value in node.items()}
-    if isinstance(kept.get("name"), str) and ".py:" in kept["name"]:
-        kept["name"] = Path(kept["name"]).name
     return kept
+
+
+def parts(config: Config) -> dict[str, Any]:
+    """What may be of a user's own class, by kind: task, position, normalizer and so on."""
+    attention = {kind: getattr(config.attention, kind) for kind in ATTENTION_PARTS}
+    return {"task": config.task, "position": config.position} | attention
+
+
+def part_nodes(tree: dict[str, Any]) -> dict[str, Any]:
+    """The mappings of these parts in a config's tree, by kind; what is no mapping is left out."""
+    attention = tree.get("attention")
+    inner = attention if isinstance(attention, dict) else {}
+    nodes = {kind: tree.get(kind) for kind in ("task", "position")}
+    nodes |= {kind: inner.get(kind) for kind in ATTENTION_PARTS}
+    return {kind: node for kind, node in nodes.items() if isinstance(node, dict)}
+
+
+def user_modules(config: Config) -> dict[str, registry.UserModule]:
+    """The users' own modules that a config's parts come from, by kind."""
+    found = {kind: registry.user_module_of(type(part)) for kind, part in parts(config).items()}
+    return {kind: module for kind, module in found.items() if module is not None}
+
+
+def source_digests(config: Config) -> dict[str, dict[str, str]]:
+    """Name and hash of the code of each user's own class, by kind."""
+    modules = user_modules(config).items()
+    names = {kind: registry.name_of(type(part)) for kind, part in parts(config).items()}
+    return {kind: {"name": names[kind], "digest": module.digest} for kind, module in modules}
+
+
+def task_tree(config: Config) -> dict[str, Any]:
+    """The task's options, by which runs of one task know each other; a user's class by its code."""
+    tree = to_tree(config)["task"]
+    return tree | {"name": registry.identity_of(type(config.task)) or tree["name"]}
 
 
 def _digest(tree: dict[str, Any]) -> str:

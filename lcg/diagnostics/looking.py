@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lcg.keeping.sources import Trust
 from lcg.positional.base import torch
 
 if TYPE_CHECKING:
@@ -54,7 +55,9 @@ class Look:
     source: Tensor | None = field(default=None, repr=False)
 
 
-def look(directory: Path, length: int, samples: int, device: str = "cpu") -> Look:
+def look(
+    directory: Path, length: int, samples: int, device: str = "cpu", trust: Trust = "own"
+) -> Look:
     """Weights, scalers and predictions of the test stream's first samples of a nominal length.
 
     Raises ValueError, in one line, when there is no such run, no selected checkpoint, no such
@@ -68,7 +71,7 @@ def look(directory: Path, length: int, samples: int, device: str = "cpu") -> Loo
     from lcg.models.reads import reads, tensors
 
     directory = Path(directory)
-    config = read_config(directory)
+    config = read_config(directory, trust)
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
     config.task.check_evaluation("test", length)

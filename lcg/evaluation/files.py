@@ -7,10 +7,15 @@ from pathlib import Path
 
 from lcg.config import Config, ConfigError, config_from_tree
 from lcg.config.groups import read_yaml
+from lcg.keeping.sources import Trust, locate_sources
+from lcg.speaking import say
 
 
-def read_config(directory: Path) -> Config:
-    """The config a run was trained with.
+def read_config(directory: Path, trust: Trust = "own") -> Config:
+    """The config a run was trained with; users' classes come from their copies in the run.
+
+    A copy that differs from the user's own file is run with `trust` "any" alone, and said.
+    Nothing in the file is resolved: no environment variable gets in.
 
     Raises ValueError, naming the directory, when there is none or it cannot be used.
     """
@@ -19,7 +24,9 @@ def read_config(directory: Path) -> Config:
         there = directory.exists()
         problem = "is no run directory: it has no config.yaml" if there else "does not exist"
         raise ValueError(f"{directory} {problem}")
-    tree = read_yaml(path)
+    tree = read_yaml(path, resolve=False)
+    for line in locate_sources(directory, tree, trust):
+        say(f"note: {line}")
     try:
         return config_from_tree(tree)
     except ConfigError as error:

@@ -13,6 +13,7 @@ from lcg.evaluation.files import check_selected, read_config
 from lcg.evaluation.ladder import Progress, climb
 from lcg.evaluation.run import choose_device, load_model
 from lcg.keeping.lock import Busy, locked
+from lcg.keeping.sources import Trust
 from lcg.results import Choice, RunRecord, Validation, choose
 from lcg.results.selection import longer_lengths
 
@@ -25,6 +26,7 @@ def break_tie(
     device: str = "auto",
     progress: Progress = lambda length, done, total: None,
     metric: str = "exact_match",
+    trust: Trust = "own",
 ) -> tuple[Choice, str]:
     """Validate the runs of one group that tie, until one is ahead or `longest` is passed.
 
@@ -48,7 +50,7 @@ def break_tie(
             tied = any(held[directory] is other for other in choice.tied)
             if tied and length not in held[directory].validation:
                 try:
-                    held[directory] = validate(directory, length, device, progress)
+                    held[directory] = validate(directory, length, device, progress, trust)
                 except (MemoryError, OSError, ValueError, Busy) as error:
                     return choice, f"{record.run} at length {length}: {error}"
 
@@ -65,6 +67,7 @@ def validate(
     length: int,
     device: str = "auto",
     progress: Progress = lambda length, done, total: None,
+    trust: Trust = "own",
 ) -> RunRecord:
     """Validate a run's selected checkpoint at one more length; returns the record as it now is.
 
@@ -72,7 +75,7 @@ def validate(
     being trained.
     """
     check_selected(directory)
-    config = read_config(directory)
+    config = read_config(directory, trust)
     config.task.check_evaluation("validation", length)
     model, step = load_model(directory, config, choose_device(device))
     selection = RunRecord.load(directory).selection

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lcg.diagnostics.headers import attention_layers, layer_position
+from lcg.keeping.sources import Trust
 from lcg.report.drawing import WIDTH, Drawing, look, svg_of
 from lcg.results.groups import Group
 
@@ -28,11 +29,12 @@ class MapChoice:
     """Which maps to draw. length: None is each task's longest training length.
 
     heads: (layer, head) pairs, a layer being its number or its name; none means those of
-    `default_heads`.
+    `default_heads`. trust: which code of users' classes may run for them.
     """
 
     length: int | None = None
     heads: tuple[Head, ...] = ()
+    trust: Trust = "none"
 
 
 def parse_heads(text: str) -> tuple[Head, ...]:
@@ -62,7 +64,7 @@ def draw(name: str, group: Group, directory: Path, choice: MapChoice) -> Drawing
     if not os.path.lexists(directory / "checkpoints" / "best.ckpt"):
         return f"{about}, {record.run} has no selected checkpoint."
     try:
-        seen = look_at(directory, length, 1)
+        seen = look_at(directory, length, 1, trust=choice.trust)
     except (ValueError, OSError, RuntimeError) as error:
         return f"{about}, {' '.join(str(error).split())}."
     every = attention_layers(seen.config)

@@ -187,11 +187,22 @@ class RunRecord:
             raise ValueError(f"settings.train_lengths is {lengths!r}, not [shortest, longest]")
         _typed(self.settings["seed"], int, "settings.seed")
         _typed(self.settings["lr"], float, "settings.lr")
+        for kind, source in _typed(
+            self.settings.get("sources", {}), dict, "settings.sources"
+        ).items():
+            where = f"settings.sources.{kind}"
+            for part in ("name", "digest"):
+                _typed(_typed(source, dict, where).get(part), str, f"{where}.{part}")
 
     @property
     def seed(self) -> int:
         """The run's own seed, not an evaluation's."""
         return self.settings["seed"]
+
+    @property
+    def sources(self) -> dict[str, dict[str, str]]:
+        """Name and hash of the code of users' own classes, by kind; empty for built-in ones."""
+        return self.settings.get("sources", {})
 
     @property
     def lr(self) -> float:

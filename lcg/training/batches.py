@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from lcg.config import Config, config_from_tree, to_tree
+from lcg.config import Config, config_from_tree, identity, to_tree
 from lcg.models.reads import tensors
 from lcg.tasks.base import IGNORE
 from lcg.tasks.streams import train_batch
@@ -41,10 +41,13 @@ class Batches(Dataset):
 
     def __getstate__(self) -> dict[str, Any]:
         # As plain text, since a class from a user's own file cannot be pickled.
-        return vars(self) | {"config": to_tree(self.config)}
+        return vars(self) | {"config": to_tree(self.config), "identity": identity(self.config)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state, config=config_from_tree(state["config"]))
+        config = config_from_tree(state["config"])
+        if identity(config) != state.pop("identity"):
+            raise ValueError("the code of the task was changed while training started; start again")
+        vars(self).update(state, config=config)
 
     def __getitem__(self, t: int) -> dict[str, torch.Tensor]:
         """inputs and labels [rows tokens], and source where an encoder reads it; scored, the scored

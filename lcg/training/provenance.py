@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcg.config import Config, identity
+from lcg.config import Config, identity, source_digests
 from lcg.results import write_atomic
 from lcg.speaking import say
-from lcg.training.sources import code_digest, user_sources
+from lcg.training.sources import code_digest
 
 if TYPE_CHECKING:
     import torch
@@ -70,8 +70,8 @@ def gather(config: Config, device: torch.device) -> dict[str, Any]:
     program = Path(sys.argv[0]).name
     return {
         "command": ["lcg" if program == "__main__.py" else program, *sys.argv[1:]],
-        "code": code_digest(config),
-        "user_sources": user_sources(config),
+        "code": code_digest(),
+        "user_sources": source_digests(config),
         "git": _git(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},

@@ -6,7 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lcg.config import Config, experiment_identity, experiment_tree, identity, to_tree
+from lcg.config import (
+    Config,
+    experiment_identity,
+    experiment_tree,
+    identity,
+    source_digests,
+    task_tree,
+)
 from lcg.diagnostics.fate import fate
 from lcg.results import RunRecord, Selection, Training, Validation
 from lcg.speaking import is_first_process
@@ -83,6 +90,7 @@ class RecordKeeper:
                 "batch_size": config.data.batch_size,
                 "train_lengths": [config.data.min_length, config.data.max_length],
                 "parameters": self.parameters,
+                **({"sources": sources} if (sources := source_digests(config)) else {}),
             },
             training=Training(
                 status=status,
@@ -94,7 +102,7 @@ class RecordKeeper:
             ),
             selection=None if selected is None else Selection(**selected),
             validation={int(n): Validation(**values) for n, values in best["lengths"].items()},
-            task=to_tree(config)["task"],
+            task=task_tree(config),
             fate={} if status == "running" else self._fate(),
             config=experiment_tree(config),
         )

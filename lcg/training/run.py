@@ -18,9 +18,10 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 
-from lcg.config import Config, to_yaml
+from lcg.config import Config, run_yaml
 from lcg.keeping import checkpoints
 from lcg.keeping.lock import locked
+from lcg.keeping.sources import copy_sources
 from lcg.results import RunRecord, write_atomic
 from lcg.speaking import is_first_process, say
 from lcg.storage import storage_error
@@ -173,7 +174,8 @@ class _Run:
         config, step = self.config, resume.step if resume else 0
         (self.directory / "plots").mkdir(exist_ok=True)
         facts = provenance.write(config, self.directory, self.device, bool(resume))
-        write_atomic(self.directory / "config.yaml", to_yaml(config))
+        copy_sources(config, self.directory)
+        write_atomic(self.directory / "config.yaml", run_yaml(config))
         for folder in (self.directory, self.folder):
             checkpoints.remove_leftovers(folder)
         checkpoints.set_aside(self.folder, resume)

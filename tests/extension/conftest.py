@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from user_files import WAYS
 
 TRAP = "raise RuntimeError('this is the user folder, not the package of the same name')\n"
 
@@ -43,3 +44,28 @@ def shell(folder):
         )
 
     return shell
+
+
+@pytest.fixture
+def write(folder):
+    def write(path: str, text: str) -> Path:
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        return file
+
+    return write
+
+
+@pytest.fixture
+def lcg(shell):
+    """Run `lcg` in one of the ways; returns its stdout, and requires the exit code."""
+
+    def lcg(words: str, way: str = "lcg", code: int = 0, folder: str = ".") -> str:
+        program, variables = WAYS[way]
+        done = shell(f"cd {folder}; {program} {words}", **variables)
+        assert done.returncode == code, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    return lcg

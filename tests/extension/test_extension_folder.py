@@ -2,84 +2,11 @@
 
 import json
 import os
-from pathlib import Path
 
 import pytest
+from user_files import NORMALIZER, POSITION, ROTATE, TINY, WAYS
 
-ROTATE = """
-from dataclasses import dataclass
-from typing import ClassVar
-import numpy as np
-from lcg.tasks.base import Task, uniform
-@dataclass
-class Rotate(Task):
-    \"\"\"Rotate the source.\"\"\"
-    name: ClassVar[str] = "rotate"
-    symbols: int = 5
-    shift: int = 1
-    def sample(self, rng, lengths):
-        source = uniform(rng, 0, self.symbols, (len(lengths), lengths.max()))
-        places = (np.arange(lengths.max()) + self.shift) % lengths[:, None]
-        return source, np.take_along_axis(source, places, axis=1)
-"""
-NORMALIZER = """
-from dataclasses import dataclass
-from typing import ClassVar
-from lcg.attention.normalizers.softmax import Softmax
-@dataclass
-class Mine(Softmax):
-    name: ClassVar[str] = "mine"
-    heat: float = 1.0
-    def __call__(self, scores, keys, learned):
-        return super().__call__(scores / self.heat, keys, learned)
-"""
-POSITION = """
-from dataclasses import dataclass
-from typing import ClassVar
-from lcg.positional.rotary import RoPE
-@dataclass
-class MyPE(RoPE):
-    name: ClassVar[str] = "my_pe"
-    base: float = 500.0
-"""
-TINY = (
-    "model.d_model=16 model.heads=2 model.d_ff=16 data.batch_size=8 data.min_length=3 "
-    "data.max_length=4 trainer.steps=3 optimizer.warmup_steps=2 trainer.accelerator=cpu "
-    "validation.lengths=4 validation.samples=8 evaluation.lengths=4,8 evaluation.samples=8"
-)
-# The installed command, the module, and the module with the user's folder first on the path.
-WAYS = {
-    "lcg": ("lcg", {}),
-    "python -m lcg": ("python -m lcg", {}),
-    "PYTHONPATH=.": ("lcg", {"PYTHONPATH": "."}),
-    "python -m lcg, PYTHONPATH=.": ("python -m lcg", {"PYTHONPATH": "."}),
-}
 every_way = pytest.mark.parametrize("way", WAYS)
-
-
-@pytest.fixture
-def write(folder):
-    def write(path: str, text: str) -> Path:
-        file = folder / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
-        return file
-
-    return write
-
-
-@pytest.fixture
-def lcg(shell):
-    """Run `lcg` in one of the ways; returns its stdout, and requires the exit code."""
-
-    def lcg(words: str, way: str = "lcg", code: int = 0, folder: str = ".") -> str:
-        program, variables = WAYS[way]
-        done = shell(f"cd {folder}; {program} {words}", **variables)
-        assert done.returncode == code, done.stdout + done.stderr
-        assert "Traceback" not in done.stderr
-        return done.stdout if code == 0 else done.stderr
-
-    return lcg
 
 
 @every_way
@@ -166,8 +93,10 @@ def test_a_whole_run_of_one_s_own_classes(lcg, write, folder):
     run = lcg(f"train {words} data.workers=1 {TINY}").strip()
     assert run.startswith("runs/rotate-hot-my_pe-s0-")
     provenance = json.loads((folder / run / "provenance.json").read_text())
-    sources = {Path(path).name for path in provenance["user_sources"]}
-    assert sources == {"rotate.py", "mine.py", "my_pe.py"}
+    assert provenance["user_sources"].keys() == {"task", "normalizer", "position"}
+    copies = {str(p.relative_to(folder / run)) for p in (folder / run / "sources").rglob("*.py")}
+    named = {"task/rotate.py", "normalizer/mine.py", "position/my_pe.py"}
+    assert copies == {f"sources/{name}" for name in named}
     lcg("eval ../" + run + " lengths=16 samples=8", folder="configs")
     cells = json.loads((folder / run / "results.json").read_text())["ladder"]
     assert [cell["length"] for cell in cells] == [4, 8, 16]
@@ -181,12 +110,3 @@ def test_a_path_in_a_file_is_relative_to_the_current_folder(lcg, write, folder):
     assert "heat=2" in lcg("train attention=hot --help")
     err = lcg("train attention=hot --help", code=2, folder="below")
     assert f"there is no file ./mine.py (looked for {folder}/below/mine.py)" in err
-
-
-def test_a_run_whose_file_is_gone_says_so(lcg, write, folder):
-    file = write("rotate.py", ROTATE)
-    run = lcg(f"train task=./rotate.py:Rotate evaluation.after_training=false {TINY}").strip()
-    file.unlink()
-    err = lcg(f"eval {run}", code=2)
-    assert f"{run}/config.yaml: there is no file {folder}/rotate.py" in err
-    assert err.count("\n") == 1

@@ -1,0 +1,353 @@
+"""The source of users' own classes: which files belong to it, a hash of them, a copy, an import.
+
+A user's module is taken together with the modules beside it that it imports, transitively, and
+without whatever is installed. It is imported under a name of its own, in which its imports of
+neighbours are found too: so two folders may each have a `helper.py`, and the copy in a run
+directory meets neither of them.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.abc
+import importlib.machinery
+import importlib.metadata
+import importlib.util
+import re
+import site
+import sys
+import sysconfig
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+# Their versions are in provenance.json of every run, and are no part of what a class is.
+COMMON = ("lcg", "torch", "lightning", "numpy", "einops", "omegaconf", "wandb")
+
+
+@dataclass(frozen=True)
+class UserModule:
+    """A module that is not installed, with what it imports from beside it.
+
+    root: the folder that its neighbours are in. name: its dotted name below that folder.
+    alone: its neighbours are looked for in `root` before anywhere else, as a copy needs it; else
+    after all that Python itself would find, so that a neighbour shadows nothing.
+    """
+
+    root: Path
+    name: str
+    alone: bool = False
+
+    @property
+    def package(self) -> str:
+        """The name under which the folder's modules are imported."""
+        return f"lcg_user_{zlib.crc32(f'{self.alone} {self.root}'.encode()):08x}"
+
+    def find(self, name: str) -> Path | None:
+        """The file, or the folder without `__init__.py`, that a module is made from, by its name.
+
+        None for a module that is installed, or part of Python, or nowhere.
+        """
+        top = name.partition(".")[0]
+        if top in sys.stdlib_module_names or top in COMMON:
+            return None
+        if not self.alone and (spec := _spec(top)) is not None:
+            place = _place(spec)
+            return None if place is None else _below(place.parent, name)
+        return _below(self.root, name)
+
+    @cached_property
+    def files(self) -> dict[str, Path]:
+        """The Python files that it is made of, by module name, its own first.
+
+        Raises ValueError for a file that cannot be read or is no Python.
+        """
+        return self._reached.files
+
+    @cached_property
+    def packages(self) -> dict[str, str]:
+        """Version of each installed distribution that these files import, COMMON ones left out."""
+        if not (tops := self._reached.others):
+            return {}
+        owners = importlib.metadata.packages_distributions()
+        names = sorted({name for top in tops for name in owners.get(top, ())})
+        return {name: importlib.metadata.version(name) for name in names}
+
+    @cached_property
+    def _reached(self) -> _Reached:
+        """Every module of the user's that is reached by imports, each read once."""
+        reached = _Reached({}, {}, set())
+        pending = [self.name]
+        while pending:
+            name = pending.pop()
+            path = None if name in reached.files else self.find(name)
+            if path is None or path.is_dir():
+                continue
+            reached.files[name] = path
+            reached.contents[name] = _read(path)
+            pending += _parents(name)
+            for target in _imported(_parsed(reached.contents[name], path), name, path):
+                top = target.partition(".")[0]
+                if self.find(top) is not None:
+                    pending += [target, *_parents(target)]
+                elif top not in sys.stdlib_module_names and top not in COMMON:
+                    reached.others.add(top)
+        return reached
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hex digits of the code, docstrings and comments aside, and of `packages`.
+
+        Neither the folder nor the module's own name is part of it. Raises ValueError as `files`.
+        """
+        code = {
+            "" if name == self.name else name: _canonical(_parsed(content, self.files[name]))
+            for name, content in self._reached.contents.items()
+        }
+        text = repr((sorted(code.items()), sorted(self.packages.items())))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def copied(self) -> dict[str, bytes]:
+        """Each file's place in a copy, relative and with slashes, and its content."""
+        contents = self._reached.contents
+        return {place_of(name, path): contents[name] for name, path in self.files.items()}
+
+    def load(self) -> ModuleType:
+        """The module, imported once in this process. Raises what its code raises."""
+        if self.package not in sys.modules:
+            package = ModuleType(self.package, "A folder of the user's own modules.")
+            package.__path__ = []
+            sys.modules[self.package] = package
+            _finder.folders[self.package] = self
+            if _finder not in sys.meta_path:
+                sys.meta_path.insert(0, _finder)
+        return importlib.import_module(f"{self.package}.{self.name}")
+
+
+class _Reached(NamedTuple):
+    """Files and their contents by module name; top-level names of modules that are not theirs."""
+
+    files: dict[str, Path]
+    contents: dict[str, bytes]
+    others: set[str]
+
+
+def place_of(name: str, path: Path) -> str:
+    """Where a module's file stands in a copy, relative to its folder and with slashes."""
+    return name.replace(".", "/") + ("/__init__.py" if path.name == "__init__.py" else ".py")
+
+
+def same_code(one: Path, other: Path) -> bool:
+    """True for two files that differ in comments, docstrings and layout at most."""
+    try:
+        first, second = (_canonical(_parsed(_read(path), path)) for path in (one, other))
+    except ValueError:
+        return False
+    return repr(first) == repr(second)
+
+
+def is_installed(place: Path) -> bool:
+    """True for a file of Python itself or of an installed package."""
+    libraries = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib")]
+    folders = [Path(f) for f in (*libraries, *site.getsitepackages(), site.getusersitepackages())]
+    named = {"site-packages", "dist-packages"} & set(place.parts)
+    return bool(named) or any(place.is_relative_to(folder) for folder in folders)
+
+
+def version_of(module: str) -> str:
+    """The version of the distribution that a module was installed by; "" where none says so."""
+    owners = importlib.metadata.packages_distributions().get(module.partition(".")[0], ())
+    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in sorted(set(owners)))
+
+
+def without_prefix(text: str) -> str:
+    """A message with the names of the user's modules as the user wrote them."""
+    return re.sub(r"\blcg_user_[0-9a-f]{8}\.", "", text)
+
+
+def local_root(name: str) -> Path | None:
+    """The folder below which a dotted module lies; None where it is installed.
+
+    A module that Python does not find is looked for in the current folder.
+    """
+    top = name.partition(".")[0]
+    spec = None if top in sys.stdlib_module_names or top in COMMON else _spec(top)
+    if spec is None:
+        return Path.cwd() if _below(Path.cwd(), top) is not None else None
+    place = _place(spec)
+    return None if place is None else place.parent
+
+
+# ---- where modules are
+
+
+def _spec(top: str) -> importlib.machinery.ModuleSpec | None:
+    try:
+        return importlib.util.find_spec(top)
+    except (ImportError, ValueError):  # ValueError: a module without a spec, such as __main__
+        return None
+
+
+def _place(spec: importlib.machinery.ModuleSpec) -> Path | None:
+    """The file or folder of a top-level module of the user's own; None for one that is installed.
+
+    Of a package it is the folder.
+    """
+    if spec.submodule_search_locations:
+        place = Path(next(iter(spec.submodule_search_locations)))
+    elif spec.origin and spec.has_location:
+        place = Path(spec.origin)
+    else:
+        return None
+    return None if is_installed(place) else place
+
+
+def _below(root: Path, name: str) -> Path | None:
+    base = root.joinpath(*name.split("."))
+    for path in (base / "__init__.py", base.with_name(f"{base.name}.py")):
+        if path.is_file():
+            return path
+    return base if base.is_dir() else None
+
+
+def _parents(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+# ---- what files say
+
+
+def _read(path: Path) -> bytes:
+    """The content of a source file. Raises ValueError for a device, a folder, or 10 MB and more."""
+    try:
+        if not path.is_file() or path.stat().st_size > 10**7:
+            raise ValueError(f"{path} is no source file")
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _parsed(content: bytes, path: Path) -> ast.Module:
+    try:
+        return ast.parse(content)
+    except SyntaxError as error:
+        raise ValueError(f"{path}:{error.lineno}: {type(error).__name__}: {error.msg}") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise ValueError(f"{path} is no Python: {error}") from None
+
+
+def _imported(tree: ast.Module, name: str, path: Path) -> Iterator[str]:
+    """Dotted names that a module may import, wherever in it the import stands."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                inside = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
+                kept = inside[: len(inside) - node.level + 1]
+                base = ".".join([*kept, *filter(None, [node.module])])
+            yield from filter(None, [base])
+            yield from (".".join(filter(None, [base, alias.name])) for alias in node.names)
+
+
+def _canonical(node: Any) -> Any:
+    """A syntax tree as tuples, without positions, strings that stand alone, and empty fields.
+
+    It is the same in every version of Python that can read the file.
+    """
+    if isinstance(node, list):
+        return tuple(_canonical(item) for item in node if not _stands_alone(item))
+    if not isinstance(node, ast.AST):
+        return node
+    fields = [
+        (name, _canonical(value))
+        for name, value in ast.iter_fields(node)
+        if value not in (None, []) and name not in ("ctx", "kind", "type_comment", "type_ignores")
+    ]
+    return (type(node).__name__, *fields)
+
+
+def _stands_alone(node: Any) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
+
+
+# ---- importing them
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds `lcg_user_….module` in the folder that the package stands for."""
+
+    def __init__(self) -> None:
+        self.folders: dict[str, UserModule] = {}
+
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None):
+        package, _, name = fullname.partition(".")
+        folder = self.folders.get(package)
+        if folder is None or not name or (file := folder.find(name)) is None:
+            return None
+        if file.is_dir():
+            spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
+            spec.submodule_search_locations = [str(file)]
+            return spec
+        loader = _Loader(fullname, str(file), folder)
+        inside = [str(file.parent)] if file.name == "__init__.py" else None
+        return importlib.util.spec_from_file_location(
+            fullname, file, loader=loader, submodule_search_locations=inside
+        )
+
+
+_finder = _Finder()
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Compiles a file with its imports of neighbours led to the same package.
+
+    Nothing is cached on disk: beside the file, Python's own cache would be mistaken for it.
+    """
+
+    def __init__(self, fullname: str, path: str, folder: UserModule) -> None:
+        super().__init__(fullname, path)
+        self.folder = folder
+
+    def get_code(self, fullname: str):
+        path = self.get_filename(fullname)
+        tree = ast.parse(self.get_data(path), filename=path)
+        tree = ast.fix_missing_locations(_Redirect(self.folder).visit(tree))
+        return compile(tree, path, "exec", dont_inherit=True)
+
+
+class _Redirect(ast.NodeTransformer):
+    """`import helper` becomes `import lcg_user_….helper as helper`, and its like."""
+
+    def __init__(self, folder: UserModule) -> None:
+        self.folder = folder
+
+    def visit_Import(self, node: ast.Import) -> list[ast.stmt]:
+        statements = []
+        for alias in node.names:
+            top = alias.name.partition(".")[0]
+            if self.folder.find(top) is None:
+                names = [alias]
+            elif alias.asname or alias.name == top:
+                names = [ast.alias(f"{self.folder.package}.{alias.name}", alias.asname or top)]
+            else:  # `import a.b` imports a.b, and binds a
+                whole = ast.alias(f"{self.folder.package}.{alias.name}", None)
+                names = [whole, ast.alias(f"{self.folder.package}.{top}", top)]
+            statements += [ast.copy_location(ast.Import([name]), node) for name in names]
+        return statements
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
+        if not node.level and self.folder.find(node.module.partition(".")[0]) is not None:
+            node.module = f"{self.folder.package}.{node.module}"
+        return node

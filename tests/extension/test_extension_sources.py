@@ -1,0 +1,216 @@
+"""A run directory holds the code of its users' classes, and says where it differs from theirs."""
+
+import importlib
+import json
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from user_files import NORMALIZER, ROTATE, TINY
+
+from lcg.cli import main
+
+FLAG = "--trust-source"
+QUICK = f"{TINY} evaluation.after_training=false"
+NEIGHBOUR = ROTATE.replace("= 5", "= SYMBOLS").replace(
+    "import numpy", "from helper import SYMBOLS\nimport numpy"
+)
+
+
+@pytest.fixture
+def lcg(folder, monkeypatch, capsys):
+    """Run `lcg` in the user's folder, each time as a new process would, and require its exit code.
+
+    Returns its stdout, or what it said on stderr where it failed.
+    """
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+    def lcg(words: str, code: int = 0) -> str:
+        for name in [name for name in sys.modules if name.startswith("lcg_user_")]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        capsys.readouterr()
+        found = main(shlex.split(words))
+        out, err = capsys.readouterr()
+        assert found == code, out + err
+        return out if code == 0 else err
+
+    return lcg
+
+
+def train(lcg, words: str) -> str:
+    return lcg(f"train {words} {QUICK}").strip()
+
+
+def record(folder: Path, run: str) -> dict:
+    return json.loads((folder / run / "results.json").read_text())
+
+
+def cells(folder: Path, run: str) -> list[tuple]:
+    return [(cell["length"], cell["outcomes"]) for cell in record(folder, run)["ladder"]]
+
+
+@pytest.fixture
+def trained(lcg, write, folder):
+    """A run of a task with a neighbour; its file, and what it answered at once."""
+    write("helper.py", "SYMBOLS = 6\n")
+    file = write("rotate.py", NEIGHBOUR)
+    run = train(lcg, "task=./rotate.py:Rotate task.shift=2")
+    lcg(f"eval {run} lengths=8 samples=40")
+    return run, file, cells(folder, run)
+
+
+def again(folder: Path, run: str) -> None:
+    """Forget what was evaluated."""
+    path = folder / run / "results.json"
+    path.write_text(json.dumps(record(folder, run) | {"ladder": []}))
+
+
+@pytest.mark.parametrize(
+    ("file", "edit"),
+    [
+        ("rotate.py", lambda text: text.replace("+ self.shift", "- self.shift")),
+        ("helper.py", lambda text: text.replace("6", "5")),
+    ],
+)
+def test_an_edited_class_is_said_and_the_run_keeps_its_own(lcg, trained, folder, file, edit):
+    run, _, first = trained
+    own = folder / file
+    own.write_text(edit(own.read_text()))
+    again(folder, run)
+    for command in (f"eval {run} lengths=8 samples=40", f"inspect {run} --length 8 --samples 4"):
+        err = lcg(command, code=2)
+        assert f"sources/task/{file} differs from {own}" in err
+        assert FLAG in err
+        assert err.count("\n") == 1
+    lcg(f"eval {run} lengths=8 samples=40 {FLAG}")
+    assert cells(folder, run) == first
+    other = train(lcg, "task=./rotate.py:Rotate task.shift=2")
+    assert other != run, "the same command trains a run of its own"
+
+
+def test_comments_and_docstrings_change_nothing(lcg, trained, folder):
+    run, file, first = trained
+    file.write_text(file.read_text().replace("Rotate the source.", "Turn it.") + "# the end\n")
+    again(folder, run)
+    lcg(f"eval {run} lengths=8 samples=40")
+    assert cells(folder, run) == first
+    assert train(lcg, "task=./rotate.py:Rotate task.shift=2") == run
+
+
+def test_a_file_may_be_renamed_or_moved(lcg, trained, folder):
+    run, file, first = trained
+    (folder / "moved").mkdir()
+    for own in (file, folder / "helper.py"):
+        own.rename(folder / "moved" / own.name)
+    again(folder, run)
+    err = lcg(f"eval {run} lengths=8 samples=40", code=2)
+    assert f"has no original on this machine (there is no {file})" in err
+    lcg(f"eval {run} lengths=8 samples=40 {FLAG}")
+    assert cells(folder, run) == first
+    (folder / "moved/rotate.py").rename(folder / "moved/turn.py")
+    assert train(lcg, "task=moved/turn.py:Rotate task.shift=2") == run
+
+
+def test_another_machine(lcg, trained, folder, tmp_path):
+    """The run alone is moved, and the user's files are gone; a file of that name is there."""
+    run, file, first = trained
+    there = tmp_path / "there" / "received"
+    shutil.copytree(folder / run, there)
+    shutil.rmtree(folder / "runs")
+    for own in (file, folder / "helper.py"):
+        own.unlink()
+    (folder / "helper.py").write_text("raise RuntimeError('not the helper of the run')\n")
+    again(there.parent, "received")
+    err = lcg(f"eval {there} lengths=8 samples=40", code=2)
+    assert "has no original" in err
+    lcg(f"eval {there} lengths=8 samples=40 {FLAG}")
+    assert cells(there.parent, "received") == first
+
+
+def test_results_are_read_without_running_code(lcg, trained, folder):
+    run, file, _ = trained
+    trap = "raise RuntimeError('this must not run')\n"
+    for path in [file, *(folder / run / "sources").rglob("*.py")]:
+        path.write_text(path.read_text() + trap)
+    assert "rotate" in lcg(f"table {run}")
+    lcg(f"plot {run} -o a.png")
+    lcg(f"report {run} -o a.html")
+    lcg(f"select {run}")
+    page = (folder / "a.html").read_text()
+    assert FLAG in page
+    assert "RuntimeError" not in page
+
+
+def test_a_received_run_cannot_vouch_for_itself(lcg, trained, folder):
+    """Its copies are no originals, wherever its list says that these are."""
+    run, file, _ = trained
+    copy = folder / run / "sources/task/rotate.py"
+    copy.write_text(copy.read_text() + "print('never')\n")
+    origins = folder / run / "sources/origins.json"
+    origins.write_text(origins.read_text().replace(str(file), str(copy)))
+    err = lcg(f"eval {run} lengths=8", code=2)
+    assert f"{copy.name} has no original" in err
+    beside = folder / "runs" / "evil.py"
+    beside.write_text(copy.read_text())
+    origins.write_text(origins.read_text().replace(str(copy), str(beside)))
+    assert "has no original" in lcg(f"eval {run} lengths=8", code=2)
+
+
+def test_nothing_of_a_received_config_is_resolved(lcg, write, folder):
+    run = train(lcg, "task=copy")
+    config = folder / run / "config.yaml"
+    config.write_text(config.read_text().replace("project: lcg", "project: ${oc.env:HOME}"))
+    text = config.read_text()
+    assert "${oc.env:HOME}" in text
+    lcg(f"eval {run} lengths=8 samples=8")
+    for name in ("./evil.py:Evil", f"{folder}/evil.py:Evil", "evil:Evil", "sources/task:evil:Evil"):
+        write("evil.py", "raise RuntimeError('this must not run')\n")
+        config.write_text(
+            config.read_text().replace("task:\n  name: copy", f"task:\n  name: {name}")
+        )
+        err = lcg(f"eval {run} lengths=8", code=2)
+        assert FLAG in err, err
+        config.write_text(config.read_text().replace(f"name: {name}", "name: copy"))
+
+
+def test_two_classes_of_one_name_never_meet(lcg, write, folder):
+    """In one directory, in one process, or by neighbours of one name."""
+    for place, heat in (("a", 1.0), ("b", 3.0)):
+        write(f"{place}/warmth.py", f"HEAT = {heat}\n")
+        text = NORMALIZER.replace("heat: float = 1.0", "heat: float = HEAT")
+        write(f"{place}/mine.py", "from warmth import HEAT\n" + text)
+    words = "task=copy attention=./{}/mine.py:Mine"
+    one, other = (train(lcg, words.format(place)) for place in "ab")
+    assert one != other
+    named = [train(lcg, words.format("a") + " name=mine")]
+    err = lcg(f"train {words.format('b')} name=mine {QUICK}", code=2)
+    assert "another config" in err
+    assert len(lcg(f"table {one} {other} {named[0]}").splitlines()) > 3
+    lcg(f"inspect {one} --length 8 --samples 4 --beside {other}")
+    # A folder of another name with the same code is the same run.
+    shutil.copytree(folder / "a", folder / "c")
+    assert train(lcg, words.format("c")) == one
+
+
+def test_a_package_travels_whole(lcg, write, folder):
+    write("my_pkg/__init__.py", "")
+    write("my_pkg/sizes.py", "SYMBOLS = 6\n")
+    write("my_pkg/unused.py", "raise RuntimeError\n")
+    write("my_pkg/deep/__init__.py", "from my_pkg.sizes import SYMBOLS\n")
+    own = ROTATE.replace("= 5", "= SYMBOLS")
+    write(
+        "my_pkg/rotate.py", own.replace("import numpy", "from .deep import SYMBOLS\nimport numpy")
+    )
+    run = train(lcg, "task=my_pkg.rotate:Rotate")
+    copies = (folder / run / "sources/task").rglob("*.py")
+    assert {str(p.relative_to(folder / run / "sources/task")) for p in copies} == {
+        *("my_pkg/__init__.py", "my_pkg/sizes.py", "my_pkg/rotate.py", "my_pkg/deep/__init__.py")
+    }
+    lcg(f"eval {run} lengths=8 samples=8")
+    shutil.rmtree(folder / "my_pkg")
+    assert FLAG in lcg(f"eval {run} lengths=9 samples=8", code=2)
+    lcg(f"eval {run} lengths=9 samples=8 {FLAG}")
