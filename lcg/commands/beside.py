@@ -119,18 +119,24 @@ def analysed(directory: Path, config: Any, model: Any, beside: Beside, options: 
     """The run, its scores under other normalizers, and the other runs: a list of Analysed."""
     from lcg.diagnostics.analysis import weights_by
     from lcg.evaluation.run import load_model
+    from lcg.results.labels import run_labels
+    from lcg.results.loading import load_run
 
     labels = iter(string.ascii_uppercase)
+    places = [directory, *beside.runs]
+    called = dict(zip(places, run_labels([load_run(place) for place in places]), strict=True))
     device = next(model.parameters()).device
     count = _sample_count(config, beside, options)
     say(f"head analyses: test samples 0 to {count - 1}")
-    found = [_analysed(next(labels), directory, config, model, count, options)]
+    own = _analysed(next(labels), directory, config, model, count, options)
+    found = [dataclasses.replace(own, attention=called[directory])]
     for name, normalizer in beside.normalizers.items():
         words = (next(labels), directory, config, model, count, options)
         found.append(_analysed(*words, name, weights_by(normalizer)))
     for other, its_config in beside.runs.items():
         its_model, _ = load_model(other, its_config, device)
-        found.append(_analysed(next(labels), other, its_config, its_model, count, options))
+        its = _analysed(next(labels), other, its_config, its_model, count, options)
+        found.append(dataclasses.replace(its, attention=called[other]))
     return found
 
 

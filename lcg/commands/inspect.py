@@ -41,7 +41,10 @@ def run(words: list[str]) -> int:
     _print_heads(facts, looked_at)
     if whole(options):
         _compare(analysed(directory, config, model, beside, options), directory, options)
-    _draw(facts, directory, options, shown)
+    tokens = [
+        [config.task.text(token) for token in side[shown].tolist()] for side in batch["reads"]
+    ]
+    _draw(facts, directory, options, shown, tokens)
     return 0
 
 
@@ -221,16 +224,34 @@ def _compare(runs, directory: Path, options) -> None:
     from lcg.diagnostics.side_by_side import analyses_text
 
     print(f"\nhead analyses at length {options.length}\n{analyses_text(runs)}")
-    title = f"{directory.name}, length {options.length}"
-    for path in draw_analyses(runs, title, _folder(directory, options)):
+    for path in draw_analyses(runs, options.length, _folder(directory, options)):
         say(str(path))
 
 
-def _draw(facts, directory: Path, options, shown: int) -> None:
-    from lcg.diagnostics.maps import draw_layer
+def _draw(facts, directory: Path, options, shown: int, tokens: list[list[str]]) -> None:
+    """Write the maps of a layer as a picture, for each layer."""
+    from lcg.diagnostics.inspection import SIDE
+    from lcg.diagnostics.maps import Map, draw_maps, tokens_of
+    from lcg.diagnostics.pictures import write_png
+    from lcg.results.labels import run_labels
+    from lcg.results.loading import load_run
 
-    folder = _folder(directory, options)
+    (label,) = run_labels([load_run(directory)])
+    inputs, source = tokens[0], tokens[-1]
     for layer in facts:
+        queries, keys = tokens_of(layer.name, inputs, source)
+        maps = [
+            Map(
+                f"head {head.head}, {head.support:.1f} keys"
+                + ("" if head.slope is None else f", slope {head.slope:.3g}"),
+                weights.numpy(),
+                layer.kind,
+                queries[: layer.queries],
+                keys[: layer.keys],
+            )
+            for head, weights in zip(layer.heads, layer.pictures, strict=True)
+        ]
         name = layer.name.replace("_", " ")
-        title = f"{directory.name}, {name}, length {options.length}, sample {shown}"
-        say(str(draw_layer(layer, title, folder / f"{layer.name}.png")))
+        title = f"{label}: {name}, length {options.length}, sample {shown}"
+        figure = draw_maps(maps, title, 4, 2.7, float(layer.pictures.max()), SIDE)
+        say(str(write_png(figure, _folder(directory, options) / f"{layer.name}.png")))

@@ -1,4 +1,4 @@
-"""List what there is: tasks, attentions, positions, experiments, …"""
+"""List what there is: tasks, attentions, positions, experiments, sweeps, …"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ LISTS = {
     "output_norms": ("output_norm", "attention.output_norm=NAME"),
     "positions": ("position", "position=NAME"),
     "experiments": ("experiment", "experiment=NAME"),
+    "sweeps": ("sweep", "lcg sweep NAME"),
 }
 
 

@@ -180,15 +180,18 @@ def _folder(directory: Path, lengths: tuple[int, ...], options: argparse.Namespa
 
 def _write(study, directory: Path, step: int, folder: Path) -> None:
     from lcg.results import write_atomic
+    from lcg.results.labels import run_labels
+    from lcg.results.loading import load_run
     from lcg.sparsefinder.drawing import draw
     from lcg.sparsefinder.writing import as_json, document
 
     name = directory.resolve().name
+    (label,) = run_labels([load_run(directory)])
     say(str(write_atomic(folder / "results.json", as_json(study, name, step))))
     say(str(write_atomic(folder / "table.md", document(study, name))))
     if any(result.skipped is None for result in study.lengths):
         for value, file in (("recall", "recall"), ("token_accuracy", "accuracy")):
-            say(str(draw(study, value, name, folder / f"sparsity_{file}.png")))
+            say(str(draw(study, value, label, folder / f"sparsity_{file}.png")))
 
 
 class _Bars:

@@ -10,7 +10,7 @@ ABOUT = """FILE is a path, or a name such as quick_copy of the built-in sweeps.
 key=value is laid over every run; of what the file varies, it fixes one value.
 
 The study and the logs are in RUNS/sweeps/FILE-HASH. Finished runs are not trained again, and the
-same command goes on from wherever it was stopped or killed."""
+same command resumes from wherever it was stopped or killed."""
 
 
 def run(words: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Train a run, or go on with it, and evaluate it at longer lengths."""
+"""Train a run, or resume it, and evaluate it at longer lengths."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def train_and_evaluate(config):
         say(f"lcg: {error}")
         return None
     if is_first_process() and outcome.status == "interrupted":
-        say(f"stopped at step {outcome.step}; the same command goes on from there")
+        say(f"stopped at step {outcome.step}; the same command resumes from there")
     elif is_first_process() and outcome.status == "not_finite":
         say(f"stopped: {outcome.reason}; see {outcome.directory}/metrics.csv")
     return outcome

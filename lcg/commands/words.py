@@ -8,13 +8,13 @@ from lcg.keeping.sources import FLAG, HELP, Trust
 
 EXIT_CODES = """exit codes:
   0    done
-  1    the machine refused (disk, memory, permission), a fault in the code, with its traceback,
+  1    system error (disk, memory, permission), a fault in the code, with its traceback,
        or some run of a sweep failed
   2    bad input; nothing was written
   3    the run is busy: another process trains it
   4    loss, gradient or weights were not finite
   130  stopped by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal; training has saved, the same
-       command goes on"""
+       command resumes"""
 
 
 def first_line(docstring: str | None) -> str:

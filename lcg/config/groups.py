@@ -30,6 +30,14 @@ def choices(group: str) -> list[str]:
     return sorted(found)
 
 
+def sweep_files() -> dict[str, Path]:
+    """The sweep files by name: the user's in ./sweeps, and the built-in ones."""
+    folders = [folder.parent / "sweeps" for folder in reversed(config_folders())]
+    files = (file for folder in folders for file in folder.glob("*.yaml"))
+    found = {file.stem: file for file in files}
+    return dict(sorted(found.items()))
+
+
 def group_file(group: str, name: str) -> Path:
     """The file of a choice. Raises ConfigError for a name that has none."""
     for folder in config_folders():

@@ -6,7 +6,7 @@ from typing import Any
 
 from lcg import registry
 from lcg.attention.backends import BACKENDS, usable
-from lcg.config.groups import choices, first_comment, group_file
+from lcg.config.groups import choices, first_comment, group_file, sweep_files
 from lcg.config.help import as_text, first_sentence, summary
 from lcg.config.identity import to_tree
 from lcg.config.resolve import load_config
@@ -15,8 +15,9 @@ NOT_SET = "—"
 
 
 def listing(kind: str) -> list[tuple[str, str]]:
-    """Name and one line of text of every file of a group and every class of a kind."""
-    found = {n: first_sentence(first_comment(group_file(kind, n))) for n in choices(kind)}
+    """Name and one line of text of every file of a group, or sweep, and every class of a kind."""
+    files = sweep_files() if kind == "sweep" else {n: group_file(kind, n) for n in choices(kind)}
+    found = {name: first_sentence(first_comment(file)) for name, file in files.items()}
     if kind in registry.HOMES:
         for name, cls in registry.available(kind).items():
             found[name] = found.get(name) or summary(cls)

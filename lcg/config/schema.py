@@ -178,7 +178,7 @@ class Trainer:
     log_every: int = 50
     """Steps between rows of metrics.csv, and between checks that the loss is finite."""
     checkpoint_every: int = 200
-    """Steps between checkpoints from which an interrupted run goes on."""
+    """Steps between checkpoints from which an interrupted run resumes."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "devices", "nodes", "threads", "log_every", "checkpoint_every"):
@@ -193,7 +193,7 @@ class Trainer:
 
 @dataclass
 class Validation:
-    """The ladder climbed while training; it selects the checkpoint, never from the test set."""
+    """Evaluation while training; it selects the checkpoint, never from the test set."""
 
     every: int = 500
     """Steps between validations; there is always one at the last step."""
@@ -234,7 +234,7 @@ class Evaluation:
     batch_size: int | None = None
     """Samples per forward pass; null: as many as memory allows by an estimate made first."""
     after_training: bool = True
-    """Climb the ladder as soon as training is done."""
+    """Evaluate at these lengths as soon as training is done."""
 
     def __post_init__(self) -> None:
         _check_ladder(self.lengths, self.samples)

@@ -30,8 +30,8 @@ Text = Callable[[LayerHeads, int], str]
 class Analysed:
     """The analysis of one run, or of one normalizer on a run's scores.
 
-    label: a letter. name: of the run, empty for a normalizer. attention: how its attention is
-    called. trajectories: of learned α by kind.
+    label: a letter. name: of the run, empty for a normalizer. attention: the label of the run among
+    those shown, or the normalizer. trajectories: of learned α by kind.
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""Climb a ladder of lengths: one cell of results per length, whatever happens on the way."""
+"""Evaluate at a ladder of lengths: one cell of results per length, whatever happens."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def climb(
     """Yield the result of each length as soon as it is known.
 
     Samples depend on (seed, split, length) alone. A length that does not fit in memory yields a
-    cell that says so and the ladder goes on. A split that has fewer samples is taken whole. With
+    cell that says so and the next length follows. A split that has fewer samples is taken whole. With
     `measure` a cell also has the metrics of a task that has some.
     """
     training = model.training

@@ -90,9 +90,9 @@ def evaluate(
     device: str = "auto",
     progress: Progress = lambda length, done, total: None,
 ) -> Iterator[Cell]:
-    """Climb the test ladder of `config.evaluation` with a run's selected checkpoint.
+    """Evaluate at the test lengths of `config.evaluation` with a run's selected checkpoint.
 
-    A rung that was climbed before, by the same checkpoint with the same samples, is not climbed
+    A length that the same checkpoint was evaluated at before, on the same samples, is not evaluated
     again, unless its record lacks the outcome of each sample or the task's metrics; what was out of
     memory is tried again. Each cell is in results.json before it is yielded, so nothing is lost by
     stopping.

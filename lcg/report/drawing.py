@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lcg.results.groups import Group
-from lcg.results.plot import FONTS, INK, PAPER, SMALL_HEIGHT, SMALL_WIDTH, SOFT
+from lcg.results.plot import FAINT, FONTS, INK, PAPER, SMALL_HEIGHT, SMALL_WIDTH, SOFT
 
 # Narrow, so that a phone shows the words at nearly their size; a wide screen sets two side by side.
 WIDTH = 3.7  # of a panel, in inches
@@ -35,6 +35,7 @@ PAGE_COLOURS = {
     "#888888": "currentColor",
     "#999999": "currentColor",
     PAPER: "var(--picture, #ffffff)",
+    FAINT.lower(): "var(--faint, #c4c4c4)",
 }
 
 

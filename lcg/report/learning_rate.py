@@ -71,6 +71,8 @@ def _caption(groups: list[Group], at: str, measure: Measure) -> str:
         for group in groups
         if group.beyond_grid is not None
     ]
+    if len(edges) > SHARED:
+        edges = [f"{len(edges)} of {len(groups)} methods (arrows; the notes have them)"]
     edge = (
         f"The best value is at the edge of the grid for {'; '.join(edges)}."
         if edges

@@ -43,6 +43,23 @@ def labels(records: Sequence[RunRecord]) -> list[str]:
     return found
 
 
+def run_labels(records: Sequence[RunRecord]) -> list[str]:
+    """One label per run of one task: of its method, and seed and learning rate where they differ.
+
+    Runs with the same label are the same run.
+    """
+    groups = list({record.group: record for record in records}.values())
+    of_group = dict(zip((record.group for record in groups), labels(groups), strict=True))
+    found = [of_group[record.group] for record in records]
+    for name in ("seed", "lr"):
+        for group in of_group:
+            own = [index for index, record in enumerate(records) if record.group == group]
+            if len({records[index].settings[name] for index in own}) > 1:
+                for index in own:
+                    found[index] += f", {name}={setting_text(records[index].settings[name])}"
+    return found
+
+
 def method(record: RunRecord) -> str:
     """The attention and the position encoding of a record."""
     return f"{record.labels['attention']} · {record.labels['position']}"

@@ -96,4 +96,7 @@ def _text(entry: Entry) -> str:
     text = escaped(entry.text)
     if entry.strong:
         text = f"\\textbf{{{text}}}"
-    return f"{text} {{\\footnotesize {escaped(entry.note)}}}" if entry.note else text
+    note = escaped(entry.note)
+    if entry.note.startswith("["):  # an interval stands under its number
+        return f"\\shortstack[r]{{{text}\\\\{{\\tiny {note}}}}}"
+    return f"{text} {{\\footnotesize {note}}}" if note else text

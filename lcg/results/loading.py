@@ -56,12 +56,10 @@ def read_runs(
             problems.append(f"{directory}: no {FILE_NAME} yet; its training has not begun")
             continue
         try:
-            record = RunRecord.load(directory)
+            record = load_run(directory)
         except RecordError as error:
             problems.append(str(error))
             continue
-        if not record.config:
-            record = replace(record, config=config_of(directory))
         first = places.setdefault((record.run, record.hash), directory)
         if first != directory:
             problems.append(f"{directory}: the same run as {first}; name one of the two")
@@ -74,6 +72,12 @@ def read_runs(
     if not records:
         raise RecordError("none of them can be read, so there is nothing to show")
     return records
+
+
+def load_run(directory: Path) -> RunRecord:
+    """The record of one run directory, with its config. Raises RecordError."""
+    record = RunRecord.load(directory)
+    return record if record.config else replace(record, config=config_of(directory))
 
 
 def _expanded(paths: Iterable[str | os.PathLike]) -> list[Path]:

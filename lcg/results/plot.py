@@ -191,7 +191,12 @@ def draw_block(
             for other in block.groups:
                 panel.plot(*_mean(other, measure), color=FAINT, linewidth=0.8, zorder=1)
             _draw(
-                panel, group, styles[group.name] | {"linestyle": "-"}, measure, spread, small=True
+                panel,
+                group,
+                styles[group.name] | {"linestyle": "-", "marker": "o"},
+                measure,
+                spread,
+                small=True,
             )
             _draw_states(panel, group, styles[group.name], measure, 1)
             panel.set_title(_wrapped(_named(group, name), 24), loc="left", fontsize=8.5, pad=3)
@@ -200,9 +205,9 @@ def draw_block(
         for index, panel in enumerate(shown[: len(block.groups)]):
             if index + columns >= len(block.groups):  # nothing stands below it
                 panel.tick_params(labelbottom=True)
+                panel.set_xlabel("test length", fontsize=8.5)
         figure.supylabel(f"{measure.title} ({measure.scale})", fontsize=10)
-        figure.supxlabel("test length", fontsize=10)
-    _legend(figure, block, measure, spread)
+    _legend(figure, block, measure, spread, width)
 
 
 def _mean(group: Group, measure: Measure) -> tuple[list[int], list[float]]:
@@ -263,7 +268,7 @@ def _named(group: Group, name: str) -> str:
     """The method, and how many of its seeds trained where not all did."""
     if not group.untrained:
         return name
-    return f"{name} ({group.trained}/{len(group.seeds)} trained)"
+    return f"{name} ({group.trained}/{len(group.seeds)}\N{NO-BREAK SPACE}trained)"
 
 
 def _wrapped(text: str, width: int) -> str:
@@ -345,7 +350,7 @@ def _draw_states(panel: Any, group: Group, style: dict, measure: Measure, row: i
     return bool(marks)
 
 
-def _legend(figure: Any, block: Block, measure: Measure, spread: bool) -> None:
+def _legend(figure: Any, block: Block, measure: Measure, spread: bool, width: float) -> None:
     """What lines, bands and marks are; methods are named where they are drawn."""
     from matplotlib.patches import Patch
 
@@ -370,7 +375,7 @@ def _legend(figure: Any, block: Block, measure: Measure, spread: bool) -> None:
         figure.legend(
             handles=entries,
             loc="outside lower left",
-            ncols=3,
+            ncols=int(width // 1.8),
             frameon=False,
             handlelength=1.8,
             fontsize=9.5,

@@ -17,7 +17,7 @@ import yaml
 
 from lcg.config.convert import read_text
 from lcg.config.errors import ConfigError, one_line
-from lcg.config.groups import config_folders
+from lcg.config.groups import sweep_files
 from lcg.config.words import read_words
 from lcg.registry import nearest
 from lcg.sweeping.parameters import Choice, Range, read_parameter
@@ -118,14 +118,10 @@ def find_sweep(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    folders = [folder.parent / "sweeps" for folder in config_folders()]
-    if path.name == name:
-        for folder in folders:
-            for candidate in (folder / name, folder / f"{name}.yaml"):
-                if candidate.is_file():
-                    return candidate
-    known = sorted({found.stem for folder in folders for found in folder.glob("*.yaml")})
-    raise ConfigError(f"there is no sweep file {name}; {nearest(path.stem, known)}")
+    known = sweep_files()
+    if path.name == name and (found := known.get(name.removesuffix(".yaml"))):
+        return found
+    raise ConfigError(f"there is no sweep file {name}; {nearest(path.stem, list(known))}")
 
 
 def parse(file: Path, overrides: dict[str, str]) -> Sweep:

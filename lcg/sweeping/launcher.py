@@ -167,7 +167,7 @@ class Launcher:
             self.stale.append(run.directory)
             if len(self.stale) <= 3:
                 self.display.event(
-                    f"{run.directory} is stale: it was trained by other code; kept as it is, "
+                    f"{run.directory} was trained with different code; kept as it is, "
                     "delete it to train again"
                 )
 
@@ -230,7 +230,7 @@ class Launcher:
             words.append(f"trainer.threads={job.slot.threads}")
         job.worker = Worker(words, job.slot, job.log, self.command)
         self.jobs.append(job)
-        how = f"goes on at step {state.step}" if state.kind == "resumes" else "started"
+        how = f"resumes at step {state.step}" if state.kind == "resumes" else "started"
         self.display.event(f"{job.run.name}: {how}")
 
     # ---- while they run

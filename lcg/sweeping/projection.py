@@ -157,7 +157,7 @@ def _as_list(sweep: Sweep, plan: Plan) -> str:
     width = max((len(run.name) for _, run, _ in plan.runs), default=0)
     for chosen, run, state in plan.runs:
         how = f"resumes at step {state.step}" if state.kind == "resumes" else state.kind
-        how += ", stale: trained by other code" if state.stale and state.done else ""
+        how += ", trained with different code" if state.stale and state.done else ""
         lines.append(f"  {run.name:<{width}}  {key_of(chosen)}  {how}")
     return "\n".join(lines) + "\n"
 

@@ -44,7 +44,7 @@ class Run:
 class State:
     """How far a run is: new, resumes (trained in part, or not evaluated yet), or one of DONE.
 
-    stale: it was trained by other code than this.
+    stale: it was trained with different code than this.
     """
 
     kind: str
@@ -67,7 +67,7 @@ def find_run(words: list[str]) -> Run:
 def state_of(run: Run) -> State:
     """What the run's directory says; one that cannot be read counts as new, and training says why.
 
-    A run is finished when its test ladder is climbed too.
+    A run is finished when it is evaluated at all its test lengths too.
     """
     try:
         record = RunRecord.load(run.directory)
@@ -152,7 +152,7 @@ def _code(directory: Path) -> Any:
 
 
 def _evaluated(config: Config, record: RunRecord) -> bool:
-    """Whether every rung of the test ladder that was asked for is in the record."""
+    """Say if every test length that was asked for is in the record."""
     asked = config.evaluation
     if not asked.after_training:
         return True

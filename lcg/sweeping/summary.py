@@ -1,4 +1,4 @@
-"""What has become of a sweep, for people and for the commands that go on from it."""
+"""What has become of a sweep, for people and for the commands that follow it."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Summary:
             lines.append(f"failed: {failure.run}: {failure.reason}{log}")
         if self.stale:
             lines.append(
-                f"stale: {len(self.stale)} runs were trained by other code; delete their "
+                f"{len(self.stale)} runs were trained with different code; delete their "
                 "directories to train them again"
             )
         if self.elsewhere:
@@ -71,9 +71,9 @@ class Summary:
         if self.best:
             lines.append(f"best: {self.best.directory}  {self.metric.name} {self.best.value:.4g}")
         if self.trouble:
-            lines.append(f"stopped: {self.trouble}; after that is mended the same command goes on")
+            lines.append(f"stopped: {self.trouble}; after that is mended the same command resumes")
         elif self.signal:
-            lines.append("stopped; the same command goes on from here")
+            lines.append("stopped; the same command resumes from here")
         lines.append(f"study: {self.study}")
         if self.directories:
             lines.append(f"next: lcg table {self.runs}")

@@ -61,5 +61,5 @@ def finished(config: Config, directory: Path) -> RunRecord | None:
     if record.training.status not in ("finished", "not_finite"):
         return None
     if provenance.read(directory).get("code") != provenance.code_digest():
-        say(f"{directory} is stale: it was trained by other code; delete it to train again")
+        say(f"{directory} was trained with different code; delete it to train again")
     return record

@@ -25,13 +25,13 @@ NAME = "provenance.json"
 
 
 def write(config: Config, directory: Path, device: torch.device, resumed: bool) -> dict[str, Any]:
-    """Write provenance.json and return its content; says so when a run goes on with other code."""
+    """Write provenance.json and return its content; says so when a run resumes with different code."""
     before = read(directory)
     facts = gather(config, device)
     earlier = before.get("earlier_code", []) if resumed else []
     if resumed and before.get("code") != facts["code"]:
         earlier = [*earlier, before.get("code")]
-        say(f"note: {directory} goes on with other code than before; {NAME} says so")
+        say(f"note: {directory} resumes with different code than before; {NAME} says so")
     facts |= {"earlier_code": earlier, "identity": identity(config)}
     facts["wandb_ids"] = _wandb_ids(before)
     facts["wandb_id"] = facts["wandb_ids"][-1]
@@ -53,7 +53,7 @@ def adopt_wandb_id(directory: Path) -> bool:
 def _wandb_ids(before: dict[str, Any]) -> list[str]:
     """All W&B runs that a run has been, the present one last.
 
-    The agent decides it, and may give another to a run that goes on after preemption.
+    The agent decides it, and may give another to a run that resumes after preemption.
     """
     known = before.get("wandb_ids") or [before.get("wandb_id") or secrets.token_hex(4)]
     present = os.environ.get("WANDB_RUN_ID")

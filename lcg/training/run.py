@@ -275,7 +275,7 @@ def _one_line_when_unwritable(directory: Path) -> Iterator[None]:
         if behind is None:
             raise
         behind.strerror += (
-            "; what is there is whole, and the same command goes on from its last checkpoint"
+            "; what is there is whole, and the same command resumes from its last checkpoint"
         )
         raise behind from error
 

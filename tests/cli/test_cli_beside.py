@@ -34,14 +34,18 @@ def test_every_attention(call, runs, attention):
     code, out, err = call("inspect", str(run), "--length", "8", "--samples", "3")
     assert code == 0, err
     text = out.partition("head analyses at length 8\n")[2]
-    assert text.startswith(f"A  {run.name}: {attention}\n\n")
+    assert text.startswith(f"A  {run.name}: {attention} · nape\n\n")
     heads = [line.split()[:2] for line in text.splitlines() if line.startswith("layer_")]
     assert heads == [
         *([f"layer_{i}", str(h)] for i in (0, 1) for h in (0, 1)),
         *([f"layer_{i}", "causal"] for i in (0, 1)),
     ]
     learned = attention == "entmax_learned"
-    line = "α of 4 causal heads: 1." if learned else f"α is not learned by {attention}: no histogr"
+    line = (
+        "α of 4 causal heads: 1."
+        if learned
+        else f"α is not learned by {attention} · nape: no histogr"
+    )
     assert f"\nA  {line}" in text
     pictures = {path.name for path in (run / "plots" / "inspect_len_8").iterdir()}
     assert pictures == ALWAYS | (OF_ALPHA if learned else set()) | {"layer_0.png", "layer_1.png"}
@@ -60,11 +64,11 @@ def test_beside_others(call, runs, tmp_path):
     assert code == 0, err
     text = out.partition("head analyses at length 6\n")[2]
     assert text.splitlines()[:5] == [
-        f"A  {run.name}: entmax_learned",
+        f"A  {run.name}: entmax_learned · nape, layers=2, heads=2",
         "B  softmax on A's scores",
         "C  sparsemax on A's scores",
-        f"D  {softmax.name}: softmax",
-        f"E  {wider.name}: entmax15",
+        f"D  {softmax.name}: softmax · nape, layers=2, heads=2",
+        f"E  {wider.name}: entmax15 · nape, layers=3, heads=4",
     ]
     rows = [line.split() for line in text.splitlines() if line.startswith("layer_")]
     density = {(row[0], row[1]): row[2:7] for row in rows}

@@ -5,6 +5,7 @@ import pytest
 from lcg import registry
 from lcg.commands.list import LISTS
 from lcg.config import choices
+from lcg.config.groups import sweep_files
 
 
 @pytest.mark.parametrize("title", LISTS)
@@ -15,7 +16,7 @@ def test_one_list(title, call):
     head, *rows = out.splitlines()
     assert head == f"{title} ({usage})"
     names = [row.split()[0] for row in rows]
-    known = set(choices(kind))
+    known = set(sweep_files()) if title == "sweeps" else set(choices(kind))
     if kind in registry.HOMES:
         known |= set(registry.available(kind))
     assert set(names) == known
@@ -38,6 +39,15 @@ def test_names_that_are_listed_can_be_chosen(call):
                 choice = word.replace("NAME", row.split()[0])
                 code, _, err = call("train", choice, "--help")
                 assert code == 0, err
+
+
+def test_a_users_sweeps_are_listed_too(call, tmp_path, monkeypatch):
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text("# My own sweep. More of it.\nmethod: grid\n")
+    monkeypatch.chdir(tmp_path)
+    rows = call("list", "sweeps")[1].splitlines()
+    assert any(row.split() == ["mine", "My", "own", "sweep"] for row in rows)
+    assert any(row.startswith("  quick_copy ") for row in rows)
 
 
 def test_difference(call):

@@ -187,7 +187,7 @@ def test_stopped_is_128_and_the_signal(number, code, here, tiny, call):
     out, err = child.communicate(timeout=60)
     assert child.returncode == code, err
     assert out == "runs/mine\n"
-    assert "the same command goes on from there" in err
+    assert "the same command resumes from there" in err
     assert results("runs/mine")["training"]["status"] == "interrupted"
     assert (here / "runs" / "mine" / "checkpoints" / "last.ckpt").is_file()
 

@@ -11,18 +11,25 @@ def some_runs(count, heads=4):
     offsets = torch.full((heads, 17), 1 / 17)
     each = [0.5] * heads
     layer = LayerHeads("layer_0", "causal", each, each, each, offsets, 0.5, 0.0, each)
-    return [Analysed("ABCDEFGH"[i], f"copy-s{i}", "entmax_learned", [layer]) for i in range(count)]
+    return [
+        Analysed("ABCDEFGH"[i], f"copy-s{i}", f"softmax · nape, seed={i}", [layer])
+        for i in range(count)
+    ]
 
 
-def test_every_run_is_named():
-    title = head_pictures._title("one", some_runs(2))
-    assert title.split("\n") == ["one", "A  copy-s0: entmax_learned", "B  copy-s1: entmax_learned"]
-    assert head_pictures._title("one", some_runs(1)) == "one"
+def titles_of(figure):
+    return [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
+
+
+def test_every_run_has_a_panel_with_its_label():
+    for draw in (head_pictures._diversity, head_pictures._histogram, head_pictures._density):
+        figure = draw(some_runs(3))
+        assert titles_of(figure) == [f"softmax · nape, seed={i}" for i in range(3)]
+        assert not figure.legends and not any(axes.get_legend() for axes in figure.axes)
 
 
 def test_many_runs_go_to_further_rows():
-    for draw in (head_pictures._positional, head_pictures._density):
+    for draw in (head_pictures._positional, head_pictures._density, head_pictures._diversity):
         figure = draw(some_runs(8))
         assert figure.get_figwidth() <= head_pictures.WIDEST + 1
-        titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
-        assert len(titles) == 8
+        assert len(titles_of(figure)) == 8

@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from lcg.diagnostics.maps import pooled
 from lcg.report import MapChoice, find, make, parse_heads
-from lcg.report.maps import default_heads, pooled
+from lcg.report.maps import default_heads
 
 
 def words(svg: str) -> list[str]:

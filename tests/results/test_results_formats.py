@@ -104,7 +104,7 @@ def test_latex_has_the_numbers_of_the_markdown(make: Make) -> None:
     tables = text.split("\\begin{tabular}")[1:]
     assert len(tables) == 3 and text.count("\\toprule") == text.count("\\bottomrule") == 3
     assert r"a\_b\&c\% $\cdot$ nape" in tables[0]
-    assert r"15.0 $^\dagger$ {\footnotesize [12.9, 17.3]}" in tables[0]
+    assert r"\shortstack[r]{15.0 $^\dagger$\\{\tiny [12.9, 17.3]}}" in tables[0]
     for body in tables:
         columns = body[1 : body.index("}")]
         rows = [line for line in body.splitlines() if line.endswith(r"\\")]

@@ -43,7 +43,7 @@ def test_svg_is_reproducible_and_names_every_method(make: Make, tmp_path: Path) 
     for words in (
         "copy, trained at lengths 8–32",
         "softmax · nape",
-        "softmax · nope (0/1 trained)",
+        "softmax · nope (0/1\N{NO-BREAK SPACE}trained)",
         "training maximum 32",
         "a seed did not train",
         "out of memory",

@@ -131,7 +131,7 @@ def test_a_launcher_is_killed_and_another_finishes(through, request, alone, tmp_
             two.wait()
             three.wait()
     said = two.said + three.said
-    assert ": goes on at step" in said, said
+    assert ": resumes at step" in said, said
     assert outcome(tmp_path / "runs") == alone[0]
     assert table(tmp_path / "runs") == alone[1]
     trials = optuna.load_study(study_name=None, storage=open_storage(storage, tmp_path)).trials

@@ -189,8 +189,8 @@ def test_stale_runs_are_reported_and_left_as_they_are(sweep, plan, capsys):
     again = run(asked)
     assert attempts(asked) == [1] * 5
     assert (again.counts.skipped, len(again.stale)) == (5, 5)
-    assert capsys.readouterr().err.count("is stale: it was trained by other code") == 3
-    assert "stale: 5 runs were trained by other code; delete their" in again.as_text()
+    assert capsys.readouterr().err.count("was trained with different code") == 3
+    assert "5 runs were trained with different code; delete their" in again.as_text()
 
 
 def test_a_crash_is_retried_once_and_then_recorded(sweep, plan):

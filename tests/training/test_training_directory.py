@@ -165,7 +165,7 @@ def test_a_finished_run_whose_code_has_changed_is_stale(config, capsys):
     before = snapshot(directory)
     capsys.readouterr()
     assert train(config(), progress=False).already
-    assert "is stale: it was trained by other code" in capsys.readouterr().err
+    assert "was trained with different code" in capsys.readouterr().err
     assert snapshot(directory) == before
 
 
@@ -183,7 +183,7 @@ def test_a_resumed_run_records_that_its_code_has_changed(lcg, tmp_path):
     (directory / "provenance.json").write_text(json.dumps(facts | {"code": "000000000000"}))
     process = lcg.run("train", *words)
     assert process.code == 0
-    assert "goes on with other code than before" in process.err
+    assert "resumes with different code than before" in process.err
     after = provenance.read(directory)
     assert after["earlier_code"] == ["000000000000"]
     assert after["code"] == facts["code"]

@@ -45,7 +45,7 @@ def test_a_signal_stops_at_the_step_boundary(lcg, uninterrupted, tmp_path, name,
     process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=before)
     run = only_run(tmp_path)
     assert process.code == code, process.err
-    assert "stopped at step 17; the same command goes on from there" in process.err
+    assert "stopped at step 17; the same command resumes from there" in process.err
     assert "Traceback" not in process.err
     assert checkpoint(run)["global_step"] == 17
     assert record(run)["training"] | {"seconds": 0} == {

@@ -113,7 +113,7 @@ def test_stop_requests_save_and_are_no_failures(server, agent, tmp_path):
         wait_for_steps(server, f"stopped-{seed}", process)
         server.stop(f"stopped-{seed}")
     assert process.wait() == 0, process.said
-    assert process.said.count("the same command goes on from there") == 3
+    assert process.said.count("the same command resumes from there") == 3
     assert "Kill:" not in process.said and "shutting down" not in process.said
     assert [server.runs[f"stopped-{seed}"].exit_code for seed in range(3)] == [143] * 3
     assert [server.runs[f"stopped-{seed}"].state for seed in range(3)] == ["failed"] * 3

@@ -1,4 +1,4 @@
-"""The checkpoints from which an interrupted run goes on."""
+"""The checkpoints from which an interrupted run resumes."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class _Abandoned(Exception):
 
 
 class LadderValidation(Callback):
-    """Climbs the validation ladder every so many steps and keeps the best checkpoint.
+    """Evaluates at the validation lengths every so many steps and keeps the best checkpoint.
 
     A validation that a stop request cuts short is `pending`: it is saved as such, and is the first
     thing that a resumed run does, so that resuming changes nothing.
