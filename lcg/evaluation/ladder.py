@@ -34,8 +34,8 @@ def climb(
     """Yield the result of each length as soon as it is known.
 
     Samples depend on (seed, split, length) alone. A length that does not fit in memory yields a
-    cell that says so and the next length follows. A split that has fewer samples is taken whole. With
-    `measure` a cell also has the metrics of a task that has some.
+    cell that says so, and the next length follows. A split that has fewer samples is taken whole.
+    With `measure` a cell also has the metrics of a task that has some.
     """
     training = model.training
     model.eval()

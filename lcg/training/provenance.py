@@ -25,7 +25,7 @@ NAME = "provenance.json"
 
 
 def write(config: Config, directory: Path, device: torch.device, resumed: bool) -> dict[str, Any]:
-    """Write provenance.json and return its content; says so when a run resumes with different code."""
+    """Write provenance.json and return its content; say so if a run resumes with different code."""
     before = read(directory)
     facts = gather(config, device)
     earlier = before.get("earlier_code", []) if resumed else []

@@ -41,11 +41,8 @@ def test_every_attention(call, runs, attention):
         *([f"layer_{i}", "causal"] for i in (0, 1)),
     ]
     learned = attention == "entmax_learned"
-    line = (
-        "α of 4 causal heads: 1."
-        if learned
-        else f"α is not learned by {attention} · nape: no histogr"
-    )
+    unlearned = f"α is not learned by {attention} · nape: no histogr"
+    line = "α of 4 causal heads: 1." if learned else unlearned
     assert f"\nA  {line}" in text
     pictures = {path.name for path in (run / "plots" / "inspect_len_8").iterdir()}
     assert pictures == ALWAYS | (OF_ALPHA if learned else set()) | {"layer_0.png", "layer_1.png"}

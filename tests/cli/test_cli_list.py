@@ -46,7 +46,7 @@ def test_a_users_sweeps_are_listed_too(call, tmp_path, monkeypatch):
     (tmp_path / "sweeps" / "mine.yaml").write_text("# My own sweep. More of it.\nmethod: grid\n")
     monkeypatch.chdir(tmp_path)
     rows = call("list", "sweeps")[1].splitlines()
-    assert any(row.split() == ["mine", "My", "own", "sweep"] for row in rows)
+    assert any(row.split() == ["mine", "My", "own", "sweep."] for row in rows)
     assert any(row.startswith("  quick_copy ") for row in rows)
 
 

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 SMALL = """
@@ -38,7 +39,19 @@ def run_small(process, words: list[str]):
 def test_use_it(process):
     lines = commands("Use it")
     assert [words[0] for words in lines] == [
-        *("list", "show", "train", "train", "train", "eval", "table", "plot", "report", "inspect"),
+        *(
+            "list",
+            "show",
+            "train",
+            "train",
+            "train",
+            "eval",
+            "table",
+            "table",
+            "plot",
+            "report",
+            "inspect",
+        ),
         "train",
     ]
     found = [run_small(process, words) for words in lines]
@@ -51,9 +64,10 @@ def test_use_it(process):
         "copy-softmax-rope",
     ]
     assert {"asentmax", "softmax", "nape", "rope", "64"} <= set(re.findall(r"\w+", found[6].stdout))
+    assert "\\toprule" in Path("copy.tex").read_text()
     assert Path("copy.png").stat().st_size > 10_000
     assert "copy-asentmax-nape" in Path("report.html").read_text()
-    assert "layer" in found[9].stdout
+    assert "layer" in found[10].stdout
 
 
 def test_add_a_task(process):
@@ -78,6 +92,13 @@ def test_the_sweeps_exist():
     lines = commands("Launch a sweep")
     assert {"sweep", "select", "table", "report"} == {words[0] for words in lines} <= {*COMMANDS}
     assert all(find_sweep(words[1]).exists() for words in lines if words[0] == "sweep")
+
+
+def test_the_sweep_that_is_explained_is_the_built_in_one():
+    from lcg.sweeping.file import find_sweep
+
+    (text,) = re.findall(r"^```yaml\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert yaml.safe_load(text) == yaml.safe_load(find_sweep("quick_factorial").read_text())
 
 
 def test_the_other_commands_exist():
