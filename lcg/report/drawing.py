@@ -35,6 +35,8 @@ PAGE_COLOURS = {
     "#888888": "currentColor",
     "#999999": "currentColor",
     PAPER: "var(--picture, #ffffff)",
+    "#0072b2": "var(--blue, #0072b2)",  # too dark for dark paper
+    "#6a5acd": "var(--violet, #6a5acd)",
     FAINT.lower(): "var(--faint, #c4c4c4)",
 }
 

@@ -173,7 +173,8 @@ def draw_block(
     spread = any(len(group.seeds) > 1 for group in block.groups)
     depth = _room_below(block, measure)
     for panel in shown:
-        _axes(panel, block.groups, lengths, depth, width / columns)
+        room = 0.62 * width if block.shared else width / columns  # beside the labels
+        _axes(panel, block.groups, lengths, depth, room)
     if block.shared:
         panel = shown[0]
         panel.set_title(block.title, loc="left", pad=20, weight="bold")
