@@ -293,3 +293,33 @@ def test_shades_end_in_the_colour_itself(count: int) -> None:
     colours = shades("#0072b2", count)
     assert len(set(colours)) == count
     assert colours[-1] == "#0072b2"
+
+
+def test_another_metric_and_baseline(folder: Path, tmp_path: Path, run_of, write, made) -> None:
+    run = run_of({32: 10, 64: 0})
+    cells = [replace(cell, token_accuracy=0.125 * (i + 1)) for i, cell in enumerate(run.ladder)]
+    write(tmp_path, replace(run, ladder=tuple(cells)), heads=False)
+    report = make(find([tmp_path]), "lcg report", made, None, metric="token_accuracy")
+    rows = Page(report.html).rows
+    assert any(row[3:5] == ["12.5 †", "25.0 †"] for row in rows)
+    assert "token accuracy (%)" in words(drawing(report, "accuracy").svg)
+    with pytest.raises(ValueError, match=r"the runs hold exact_match, token_accuracy$"):
+        make(find([tmp_path]), "lcg report", made, None, metric="bleu")
+    compared = make(find([folder]), "lcg report", made, None, baseline="asentmax")
+    rows = Page(compared.html).rows
+    first = rows[[row[:2] for row in rows].index(["method", "baseline"]) + 1]
+    assert first[1].strip() == "asentmax · nape"
+
+
+def test_a_single_logged_point_is_drawn(tmp_path: Path, run_of, write, made) -> None:
+    """A run of a few steps logs its loss once: a marker, since a line of one point is nothing."""
+    write(tmp_path, run_of({32: 10}), heads=False, rows=1)
+    svg = drawing(make(find([tmp_path]), "lcg report", made, None), "-loss").svg
+    assert 'style="fill: #0072b2' in svg, "lines are not filled, markers are"
+
+
+def test_figures_take_the_ink_and_the_paper_of_the_page(report: Report) -> None:
+    inline, download = report.drawings[0].inline, report.drawings[0].svg
+    assert "currentColor" in inline and "var(--picture, #ffffff)" in inline
+    assert "#000000" not in inline.replace("url(#", "")
+    assert "currentColor" not in download, "a picture on its own is black on white"

@@ -173,3 +173,12 @@ def test_records_over_blocks(ending):
     assert list(records(data)) == texts
     assert list(records(data[:-1])) == texts[:-1]
     assert list(records(data[: len(log_of(texts[:1])) + 5])) == texts[:1]
+
+
+def test_a_metric_of_runs_on_wandb(server, logged_in, capsys):
+    put(server, "one", a_record(1))
+    assert main(["table", "--wandb", "someone/lcg", "--metric", "token_accuracy"]) == 0
+    assert "Token accuracy (%)" in (text := capsys.readouterr().out) and " 50.0 |" in text
+    assert main(["table", "--wandb", "someone/lcg", "--metric", "bleu"]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith("no run holds it; the runs hold exact_match, token_accuracy, prefix\n")

@@ -1,0 +1,52 @@
+"""Attention maps: zero is white, the future grey, tokens stand at the axes where they fit."""
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from lcg.diagnostics.maps import FUTURE, MOST_NAMED, Map, draw_maps, palette, scale, tokens_of
+
+
+def colour(weight: float, top: float = 1.0) -> str:
+    (shown,) = palette()(scale(top)(np.ma.masked_invalid([weight])))
+    return to_hex(shown)
+
+
+@pytest.mark.parametrize("top", [1.0, 0.02])
+def test_zero_is_white_and_more_is_darker(top: float) -> None:
+    assert colour(0.0, top) == "#ffffff"
+    assert colour(float("nan"), top) == FUTURE
+    lightness = [sum(palette()(scale(top)(share * top))[:3]) for share in (1e-6, 0.1, 0.5, 1.0)]
+    assert lightness == sorted(lightness, reverse=True)
+    assert lightness[0] < 3, "the smallest weight above 0 is not white"
+
+
+def axis_labels(count: int) -> tuple[list[str], list[str]]:
+    tokens = [f"t{i}" for i in range(count)]
+    drawn = Map("head 0", np.tri(count, dtype=np.float32), "causal", tokens, tokens, scored=1)
+    panel = draw_maps([drawn], "one", 2, 2.0).axes[0]
+    return [
+        [label.get_text() for label in axis.get_ticklabels()] for axis in (panel.xaxis, panel.yaxis)
+    ]
+
+
+def test_tokens_stand_at_the_axes_where_they_fit() -> None:
+    assert axis_labels(5) == [[f"t{i}" for i in range(5)]] * 2
+    for labels in axis_labels(MOST_NAMED + 1):
+        assert not any(label.startswith("t") for label in labels)
+
+
+def test_the_tokens_of_a_layer() -> None:
+    inputs, source = ["a", "b"], ["x"]
+    assert tokens_of("layer_0", inputs, source) == (inputs, inputs)
+    assert tokens_of("decoder_1", inputs, source) == (inputs, inputs)
+    assert tokens_of("encoder_0", inputs, source) == (source, source)
+    assert tokens_of("cross_2", inputs, source) == (inputs, source)
+
+
+def test_every_map_has_a_panel_and_one_bar() -> None:
+    weights = np.full((4, 4), 0.25, dtype=np.float32)
+    maps = [Map(f"head {i}", weights, "full", "abcd", "abcd") for i in range(5)]
+    figure = draw_maps(maps, "five", 4, 2.0)
+    assert [panel.get_title(loc="left") for panel in figure.axes[:5]] == [m.title for m in maps]
+    assert figure.axes[-1].get_xlabel() == "weight (white: exactly 0)"
