@@ -106,7 +106,11 @@ def _fields(record: RunRecord) -> dict[str, Any]:
         },
         "steps": settings.get("steps"),
     }
-    return _flat(tree) | {"parameters": settings.get("parameters")}
+    fields = _flat(tree) | {"parameters": settings.get("parameters")}
+    for kind, source in record.sources.items():  # a user's class: by its file, then by its code
+        path = kind if kind in ("task", "position") else f"attention.{kind}"
+        fields |= {f"{path}.name": source["name"], f"{path}.source": source["digest"][:8]}
+    return fields
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -7,9 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import yaml
 
-from lcg.config import experiment_identity, experiment_tree, load_config, to_yaml
+from lcg.config import experiment_identity, experiment_tree, load_config, source_digests, to_yaml
 from lcg.results import RunRecord, load_runs, table
 from lcg.results.groups import group_runs
 from lcg.results.labels import short_names
@@ -43,6 +42,7 @@ def record(make: Make) -> Callable[..., RunRecord]:
             labels=config.labels,
             config=experiment_tree(config) if keep else {},
             task=experiment_tree(config)["task"],
+            settings={**make().settings, "sources": source_digests(config)},
         )
 
     return build
@@ -106,24 +106,24 @@ def write(path: Path, name: str) -> Path:
 
 def test_two_classes_of_one_name_are_told_apart(record, tmp_path: Path) -> None:
     files = [write(tmp_path / folder / "mine.py", "Mine") for folder in ("a", "b")]
+    files[1].write_text(files[1].read_text().replace("0.0", "1.0"))
     found = [record(f"attention={file}:Mine") for file in files]
-    for one, file, group in zip(found, files, "ab", strict=True):
-        one.config["attention"]["normalizer"]["name"] = f"{file}:Mine"
-        object.__setattr__(one, "group", group)
-    ends = [label.rpartition("normalizer=")[2] for label in names(*found)]
-    assert ends == ["a/mine.py:Mine", "b/mine.py:Mine"]
-    by_source = [replace(one, config=load_tree(one, "same.py:Mine", "0a1b")) for one in found]
-    by_source[1].config["attention"]["normalizer"]["source"] = "2c3d"
-    assert [label.rpartition(", ")[2] for label in names(*by_source)] == [
-        "source=0a1b",
-        "source=2c3d",
+    label = found[0].labels["attention"]
+    assert names(*found) == [
+        f"{label} · nape, normalizer={folder}/mine.py:Mine, shift={shift}"
+        for folder, shift in (("a", 0), ("b", 1))
     ]
+    edited = [with_source(found[0], digest) for digest in ("0a1b2c3d4e5f", "a1b2c3d4e5f6")]
+    assert names(*edited) == [
+        f"{label} · nape, source=0a1b2c3d",
+        f"{label} · nape, source=a1b2c3d4",
+    ], "one file, edited between the runs"
 
 
-def load_tree(record: RunRecord, name: str, source: str) -> dict:
-    tree = yaml.safe_load(yaml.safe_dump(record.config))
-    tree["attention"]["normalizer"] |= {"name": name, "source": source}
-    return tree
+def with_source(record: RunRecord, digest: str) -> RunRecord:
+    name = record.sources["normalizer"]["name"]
+    sources = {"normalizer": {"name": name, "digest": digest}}
+    return replace(record, group=digest, settings={**record.settings, "sources": sources})
 
 
 def test_a_user_class_is_swept_like_any_other(record, tmp_path: Path) -> None:
