@@ -16,6 +16,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import re
 import traceback
 from functools import cache
 from pathlib import Path
@@ -31,6 +32,8 @@ HOMES = {
     "scaling": ("lcg.attention.scalings", "lcg.attention.scalings:QueryScaling"),
     "output_norm": ("lcg.attention.output_norms", "lcg.attention.output_norms:OutputNorm"),
 }
+NAME = re.compile(r"\w[\w.+-]{,63}")
+"""What a class may be called: a part of the names of directories, and a label in tables."""
 
 # Of users' classes: the name by which each is found again, and where its code is.
 _lasting_names: dict[type, str] = {}
@@ -213,6 +216,11 @@ def _check_class(kind: str, name: str, found: object) -> None:
         raise ValueError(f"{name}: `name` must not be a field; {fix}")
     if not isinstance(getattr(found, "name", None), str):
         raise ValueError(f"{name} has no `name`; {fix}")
+    if not NAME.fullmatch(found.name):
+        raise ValueError(
+            f"{name}: `name` is {found.name!r:.80}; write a letter or digit, and then up to 63 "
+            "letters, digits, or any of _ . + -"
+        )
     if inspect.isabstract(found):
         raise ValueError(f"{name} lacks {', '.join(sorted(found.__abstractmethods__))}()")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -31,10 +32,10 @@ class Sinusoidal(PositionEncoding):
     """What e is multiplied by."""
 
     def __post_init__(self) -> None:
-        if not self.base > 1:
-            raise ValueError(f"sinusoidal: base must be greater than 1, got {self.base}")
-        if not self.scale > 0:
-            raise ValueError(f"sinusoidal: scale must be positive, got {self.scale}")
+        if not 1 < self.base < math.inf:
+            raise ValueError(f"sinusoidal: base must be greater than 1 and finite, got {self.base}")
+        if not 0 < self.scale < math.inf:
+            raise ValueError(f"sinusoidal: scale must be positive and finite, got {self.scale}")
 
     def embed(self, x: Tensor, positions: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
         width = x.shape[-1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -29,8 +30,8 @@ class RoPE(PositionEncoding):
     """Share of the head dimension that is rotated."""
 
     def __post_init__(self) -> None:
-        if not self.base > 1:
-            raise ValueError(f"rope: base must be greater than 1, got {self.base}")
+        if not 1 < self.base < math.inf:
+            raise ValueError(f"rope: base must be greater than 1 and finite, got {self.base}")
         if not 0 < self.fraction <= 1:
             raise ValueError(f"rope: fraction must be in (0, 1], got {self.fraction}")
 

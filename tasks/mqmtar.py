@@ -1,3 +1,4 @@
+import math
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -58,9 +59,13 @@ class MQMTAR(Task):
             value = getattr(self, field)
             self.require(value >= 1, f"{field} must be at least 1, got {value}")
         self.require(0 < self.density <= 1, f"density must lie in (0, 1], got {self.density}")
-        longest = self.alphabet ** max(self.key_length, self.value_length)
-        self.require(longest < 2**63, f"{longest} words are possible, more than 2**63")
+        letters = max(self.key_length, self.value_length)
+        self.require(
+            letters * math.log2(self.alphabet) < 63,
+            f"alphabet={self.alphabet} gives 2**63 words of {letters} letters or more; use fewer",
+        )
         possible = self.alphabet ** min(self.key_length, self.value_length)
+        self.require(self.words < 2**31, f"words must be below 2**31, got {self.words}")
         self.require(self.words <= possible, f"words={self.words}, but only {possible} exist")
         self._split = "train"
 

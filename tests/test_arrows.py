@@ -22,7 +22,7 @@ ORDER = (
     "config, results",
     "attention",
     "entmax, user_code",
-    "registry, shapes, show, speaking, storage, units, warm",
+    "host_memory, registry, shapes, show, speaking, storage, units, warm",
     "user_source",
     "positional, tasks",
     "__init__",

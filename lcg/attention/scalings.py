@@ -7,6 +7,7 @@ n [q] or [b q], result [b h q] or [h q] over the scaled heads.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -47,8 +48,15 @@ def power_of_log(n: Tensor, offset: float, gamma: Tensor) -> Tensor:
 
 def check_offset(name: str, offset: float, least: float) -> None:
     """Raise ValueError when log(n + offset) at n = 1 is no use: 0 to a negative power is inf."""
-    if not offset > least:
+    if not least < offset < math.inf:
         raise ValueError(f"{name}: offset must be greater than {least:g}, got {offset:g}")
+
+
+def check_finite(name: str, **numbers: float) -> None:
+    """Raise ValueError for a number that makes every scaler infinite."""
+    for key, number in numbers.items():
+        if not math.isfinite(number):
+            raise ValueError(f"{name}: {key} must be finite, got {number:g}")
 
 
 @dataclass
@@ -64,6 +72,7 @@ class LogScaling(QueryScaling):
     """Added to n inside the logarithm."""
 
     def __post_init__(self) -> None:
+        check_finite(self.name, offset=self.offset)
         if self.offset < 0:
             raise ValueError(f"log: offset must not be negative, got {self.offset:g}")
 
@@ -97,6 +106,7 @@ class AdaptiveScaling(QueryScaling):
 
     def __post_init__(self) -> None:
         check_offset(self.name, self.offset, 0)
+        check_finite(self.name, delta=self.delta, gamma_range=self.gamma_range)
         if self.gamma_range < 0:
             raise ValueError(f"adaptive: gamma_range must not be negative, got {self.gamma_range}")
         if self.init == "unit" and not self.bias:
@@ -136,6 +146,7 @@ class HeadScaling(QueryScaling):
 
     def __post_init__(self) -> None:
         check_offset(self.name, self.offset, 0)
+        check_finite(self.name, delta=self.delta)
 
     def learned(self, heads, d_model):
         return {"beta": 0.1 + 0.9 * torch.rand(heads), "gamma": 0.1 * torch.randn(heads)}

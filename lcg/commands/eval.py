@@ -14,6 +14,7 @@ def run(words: list[str]) -> int:
     from lcg.evaluation.files import check_selected, read_config
     from lcg.results import RunRecord
     from lcg.terminal import evaluate_and_say
+    from lcg.training.machine import evaluation_problem
 
     parser = Parser(
         "eval",
@@ -39,6 +40,8 @@ def run(words: list[str]) -> int:
             config.task.check_evaluation("test", length)
         check_selected(run)
         configs.append(config)
+        if problem := evaluation_problem(config):
+            raise ValueError(problem)
     from lcg.evaluation.run import choose_device
     from lcg.training.weights_and_biases import send_record
 

@@ -74,11 +74,15 @@ def _checked(directory: Path, options: argparse.Namespace):
     """The config, and the layers and heads asked for; raises ValueError before any work."""
     from lcg.diagnostics.headers import attention_layers
     from lcg.evaluation.files import check_selected, read_config
+    from lcg.training.machine import TOKEN_BYTES, too_much
 
     config = read_config(directory, trusted(options))
     config.task.check_evaluation("test", options.length)
     if options.samples < 1 or options.failed < 0:
         raise ValueError("--samples must be at least 1 and --failed at least 0")
+    tokens = options.samples * int(config.task.token_length(options.length))
+    if problem := too_much("reading them", {f"--samples {options.samples}": TOKEN_BYTES * tokens}):
+        raise ValueError(problem)
     model = config.model
     layers = _chosen_layer(options.layer, [layer.name for layer in attention_layers(config)])
     heads = _chosen("--heads", options.heads, model.heads, "heads")
@@ -180,8 +184,8 @@ def _print_written(model, config, options) -> None:
     from lcg.evaluation.measuring import generated, references, sources
     from lcg.evaluation.samples import first_samples
 
-    task = config.task
-    batch = first_samples(config, "test", options.length, max(1, options.failed))
+    task, count = config.task, min(options.samples, max(1, options.failed))
+    batch = first_samples(config, "test", options.length, count)
     rows = (sources(task, batch), references(task, batch), generated(model, task, batch))
     for sample, texts in enumerate(zip(*rows, strict=True)):
         print(f"\nsample {sample}, written by the model until <eos>")

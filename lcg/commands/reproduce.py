@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lcg.commands.words import EXIT_CODES, Parser
+from lcg.commands.words import EXIT_CODES, Parser, check_workers
 from lcg.registry import nearest
 from lcg.speaking import say
 
@@ -29,8 +29,7 @@ def run(words: list[str]) -> int:
     if options.block not in blocks():
         suggestion = nearest(options.block, list(blocks()))
         raise ValueError(f"nothing is published as {options.block}; {suggestion}")
-    if options.workers is not None and options.workers < 1:
-        raise ValueError(f"--workers={options.workers} must be at least 1")
+    check_workers(options.workers)
 
     from lcg.sweeping import read_sweep
     from lcg.sweeping.projection import project_sweep

@@ -6,11 +6,14 @@ import shutil
 
 from lcg.commands.words import Parser
 
+MOST = 1_000_000  # tokens that are shown
+
 
 def run(words: list[str]) -> int:
     from lcg.config import load_task
     from lcg.config.convert import build, convert
     from lcg.config.kinds import check_task
+    from lcg.config.limits import shown
     from lcg.config.schema import Model
     from lcg.show import introduction, sequence
 
@@ -38,6 +41,10 @@ def run(words: list[str]) -> int:
         raise ValueError("count must be at least 1 and seed at least 0")
     task = load_task(chosen)
     task.check_length(length)
+    tokens = count * int(task.token_length(length))
+    if tokens > MOST:
+        option = f"count={count}" if count > length else f"length={length}"
+        raise ValueError(f"{option} shows {shown(tokens)} tokens; at most {shown(MOST)} are shown")
     if model.apart:  # what other kinds read does not depend on them
         check_task(model, task)
     width = max(60, shutil.get_terminal_size((100, 24)).columns)

@@ -89,6 +89,8 @@ def _checked(directory: Path, options: argparse.Namespace):
     for name in ("samples", "rank", "steps"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} must be at least 1")
+    if options.seed < 0:
+        raise ValueError(f"--seed {options.seed} must not be negative")
     if options.rank > config.model.width_of_head:
         raise ValueError(
             f"--rank {options.rank}: heads have {config.model.width_of_head} dimensions, "
@@ -135,12 +137,16 @@ def _lengths(config, options: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _numbers(name: str, text: str | None, least: int) -> list[int]:
+    from lcg.config.limits import COUNT, shown
+
     try:
         numbers = [int(part) for part in (text or "").split(",") if part or text]
     except ValueError:
         raise ValueError(f"--{name} {text}: give whole numbers with commas") from None
     if text is not None and not numbers:
         raise ValueError(f"--{name}: give whole numbers with commas")
+    if any(number > COUNT for number in numbers):
+        raise ValueError(f"--{name} {text}: numbers must be at most {shown(COUNT)}")
     if any(number < least for number in numbers):
         raise ValueError(f"--{name} {text}: numbers must be at least {least}")
     return numbers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lcg.commands.words import EXIT_CODES, Parser
+from lcg.commands.words import EXIT_CODES, Parser, check_workers
 from lcg.speaking import say
 
 USAGE = "FILE [--workers N] [--storage URL] [--dry-run] [--wandb] [key=value …]"
@@ -21,8 +21,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their time")
     parser.add_argument("--wandb", action="store_true", help="register with W&B, train nothing")
     options, overrides = parser.parse_words(words)
-    if options.workers is not None and options.workers < 1:
-        raise ValueError(f"--workers={options.workers} must be at least 1")
+    check_workers(options.workers)
 
     from lcg.sweeping import read_sweep
 

@@ -16,7 +16,8 @@ def run(words: list[str]) -> int:
     from lcg.config import load_config
     from lcg.config.remarks import remarks
     from lcg.config.words import is_for_wandb
-    from lcg.training.machine import check_machine
+    from lcg.training.directory import place
+    from lcg.training.machine import check_machine, memory_problem
 
     parser = Parser("train", "[experiment=NAME] [key=value …] [--dry-run]", __doc__, add_help=False)
     parser.add_argument("--dry-run", action="store_true", help="print config, time, memory, disk")
@@ -34,6 +35,13 @@ def run(words: list[str]) -> int:
     check_machine(config.trainer)
     for remark in remarks(config):
         say(f"note: {remark}")
+    place(config)
+    if problem := memory_problem(config):
+        if not options.dry_run:
+            raise ValueError(problem)
+        say(f"warning: {problem}; no step is timed")
+        print(without_timing(config))
+        return 0
     if options.dry_run:
         from lcg.config import to_yaml
         from lcg.training.timing import project
@@ -49,6 +57,16 @@ def run(words: list[str]) -> int:
         if outcome.signal and os.environ.get("WANDB_SWEEP_ID"):
             _end_by(outcome.signal)
     return outcome.exit_code
+
+
+def without_timing(config) -> str:
+    """What a dry run says of a run that this machine cannot hold."""
+    from lcg.config import run_directory, to_yaml
+    from lcg.config.sizes import parameter_count
+
+    count = parameter_count(config.model, config.task.vocabulary)
+    lines = [f"run         {run_directory(config)}", f"parameters  {count:,}"]
+    return "\n".join([to_yaml(config), *lines])
 
 
 def _end_by(number: int) -> None:

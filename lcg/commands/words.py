@@ -32,6 +32,16 @@ def trusted(options: argparse.Namespace, otherwise: Trust = "own") -> Trust:
     return "any" if options.trust else otherwise
 
 
+def check_workers(workers: int | None) -> None:
+    """Raise ValueError for a number of training processes that no machine runs."""
+    from lcg.config.limits import PROCESSES, shown
+
+    if workers is not None and workers < 1:
+        raise ValueError(f"--workers={workers} must be at least 1")
+    if workers is not None and workers > PROCESSES:
+        raise ValueError(f"--workers={workers} must be at most {shown(PROCESSES)}")
+
+
 class Parser(argparse.ArgumentParser):
     """Raises ValueError, in one line, where argparse would print its usage and exit.
 
@@ -50,6 +60,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         raise ValueError(f"{message}; {self.prog} --help says more")
+
+    def _get_value(self, action, text):
+        """As argparse, but no number of any option is larger than a machine can count to."""
+        from lcg.config.limits import COUNT, shown
+
+        value = super()._get_value(action, text)
+        if isinstance(value, int) and abs(value) > COUNT:
+            raise argparse.ArgumentError(action, f"at most {shown(COUNT)} is possible, got {text}")
+        return value
 
     def _print_message(self, message: str, file=None) -> None:
         """As argparse, but a full disk is an error."""

@@ -7,6 +7,7 @@ what the field's type asks for, and anything that is not of that type is refused
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -22,6 +23,8 @@ NULL = ("null", "~", "None")  # W&B passes null as None
 BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 WHOLE = re.compile(r"[-+]?\d+(_\d+)*$")
 NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$")
+LARGEST = 10**300  # of whole numbers: beyond, floats cannot follow, nor does Python print all
+SHOWN = 60  # characters of a value in a message
 INFINITE = re.compile(r"[-+]?\.?inf$", re.IGNORECASE)
 
 
@@ -151,22 +154,44 @@ def _bool(value: Any, where: str) -> bool:
 
 
 def _int(value: Any, where: str) -> int:
+    number = _whole(value)
+    if number is None:
+        raise ConfigError(f"{where}: {_shown(value)} is not a whole number")
+    if not -LARGEST < number < LARGEST:
+        raise ConfigError(f"{where}: {_shown(value)} is too large for any option")
+    return number
+
+
+def _whole(value: Any) -> int | float | None:
+    """The whole number that a value stands for, infinity for one with thousands of digits."""
     if isinstance(value, int) and not isinstance(value, bool):
         return value
     if isinstance(value, str) and WHOLE.match(value):
-        return int(value)
+        return int(value) if len(value) < 500 else math.inf
     numeric = isinstance(value, float) or (isinstance(value, str) and NUMBER.match(value))
-    if numeric and float(value).is_integer():
-        return int(float(value))
-    raise ConfigError(f"{where}: {value!r} is not a whole number")
+    if not numeric:
+        return None
+    number = float(value)
+    if math.isinf(number) and isinstance(value, str):  # 1e400
+        return number
+    return int(number) if number.is_integer() else None
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: of a long one, its beginning."""
+    text = repr(value) if not isinstance(value, int) or -LARGEST < value < LARGEST else "the number"
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def _float(value: Any, where: str) -> float:
     if isinstance(value, str) and (NUMBER.match(value) or INFINITE.match(value)):
         value = float(value.replace(".inf", "inf"))
     if not isinstance(value, int | float) or isinstance(value, bool) or value != value:
-        raise ConfigError(f"{where}: {value!r} is not a number")
-    return float(value)
+        raise ConfigError(f"{where}: {_shown(value)} is not a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ConfigError(f"{where}: {_shown(value)} is too large") from None
 
 
 def _str(value: Any, where: str) -> str:

@@ -15,6 +15,7 @@ from lcg.config.errors import ConfigError, find_class, told_by
 from lcg.config.hints import check_keys, hint_in, hint_of, suggestion
 from lcg.config.kinds import check_parts, check_task
 from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, PLAIN, SECTIONS, Config
+from lcg.config.sizes import check_sizes
 from lcg.config.words import read_words, tree_from_words
 from lcg.positional.base import Sizes
 
@@ -146,6 +147,8 @@ def _check(config: Config) -> None:
         for length in values:
             with told_by(type(task), where):
                 check(length)
+    with told_by(type(task), ""):
+        check_sizes(config)
     batch, trainer = config.data.batch_size, config.trainer
     if batch % trainer.processes:
         nodes = f" trainer.nodes={trainer.nodes}" if trainer.nodes > 1 else ""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import PurePath
 from typing import Any, Literal
+
+from lcg.config.limits import COUNT, PROCESSES, RATE, SEED, THREADS, require_between, shown
 
 
 def _require(condition: bool, message: str) -> None:
@@ -18,12 +20,29 @@ def _stays_below(name: str) -> bool:
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
+def _check_name(name: str) -> None:
+    """Raise ValueError for a name of a folder that `lcg table` would not find or not show."""
+    _require(name.isprintable(), f"name={name!r} holds a character that cannot be printed")
+    parts = PurePath(name).parts
+    for part in parts:
+        _require(
+            not part.startswith("."),
+            f"name={name}: a folder whose name begins with a dot is hidden",
+        )
+        _require(part != "wandb", f"name={name}: a folder called wandb holds what W&B writes")
+        _require(len(part.encode()) <= 255, f"name={name[:40]}… is longer than 255 bytes")
+    _require(parts[0] != "sweeps", f"name={name}: the folder sweeps holds the studies of sweeps")
+
+
 def _check_ladder(lengths: list[int], samples: int) -> None:
     _require(bool(lengths), "lengths is empty, give at least one")
     _require(min(lengths) >= 1, f"lengths must be positive, got {min(lengths)}")
-    repeated = sorted({n for n in lengths if lengths.count(n) > 1})
+    longest = max(lengths)
+    _require(longest <= COUNT, f"lengths must be at most {shown(COUNT)}, got {shown(longest)}")
+    repeated = sorted(n for n, times in Counter(lengths).items() if times > 1)
     _require(not repeated, f"lengths has {', '.join(map(str, repeated))} more than once")
     _require(samples >= 1, f"samples must be at least 1, got {samples}")
+    _require(samples <= COUNT, f"samples must be at most {shown(COUNT)}, got {shown(samples)}")
 
 
 @dataclass
@@ -61,9 +80,7 @@ class Model:
 
     def __post_init__(self) -> None:
         positive = ("layers", "d_model", "heads", "d_ff", "kv_heads", "head_dim", "encoder_layers")
-        for name in positive:
-            value = getattr(self, name)
-            _require(value is None or value >= 1, f"{name} must be at least 1, got {value}")
+        require_between(self, positive, 1, COUNT)
         _require(
             self.head_dim is not None or self.d_model % self.heads == 0,
             f"d_model={self.d_model} is not a multiple of heads={self.heads}; set head_dim",
@@ -74,8 +91,8 @@ class Model:
         )
         _require(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
         _require(
-            self.init_std is None or 0 < self.init_std < math.inf,
-            f"init_std must be positive, got {self.init_std}",
+            self.init_std is None or 0 < self.init_std <= RATE,
+            f"init_std must be positive and at most {shown(RATE)}, got {self.init_std}",
         )
 
     @property
@@ -115,14 +132,13 @@ class Data:
     """Processes that prepare batches ahead; the batches are the same whatever the number."""
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "min_length"):
-            value = getattr(self, name)
-            _require(value >= 1, f"{name} must be at least 1, got {value}")
+        require_between(self, ("batch_size", "min_length"), 1, COUNT)
         _require(
             self.min_length <= self.max_length,
             f"min_length={self.min_length} is greater than max_length={self.max_length}",
         )
-        _require(self.workers >= 0, f"workers must not be negative, got {self.workers}")
+        require_between(self, ("max_length",), 1, COUNT)
+        require_between(self, ("workers",), 0, PROCESSES, "not be negative")
 
 
 @dataclass
@@ -145,10 +161,9 @@ class Optimizer:
     """Largest gradient norm; 0 turns clipping off."""
 
     def __post_init__(self) -> None:
-        _require(0 < self.lr < math.inf, f"lr must be positive, got {self.lr:g}")
-        for name in ("warmup_steps", "clip_norm", "weight_decay"):
-            value = getattr(self, name)
-            _require(0 <= value < math.inf, f"{name} must not be negative, got {value:g}")
+        _require(self.lr > 0, f"lr must be positive, got {self.lr:g}")
+        require_between(self, ("lr", "clip_norm", "weight_decay"), 0, RATE, "not be negative")
+        require_between(self, ("warmup_steps",), 0, COUNT, "not be negative")
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
             _require(0 <= value < 1, f"{name} must be in [0, 1), got {value:g}")
@@ -181,9 +196,9 @@ class Trainer:
     """Steps between checkpoints from which an interrupted run resumes."""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "devices", "nodes", "threads", "log_every", "checkpoint_every"):
-            value = getattr(self, name)
-            _require(value is None or value >= 1, f"{name} must be at least 1, got {value}")
+        require_between(self, ("steps", "log_every", "checkpoint_every"), 1, COUNT)
+        require_between(self, ("devices", "nodes"), 1, PROCESSES)
+        require_between(self, ("threads",), 1, THREADS)
 
     @property
     def processes(self) -> int:
@@ -205,7 +220,7 @@ class Validation:
     """Length whose exact match selects the best checkpoint; null: the longest."""
 
     def __post_init__(self) -> None:
-        _require(self.every >= 1, f"every must be at least 1, got {self.every}")
+        require_between(self, ("every",), 1, COUNT)
         _check_ladder(self.lengths, self.samples)
         _require(
             self.monitor is None or self.monitor in self.lengths,
@@ -238,9 +253,8 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         _check_ladder(self.lengths, self.samples)
-        size = self.batch_size
-        _require(size is None or size >= 1, f"batch_size must be at least 1, got {size}")
-        _require(self.seed >= 0, f"seed must not be negative, got {self.seed}")
+        require_between(self, ("batch_size",), 1, COUNT)
+        require_between(self, ("seed",), 0, SEED - 1, "not be negative")
 
 
 @dataclass
@@ -289,7 +303,12 @@ class Config:
         _require(0 <= self.seed < 2**63, f"seed must be in [0, 2^63), got {self.seed}")
         inside = self.name is None or _stays_below(self.name)
         _require(inside, f"name={self.name} must be a folder below runs={self.runs}")
+        if self.name is not None:
+            _check_name(self.name)
         _require(bool(self.runs), "runs is empty; name a folder")
+        _require(
+            self.runs.isprintable(), f"runs={self.runs!r} holds a character that cannot be printed"
+        )
 
 
 COMPONENTS = ("task", "attention", "position")

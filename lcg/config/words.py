@@ -35,10 +35,21 @@ def read_words(words: list[str]) -> dict[str, str]:
             continue
         if not text:
             raise ConfigError(f"{key}= has no value; null stands for none")
+        if not _is_utf8(word):
+            raise ConfigError(f"{key}={text!r} is no UTF-8 text")
         key = key.removesuffix(".name")  # task.name=copy is task=copy
         if said.setdefault(key, text) != text:
             raise ConfigError(f"{key} is given twice, as {said[key]} and as {text}")
     return said
+
+
+def _is_utf8(word: str) -> bool:
+    """Tell text from bytes that are none, which Python reads as lone surrogates."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def is_for_wandb(word: str) -> bool:

@@ -7,11 +7,11 @@ need is estimated and held against what is available before anything is run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 
+from lcg.host_memory import host_memory
 from lcg.tasks.base import IGNORE, Batch
 from lcg.tasks.streams import EvalStream
 
@@ -58,28 +58,7 @@ def available_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return free + cached
-    return min(_meminfo(), _cgroup())
-
-
-def _meminfo() -> int:
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return 8 * 2**30  # no such file outside Linux: assume a small laptop
-    fields = dict(line.split(":", 1) for line in lines)
-    return int(fields["MemAvailable"].split()[0]) * 1024
-
-
-def _cgroup() -> int:
-    """What a container's limit leaves; without a limit, no bound."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        limit = (root / "memory.max").read_text().strip()
-        used = int((root / "memory.current").read_text())
-        inactive = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
-    except (OSError, ValueError):
-        return 2**62
-    return 2**62 if limit == "max" else int(limit) - used + int(inactive.get("inactive_file", 0))
+    return host_memory()
 
 
 def batch_size(config, tokens: int, scored: int, samples: int, device: torch.device) -> int:

@@ -8,6 +8,7 @@ from lcg.config.errors import ConfigError, one_line
 from lcg.config.words import read_words
 from lcg.sweeping.combinations import check_runs
 from lcg.sweeping.file import Sweep, find_sweep, parse
+from lcg.training.directory import check_folder
 
 
 def read_sweep(path: str | Path, overrides: list[str] | None = None) -> Sweep:
@@ -21,6 +22,7 @@ def read_sweep(path: str | Path, overrides: list[str] | None = None) -> Sweep:
     try:
         sweep = parse(file, said)
         check_runs(sweep)
+        check_folder(f"runs={sweep.runs}", sweep.runs)
     except ConfigError as error:
         raise ConfigError(f"{file}: {error}") from error.__cause__
     except ValueError as error:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcg.config import Config, identity, run_directory
 from lcg.results import RunRecord
+from lcg.results.loading import CONFIG
+from lcg.results.record import FILE_NAME as RECORD
 from lcg.speaking import say
 from lcg.training import provenance
 
@@ -15,16 +19,48 @@ if TYPE_CHECKING:
 
 
 def place(config: Config) -> Path:
-    """The run's directory. Raises ValueError for a name that leads out of `runs` or into a run."""
+    """The run's directory.
+
+    Raises ValueError, in one line, for one that cannot be made, since a part of its path is a file,
+    and for one inside a run or around a run, where `lcg table` would show only the outer.
+    """
     directory = run_directory(config)
-    if config.name is not None:
-        name = Path(config.name)
-        if name.is_absolute() or not name.parts or ".." in name.parts:
-            raise ValueError(f"name={config.name} must be a folder below runs={config.runs}")
-        for outer in list(directory.parents)[: len(name.parts) - 1]:
-            if (outer / "config.yaml").exists():
-                raise ValueError(f"name={config.name} lies inside the run {outer}")
+    asked = f"runs={config.runs}" if config.name is None else f"name={config.name}"
+    check_folder(f"runs={config.runs}", Path(config.runs))
+    check_folder(asked, directory)
+    inner = directory
+    while inner != inner.parent:
+        inner = inner.parent
+        if _is_run(inner):
+            asked = f"runs={config.runs}" if inner in _and_above(Path(config.runs)) else asked
+            raise ValueError(f"{asked} lies inside the run {inner}; choose another")
+    if directory.is_dir() and not _is_run(directory):
+        for folder, _, files in os.walk(directory):
+            if {RECORD, CONFIG} <= set(files):
+                raise ValueError(f"{asked} holds the run {folder}; choose another name")
     return directory
+
+
+def check_folder(asked: str, folder: Path) -> None:
+    """Raise ValueError, beginning with what was asked for, when a file is in a folder's place."""
+    for path in _and_above(folder):
+        try:
+            mode = path.stat().st_mode
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise ValueError(f"{asked}: {error.strerror}") from None
+        if not stat.S_ISDIR(mode):
+            raise ValueError(f"{asked}: {path} is no folder; choose another place")
+        return
+
+
+def _and_above(path: Path) -> list[Path]:
+    return [path, *path.parents]
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / CONFIG).is_file() and (folder / RECORD).is_file()
 
 
 def check_same_config(config: Config, directory: Path) -> None:

@@ -7,14 +7,21 @@ import os
 import platform
 import runpy
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lcg.config import Config
+from lcg.config.limits import shown
 from lcg.config.schema import Trainer
+from lcg.config.sizes import largest_option, parameter_count
+from lcg.host_memory import host_memory
+from lcg.units import size
 
 if TYPE_CHECKING:
     import torch
 
+TOKEN_BYTES = 24  # of a batch while it is made: inputs, labels and what they are made of
+LAYER_BYTES = 16_384  # of a layer's modules, however small its matrices are
+PROCESS_BYTES = 150 * 2**20  # that a process with torch does not share with others
 NODE_VARIABLES = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -27,6 +34,66 @@ def check_machine(trainer: Trainer) -> None:
         raise ValueError(_nothing_there(trainer.accelerator))
     if trainer.precision == "16-mixed" and not (possible["cuda"] or possible["mps"]):
         raise ValueError(NEEDS_GPU)
+
+
+def memory_problem(config: Config) -> str | None:
+    """Say which option makes a run too large for this machine's memory; None where none does.
+
+    Counted is what cannot be less: weights, gradients and the optimiser's moments, a batch and what
+    every layer keeps of it for the backward pass, and processes. On a GPU only what passes through
+    the host's memory. Does not import torch.
+    """
+    model, data, trainer, asked = config.model, config.data, config.trainer, config.evaluation
+    on_host = trainer.accelerator == "cpu" or (
+        trainer.accelerator == "auto" and not _built_for_cuda() and platform.system() != "Darwin"
+    )
+    width = 2 if trainer.precision == "bf16-true" else 4  # bytes
+    copies = 4 if on_host else 1  # weights, gradients, two moments
+    weights = copies * width * parameter_count(model, config.task.vocabulary)
+    weights += LAYER_BYTES * (model.layers + model.source_layers * model.apart)
+    kept = 2 * 2 * model.d_model * min(model.layers, model.source_layers) if on_host else 0
+    tokens = int(config.task.token_length(data.max_length))
+    needs = {
+        largest_option(config): weights,
+        _larger_of(data, tokens): data.batch_size * tokens * (TOKEN_BYTES + kept),
+        f"data.workers={shown(data.workers)}": PROCESS_BYTES * trainer.devices * data.workers,
+        f"trainer.devices={trainer.devices}": PROCESS_BYTES * (trainer.devices - 1),
+    }
+    problem = too_much("training", needs)
+    if problem is None and asked.after_training and asked.batch_size is not None:
+        problem = evaluation_problem(config)
+    return problem
+
+
+def evaluation_problem(config: Config) -> str | None:
+    """Say that a batch size that was asked for does not fit; None where it may."""
+    asked = config.evaluation
+    if asked.batch_size is None:
+        return None
+    rows = min(asked.batch_size, asked.samples)
+    tokens = rows * int(config.task.token_length(min(asked.lengths)))
+    option = f"evaluation.batch_size={shown(asked.batch_size)}"
+    return too_much("evaluation", {option: TOKEN_BYTES * tokens})
+
+
+def _larger_of(data: Any, tokens: int) -> str:
+    name = "batch_size" if data.batch_size > tokens else "max_length"
+    return f"data.{name}={shown(getattr(data, name))}"
+
+
+def too_much(what: str, needs: dict[str, int]) -> str | None:
+    """Name the option that needs most, where all together need more memory than there is.
+
+    needs: option=value -> bytes.
+    """
+    need, have = sum(needs.values()), host_memory()
+    if need <= have:
+        return None
+    option = max(needs, key=needs.get)
+    return (
+        f"{option} is too large for this machine: {what} needs at least {size(need)} of memory, "
+        f"and {size(have)} are available"
+    )
 
 
 def check_nodes(nodes: int) -> None:
