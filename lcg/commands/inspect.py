@@ -80,8 +80,10 @@ def _checked(directory: Path, options: argparse.Namespace):
     config.task.check_evaluation("test", options.length)
     if options.samples < 1 or options.failed < 0:
         raise ValueError("--samples must be at least 1 and --failed at least 0")
-    tokens = options.samples * int(config.task.token_length(options.length))
-    if problem := too_much("reading them", {f"--samples {options.samples}": TOKEN_BYTES * tokens}):
+    tokens = int(config.task.token_length(options.length))
+    larger = "samples" if options.samples > tokens else "length"
+    asked = f"--{larger} {getattr(options, larger)}"
+    if problem := too_much("reading it", {asked: TOKEN_BYTES * options.samples * tokens}):
         raise ValueError(problem)
     model = config.model
     layers = _chosen_layer(options.layer, [layer.name for layer in attention_layers(config)])

@@ -78,6 +78,7 @@ class Parser(argparse.ArgumentParser):
         """The options, and all other words in order; --key=value, as W&B has it, is one of them."""
         options, others = self.parse_known_args(words)
         for word in others:
-            if word.startswith("-") and "=" not in word:
+            is_flag = word.startswith("--") and "." in word  # of W&B, for an option that is true
+            if word.startswith("-") and "=" not in word and not is_flag:
                 raise ValueError(f"there is no option {word}; {self.prog} --help says more")
         return options, others

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from lcg import registry
 from lcg.config.errors import ConfigError, one_line
+from lcg.config.yaml_files import read_node
 
 
 def config_folders() -> list[Path]:
@@ -59,6 +60,10 @@ def read_yaml(path: Path, resolve: bool = True) -> dict[str, Any]:
 
     Raises ConfigError, naming file and line.
     """
+    try:
+        read_node(path)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}".replace(": line ", ":", 1)) from None
     try:
         tree = OmegaConf.to_container(OmegaConf.load(path), resolve=resolve)
     except Exception as error:

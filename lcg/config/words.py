@@ -8,12 +8,16 @@ matters.
 
 from __future__ import annotations
 
+import itertools
+import json
+from pathlib import Path
 from typing import Any
 
 from lcg import registry
 from lcg.config.convert import read_text
-from lcg.config.errors import ConfigError, find_class
+from lcg.config.errors import ConfigError, find_class, one_line
 from lcg.config.groups import choices, read_group
+from lcg.config.help import as_text
 from lcg.config.hints import check_keys
 from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, SECTIONS, Config
 
@@ -26,7 +30,7 @@ def read_words(words: list[str]) -> dict[str, str]:
     Raises ConfigError for another form, an empty value, or a key that is given twice.
     """
     said: dict[str, str] = {}
-    for word in words:
+    for word in itertools.chain.from_iterable(map(_spelled_out, words)):
         key, equals, text = word.lstrip("-").partition("=")
         key, text = key.strip(), text.strip()
         if not equals or not key:
@@ -50,6 +54,36 @@ def _is_utf8(word: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _spelled_out(word: str) -> list[str]:
+    """A word, or the `key=value` words of the forms in which `wandb agent` hands them over.
+
+    These are JSON, a file of JSON, and `--section.field` for one that is true.
+    """
+    if word.startswith("{"):
+        return _from_json(word, word)
+    if word.endswith(".json") and "=" not in word:
+        try:
+            return _from_json(Path(word).read_text(encoding="utf-8"), word)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{word} cannot be read: {one_line(error)}") from None
+    if word.startswith("--") and "=" not in word and "." in word:
+        return [f"{word}=true"]
+    return [word]
+
+
+def _from_json(text: str, word: str) -> list[str]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{word[:60]} is no JSON: {one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{word[:60]}: expected keys and values")
+    return [
+        f"{key}={json.dumps(value) if isinstance(value, dict | list) else as_text(value)}"
+        for key, value in values.items()
+    ]
 
 
 def is_for_wandb(word: str) -> bool:

@@ -114,10 +114,17 @@ def run_study(model: nn.Module, config: Any, plan: Plan, progress: Progress) -> 
 
 def obstacle(config: Any, length: int, device: torch.device) -> str | None:
     """Why a sequence of this length does not fit in memory, or None."""
-    tokens, scored = memory.tokens_of(config, stream_of(config, "test", length))
-    need = memory.forward_bytes(config, 1, tokens, scored)
-    need += portion_bytes(config.model.heads, tokens)
     have = memory.available_bytes(device)
+
+    def needed(tokens: int, scored: int) -> int:
+        whole = memory.forward_bytes(config, 1, tokens, scored)
+        return whole + portion_bytes(config.model.heads, tokens)
+
+    tokens = int(config.task.token_length(length))
+    need = needed(tokens, 1)
+    if need <= memory.SHARE * have:  # before any sequence is drawn
+        tokens, scored = memory.tokens_of(config, stream_of(config, "test", length))
+        need = needed(tokens, scored)
     if need <= memory.SHARE * have:
         return None
     return (

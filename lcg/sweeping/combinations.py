@@ -7,15 +7,29 @@ once, and a table with holes misleads.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 
 from lcg.config import Config, ConfigError, load_config, run_directory
+from lcg.config.limits import COUNT, shown
 from lcg.registry import nearest
 from lcg.sweeping.file import Sweep
 from lcg.sweeping.parameters import Choice
 from lcg.training.tracking import columns
 
+MOST_RUNS = 10_000  # of a grid
 MOST_CHECKED = 2000  # combinations of a sweep that draws; checking one takes milliseconds
+
+
+def check_count(sweep: Sweep) -> None:
+    """Raise ConfigError for a grid of more runs than anybody trains, before any is listed."""
+    sizes = (len(p.texts) for p in sweep.parameters.values() if isinstance(p, Choice))
+    count = min(math.prod(sizes), sweep.run_cap or COUNT**2)
+    if sweep.method == "grid" and count > MOST_RUNS:
+        raise ConfigError(
+            f"the grid has {shown(count)} runs; at most {shown(MOST_RUNS)} are possible, so vary "
+            "less or set run_cap"
+        )
 
 
 def combinations(sweep: Sweep) -> list[dict[str, str]]:
@@ -40,6 +54,7 @@ def configs(sweep: Sweep) -> list[list[str]]:
 
 def check_runs(sweep: Sweep) -> None:
     """Raise ConfigError for runs that are not possible, or that would share a directory."""
+    check_count(sweep)
     grid = sweep.method == "grid"
     runs = combinations(sweep) if grid else itertools.islice(_choices(sweep), MOST_CHECKED)
     places: dict[str, dict[str, str]] = {}

@@ -8,6 +8,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import os
+import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +20,9 @@ import yaml
 from lcg.config.convert import read_text
 from lcg.config.errors import ConfigError, one_line
 from lcg.config.groups import sweep_files
+from lcg.config.limits import COUNT, shown
 from lcg.config.words import read_words
+from lcg.config.yaml_files import read_node
 from lcg.registry import nearest
 from lcg.sweeping.parameters import Choice, Range, read_parameter
 
@@ -27,7 +31,13 @@ KEYS = (
     *("name", "description", "project", "entity"),
 )
 METHODS = ("grid", "random", "bayes")
-MACROS = ("${args_no_hyphens}", "${args}")
+MACROS = (
+    *("${args_no_hyphens}", "${args}", "${args_no_boolean_flags}"),
+    *("${args_json}", "${args_json_file}"),
+)
+"""The forms in which `wandb agent` hands a run its arguments; `lcg train` takes each of them."""
+ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
+MERGE = "tag:yaml.org,2002:merge"
 COMMAND = "command: [lcg, train, …, '${args_no_hyphens}']"
 
 
@@ -67,7 +77,7 @@ class Sweep:
     """A sweep: the words that all runs share, and what is varied.
 
     content: the file, as it was read. fixed: `key=value` words of the command with the overrides of
-    the command line laid over them. overrides: those alone.
+    the command line laid over them. overrides: those alone. macro: how W&B hands over arguments.
     """
 
     path: Path
@@ -79,6 +89,7 @@ class Sweep:
     early_stop: EarlyStop | None = None
     run_cap: int | None = None
     overrides: dict[str, str] = field(default_factory=dict)
+    macro: str = MACROS[0]
 
     @cached_property
     def name(self) -> str:
@@ -110,6 +121,8 @@ class Sweep:
 
     def words(self, chosen: dict[str, str]) -> list[str]:
         """The overrides of one run."""
+        if self.macro == "${args_no_boolean_flags}":  # what is false is left out
+            chosen = {key: text for key, text in chosen.items() if text != "false"}
         return [f"{key}={text}" for key, text in (self.fixed | chosen).items()]
 
 
@@ -142,6 +155,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node, deep=False):
         seen = set()
         for key_node, _ in node.value:
+            if key_node.tag == MERGE:  # <<: *anchor
+                continue
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, str) and key in seen:
                 raise ConfigError(f"line {key_node.start_mark.line + 1}: {key} is given twice")
@@ -150,12 +165,11 @@ class _Loader(yaml.SafeLoader):
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
+    node = read_node(file, _Loader)
     try:
-        content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
-        raise ConfigError(f"{line}{getattr(error, 'problem', None) or one_line(error)}") from None
+        content = None if node is None else _Loader("").construct_document(node)
+    except yaml.YAMLError as error:
+        raise ConfigError(getattr(error, "problem", None) or one_line(error)) from None
     if not isinstance(content, dict):
         raise ConfigError("expected a mapping of keys to values")
     return content
@@ -169,7 +183,7 @@ def _sweep(file: Path, content: dict[str, Any]) -> Sweep:
     if method not in METHODS:
         given = "is missing" if method is None else f"{method} is not known"
         raise ConfigError(f"method {given}; choose from {', '.join(METHODS)}")
-    fixed, parameters = _command(content), _parameters(content.get("parameters"), method)
+    (fixed, macro), parameters = _command(content), _parameters(content.get("parameters"), method)
     for key in parameters.keys() & fixed.keys():
         raise ConfigError(f"parameters.{key}: command has {key}={fixed[key]} already")
     sweep = Sweep(
@@ -181,6 +195,7 @@ def _sweep(file: Path, content: dict[str, Any]) -> Sweep:
         metric=_metric(content.get("metric")),
         early_stop=_early_stop(content.get("early_terminate")),
         run_cap=_run_cap(content, method),
+        macro=macro,
     )
     if sweep.metric is None and (method == "bayes" or sweep.early_stop):
         needs = "method bayes" if method == "bayes" else "early_terminate"
@@ -188,28 +203,33 @@ def _sweep(file: Path, content: dict[str, Any]) -> Sweep:
     return sweep
 
 
-def _command(content: dict[str, Any]) -> dict[str, str]:
-    """The fixed words of a command that is `lcg train`."""
+def _command(content: dict[str, Any]) -> tuple[dict[str, str], str]:
+    """The fixed words of a command that is `lcg train`, and the macro that its arguments are."""
     program, command = content.get("program", "lcg"), content.get("command")
     if program != "lcg":
         raise ConfigError(f"program is {program}; it must be lcg, with {COMMAND}")
     if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
         given = "is missing" if command is None else "is not a list of words"
         raise ConfigError(f"command {given}; write {COMMAND}")
-    words = command[1:] if command[:1] == ["${env}"] else list(command)
+    # As W&B: a variable that is not set is its own name.
+    words = [ENVIRONMENT.sub(lambda m: os.environ.get(m[1], m[1]), word) for word in command]
+    words = words[1:] if words[:1] == ["${env}"] else words
+    if words[:1] in (["${interpreter}"], ["python"], ["python3"]):
+        words = words[2:] if words[1:2] == ["-m"] else words[1:]
     if words[:1] == ["${program}"]:
         words[0] = "lcg"
     if words[:2] != ["lcg", "train"]:
         raise ConfigError(f"command is {' '.join(command)}, not lcg train; write {COMMAND}")
     rest = words[2:]
-    if sum(word in MACROS for word in rest) != 1:
+    macros = [word for word in rest if word in MACROS]
+    if len(macros) != 1:
         raise ConfigError("command must hold ${args_no_hyphens} once, where the arguments go")
     rest = [word for word in rest if word not in MACROS]
     for word in rest:
         if "${" in word:
-            raise ConfigError(f"command: {word} is not supported; use ${{args_no_hyphens}}")
+            raise ConfigError(f"command: {word} is not supported; use {' or '.join(MACROS)}")
     try:
-        return read_words(rest)
+        return read_words(rest), macros[0]
     except ConfigError as error:
         raise ConfigError(f"command: {error}") from None
 
@@ -278,6 +298,8 @@ def _early_stop(node: Any) -> EarlyStop | None:
         if "s" in numbers:
             raise ConfigError("early_terminate.s has no meaning beside min_iter; leave it out")
         return EarlyStop(numbers["min_iter"], eta)
+    if numbers.get("s", 0) > 64:
+        raise ConfigError(f"early_terminate.s={numbers['s']} must be at most 64")
     if "s" not in numbers:
         raise ConfigError("early_terminate.max_iter needs s, how many times runs are compared")
     first = numbers["max_iter"] // eta ** numbers["s"]
@@ -297,6 +319,8 @@ def _run_cap(content: dict[str, Any], method: str) -> int | None:
         return None
     if type(cap) is not int or cap < 1:
         raise ConfigError(f"run_cap={cap!r} must be a whole number from 1")
+    if cap > COUNT:
+        raise ConfigError(f"run_cap must be at most {shown(COUNT)}, got {shown(cap)}")
     return cap
 
 
@@ -315,7 +339,7 @@ def for_wandb(sweep: Sweep) -> dict[str, Any]:
         if name in sweep.overrides:
             content["parameters"][key] = {"value": read_text(fixed.pop(name))}
     words = [f"{key}={text}" for key, text in fixed.items()]
-    content["command"] = ["lcg", "train", *words, "${args_no_hyphens}"]
+    content["command"] = ["lcg", "train", *words, sweep.macro]
     return content
 
 

@@ -6,11 +6,13 @@ Only what both W&B and Optuna can draw is accepted; anything else is refused by 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from lcg.config.convert import NUMBER
+from lcg.config.convert import LARGEST, NUMBER
 from lcg.config.help import as_text
+from lcg.config.yaml_files import VALUES
 from lcg.registry import nearest
 
 KEYS = ("value", "values", "distribution", "min", "max", "q")
@@ -55,6 +57,8 @@ class Range:
         """Every value, where there are finitely many. Raises ValueError where there are not."""
         if not self.whole or self.log:
             raise ValueError("a grid needs values: […]; a range has no end of them")
+        if self.high - self.low >= VALUES:
+            raise ValueError(f"a grid of more than {VALUES:,} values; write those that are meant")
         return tuple(as_text(n) for n in range(int(self.low), int(self.high) + 1))
 
 
@@ -111,7 +115,7 @@ def _choice(node: dict[str, Any], kind: str) -> Choice:
     if not isinstance(values, list) or not values:
         raise ValueError(f"values must be a list of at least one, got {values!r}")
     texts = tuple(_text(value) for value in values)
-    if repeated := sorted({text for text in texts if texts.count(text) > 1}):
+    if repeated := sorted(text for text, times in Counter(texts).items() if times > 1):
         raise ValueError(f"values has {', '.join(repeated)} more than once")
     return Choice(texts)
 
@@ -136,6 +140,8 @@ def _range(node: dict[str, Any], kind: str) -> Range:
         raise ValueError(f"q has no meaning for distribution {kind}")
     low, high = (_number(node[key], key) for key in ("min", "max"))
     if kind == "log_uniform":  # W&B: the exponents of e
+        if high > 700:
+            raise ValueError(f"max={high:g} is an exponent of e and must be at most 700")
         low, high = math.exp(low), math.exp(high)
     if not low < high:
         raise ValueError(f"min={low:g} is not below max={high:g}")
@@ -164,8 +170,10 @@ def _quantised(low: float, high: float, q: float) -> Range:
 
 def _number(value: Any, key: str) -> float:
     _no_disguised_number(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise ValueError(f"{key}: {value!r} is not a number")
+    if not -LARGEST < value < LARGEST:
+        raise ValueError(f"{key} is too large for any option")
     return float(value)
 
 

@@ -100,6 +100,18 @@ class Fragile(PositionEncoding):
     "configs/attention/mine.yaml": "normalizer: {name: ./nothing.py:Mine}\n",
 }
 
+USER_FILES["configs/experiment/itself.yaml"] = "task: &a {name: copy, inner: *a}\n"
+USER_FILES["configs/experiment/nested.yaml"] = f"task: {'[' * 2000}"
+USER_FILES["configs/experiment/bomb.yaml"] = "\n".join(
+    [
+        "l0: &l0 lol",
+        *(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 13)),
+        "task: *l12",
+    ]
+)
+USER_FILES["configs/experiment/large.yaml"] = f"# {'a' * 10**6}\ntask: copy\n"
+USER_FILES["list.json"] = "[1]"
+
 # words -> what the one line must say
 BAD = {
     # names
@@ -170,6 +182,16 @@ BAD = {
     "experiment=circle": "experiment=circle: base goes in a circle at circle",
     "experiment=baseless": "experiment=nowhere is not known",
     "attention=mine": "there is no file ./nothing.py",
+    "experiment=itself": "itself.yaml:1: an anchor holds itself",
+    "experiment=nested": "nested.yaml: it is nested more than 50 deep",
+    "experiment=bomb": "bomb.yaml: it stands for more than 10,000 values",
+    "experiment=large": "large.yaml: the file has more than 1,000,000 bytes",
+    # what an agent of W&B hands over
+    "list.json": "list.json: expected keys and values",
+    "nothing.json": "nothing.json cannot be read: ",
+    "{seed: 1}": "{seed: 1} is no JSON: ",
+    '{"sed": 1}': "sed is not an option; did you mean seed?",
+    "--model.unordred": "did you mean model.unordered?",
     # values
     "seed=-1": "seed must be in [0, 2^63), got -1",
     "evaluation.lengths=[]": "lengths is empty",

@@ -98,7 +98,22 @@ MISTAKES = [
     ({"command": ["python", "train.py", "${args}"]}, "command is python train.py"),
     ({"command": ["lcg", "eval", "${args}"]}, "command is lcg eval"),
     ({"command": ["lcg", "train"]}, "command must hold ${args_no_hyphens} once"),
-    ({"command": ["lcg", "train", "${args}", "${args_json}"]}, "${args_json} is not supported"),
+    ({"command": ["lcg", "train", "${args}", "${args_json}"]}, "${args_no_hyphens} once"),
+    ({"command": ["lcg", "train", "${args}", "${args_dict}"]}, "${args_dict} is not supported"),
+    ({"command": ["lcg", "train", "${args_no_equals}"]}, "must hold ${args_no_hyphens} once"),
+    (lr(value=10**400), "optimizer: lr must be at most 1,000,000"),
+    (BAYES | lr(min=1, max=10**400), "parameters.optimizer.lr: max is too large"),
+    (BAYES | lr(distribution="log_uniform", min=0, max=1000), "max=1000 is an exponent of e"),
+    ({"parameters": {"seed": {"min": 0, "max": 10**12}}}, "a grid of more than 10,000 values"),
+    (BAYES | {"run_cap": 10**13}, "run_cap must be at most 1,000,000,000,000"),
+    (
+        {"early_terminate": {"type": "hyperband", "max_iter": 9, "s": 10**9}},
+        "early_terminate.s=1000000000 must be at most 64",
+    ),
+    (
+        {"parameters": {key: {"values": [*range(1, 1001)]} for key in ("seed", "trainer.steps")}},
+        "the grid has 1,000,000 runs; at most 10,000 are possible",
+    ),
     ({"command": ["lcg", "train", "copy", "${args}"]}, "command: 'copy' is not of the form"),
 ]
 
@@ -113,6 +128,13 @@ def test_a_mistake_is_one_line(changes, said, tmp_path):
     assert said in message
 
 
+def laughs(form: str, first: str = "lol") -> str:
+    """Anchors of which each holds ten of the one before: 10^12 values in thirteen lines."""
+    lines = [f"l0: &l0 {first}"]
+    lines += [f"l{n}: &l{n} " + form.format(", ".join([f"*l{n - 1}"] * 10)) for n in range(1, 13)]
+    return "\n".join([*lines, "parameters: *l12", ""])
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -120,6 +142,18 @@ def test_a_mistake_is_one_line(changes, said, tmp_path):
         ("method: grid\nmethod: bayes\n", "line 2: method is given twice"),
         ("- grid\n", "expected a mapping of keys to values"),
         ("", "expected a mapping of keys to values"),
+        ("parameters: &a {seed: *a}\n", "line 1: an anchor holds itself"),
+        ("method: &a [*a]\n", "line 1: an anchor holds itself"),
+        ("parameters: &a {<<: *a}\n", "line 1: an anchor holds itself"),
+        (f"method: {'[' * 100}{']' * 100}\n", "nested more than 50 deep"),
+        (f"method: {'[' * 9999}", "nested more than 50 deep"),
+        (f"method: {'{a: ' * 9999}", "nested more than 50 deep"),
+        (f"method: {list(range(10_001))}\n", "stands for more than 10,000 values"),
+        (f"# {'a' * 10**6}\nmethod: grid\n", "the file has more than 1,000,000 bytes"),
+        (laughs("[{}]"), "stands for more than 10,000 values"),
+        (laughs("{{k: [{}]}}"), "stands for more than 10,000 values"),
+        (laughs("{{<<: [{}]}}", "{k: 1}"), "stands for more than 10,000 values"),
+        ("parameters: !!python/object:os.system {}\n", "could not determine a constructor"),
     ],
 )
 def test_a_file_that_is_no_sweep(text, said, tmp_path):
@@ -260,3 +294,80 @@ def test_the_one_on_real_text_says_how_to_make_its_corpus(tmp_path, monkeypatch)
 
 def test_none_is_forgotten():
     assert {path.stem for path in (ROOT / "sweeps").iterdir()} == {*SHIPPED, "real_text"}
+
+
+def test_merge_keys(tmp_path):
+    """`<<: *anchor` adds what is not there already, as `wandb sweep` reads it."""
+    file = tmp_path / "merged.yaml"
+    file.write_text("""
+program: lcg
+method: random
+run_cap: 2
+command: [lcg, train, "${args}"]
+parameters:
+  optimizer.lr: &range {distribution: log_uniform_values, min: 0.001, max: 0.01}
+  optimizer.weight_decay: {<<: *range, max: 0.1}
+""")
+    parameters = read_sweep(file).parameters
+    assert (parameters["optimizer.lr"].high, parameters["optimizer.weight_decay"].high) == (
+        0.01,
+        0.1,
+    )
+    assert parameters["optimizer.weight_decay"].low == 0.001
+
+
+COMMANDS = [
+    ["lcg", "train", "${args}"],
+    ["lcg", "train", "${args_no_hyphens}"],
+    ["lcg", "train", "${args_no_boolean_flags}"],
+    ["lcg", "train", "${args_json}"],
+    ["lcg", "train", "${args_json_file}"],
+    ["${env}", "${interpreter}", "-m", "${program}", "train", "${args}"],
+    ["${env}", "lcg", "train", "name=${envvar:LCG_NAME}", "runs=${envvar:UNSET}", "${args}"],
+]
+VARIED = {
+    "seed": {"value": 3},
+    "optimizer.lr": {"value": 0.002},
+    "model.kv_heads": {"value": None},
+    "evaluation.lengths": {"value": [32, 64]},
+    "evaluation.after_training": {"values": [True]},
+    "model.unordered": {"values": [False]},
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=[c[-1] + str(len(c)) for c in COMMANDS])
+def test_every_macro_means_what_wandb_agent_makes_of_it(command, tmp_path, monkeypatch):
+    """The words of the agent's own code give the same config as ours."""
+    from wandb.sdk.launch.sweeps import utils
+
+    monkeypatch.setenv("LCG_NAME", "mine")
+    monkeypatch.delenv("UNSET", raising=False)
+    file = write(tmp_path, {"command": command, "parameters": VARIED, "metric": None})
+    sweep = read_sweep(file)
+    (ours,) = configs(sweep)
+    arguments = {
+        key: {"value": node.get("value", node.get("values", [None])[0])}
+        for key, node in VARIED.items()
+    }
+    variables = utils.create_sweep_command_args({"args": arguments})
+    json_file = tmp_path / "config-1.json"
+    json_file.write_text(variables["args_json"][0])
+    variables |= {"env": ["/usr/bin/env"], "interpreter": ["python"], "program": ["lcg"]}
+    variables |= {"args_json_file": [str(json_file)]}
+    theirs = []
+    for word in utils.create_sweep_command(list(command)):
+        macro = word.startswith("${") and word.endswith("}")
+        theirs += variables[word[2:-1]] if macro else [word]
+    assert load_config(theirs[theirs.index("train") + 1 :]) == load_config(ours)
+    assert sweep.content["command"] == command
+    assert yaml.safe_load(as_yaml(sweep))["command"][-1] == command[-1]
+
+
+def test_what_is_false_is_left_out_without_boolean_flags(tmp_path):
+    changes = {
+        "command": ["lcg", "train", "experiment=quick/copy", "${args_no_boolean_flags}"],
+        "parameters": {"evaluation.after_training": {"values": [True, False]}},
+        "metric": None,
+    }
+    with pytest.raises(ConfigError, match="two runs would share the directory"):
+        read_sweep(write(tmp_path, changes))
