@@ -12,10 +12,12 @@ import fcntl
 import os
 import platform
 import re
+import sqlite3
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from optuna.distributions import (
 )
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import QueuePool
 from sqlalchemy.exc import DBAPIError
 
 from lcg.config.help import as_text
@@ -81,9 +84,11 @@ def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorag
     """
     if url is None:
         directory.mkdir(parents=True, exist_ok=True)
-    address = url or f"sqlite:///{(directory / 'study.db').resolve()}"
+    file, address = (directory / "study.db").resolve(), url or "sqlite://"
     try:
-        return _open_proxy(address) if address.startswith("grpc:") else _open_database(address)
+        if address.startswith("grpc:"):
+            return _open_proxy(address)
+        return _open_database(address, _options(address) if url else _options_of_file(file))
     except Exception as error:
         if url is None and (behind := storage_error(error, directory / "study.db")):
             raise behind from None
@@ -92,19 +97,32 @@ def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorag
         reason = reason.replace(address, shown)
         if isinstance(error, ImportError):
             reason = f"its driver is not installed: {_driver(address)}"
-        raise ValueError(f"--storage {shown}: cannot be opened: {reason}") from None
+        what = f"{file} cannot" if url is None else f"--storage {shown}: cannot"
+        raise ValueError(f"{what} be opened: {reason}") from None
 
 
-def _open_database(address: str) -> optuna.storages.RDBStorage:
+def _options(address: str) -> dict[str, Any]:
+    """What SQLAlchemy is told of a database beside its URL."""
+    if address.startswith("sqlite"):
+        return {"connect_args": {"timeout": 60}}
+    return {"pool_pre_ping": True}
+
+
+def _options_of_file(file: Path) -> dict[str, Any]:
+    """What SQLAlchemy is told to open this very file: in a URL ?, # and % would mean something."""
+    path = os.fsencode(file)
+    connect = partial(sqlite3.connect, path, timeout=60, check_same_thread=False)
+    return {"creator": connect, "poolclass": QueuePool}
+
+
+def _open_database(address: str, options: dict[str, Any]) -> optuna.storages.RDBStorage:
     """Open a database, and make Optuna's tables in one that is empty.
 
     Of launchers that make the tables at the same moment all but one fail at a statement: what it
     would have made is there by now, so it tries again. Without a connection no statement is run,
     and the error is raised at once.
     """
-    sqlite = address.startswith("sqlite")
     for pause in (0.5, 1.0, 2.0, 4.0, None):
-        options = {"connect_args": {"timeout": 60}} if sqlite else {"pool_pre_ping": True}
         try:
             return optuna.storages.RDBStorage(address, engine_kwargs=options)
         except DBAPIError as error:

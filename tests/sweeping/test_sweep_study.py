@@ -283,3 +283,25 @@ def test_a_storage_whose_driver_is_missing(module, address, said, tmp_path, monk
         study.open_storage(address, tmp_path)
     assert str(error.value).startswith(f"--storage {address}: cannot be opened: ")
     assert said in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["q?x", "p%41x", "a#b", "mit Leerzeichen", "größe", "a:b@c", "\udcff"]
+)
+def test_the_study_lies_where_its_runs_lie_whatever_their_folder_is_called(name, tmp_path):
+    folder = tmp_path / name / "sweeps"
+    storage = study.open_storage(None, folder)
+    optuna.create_study(storage=storage, study_name=name.encode("utf-8", "replace").decode())
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (folder / "study.db").stat().st_size > 0
+    again = study.open_storage(None, folder)
+    assert len(again.get_all_studies()) == 1
+
+
+def test_a_study_that_cannot_be_opened_is_named_by_its_file(tmp_path):
+    (tmp_path / "study.db").write_text("no database, but long enough to look like none at all")
+    with pytest.raises(ValueError, match=r"study\.db cannot be opened: ") as error:
+        study.open_storage(None, tmp_path)
+    assert (
+        "--storage" not in str(error.value) and "sqlite" not in str(error.value).partition(":")[0]
+    )
