@@ -11,10 +11,11 @@ from lcg.speaking import say
 
 def run(words: list[str]) -> int:
     from lcg.config import load_config
+    from lcg.config.hints import options_called
     from lcg.results import load_runs, plot, table
 
     parser = Parser("demo", "[key=value …]", __doc__, epilog="key=value is laid over both runs.")
-    _, overrides = parser.parse_words(words)
+    _, overrides = parser.parse_words(words, options_called)
     sides = ("demo/softmax", "demo/asentmax")
     configs = [load_config([f"experiment={side}", *overrides]) for side in sides]
     say("Two transformers learn to copy short sequences; then each is asked for longer ones.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from lcg.commands.words import Parser, add_trust, trusted
@@ -25,7 +26,8 @@ def run(words: list[str]) -> int:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add_trust(parser)
-    options, words = parser.parse_words(words)
+    fields = [field.name for field in dataclasses.fields(Evaluation)]
+    options, words = parser.parse_words(words, lambda name: [name] if name in fields else [])
     runs = [Path(word) for word in words if "=" not in word or Path(word).exists()]
     overrides = [word for word in words if Path(word) not in runs]
     if not runs:

@@ -16,6 +16,7 @@ A published number agrees when its 95 % interval, for the samples behind it, and
 
 
 def run(words: list[str]) -> int:
+    from lcg.config.hints import options_called
     from lcg.results.published import blocks
 
     names = ", ".join(blocks())
@@ -25,7 +26,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("--workers", type=int, help="runs at a time; default: one, or one per GPU")
     parser.add_argument("--storage", help="an Optuna database that several hosts share")
     parser.add_argument("--dry-run", action="store_true", help="only say what would run")
-    options, overrides = parser.parse_words(words)
+    options, overrides = parser.parse_words(words, options_called)
     if options.block not in blocks():
         suggestion = nearest(options.block, list(blocks()))
         raise ValueError(f"nothing is published as {options.block}; {suggestion}")

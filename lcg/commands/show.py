@@ -22,8 +22,9 @@ def run(words: list[str]) -> int:
         "task=NAME [task.FIELD=VALUE …] [length=8] [count=3] [seed=0] [model.kind=KIND]",
         __doc__,
     )
-    _, overrides = parser.parse_words(words)
     numbers, chosen, model = {"length": 8, "count": 3, "seed": 0}, [], Model()
+    keys = ("task", "experiment", *numbers)
+    _, overrides = parser.parse_words(words, lambda name: [name] if name in keys else [])
     for word in overrides:
         key, _, value = word.lstrip("-").partition("=")
         if key in numbers:

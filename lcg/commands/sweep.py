@@ -14,13 +14,15 @@ same command resumes from wherever it was stopped or killed."""
 
 
 def run(words: list[str]) -> int:
+    from lcg.config.hints import options_called
+
     parser = Parser("sweep", USAGE, __doc__, epilog=f"{ABOUT}\n\n{EXIT_CODES}")
     parser.add_argument("file", help="a W&B sweep file")
     parser.add_argument("--workers", type=int, help="runs at a time; default: one, or one per GPU")
     parser.add_argument("--storage", help="a database or proxy that several hosts share")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their time")
     parser.add_argument("--wandb", action="store_true", help="register with W&B, train nothing")
-    options, overrides = parser.parse_words(words)
+    options, overrides = parser.parse_words(words, options_called)
     check_workers(options.workers)
 
     from lcg.sweeping import read_sweep

@@ -14,6 +14,7 @@ from lcg.speaking import is_first_process, say
 def run(words: list[str]) -> int:
     from lcg.attention.backends import check_installed
     from lcg.config import load_config
+    from lcg.config.hints import options_called
     from lcg.config.remarks import remarks
     from lcg.config.words import is_for_wandb
     from lcg.training.directory import place
@@ -22,7 +23,7 @@ def run(words: list[str]) -> int:
     parser = Parser("train", "[experiment=NAME] [key=value …] [--dry-run]", __doc__, add_help=False)
     parser.add_argument("--dry-run", action="store_true", help="print config, time, memory, disk")
     parser.add_argument("-h", "--help", action="store_true", help="print this and all options")
-    options, overrides = parser.parse_words(words)
+    options, overrides = parser.parse_words(words, options_called)
     for word in filter(is_for_wandb, overrides):
         say(f"note: {word.partition('=')[0]} is W&B's own and ignored")
     config = load_config(overrides, fitting=not options.help)

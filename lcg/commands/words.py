@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+from collections.abc import Callable
 
 from lcg.keeping.sources import FLAG, HELP, Trust
 
@@ -15,6 +17,10 @@ EXIT_CODES = """exit codes:
   4    loss, gradient or weights were not finite
   130  stopped by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal; training has saved, the same
        command resumes"""
+
+
+UNRECOGNIZED = "unrecognized arguments: "
+Keys = Callable[[str], list[str]]
 
 
 def first_line(docstring: str | None) -> str:
@@ -58,8 +64,58 @@ class Parser(argparse.ArgumentParser):
             **options,
         )
 
+    def parse_known_args(self, args=None, namespace=None):
+        """As argparse; what was given is known when a mistake is explained."""
+        self._given = list(args or ())
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str):
+        for word in self._given:
+            key, equals, value = word.partition("=")
+            if equals and f"--{key}" in self._option_string_actions:
+                raise ValueError(f"{word} is no argument of {self.prog}; write --{key} {value}")
+        if message.startswith(UNRECOGNIZED):
+            option, _, rest = message.removeprefix(UNRECOGNIZED).partition(" ")
+            if option.startswith("-"):
+                raise ValueError(self._no_option(option, rest.split()))
         raise ValueError(f"{message}; {self.prog} --help says more")
+
+    def _no_option(self, word: str, following: list[str], keys: Keys = lambda name: []) -> str:
+        """Say that there is no such option, and what to write instead."""
+        option, equals, value = word.partition("=")
+        if not equals and following and not following[0].startswith("-"):
+            value = following[0]
+        name = option.lstrip("-").replace("-", "_")
+        arguments = [action.dest for action in self._actions if not action.option_strings]
+        if found := keys(name):
+            written = [f"{key}={value or 'VALUE'}" for key in found]
+            hint = f"write {' or '.join(written)}"
+        elif name in arguments or f"{name}s" in arguments:
+            hint = f"write {value or 'its value'} alone"
+        else:
+            known = [text for text in self._option_string_actions if text.startswith("--")]
+            close = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"{self.prog} --help says more"
+        return f"there is no option {option}; {hint}"
+
+    def parse_words(
+        self, words: list[str], keys: Keys = lambda name: []
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """The options, and all other words in order; --key=value, as W&B has it, is one of them.
+
+        keys: the options of which somebody who writes --name may mean one, to be written as
+        key=value.
+        """
+        options, others = self.parse_known_args(words)
+        others = [word for word in others if word != "--"]
+        for place, word in enumerate(others):
+            is_flag = word.startswith("--") and "." in word  # of W&B, for an option that is true
+            value = others[place + 1 : place + 2]
+            if is_flag and value and "=" not in value[0] and keys(word[2:]):
+                is_flag = False
+            if word.startswith("-") and "=" not in word and not is_flag:
+                raise ValueError(self._no_option(word, value, keys))
+        return options, others
 
     def _get_value(self, action, text):
         """As argparse, but no number of any option is larger than a machine can count to."""
@@ -73,12 +129,3 @@ class Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file=None) -> None:
         """As argparse, but a full disk is an error."""
         print(message, end="", file=file, flush=True)
-
-    def parse_words(self, words: list[str]) -> tuple[argparse.Namespace, list[str]]:
-        """The options, and all other words in order; --key=value, as W&B has it, is one of them."""
-        options, others = self.parse_known_args(words)
-        for word in others:
-            is_flag = word.startswith("--") and "." in word  # of W&B, for an option that is true
-            if word.startswith("-") and "=" not in word and not is_flag:
-                raise ValueError(f"there is no option {word}; {self.prog} --help says more")
-        return options, others

@@ -64,3 +64,9 @@ def _last(option: str) -> str:
 def all_fields() -> list[str]:
     """Dotted paths of the fields of every section."""
     return [f"{s}.{f.name}" for s, cls in SECTIONS.items() for f in dataclasses.fields(cls)]
+
+
+def options_called(name: str) -> list[str]:
+    """The options of the whole config that somebody may mean by a name: `lr` is optimizer.lr."""
+    known = ["experiment", *OPTIONS, *all_fields()]
+    return [option for option in known if name in (option, _last(option))]

@@ -18,7 +18,7 @@ from lcg.config.convert import read_text
 from lcg.config.errors import ConfigError, find_class, one_line
 from lcg.config.groups import choices, read_group
 from lcg.config.help import as_text
-from lcg.config.hints import check_keys
+from lcg.config.hints import check_keys, options_called
 from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, SECTIONS, Config
 
 DEFAULTS = {group: getattr(Config, group) for group in COMPONENTS}
@@ -34,7 +34,7 @@ def read_words(words: list[str]) -> dict[str, str]:
         key, equals, text = word.lstrip("-").partition("=")
         key, text = key.strip(), text.strip()
         if not equals or not key:
-            raise ConfigError(f"{word!r} is not of the form key=value")
+            raise ConfigError(f"{word!r} is not of the form key=value{_meant(word, words)}")
         if is_for_wandb(word):
             continue
         if not text:
@@ -45,6 +45,20 @@ def read_words(words: list[str]) -> dict[str, str]:
         if said.setdefault(key, text) != text:
             raise ConfigError(f"{key} is given twice, as {said[key]} and as {text}")
     return said
+
+
+def _meant(word: str, words: list[str]) -> str:
+    """`; did you mean …?` of a word without a key: a choice, or a key before its value."""
+    following = words[words.index(word) + 1 :] if word in words else []
+    if options_called(word) and following and "=" not in following[0]:
+        return f"; did you mean {options_called(word)[0]}={following[0]}?"
+    for group in ("experiment", *COMPONENTS):
+        known = choices(group)
+        if group in registry.HOMES:
+            known = [*known, *registry.available(group)]
+        if word in known:
+            return f"; did you mean {group}={word}?"
+    return f"; did you mean task={word}?" if ".py:" in word else ""
 
 
 def _is_utf8(word: str) -> bool:
