@@ -75,8 +75,8 @@ MISTAKES = {
     "RUN --length 4 --samples 0": "--samples must be at least 1",
     "RUN --length 4 -o RUN/config.yaml": "is a file; -o takes a folder",
     "RUN --length 4 --device gpu9": "--device gpu9 cannot be used",
-    "RUN --length 90000000": "available; inspect a shorter length",
-    "RUN --length 4 --colour": "unrecognized arguments: --colour",
+    "RUN --length 90000000": "--length 90000000 is too large for this machine",
+    "RUN --length 4 --colour": "there is no option --colour",
 }
 
 

@@ -55,7 +55,7 @@ def test_unreadable_runs_are_told_and_the_rest_goes_on(
         (["RUNS", "--maps", "0"], "a length is at least 1"),
         (["RUNS", "--maps", "long"], "argument --maps: invalid int value"),
         (["RUNS", "--wandb", "project"], "--wandb project: name it as ENTITY/PROJECT"),
-        (["RUNS", "--colour"], "unrecognized arguments: --colour"),
+        (["RUNS", "--colour"], "there is no option --colour"),
     ],
 )
 def test_mistakes_are_one_line_before_any_work(
