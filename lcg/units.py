@@ -1,6 +1,8 @@
-"""Seconds and bytes as people read them."""
+"""Seconds and bytes as people read them, and numbers of other libraries."""
 
 from __future__ import annotations
+
+from typing import Any
 
 
 def duration(seconds: float) -> str:
@@ -20,3 +22,14 @@ def size(count: int) -> str:
             break
         value /= 1024
     return f"{value:.3g} {unit}" if value < 1000 else f"{value:,.0f} {unit}"
+
+
+def as_number(value: Any) -> float | None:
+    """A number of any library as a float: Python's, numpy's, an array or a tensor without
+    dimensions; None of anything else, booleans included."""
+    if type(value) in (int, float):
+        return float(value)
+    boolean = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
+    if boolean or not hasattr(value, "__float__") or tuple(getattr(value, "shape", ())):
+        return None
+    return float(value)

@@ -100,15 +100,25 @@ class MultiHeadAttention(nn.Module):
         slopes = position.slopes(sizes.heads)
         if slopes is not None:
             returned(position, "slopes", slopes, (sizes.heads,))
-        self.slopes: Tensor | None
-        self.register_buffer("slopes", slopes, persistent=False)
+        self._slopes = slopes
+
+    @property
+    def slopes(self) -> Tensor | None:
+        """The encoding's slopes [h], where the weights are.
+
+        No buffer: .to(bfloat16) would round 1/3 by 0.2 %, and a module made on the meta device has
+        nothing to move or to load them from. They are made anew for another device.
+        """
+        device = self.query.weight.device
+        if self._slopes is not None and self._slopes.device != device:
+            with torch.inference_mode(False), torch.device(device):
+                self._slopes = self.position.slopes(self.sizes.heads).to(device)
+        return self._slopes
 
     def _apply(self, *args, **kwargs):
-        """As nn.Module, but .to(bfloat16) leaves the slopes alone: 1/3 would be off by 0.2 %."""
-        exact = self.slopes
+        """As nn.Module, and the slopes follow at once, not inside a compiled forward pass."""
         super()._apply(*args, **kwargs)
-        if exact is not None:
-            self.slopes = exact.to(self.slopes.device)
+        _ = self.slopes
         return self
 
     def forward(

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lcg.entmax import gradient
 from lcg.entmax.function import entmax
-from lcg.entmax.solver import add_relu
+from lcg.entmax.solver import LARGE, add_relu
 
 CHUNK = 2**18
 """Scores per thread that are swept together: they fit the second-level cache."""
@@ -33,7 +33,7 @@ def entmax_above(scores: Tensor, edge: Tensor | None, alpha: float) -> Tensor:
     scores [... k] float32, edge [... 1] at or below the edge of each row's support, -inf or None
     when nothing is known of it. A row of -inf gets zeros.
     """
-    return _Above.apply(scores, edge, alpha - 1)
+    return _Above.apply(scores, edge, float(alpha) - 1)
 
 
 def edge_below(scores: Tensor, alpha: float) -> Tensor:
@@ -41,9 +41,9 @@ def edge_below(scores: Tensor, alpha: float) -> Tensor:
 
     Not lower than the maximum - 1/(alpha-1), not higher than the edge. -inf for a row of -inf.
     """
-    epsilon = alpha - 1
+    epsilon = float(alpha) - 1
     edge, dead = _floor(scores, epsilon)
-    r = torch.add(edge * -epsilon, scores, alpha=epsilon).clamp_(min=0)
+    r = _heights(scores, edge, epsilon)
     total_move = torch.zeros_like(edge)
     for _ in range(2):  # the first steps are long; where the third ends is near enough
         move, _ = _move(r, epsilon)
@@ -67,7 +67,7 @@ class _Above(torch.autograd.Function):
         for start in range(0, len(rows), size):
             z = rows[start : start + size]
             low = _floor(z, epsilon)[0] if edge is None else edge[start : start + size]
-            _solve(torch.add(low * -epsilon, z, alpha=epsilon, out=z).clamp_(min=0), epsilon)
+            _solve(_heights(z, low, epsilon, out=z), epsilon)
         ctx.mark_dirty(scores)
         ctx.save_for_backward(scores)
         ctx.epsilon = epsilon
@@ -88,6 +88,17 @@ def _floor(z: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
     top = z.amax(dim=-1, keepdim=True)
     dead = top == -torch.inf
     return (top - 1 / epsilon).masked_fill_(dead, 0.0), dead
+
+
+def _heights(z: Tensor, edge: Tensor, epsilon: float, out: Tensor | None = None) -> Tensor:
+    """epsilon (z - edge)_+ [... k]; for large scores, among which there may be no such edge, above
+    the lowest edge that their maximum allows.
+    """
+    large = edge.abs() >= LARGE[z.dtype]
+    if not bool(large.any()):
+        return torch.add(edge * -epsilon, z, alpha=epsilon, out=out).clamp_(min=0)
+    base = torch.where(large, z.amax(dim=-1, keepdim=True), edge)
+    return torch.add(base * -epsilon, z, alpha=epsilon, out=out).add_(large).clamp_(min=0)
 
 
 def _solve(r: Tensor, epsilon: float) -> None:

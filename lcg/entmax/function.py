@@ -45,15 +45,18 @@ def entmax(
     Args:
         scores: floating point, any shape. float16 and bfloat16 are computed in float32 and
             rounded once, the gradient too; float64 is computed in float64.
-        alpha: 1, or within [1.01, 32]; a number, or a tensor that broadcasts over the rows and
-            has size 1 along ``dim``: [heads, 1, 1] for scores [batch, heads, queries, keys].
-            Several values that are not all 2 or less, or not all more, cost two solves.
+        alpha: 1, or within [1.01, 32]; a number, Python's or numpy's, or a tensor that broadcasts
+            over the rows and has size 1 along ``dim``: [heads, 1, 1] for scores [batch, heads,
+            queries, keys]. Several values that are not all 2 or less, or not all more, cost two
+            solves.
         dim: the dimension whose weights sum to one.
         alpha_minus_one: alpha - 1 in place of alpha, within [0, 31], small values included. A
             learned alpha = 1 + sigmoid(a) should pass sigmoid(a): the sum rounds it away.
 
     Returns:
-        Weights of the shape and type of scores; differentiable once in scores and alpha.
+        Weights of the shape and type of scores; differentiable once, backwards, in scores and
+        alpha. Works inside torch.vmap and torch.func.grad, vjp and jacrev; second derivatives and
+        forward mode (jvp, jacfwd, hessian) raise RuntimeError.
 
     Raises:
         ValueError: alpha out of range, or not broadcastable over the rows.
@@ -74,7 +77,7 @@ def entmax(
     if torch.compiler.is_compiling():
         known = (exponent.value, exponent.has_low, exponent.has_high)
         return unflatten(_entmax_rows(rows, exponent.rows, *known).to(scores.dtype))
-    return unflatten(_Entmax.apply(rows, exponent.rows, exponent))
+    return unflatten(_Entmax.apply(rows, exponent.rows, replace(exponent, rows=_NOTHING))[0])
 
 
 def threshold(
@@ -110,20 +113,21 @@ def support_edge(
     *,
     alpha_minus_one: Tensor | float | None = None,
 ) -> Tensor:
-    """tau / (alpha-1): the score at and below which weights are 0, in float64.
+    """tau / (alpha-1): the score below which weights are 0, in float64.
+
+    A key that scores exactly this much has no weight either, but where the two numbers differ by
+    less than float64 tells: from alpha = 8 on, the lowest key with weight may lie at the edge (at
+    alpha = 32 with a weight of 1/4), and so may any key where scores are large.
 
     The shape of scores with size 1 along ``dim``. It only grows when keys are added to a row.
     -inf for alpha = 1, inf for a fully masked row. Not differentiable. Arguments as in ``entmax``.
     """
     statistic = threshold(scores, alpha, dim, alpha_minus_one=alpha_minus_one)
     anchor, log_weight = statistic.split(1, dim=dim)
-    if isinstance(alpha_minus_one, Tensor):
-        epsilon = alpha_minus_one.detach().double()
-    elif alpha_minus_one is not None:
-        epsilon = torch.tensor(alpha_minus_one, dtype=torch.float64)
-    else:
-        epsilon = torch.as_tensor(alpha, dtype=torch.float64).detach() - 1
-    epsilon = epsilon.to(scores.device)
+    given, base = (alpha, 1.0) if alpha_minus_one is None else (alpha_minus_one, 0.0)
+    if not isinstance(given, Tensor):
+        given = torch.tensor(float(given))
+    epsilon = given.detach().to(scores.device, torch.float64) - base
     return anchor - (epsilon * log_weight).exp() / epsilon
 
 
@@ -301,22 +305,103 @@ def _weights(
 
 
 class _Entmax(torch.autograd.Function):
-    """scores [rows, keys], epsilon [rows or 1, 1]; keeps the weights in the compute type."""
+    """scores [rows, keys], epsilon [rows or 1, 1]; returns the weights, and where these are rounded
+    also as computed, for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, epsilon: Tensor, exponent: Exponent) -> Tensor:
-        weights = _solve(scores, exponent)
-        ctx.save_for_backward(weights, epsilon)
-        ctx.exponent, ctx.dtype = replace(exponent, rows=_NOTHING), scores.dtype
-        return weights if weights.dtype == scores.dtype else weights.to(scores.dtype)
+    def forward(scores: Tensor, epsilon: Tensor, exponent: Exponent) -> tuple[Tensor, ...]:
+        weights = _solve(scores, exponent.at(epsilon))
+        if weights.dtype == scores.dtype:
+            return (weights,)
+        return weights.to(scores.dtype), weights
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        scores, epsilon, ctx.exponent = inputs
+        ctx.dtype = scores.dtype
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output[-1], epsilon)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return None, None, None
         weights, epsilon = ctx.saved_tensors
-        exponent = replace(ctx.exponent, rows=epsilon)
         wants_scores, wants_alpha = ctx.needs_input_grad[:2]
-        return *_gradients(weights, grad, exponent, ctx.dtype, wants_scores, wants_alpha), None
+        found = _Gradients.apply(
+            weights, grad, epsilon, ctx.exponent, ctx.dtype, wants_scores, wants_alpha
+        )
+        of_alpha = found[-1] if wants_alpha else None
+        if of_alpha is not None and epsilon.shape[0] == 1:
+            of_alpha = of_alpha.sum(0, keepdim=True)
+        return found[0] if wants_scores else None, of_alpha, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise RuntimeError(_BACKWARDS)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        return _vmapped(_Entmax, info.batch_size, in_dims, inputs, epsilon_at=1)
+
+
+class _Gradients(torch.autograd.Function):
+    """Those of `_Entmax` that are wanted: in the scores, and in the epsilon of each row."""
+
+    @staticmethod
+    def forward(
+        weights: Tensor,
+        grad: Tensor,
+        epsilon: Tensor,
+        exponent: Exponent,
+        dtype: torch.dtype,
+        wants_scores: bool,
+        wants_alpha: bool,
+    ) -> tuple[Tensor, ...]:
+        wanted = dtype, wants_scores, wants_alpha
+        found = _gradients(weights, grad, exponent.at(epsilon), *wanted)
+        return tuple(gradient for gradient in found if gradient is not None)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError("entmax has no second derivative: it is differentiable once")
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise RuntimeError(_BACKWARDS)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
+        return _vmapped(_Gradients, info.batch_size, in_dims, inputs, epsilon_at=2)
+
+
+_BACKWARDS = "entmax has no forward-mode derivatives, and no second ones: differentiate backwards"
+
+
+def _vmapped(
+    function: Any, batch: int, in_dims: tuple[Any, ...], inputs: tuple[Any, ...], epsilon_at: int
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """A function of rows, of a batch of them: as many rows more. The tensors before ``epsilon_at``
+    are [rows, ...], that at it is [rows or 1, 1]."""
+
+    def fold(tensor: Tensor, dim: int | None) -> Tensor:
+        moved = tensor.expand(batch, *tensor.shape) if dim is None else tensor.movedim(dim, 0)
+        return moved.expand(batch, rows, moved.shape[-1]).flatten(0, 1)
+
+    first = inputs[0] if in_dims[0] is None else inputs[0].movedim(in_dims[0], 0)
+    rows = first.shape[-2]
+    folded = list(inputs)
+    for place in range(epsilon_at + 1):
+        shared = place == epsilon_at and in_dims[place] is None and len(inputs[place]) == 1
+        if not shared:
+            folded[place] = fold(inputs[place], in_dims[place])
+    outputs = function.apply(*folded)
+    return tuple(x.unflatten(0, (batch, rows)) for x in outputs), (0,) * len(outputs)
 
 
 def _gradients(
@@ -327,7 +412,7 @@ def _gradients(
     wants_scores: bool,
     wants_alpha: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
-    """dL/dscores [rows, keys] in ``dtype`` and dL/depsilon [rows or 1, 1] in float64."""
+    """dL/dscores [rows, keys] in ``dtype`` and dL/depsilon [rows, 1] in float64."""
     grad = grad.contiguous()
     grad_scores = torch.empty_like(weights, dtype=dtype) if wants_scores else None
     grad_rows = weights.new_empty(weights.shape[0], 1) if wants_alpha else None
@@ -339,14 +424,18 @@ def _gradients(
             out = grad_scores[part] if direct else scratch
             _scores_gradient(p, incoming, exponent, epsilon, spare, out)
             if not direct:
-                grad_scores[part] = out
+                grad_scores[part] = _rounded(out, dtype, exponent)
         if grad_rows is not None:
             grad_rows[part] = _alpha_gradient(p, incoming, exponent, epsilon)
-    if grad_rows is None:
-        return grad_scores, None
-    grad_rows = grad_rows.double()
-    shared = exponent.rows.shape[0] == 1
-    return grad_scores, grad_rows.sum(0, keepdim=True) if shared else grad_rows
+    return grad_scores, None if grad_rows is None else grad_rows.double()
+
+
+def _rounded(grad: Tensor, dtype: torch.dtype, exponent: Exponent) -> Tensor:
+    """A gradient in the scores in their type; above alpha = 2, where it is unbounded, saturated."""
+    if not exponent.has_high:
+        return grad.to(dtype)
+    limit = torch.finfo(dtype).max
+    return grad.clamp(-limit, limit).to(dtype)
 
 
 def _scores_gradient(
@@ -405,7 +494,9 @@ def _entmax_rows_backward(
     exponent = Exponent(epsilon, value, has_low, has_high)
     scores, alpha = _gradients(weights, grad, exponent, weights.dtype, True, wants_alpha)
     assert scores is not None
-    return scores, torch.zeros_like(epsilon) if alpha is None else alpha
+    if alpha is None:
+        return scores, torch.zeros_like(epsilon)
+    return scores, alpha.sum(0, keepdim=True) if epsilon.shape[0] == 1 else alpha
 
 
 @_entmax_rows_backward.register_fake
@@ -431,7 +522,8 @@ def _compiled_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     weights, epsilon = ctx.saved_tensors
     wants_alpha = ctx.needs_input_grad[1]
     scores, alpha = _entmax_rows_backward(weights, grad, epsilon, *ctx.known, wants_alpha)
-    return scores.to(ctx.dtype), alpha if wants_alpha else None, None, None, None
+    scores = _rounded(scores, ctx.dtype, Exponent(epsilon, *ctx.known))
+    return scores, alpha if wants_alpha else None, None, None, None
 
 
 _entmax_rows.register_autograd(_compiled_backward, setup_context=_remember)

@@ -36,6 +36,9 @@ _ROUNDED = {torch.float32: 2.5e-7, torch.float64: 1e-15}
 _HALVINGS = {torch.float32: 24, torch.float64: 48}
 # From this epsilon on, scores near the support's edge are measured from the edge.
 _EDGE_EPSILON = 1.0 / 64
+LARGE = {torch.float32: 2.0**22, torch.float64: 2.0**10}
+"""From this magnitude on an edge is too coarse as one number; but the difference of a score on the
+support and the largest is exact, so distances are measured from the largest."""
 
 
 class Workspace:
@@ -353,9 +356,11 @@ def weights_low(
     soft = epsilon <= _SOFT[dtype]
     edged = epsilon >= _EDGE_EPSILON
     gain = epsilon / s
-    edge = anchor - torch.where(edged, s / epsilon, 0.0)
-    edge_high = edge.to(dtype)
-    edge_low = (edge - edge_high).nan_to_num_(0.0).to(dtype)
+    width = torch.where(edged, s / epsilon, 0.0)
+    large = anchor.abs() >= LARGE[dtype]
+    edge = anchor - width
+    edge_high = torch.where(large, anchor, edge).to(dtype)
+    edge_low = torch.where(large, -width, edge - edge_high).nan_to_num_(0.0).to(dtype)
     torch.sub(z, anchor.to(dtype), out=y).clamp_(min=_FAR)
     torch.sub(z, edge_high, out=r).sub_(edge_low).clamp_(min=_FAR)
     r.mul_((2 * gain * edged).to(dtype)).add_((~edged).to(dtype)).clamp_(0, 1).log_()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -12,7 +13,18 @@ from hypothesis import strategies as st
 from oracles.entmax import entmax_rows
 from torch import Tensor
 
-from lcg.entmax import entmax, solver, threshold, weights_from_threshold
+from lcg.attention.attend import Bias, attend
+from lcg.attention.normalizers.entmax import Entmax, LearnedEntmax
+from lcg.entmax import (
+    edge_below,
+    entmax,
+    entmax_above,
+    solver,
+    support_edge,
+    threshold,
+    weight_slope,
+    weights_from_threshold,
+)
 
 ALPHAS = [1.0, 1.01, 1.05, 1.1, 1.3, 1.5, 1.7, 2.0, 2.5, 4.0, 8.0, 32.0]
 LENGTHS = [1, 2, 3, 7, 63, 111, 1000]
@@ -310,7 +322,11 @@ def test_small_alpha_minus_one_approaches_softmax() -> None:
         ({"alpha": torch.tensor([1.5, 2.0, 1.2])}, ValueError, r"does not broadcast over the rows"),
         ({"alpha_minus_one": -0.1}, ValueError, r"must lie in \[0, 31\]; got -0.1"),
         ({"alpha": 2.0, "alpha_minus_one": 0.5}, ValueError, r"not both"),
-        ({"alpha": torch.tensor(2)}, TypeError, r"floating-point tensor"),
+        ({"alpha": torch.tensor([[2], [2]])}, TypeError, r"floating-point tensor"),
+        ({"alpha": torch.tensor(True)}, TypeError, r"number or a tensor; got Tensor"),
+        ({"alpha": np.bool_(True)}, TypeError, r"number or a tensor; got bool"),
+        ({"alpha": np.ones(2)}, TypeError, r"number or a tensor; got ndarray"),
+        ({"alpha": np.float64(2), "alpha_minus_one": 0.5}, ValueError, r"not both"),
         ({"alpha": "1.5"}, TypeError, r"number or a tensor; got str"),
         ({"dim": 2}, IndexError, r"dim 2 is out of range"),
     ],
@@ -319,6 +335,38 @@ def test_errors_are_one_line(arguments: dict, error: type[Exception], message: s
     with pytest.raises(error, match=message) as caught:
         entmax(torch.zeros(2, 3), **arguments)
     assert "\n" not in str(caught.value)
+
+
+NUMBERS = [
+    *(np.float16(2), np.float32(1.5), np.float64(1.25), np.int64(2), np.array(3.0), np.array(2)),
+    *(torch.tensor(1.5), torch.tensor(2), torch.tensor(1.25, dtype=torch.float64), Fraction(3, 2)),
+]
+
+
+@pytest.mark.parametrize("alpha", NUMBERS, ids=repr)
+def test_a_number_is_a_number(alpha) -> None:
+    """In every public function, whichever library it comes from."""
+    z, value = random_scores(4, 9), float(alpha)
+    p, statistic = entmax(z, value), threshold(z, value)
+    assert torch.equal(entmax(z, alpha), p)
+    assert torch.equal(entmax(z, alpha_minus_one=alpha), entmax(z, alpha_minus_one=value))
+    assert torch.equal(threshold(z, alpha), statistic)
+    assert torch.equal(support_edge(z, alpha), support_edge(z, value))
+    assert torch.equal(weights_from_threshold(z, statistic, alpha), p)
+    assert torch.equal(weight_slope(p, alpha), weight_slope(p, value))
+    if value in (1.5, 2.0):
+        assert torch.equal(edge_below(z, alpha), edge_below(z, value))
+        above = entmax_above(z.clone(), None, alpha)
+        assert torch.equal(above, entmax_above(z.clone(), None, value))
+    normalizer = Entmax(alpha)
+    assert normalizer == Entmax(value) and type(normalizer.alpha) is float
+    q, k, v = random_scores(3, 1, 2, 5, 4)
+    bias = Bias(torch.arange(5), torch.arange(5))
+    assert torch.equal(attend(q, k, v, normalizer, bias), attend(q, k, v, Entmax(value), bias))
+    if value < 2:
+        assert LearnedEntmax(alpha=alpha).alpha == value
+    with pytest.raises(TypeError, match="entmax: alpha must be a number, got str"):
+        Entmax("1.5")
 
 
 def test_integer_scores_are_refused() -> None:

@@ -2,7 +2,7 @@
 
 Rows of scores are independent, so some queries are treated at a time, and only the scores of these
 exist; with gradients they are computed again in the backward pass. What makes it fast is where a
-normalizer has an edge, a score at and below which weights are exactly 0 (α-entmax, ReLU, top-k):
+normalizer has an edge, a score below which weights are exactly 0 (α-entmax, ReLU, top-k):
 
 - Keys out of reach of a query (`reach`) are never read.
 - Candidates. The largest scores of short segments of a row are scores of that row, so their edge

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from lcg.attention.normalizers.base import Normalizer
 from lcg.positional.base import torch
+from lcg.units import as_number
 
 
 @dataclass
@@ -24,6 +25,7 @@ class Entmax(Normalizer):
     """1 is softmax, 2 sparsemax; larger is sparser. Between 1.01 and 32, or exactly 1."""
 
     def __post_init__(self) -> None:
+        self.alpha = number("entmax: alpha", self.alpha)
         if self.alpha != 1 and not 1.01 <= self.alpha <= 32:
             raise ValueError(f"entmax: alpha must be 1 or in [1.01, 32], got {self.alpha:g}")
 
@@ -76,6 +78,8 @@ class LearnedEntmax(Normalizer):
     """Lower clamp of α - 1; the gradient in a is zero below it."""
 
     def __post_init__(self) -> None:
+        self.alpha = number("entmax_learned: alpha", self.alpha)
+        self.floor = number("entmax_learned: floor", self.floor)
         if not 1 < self.alpha < 2:
             raise ValueError(f"entmax_learned: alpha must be in (1, 2), got {self.alpha:g}")
         if not 0.01 <= self.floor < 1:
@@ -115,3 +119,11 @@ class LearnedEntmax(Normalizer):
         from lcg.entmax import entmax
 
         return entmax(scores, alpha_minus_one=self.alpha_minus_one(learned))
+
+
+def number(name: str, value: Any) -> float:
+    """A number of any library as a float; raises TypeError for anything else."""
+    found = as_number(value)
+    if found is None:
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    return found

@@ -111,7 +111,7 @@ def candidates_kernel(
     top = tl.where(dead, 0.0, anchor)
     zero = tl.zeros_like(top)
     if MODE == ENTMAX_HIGH:
-        bound = (top, top - 1.00001 / epsilon, zero, zero, zero)
+        bound = (top, top, zero - 1.00001 / epsilon, zero, zero)
     else:
         at = solve_tile(largest, second, top, dead, scale, exact, MODE, TWO=True, ENOUGH=CLOSE)
         at = tl.maximum(at - MARGIN * (1.0 + 0.02 * tl.abs(top)), 0.0)
@@ -133,7 +133,7 @@ def candidates_kernel(
             support += extra
             reached = more
         else:
-            reached = tl.max(y, axis=1) * scale - bound[1]
+            reached = tl.max(y, axis=1) * scale - bound[1] - bound[2]
         alive = (tl.max(tl.reshape(reached, [PARTS, BM]), axis=1) > 0.0).to(tl.int32)
         if MODE == ENTMAX_LOW:  # noqa: SIM102  (the inner one is the device's)
             if tl.max(alive, axis=0) != 0:

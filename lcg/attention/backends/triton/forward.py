@@ -57,6 +57,8 @@ ALLOWED = tl.constexpr(2e-5)
 without another sweep; for α ≤ 1.5, where u has a derivative."""
 ALLOWED_16 = tl.constexpr(3e-4)
 """The same for values of 16 bits, whose own rounding is ten times as much."""
+ROUNDING = tl.constexpr(1.2e-7)
+"""How far float32 may round an edge, as a share of its magnitude."""
 
 
 @triton.jit
@@ -166,7 +168,8 @@ def entmax_kernel(
         level = tl.load(LEVEL + head * queries + i, mask=inside, other=0.0)
         support = tl.load(SUPPORT + head * queries + i, mask=inside, other=0.0)
         moved = tl.load(MOVED + head * queries + i, mask=inside, other=0.0)
-        low = tl.maximum(level - (1.0 + 1e-6) * moved - 1e-6, 0.0)  # the bound it came from
+        # The bound it came from, whose edge was rounded to float32.
+        low = tl.maximum(level - (1.0 + 1e-6) * moved - 1e-6 - ROUNDING * tl.abs(anchor), 0.0)
         high = tl.zeros([BM], tl.float64) + highest(keys, exact)
         far = (tl.max(moved, axis=0) > NEAR) & (count > 0)
         for step in range(SWEEPS):

@@ -38,6 +38,8 @@ TINY = tl.constexpr(1e-37)
 STEEP = tl.constexpr(75.0)
 """Largest log of a slope above α = 2, where slopes are unbounded; beyond it they saturate."""
 CEILING = tl.constexpr(1e30)
+LARGE = tl.constexpr(2.0**22)
+"""From this magnitude on float64 does not tell an edge from its anchor closely enough."""
 
 
 @triton.jit
@@ -197,7 +199,8 @@ def prepare_rows(anchor, level, epsilon, MODE: tl.constexpr):
     """From the statistics of rows to what `weigh` needs of them, in float32.
 
     Returns (anchor, edge, rest of the edge or P^ε, 1/(width of the support), weight of the anchor);
-    for α = 1.5 half the edge, as √p is half the distance from it.
+    for α = 1.5 half the edge, as √p is half the distance from it. The edge of large scores is the
+    anchor itself, and all of its width is the rest.
     """
     zero = tl.zeros_like(anchor)
     if MODE == SOFTMAX:
@@ -206,11 +209,11 @@ def prepare_rows(anchor, level, epsilon, MODE: tl.constexpr):
         return anchor, zero, zero, zero, zero
     elif MODE <= ENTMAX_LOW:
         width = widest(epsilon, MODE) - level
-        exact = anchor.to(tl.float64) - width
-        if MODE == ENTMAX_15:
-            exact *= 0.5
-        edge = exact.to(tl.float32)
-        rest = (exact - edge.to(tl.float64)).to(tl.float32)
+        part = 0.5 if MODE == ENTMAX_15 else 1.0
+        exact = part * (anchor.to(tl.float64) - width)
+        large = tl.abs(anchor) >= LARGE
+        edge = tl.where(large, part * anchor, exact.to(tl.float32))
+        rest = tl.where(large, -part * width, exact - edge.to(tl.float64)).to(tl.float32)
         weight = tl.exp(tl.log(epsilon * width) / epsilon)
         return anchor, edge, rest, (1.0 / width).to(tl.float32), weight.to(tl.float32)
     else:
@@ -220,9 +223,16 @@ def prepare_rows(anchor, level, epsilon, MODE: tl.constexpr):
 
 @triton.jit
 def round_rows(anchor, level, epsilon, MODE: tl.constexpr):
-    """The same for α ≤ 2 and a level so close to this one that its edge has no rest; and that."""
+    """The same for α ≤ 2 and a level so close to this one that its edge has no rest; and that.
+
+    Large scores keep theirs, and so does a general α, whose weights are not of the edge alone.
+    """
     anchor, edge, rest, gain, weight = prepare_rows(anchor, level, epsilon, MODE)
-    return (anchor, edge, tl.zeros_like(rest), gain, weight), level_of(edge, anchor, epsilon, MODE)
+    if MODE == ENTMAX_LOW:
+        return (anchor, edge, rest, gain, weight), level
+    large = tl.abs(anchor) >= LARGE
+    level = tl.where(large, level, level_of(edge, anchor, epsilon, MODE))
+    return (anchor, edge, tl.where(large, rest, 0.0), gain, weight), level
 
 
 @triton.jit
