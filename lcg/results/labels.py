@@ -29,7 +29,7 @@ def labels(records: Sequence[RunRecord]) -> list[str]:
     fields = [_fields(record) for record in records]
     names = short_names([key for own in fields for key in own])
     files = _short_files([value for own in fields for value in own.values()])
-    differing = [_differing(index, records, fields) for index in range(len(records))]
+    differing = _differing(records, fields)
 
     def label(index: int, wanted: Sequence[str]) -> str:
         parts = [f"{names[key]}={_text(fields[index][key], files)}" for key in wanted]
@@ -121,20 +121,22 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _differing(
-    index: int, records: Sequence[RunRecord], fields: Sequence[dict[str, Any]]
-) -> list[str]:
-    """The fields of one record in which another one that is compared with it differs."""
-    found = []
-    for key, value in fields[index].items():
-        choice = key.partition(".")[0]
-        own = records[index].labels.get(choice) if choice in CHOICES else None
-        for record, other in zip(records, fields, strict=True):
-            same_choice = own is None or record.labels[choice] == own
-            if same_choice and key in other and other[key] != value:
-                found.append(key)
-                break
-    return found
+def _differing(records: Sequence[RunRecord], fields: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """The fields of each record in which another one that is compared with it differs."""
+    values: dict[tuple, set[str]] = {}
+    for record, own in zip(records, fields, strict=True):
+        for key, value in own.items():
+            values.setdefault(_compared(record, key), set()).add(repr(value))
+    return [
+        [key for key in own if len(values[_compared(record, key)]) > 1]
+        for record, own in zip(records, fields, strict=True)
+    ]
+
+
+def _compared(record: RunRecord, key: str) -> tuple:
+    """A field, and the choice that records must share for it to be compared."""
+    choice = key.partition(".")[0]
+    return key, record.labels.get(choice) if choice in CHOICES else None
 
 
 def _last_resort(key: str) -> bool:
