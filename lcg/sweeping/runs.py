@@ -73,7 +73,7 @@ def state_of(run: Run) -> State:
         record = RunRecord.load(run.directory)
     except RecordError:
         return State("new")
-    stale = _code(run.directory) != code_digest(run.config)
+    stale = _code(run.directory) != code_digest()
     kind = record.training.status
     if kind not in DONE or (
         kind == "finished" and not stale and not _evaluated(run.config, record)

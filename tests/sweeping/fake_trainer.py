@@ -39,7 +39,7 @@ def main(words: list[str]) -> int:
 
 def act(action, config, directory: Path) -> int:
     (directory / "words.json").write_text(json.dumps(sys.argv[1:]))
-    (directory / "provenance.json").write_text(json.dumps({"code": code_digest(config)}))
+    (directory / "provenance.json").write_text(json.dumps({"code": code_digest()}))
     if action == "crash":
         print("Traceback …\nRuntimeError: it broke", file=sys.stderr)
         return 1
