@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from lcg import __version__
+from lcg import __version__, ranks
 from lcg.commands.words import EXIT_CODES, first_line
 from lcg.registry import nearest
 from lcg.speaking import discard, open_streams, tell
@@ -110,6 +110,8 @@ def _run(words: list[str]) -> int:
     if words[0] not in COMMANDS:
         suggestion = nearest(words[0], list(COMMANDS))
         raise ValueError(f"there is no command {words[0]}; {suggestion}")
+    if words[0] != "train":  # which knows how many processes its run has
+        ranks.run_alone()
     return _command(words[0]).run(words[1:])
 
 

@@ -10,6 +10,8 @@ import os
 import sys
 from typing import TextIO
 
+from lcg.ranks import is_rank_zero
+
 
 def open_streams() -> None:
     """Make stdin, stdout and stderr usable, whatever they are when Python starts.
@@ -60,14 +62,9 @@ def discard(stream: TextIO) -> None:
     os.close(null)
 
 
-def is_first_process() -> bool:
-    """Whether this is the process that keeps the books; Lightning starts the others for DDP."""
-    return int(os.environ.get("LOCAL_RANK", 0)) == 0 and int(os.environ.get("NODE_RANK", 0)) == 0
-
-
 def say(text: str) -> None:
     """Print a line on stderr, once however many processes there are."""
-    if is_first_process():
+    if is_rank_zero():
         tell(text)
 
 

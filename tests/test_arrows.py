@@ -23,7 +23,7 @@ ORDER = (
     "attention",
     "entmax, user_code",
     "host_memory, registry, shapes, show, speaking, storage, units, warm",
-    "user_source",
+    "ranks, user_source",
     "positional, tasks",
     "__init__",
 )

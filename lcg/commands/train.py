@@ -8,7 +8,8 @@ import sys
 from contextlib import suppress
 
 from lcg.commands.words import EXIT_CODES, Parser
-from lcg.speaking import is_first_process, say
+from lcg.ranks import is_rank_zero, take_rank
+from lcg.speaking import say
 
 
 def run(words: list[str]) -> int:
@@ -32,6 +33,9 @@ def run(words: list[str]) -> int:
 
         print(f"{parser.format_help()}\n{EXIT_CODES}\n\n{describe(config)}")
         return 0
+    trainer = config.trainer
+    for name in take_rank(trainer.devices, trainer.nodes):
+        say(f"note: {name} is ignored: trainer.devices=1 and trainer.nodes=1 are one process")
     check_installed(config.attention.backend)
     check_machine(config.trainer)
     for remark in remarks(config):
@@ -53,7 +57,7 @@ def run(words: list[str]) -> int:
     outcome = train_and_evaluate(config)
     if outcome is None:
         return 3
-    if is_first_process():
+    if is_rank_zero():
         print(outcome.directory)
         if outcome.signal and os.environ.get("WANDB_SWEEP_ID"):
             _end_by(outcome.signal)
@@ -107,8 +111,8 @@ def train_and_evaluate(config):
     except Busy as error:
         say(f"lcg: {error}")
         return None
-    if is_first_process() and outcome.status == "interrupted":
+    if is_rank_zero() and outcome.status == "interrupted":
         say(f"stopped at step {outcome.step}; the same command resumes from there")
-    elif is_first_process() and outcome.status == "not_finite":
+    elif is_rank_zero() and outcome.status == "not_finite":
         say(f"stopped: {outcome.reason}; see {outcome.directory}/metrics.csv")
     return outcome

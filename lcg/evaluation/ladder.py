@@ -9,7 +9,7 @@ from contextlib import suppress
 from lcg.evaluation import memory
 from lcg.evaluation.measuring import measured
 from lcg.evaluation.samples import decoding, stream_of
-from lcg.evaluation.scoring import Score, score_greedy, score_teacher_forcing
+from lcg.evaluation.scoring import Score, addressed_draws, score_greedy, score_teacher_forcing
 from lcg.models.reads import tensors
 from lcg.results import Cell
 from lcg.tasks.streams import samples_of
@@ -93,9 +93,12 @@ def _score_length(model, config, length, samples, split, seed, decode, batch_siz
     size = batch_size or memory.batch_size(config, tokens, scored, samples, device)
     score_batch = score_greedy if decode == "greedy" else score_teacher_forcing
     total = Score()
-    for score in memory.in_batches(
-        stream, samples, size, lambda batch: score_batch(model, **tensors(batch, device))
-    ):
+
+    def scored_batch(batch) -> Score:
+        with addressed_draws(seed, split, length, device):
+            return score_batch(model, **tensors(batch, device))
+
+    for score in memory.in_batches(stream, samples, size, scored_batch):
         total = total + score
         progress(length, total.samples, samples)
     return total

@@ -99,10 +99,10 @@ def evaluate(
     """
     model, step = load_model(directory, config, choose_device(device))
     asked = config.evaluation
-    ladder = RunRecord.load(directory).ladder
+    record = RunRecord.load(directory)
     settled = (
         cell
-        for cell in ladder
+        for cell in record.ladder
         if (cell.outcomes and set(config.task.metrics) <= set(cell.metrics or ()))
         or cell.state == "not_finite"
     )
@@ -126,5 +126,5 @@ def evaluate(
             progress=progress,
         )
         with RunRecord.updating(directory):
-            RunRecord.load(directory).merge([cell]).save(directory)
+            RunRecord.load(directory, record.hash).merge([cell]).save(directory)
         yield cell

@@ -8,6 +8,9 @@ target's length. The two can part only where the two best logits tie.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -133,3 +136,16 @@ def _score(predicted: Int[Tensor, "b m"], target: Int[Tensor, "b m"], close: Ten
         close_calls=int(close),
         outcomes=int("".join("01"[flag] for flag in exact), 2),
     )
+
+
+@contextmanager
+def addressed_draws(seed: int, split: str, length: int, device: torch.device) -> Iterator[None]:
+    """Draw random numbers in here by their address, and leave the generators as they were.
+
+    A model that draws, such as one with randomised positions, draws the same for every batch of a
+    length, so that neither the batch size nor an earlier evaluation changes a result.
+    """
+    address = hashlib.sha256(f"{seed} {split} {length}".encode()).digest()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int.from_bytes(address[:8], "big") >> 1)
+        yield

@@ -78,7 +78,8 @@ def validate(
     config = read_config(directory, trust)
     config.task.check_evaluation("validation", length)
     model, step = load_model(directory, config, choose_device(device))
-    selection = RunRecord.load(directory).selection
+    before = RunRecord.load(directory)
+    selection = before.selection
     if selection is None or selection.step != step:
         recorded = "none" if selection is None else f"step {selection.step}"
         raise ValueError(f"best.ckpt is of step {step}, its record selects {recorded}; train it on")
@@ -97,7 +98,7 @@ def validate(
         raise MemoryError(f"out of memory ({cell.reason})")
     found = {length: Validation(cell.exact_match, cell.token_accuracy)}
     with locked(directory), RunRecord.updating(directory):
-        record = RunRecord.load(directory)
+        record = RunRecord.load(directory, before.hash)
         if record.selection != selection:
             raise ValueError("its training went on meanwhile and selected another checkpoint")
         record = record.with_validation(found)

@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from lcg.results.atomic import holding
 from lcg.speaking import say
 
 
@@ -22,15 +23,11 @@ class Busy(RuntimeError):
 def locked(directory: Path) -> Iterator[None]:
     """Hold the run directory for this process alone; the system lets go when it dies.
 
+    Inside, nothing is written to it once it has been removed or replaced: that raises OSError.
+
     Raises Busy when another process holds it, OSError when it cannot be written.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        file = (directory / ".lock").open("a+")
-    except OSError as error:
-        remedy = f"{error.strerror}; make room, or choose another folder with runs=…"
-        raise OSError(error.errno, remedy, str(directory)) from None
-    with file:
+    with _lock_file(directory) as file:
         try:
             _take(file)
         except BlockingIOError:
@@ -45,10 +42,20 @@ def locked(directory: Path) -> Iterator[None]:
             file.write(f"{os.getpid()} on {platform.node()}")
             file.flush()
         try:
-            yield
+            with holding(directory, file):
+                yield
         finally:
             with suppress(OSError):
                 file.truncate(0)
+
+
+def _lock_file(directory: Path) -> TextIO:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return (directory / ".lock").open("a+")
+    except OSError as error:
+        remedy = f"{error.strerror}; make room, or choose another folder with runs=…"
+        raise OSError(error.errno, remedy, str(directory)) from None
 
 
 def _take(file: TextIO, patience: float = 0.5) -> None:

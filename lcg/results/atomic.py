@@ -1,11 +1,13 @@
 """Files that are either old or new, never half written."""
 
+import errno
 import fcntl
 import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 
 @contextmanager
@@ -14,10 +16,45 @@ def exclusively(path: Path) -> Iterator[None]:
 
     A file system without locks lets everybody in.
     """
+    check_held(path)
     with path.open("a") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+_held: dict[Path, tuple[Path, int, int]] = {}  # a directory's lock file, its device and inode
+
+
+@contextmanager
+def holding(directory: Path, lock: TextIO) -> Iterator[None]:
+    """Let nothing be written below `directory` once `lock`, open, is not its lock file any more."""
+    facts = os.fstat(lock.fileno())
+    place = directory.resolve()
+    _held[place] = (place / Path(lock.name).name, facts.st_dev, facts.st_ino)
+    try:
+        yield
+    finally:
+        del _held[place]
+
+
+def check_held(path: Path) -> None:
+    """Raise OSError for a file of a directory that was removed or replaced while it was held."""
+    for directory, (lock, device, inode) in _held.items():
+        if not path.resolve().is_relative_to(directory):
+            continue
+        try:
+            facts = lock.stat()
+            same = (facts.st_dev, facts.st_ino) == (device, inode)
+        except OSError:
+            same = False
+        if not same:
+            raise OSError(
+                errno.EBUSY,
+                "was removed or replaced while this process was at work on it; "
+                "nothing more was written there",
+                str(directory),
+            )
 
 
 def write_atomic(path: str | os.PathLike, content: str | bytes | Iterable[str]) -> Path:
@@ -28,6 +65,7 @@ def write_atomic(path: str | os.PathLike, content: str | bytes | Iterable[str]) 
     has removed the temporary file.
     """
     path = Path(path)
+    check_held(path)
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, str | bytes):

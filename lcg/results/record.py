@@ -260,11 +260,19 @@ class RunRecord:
         return _build(cls, data, "the record")
 
     @classmethod
-    def load(cls, run_dir: str | os.PathLike) -> "RunRecord":
-        """Read `results.json` of a run directory. Raises RecordError: one line, file and remedy."""
+    def load(cls, run_dir: str | os.PathLike, of: str | None = None) -> "RunRecord":
+        """Read `results.json` of a run directory; `of` is the hash of the run it must be of.
+
+        Raises RecordError: one line, file and remedy.
+        """
         file = Path(run_dir) / FILE_NAME
         try:
-            return cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
+            record = cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
+            if of not in (None, record.hash):
+                raise ValueError(
+                    f"it is of another run ({record.hash}) than the one at work ({of})"
+                )
+            return record
         except (FileNotFoundError, NotADirectoryError):
             raise RecordError(
                 f"{file}: no such file; train this run first, or name a run directory"

@@ -94,6 +94,7 @@ def finished(config: Config, directory: Path) -> RunRecord | None:
     if not (directory / "results.json").exists():
         return None
     record = RunRecord.load(directory)
+    _check(record.hash, config, directory / RECORD)
     if record.training.status not in ("finished", "not_finite"):
         return None
     if provenance.read(directory).get("code") != provenance.code_digest():

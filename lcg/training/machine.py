@@ -104,9 +104,6 @@ def check_nodes(nodes: int) -> None:
             f"trainer.nodes={nodes} needs {', '.join(missing)} in the environment of each node: "
             "which of them it is, from 0, and where node 0 listens"
         )
-    rank = os.environ.get("NODE_RANK", "0")
-    if not rank.isdigit() or int(rank) >= nodes:
-        raise ValueError(f"NODE_RANK={rank} is none of the {nodes} nodes of trainer.nodes={nodes}")
 
 
 def device_of(config: Config) -> torch.device:

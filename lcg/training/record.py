@@ -15,8 +15,8 @@ from lcg.config import (
     task_tree,
 )
 from lcg.diagnostics.fate import fate
+from lcg.ranks import is_rank_zero
 from lcg.results import RunRecord, Selection, Training, Validation
-from lcg.speaking import is_first_process
 from lcg.training.callbacks import LadderValidation, Metrics
 
 
@@ -41,7 +41,7 @@ class Outcome:
 
         Only the first process's counts: Lightning kills all when another's is not 0.
         """
-        if not is_first_process():
+        if not is_rank_zero():
             return 0
         if self.status == "interrupted":
             return 128 + self.signal
@@ -68,7 +68,7 @@ class RecordKeeper:
             self.save("running", step)
             return
         with RunRecord.updating(self.directory):
-            record = RunRecord.load(self.directory)
+            record = RunRecord.load(self.directory, identity(self.config))
             training = replace(record.training, status="running", reason="")
             replace(record, training=training).save(self.directory)
 
@@ -108,7 +108,7 @@ class RecordKeeper:
         )
         with RunRecord.updating(self.directory):
             if (self.directory / "results.json").exists():
-                before = RunRecord.load(self.directory)
+                before = RunRecord.load(self.directory, record.hash)
                 record = record.merge(before.ladder)
                 if before.selection and selected and before.selection.step == selected["step"]:
                     record = record.with_validation(before.validation)

@@ -22,8 +22,9 @@ from lcg.config import Config, run_yaml
 from lcg.keeping import checkpoints
 from lcg.keeping.lock import locked
 from lcg.keeping.sources import copy_sources
+from lcg.ranks import is_rank_zero, take_rank
 from lcg.results import RunRecord, write_atomic
-from lcg.speaking import is_first_process, say
+from lcg.speaking import say
 from lcg.storage import storage_error
 from lcg.training import directory as directories
 from lcg.training import provenance
@@ -65,8 +66,9 @@ def train(
     is full, gone or may not be written.
     """
     check_nodes(config.trainer.nodes)
+    take_rank(config.trainer.devices, config.trainer.nodes)
     directory = directories.place(config)
-    if not is_first_process():
+    if not is_rank_zero():
         return _Run(config, directory, progress=False, then=then).go()
     run = _Run(config, directory, progress, then)
     with locked(directory), _one_line_when_unwritable(directory):
@@ -129,11 +131,11 @@ class _Run:
         )
         exit_code = 1
         try:
-            if is_first_process():
+            if is_rank_zero():
                 self._open(resume)
             self._fit(module, resume)
             outcome = self._outcome()
-            if is_first_process():
+            if is_rank_zero():
                 record = self.keeper.save(outcome.status, outcome.step, outcome.reason)
                 self.tracking.summarize(summary(record))
                 if self.stop.signal and outcome.status == "finished":
@@ -148,7 +150,7 @@ class _Run:
         """Nothing to train; what follows may still be missing, here or on W&B."""
         done = record.training
         outcome = Outcome(self.directory, done.status, done.step, already=True, reason=done.reason)
-        if not is_first_process():
+        if not is_rank_zero():
             return outcome
         outcome = self._follow(outcome)
         new = provenance.adopt_wandb_id(self.directory)

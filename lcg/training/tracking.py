@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from lcg.config import Config
 from lcg.diagnostics.headers import alpha_columns, gradient_columns, probe_columns
-from lcg.results.atomic import naming, write_atomic
+from lcg.results.atomic import check_held, naming, write_atomic
 from lcg.results.metrics import MetricsReader
 
 
@@ -95,6 +95,7 @@ class CSVMetrics:
         """Append one row; of one that the disk has no room for, nothing is left."""
         rest = memoryview(self._as_text({"step": step} | metrics).encode())
         end = self._file.tell()
+        check_held(self.path)
         with naming(self.path):
             try:
                 while rest:

@@ -214,3 +214,28 @@ def test_a_package_travels_whole(lcg, write, folder):
     shutil.rmtree(folder / "my_pkg")
     assert FLAG in lcg(f"eval {run} lengths=9 samples=8", code=2)
     lcg(f"eval {run} lengths=9 samples=8 {FLAG}")
+
+
+RANDOM = """
+from dataclasses import dataclass
+from typing import ClassVar
+import torch
+from lcg.positional.rotary import RoPE
+@dataclass
+class Drawn(RoPE):
+    name: ClassVar[str] = "drawn"
+    def positions(self, length, device=None):
+        return torch.rand(4096, device=device).topk(length).indices.sort().values
+"""
+
+
+def test_what_an_encoding_draws_is_the_same_in_every_evaluation(lcg, write, folder):
+    write("drawn.py", RANDOM)
+    run = train(lcg, "task=copy position=./drawn.py:Drawn")
+    found = []
+    for words in ("", "batch_size=3", ""):
+        again(folder, run)
+        lcg(f"eval {run} lengths=8 samples=200 {words}")
+        (cell,) = record(folder, run)["ladder"]
+        found.append({key: value for key, value in cell.items() if key != "seconds"})
+    assert found[0] == found[1] == found[2]

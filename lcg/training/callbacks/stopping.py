@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 import torch
 from lightning import Callback
 
-from lcg.speaking import is_first_process
+from lcg.ranks import is_rank_zero
 from lcg.training.callbacks.saving import Checkpoints
 from lcg.training.processes import stop_requests
 
@@ -54,7 +54,7 @@ class GracefulStop(Callback):
         if self.signal and number == signal.SIGINT:
             # Not KeyboardInterrupt: Lightning would turn it into exit code 1.
             raise SystemExit(128 + number)
-        if not self.signal and is_first_process():
+        if not self.signal and is_rank_zero():
             with suppress(OSError):  # a terminal that was closed
                 os.write(2, NOTICE)  # print is not safe in a handler
         self.signal = self.signal or number

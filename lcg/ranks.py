@@ -1,0 +1,44 @@
+"""Which process of a run this is, from the variables that launchers set in its environment."""
+
+from __future__ import annotations
+
+import os
+
+# Set by torchrun, Lightning, Slurm and mpirun. Lightning reads all of them, on import too.
+OF_LAUNCHERS = ("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "SLURM_PROCID")
+OF_LAUNCHERS += ("JSM_NAMESPACE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+
+_rank = 0
+
+
+def is_rank_zero() -> bool:
+    """True in the main process: the only one of most commands, rank 0 of a run of several."""
+    return _rank == 0
+
+
+def run_alone() -> list[str]:
+    """Make this the main process, whatever a launcher says; returns the variables ignored."""
+    global _rank
+    _rank = 0
+    return [name for name in OF_LAUNCHERS if os.environ.pop(name, None) is not None]
+
+
+def take_rank(devices: int, nodes: int) -> list[str]:
+    """Take this process's place in a run of `devices` processes on each of `nodes` machines.
+
+    Returns the launchers' variables that a run of one process ignores. Raises ValueError, naming
+    the variable, for a place that such a run does not have.
+    """
+    global _rank
+    if devices * nodes == 1:
+        return run_alone()
+    node = _place("NODE_RANK", nodes, f"trainer.nodes={nodes}")
+    _rank = node * devices + _place("LOCAL_RANK", devices, f"trainer.devices={devices}")
+    return []
+
+
+def _place(name: str, count: int, option: str) -> int:
+    text = os.environ.get(name, "0")
+    if not (text.isascii() and text.isdigit()) or int(text) >= count:
+        raise ValueError(f"{name}={text} is none of 0 to {count - 1}, as {option} has it; unset it")
+    return int(text)

@@ -1,0 +1,45 @@
+"""Launchers' variables never make a run of one process silent, lock-free or another's."""
+
+import json
+
+import pytest
+from training.processes import differences, essence, only_run, tiny
+
+from lcg.config import load_config
+from lcg.keeping.lock import locked
+from lcg.training import directory
+
+LAUNCHED = {"RANK": "1", "LOCAL_RANK": "1", "NODE_RANK": "1", "SLURM_PROCID": "3"}
+ODD = {"RANK": "x", "LOCAL_RANK": "x", "NODE_RANK": "-1", "WORLD_SIZE": ""}
+
+
+@pytest.mark.parametrize("variables", [LAUNCHED, ODD], ids=["torchrun", "odd"])
+def test_a_run_of_one_process_is_its_own_main_process(lcg, tmp_path, uninterrupted, variables):
+    process = lcg.run("train", *tiny(f"runs={tmp_path}"), environment=variables)
+    assert process.code == 0, process.err
+    assert "note: LOCAL_RANK is ignored" in process.err
+    run = only_run(tmp_path)
+    assert process.out.strip() == str(run)
+    assert json.loads((run / "results.json").read_text())["training"]["status"] == "finished"
+    assert differences(uninterrupted, essence(run)) == []
+    evaluated = lcg.run("eval", str(run), "lengths=9", "samples=8", environment=variables)
+    assert evaluated.code == 0, evaluated.err
+    assert "9  exact match" in evaluated.err
+
+
+def test_it_takes_the_lock(lcg, tmp_path):
+    words = tiny(f"runs={tmp_path}")
+    with locked(directory.place(load_config(words))):
+        process = lcg.run("train", *words, environment=LAUNCHED)
+    assert process.code == 3
+    assert "is being trained by" in process.err
+
+
+def test_a_place_that_a_run_of_several_does_not_have_is_refused(lcg, tmp_path):
+    words = tiny(f"runs={tmp_path}", "trainer.devices=2")
+    for value in ("x", "2", "-1", "²"):
+        process = lcg.run("train", *words, environment={"LOCAL_RANK": value})
+        assert process.code == 2
+        assert process.err.startswith(f"lcg: LOCAL_RANK={value} is none of 0 to 1")
+        assert process.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
