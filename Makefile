@@ -57,6 +57,8 @@ benchmarks: install
 	$(BIN)/python -m benchmarks.exact_match
 	$(BIN)/python -m benchmarks.data
 	$(BIN)/python -m benchmarks.aggregate
+	$(BIN)/python -m benchmarks.commands
+	$(BIN)/python -m benchmarks.loop
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -58,13 +59,15 @@ def _lock_file(directory: Path) -> TextIO:
         raise OSError(error.errno, remedy, str(directory)) from None
 
 
-def _take(file: TextIO, patience: float = 0.5) -> None:
-    """Lock a file; somebody who only looks whether it is locked holds it for a moment."""
-    end = time.monotonic() + patience
+def _take(file: TextIO) -> None:
+    """Lock a file. Raises BlockingIOError where another process has it for itself.
+
+    Those who only look whether somebody has share it for a moment, as this does: they are waited
+    for, however long a busy machine keeps them.
+    """
     while True:
-        try:
+        with suppress(BlockingIOError):
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.02)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_UN)
+        time.sleep(random.uniform(0.005, 0.02))  # two who look at each other must part

@@ -50,6 +50,11 @@ class Job:
     pruned_at: int | None = None
     values: list[float] = field(default_factory=list)
 
+    def read_metrics(self) -> None:
+        """Take up what the run has written by now."""
+        self.step, values = self.metric.read()
+        self.values = [value for _, value in values]
+
     def running(self) -> Running:
         """For the display."""
         value = self.values[-1] if self.values else None
@@ -245,8 +250,7 @@ class Launcher:
         self._elsewhere = len(others)
         self._uncertain = any(self.board.is_uncertain(trial) for trial in others)
         for job in self.jobs:
-            job.step, values = job.metric.read()
-            job.values = [value for _, value in values]
+            job.read_metrics()
             self._prune(job)
         running = [job.running() for job in self.jobs]
         pending = max(0, self.total - self.counts.done - len(running))
@@ -312,6 +316,9 @@ class Launcher:
     # ---- ends
 
     def _complete(self, job: Job, state: State) -> None:
+        if self.sweep.early_stop is not None:  # others are compared with what came since a look
+            job.read_metrics()
+            self.board.should_stop(job.trial, job.values)
         value = value_of(job.run, self.sweep.metric, state)
         self.board.complete(job.trial, value, status=state.kind)
 

@@ -64,7 +64,7 @@ def _gpus() -> list[str]:
     if named is not None:
         return [name for name in named.split(",") if name.strip() and name.strip() != "-1"]
     try:
-        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=20)
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=120)
     except (OSError, subprocess.TimeoutExpired):
         return []
     lines = [line for line in done.stdout.splitlines() if line.startswith("GPU ")]

@@ -112,6 +112,6 @@ def _git() -> dict[str, Any] | None:
 
 def _run_git(folder: Path, *words: str) -> str:
     done = subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=5
+        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=60
     )
     return done.stdout.strip()

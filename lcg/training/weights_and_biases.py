@@ -30,10 +30,10 @@ SERVICE = "api.wandb.ai"  # logins made before the service moved are under this 
 # An agent kills 30 s after a stop request. With a server that accepts connections and is silent,
 # wandb takes this long to finish, and then another 10 s, which cannot be set, to shut down.
 FINISH_SECONDS = 8
-START_SECONDS = 10
+START_SECONDS = 15
 
 
-def choose_mode(requested: str, timeout: float = 2.5) -> tuple[str, str]:
+def choose_mode(requested: str, timeout: float = 5.0) -> tuple[str, str]:
     """The W&B mode to use, and why it is not online where that needs saying.
 
     `wandb.init` waits 100 s for a network that is not there, so this looks first: for a login, and

@@ -39,7 +39,7 @@ def process(here):
             capture_output=True,
             text=True,
             env=environment,
-            timeout=300,
+            timeout=1800,
             **options,
         )
 

@@ -1,7 +1,6 @@
 """`lcg inspect`: text on stdout, pictures beside the run, and one line for what cannot be."""
 
 import shutil
-import time
 
 import pytest
 from training.processes import tiny as tiny_words
@@ -96,10 +95,9 @@ def test_a_run_without_a_checkpoint(call, run):
 
 
 @pytest.mark.slow
-def test_length_512_takes_less_than_a_minute(call, run):
-    started = time.process_time()
+def test_length_512(call, run):
+    """`python -m benchmarks.commands` prints how long it takes."""
     assert call("inspect", str(run), "--length", "512")[0] == 0
-    assert time.process_time() - started < 60
 
 
 @pytest.mark.parametrize("words", [("inspect", "--length", "8"), ("eval", "lengths=8")])

@@ -40,7 +40,7 @@ def shell(folder):
             env=environment | variables,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=1800,
         )
 
     return shell

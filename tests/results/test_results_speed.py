@@ -1,4 +1,4 @@
-"""A thousand runs become a table in seconds."""
+"""Many runs become a table; `python -m benchmarks.aggregate` prints in how many seconds."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 def test_a_thousand_runs(tmp_path: Path, monkeypatch) -> None:
-    """Processor time, since this machine may be busy; the benchmark prints both."""
+    """Each of those that the benchmark makes up is in the table that it times."""
     monkeypatch.setattr(sys, "path", [*sys.path, str(ROOT)])
     from benchmarks import aggregate
 
@@ -18,6 +18,3 @@ def test_a_thousand_runs(tmp_path: Path, monkeypatch) -> None:
     for index in range(1000):
         aggregate.make_run(tmp_path, index)
     aggregate.check(tmp_path, 1000)
-    for form in aggregate.FORMATS:
-        _, processor = aggregate.seconds(tmp_path, form)
-        assert processor < aggregate.BOUND, form

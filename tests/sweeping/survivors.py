@@ -71,7 +71,7 @@ def outcome(runs: Path) -> dict[str, dict]:
     return found
 
 
-def wait_until(condition, timeout: float = 120, explain=lambda: "") -> None:
+def wait_until(condition, timeout: float = 900, explain=lambda: "") -> None:
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, f"still waiting after {timeout} s\n{explain()}"

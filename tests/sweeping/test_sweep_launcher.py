@@ -90,6 +90,7 @@ def test_a_full_disk_is_no_runs_failure(sweep, plan):
     assert f"stopped: {summary.trouble}; after that is mended" in summary.as_text()
     assert summary.failures == []
     assert TrialState.FAIL not in {trial.state for trial in trials(asked)}
+    plan()  # whether or not the second one had begun to wait
     again = run(asked)
     assert (again.exit_code, again.counts.done) == (0, 3)
     assert "failed" not in again.as_text()
@@ -278,14 +279,14 @@ def test_a_run_that_another_process_trains(sweep, plan):
         thread.start()
         wait_until(lambda: attempts(asked) == [0, 1])
         assert not ended
-    thread.join(60)
+    thread.join(900)
     assert attempts(asked) == [1, 1] and ended[0].counts.finished == 2
 
 
 def test_pruning(sweep, plan):
     """Judged by the column of metrics.csv, stopped, and not taken up again."""
     early = {"type": "hyperband", "min_iter": 2, "eta": 2}
-    plan(s0=[[0.9, 0.9, 0.9]], s1=[[0.1] * 100])
+    plan(s0=[[0.9, 0.9, 0.9]], s1=[[0.1, 0.1, 0.1, "wait"]])
     asked = sweep(2, early_terminate=early)
     done = run(asked, workers=1)
     assert (done.counts.finished, done.counts.pruned, done.exit_code) == (1, 1, 0)
@@ -293,6 +294,17 @@ def test_pruning(sweep, plan):
     assert pruned.user_attrs["pruned_at"] >= 20 and pruned.intermediate_values[2] == 0.1
     again = run(asked)
     assert (again.counts.skipped, again.counts.pruned, attempts(asked)) == (1, 1, [1, 1])
+
+
+def test_a_run_that_ends_between_two_looks_is_compared_with(sweep, plan, monkeypatch):
+    """However busy the machine is, others are judged by all of its validations."""
+    monkeypatch.setattr(launcher, "LOOK", float("inf"))
+    plan(s0=[[0.7, 0.8, 0.9]])
+    asked = sweep(1, early_terminate={"type": "hyperband", "min_iter": 2, "eta": 2})
+    assert run(asked).counts.finished == 1
+    (trial,) = trials(asked)
+    assert trial.intermediate_values == {1: 0.7, 2: 0.8, 3: 0.9}
+    assert trial.state is TrialState.COMPLETE
 
 
 @pytest.mark.slow
@@ -333,7 +345,7 @@ def test_a_signal_stops_the_workers_first(number, code, sweep, plan):
     process = start(asked)
     wait_until(lambda: sum(attempts(asked)) == 2)
     process.send_signal(number)
-    assert process.wait(30) == code
+    assert process.wait(900) == code
     assert "stopping: 2 runs save" in process.stderr.read()
     assert {t.state for t in trials(asked)} == {TrialState.WAITING}
     assert run(asked).counts.finished == 3
@@ -351,7 +363,7 @@ def test_the_launcher_is_killed(sweep, plan):
     process.kill()
     process.wait()
     assert len(workers) == 2
-    wait_until(lambda: not any(alive(pid) for pid in workers), 10)
+    wait_until(lambda: not any(alive(pid) for pid in workers))
     done = run(asked)
     assert (done.counts.finished, attempts(asked)) == (3, [2, 2, 1])
     assert len(trials(asked)) == 3
@@ -369,7 +381,7 @@ def alive(pid: int) -> bool:
 def test_two_launchers_never_train_a_run_twice(sweep, plan):
     asked = sweep(8)
     processes = [start(asked), start(asked)]
-    assert [process.wait(60) for process in processes] == [0, 0]
+    assert [process.wait(900) for process in processes] == [0, 0]
     assert attempts(asked) == [1] * 8
 
 

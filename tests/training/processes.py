@@ -32,6 +32,9 @@ def tiny(*words: str) -> list[str]:
     return list({word.partition("=")[0]: word for word in (*TINY, *words)}.values())
 
 
+# Seconds after which what was waited for counts as never coming, on a machine however busy.
+LIMIT = 900
+
 TIMES = ("train/tokens_per_second", "train/steps_per_second", "train/seconds")
 
 
@@ -63,7 +66,7 @@ class Process:
             self.code = self._ask({"do": "poll", "pid": self.pid})
         return self.code
 
-    def wait(self, timeout: float = 180) -> int:
+    def wait(self, timeout: float = LIMIT) -> int:
         """The exit code; minus the signal's number when one killed it."""
         wait_until(lambda: self.poll() is not None, timeout, lambda: self.err)
         return self.code
@@ -143,7 +146,7 @@ class Zygote:
         return json.loads(self._server.stdout.readline())
 
 
-def wait_until(condition, timeout: float = 180, explain=lambda: "") -> None:
+def wait_until(condition, timeout: float = LIMIT, explain=lambda: "") -> None:
     end = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < end, f"still waiting after {timeout} s\n{explain()}"

@@ -119,6 +119,25 @@ def test_a_run_inside_a_run_is_refused(config):
 # ---- one process at a time
 
 
+def test_who_only_looks_is_waited_for(tmp_path, monkeypatch):
+    """However long: a busy machine may keep it from going on while it has the lock."""
+    looker = (tmp_path / ".lock").open("w")
+    fcntl.flock(looker, fcntl.LOCK_SH)
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 1000:
+            looker.close()
+
+    monkeypatch.setattr(lock.time, "sleep", wait)
+    with lock.locked(tmp_path):
+        assert len(waits) == 1000
+        with pytest.raises(lock.Busy), lock.locked(tmp_path):
+            pass
+        assert len(waits) == 1000, "who has it for itself is not waited for"
+
+
 def test_a_second_process_is_told_who_trains(lcg, tmp_path):
     words = tiny(f"runs={tmp_path}", "trainer.steps=100000")
     first = lcg.start("train", *words)

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from training.processes import (
+    LIMIT,
     ROOT,
     checkpoint,
     differences,
@@ -81,7 +82,7 @@ def test_sigterm_through_the_shell_command(tmp_path):
         )
     )
     process.terminate()
-    errors = process.communicate(timeout=180)[1]
+    errors = process.communicate(timeout=LIMIT)[1]
     assert process.returncode == 143, errors
     assert f"stopped at step {checkpoint(only_run(tmp_path))['global_step']};" in errors
 

@@ -5,7 +5,6 @@ import os
 import socket
 import sys
 import threading
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -67,12 +66,13 @@ def test_auto_follows_the_environment(value, mode, monkeypatch):
     assert choose_mode("auto") == (mode, "")
 
 
-def test_without_a_login_it_is_offline_at_once():
-    started = time.perf_counter()
+def test_without_a_login_it_is_offline_at_once(monkeypatch):
+    """Nothing is connected to, and wandb is not asked."""
+    monkeypatch.setattr(weights_and_biases, "_reachable", None)
+    monkeypatch.setattr(weights_and_biases, "_settings", None)
     mode, why = choose_mode("auto")
     assert mode == "offline"
     assert "no W&B login" in why
-    assert time.perf_counter() - started < 0.5
 
 
 def test_a_login_and_a_server_make_it_online(server, monkeypatch):
@@ -97,21 +97,20 @@ def test_a_closed_port_makes_it_offline(monkeypatch):
     assert choose_mode("auto") == ("offline", "127.0.0.1 does not answer")
 
 
-def test_a_name_lookup_that_hangs_costs_three_seconds_at_most(monkeypatch):
+def test_a_name_lookup_that_hangs_is_not_waited_for(monkeypatch):
     """`timeout=` of a connection does not cover it."""
     release = threading.Event()
 
     def hang(*words, **options):
-        release.wait(60)
+        release.wait()
         raise OSError("at last")
 
     monkeypatch.setattr(socket, "create_connection", hang)
     monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "https://wandb.invalid")
-    started = time.perf_counter()
-    assert choose_mode("auto") == ("offline", "wandb.invalid does not answer")
-    assert time.perf_counter() - started < 3
+    found = choose_mode("auto", timeout=0.1)
     release.set()
+    assert found == ("offline", "wandb.invalid does not answer")
 
 
 def test_behind_a_proxy_it_is_the_proxy_that_must_answer(server, monkeypatch):

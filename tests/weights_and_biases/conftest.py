@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from training.processes import ROOT, Zygote, tiny, wait_until
+from training.processes import LIMIT, ROOT, Zygote, tiny, wait_until
 from weights_and_biases.server import ENTITY, PROJECT, SWEEP, WandbServer
 
 BIN = Path(sys.executable).parent
@@ -88,7 +88,7 @@ class Agent:
         """What the agent and its runs have printed."""
         return (self.folder / "agent.log").read_text()
 
-    def wait(self, timeout: float = 300) -> int:
+    def wait(self, timeout: float = LIMIT) -> int:
         wait_until(lambda: self.process.poll() is not None, timeout, lambda: self.said)
         return self.process.returncode
 

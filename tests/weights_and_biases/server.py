@@ -312,7 +312,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> bytes:
         if self.wandb.hanging.is_set():
-            self.wandb._let_go.wait(120)
+            self.wandb._let_go.wait()
         data = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if self.headers.get("Content-Encoding") == "gzip":
             import gzip
