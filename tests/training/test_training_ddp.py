@@ -184,11 +184,11 @@ def test_the_page_s_two_nodes_are_two_devices_bit_for_bit(start, tmp_path):
         given = {key: ours.get(key, text) for key, text in given.items()} | {"model.dropout": "0.1"}
         words = [f"{key}={text}" for key, text in given.items() if text is not None]
         started.append(start(*words, **environment))
-    said = [node.communicate(timeout=180)[1] for node in started]
+    said = [node.communicate(timeout=LIMIT)[1] for node in started]
     assert [node.returncode for node in started] == [0, 0], said
 
     one_node = start("model.dropout=0.1", f"runs={tmp_path / 'devices'}")
-    errors = one_node.communicate(timeout=180)[1]
+    errors = one_node.communicate(timeout=LIMIT)[1]
     assert one_node.returncode == 0, errors
     nodes, devices = (essence(only_run(tmp_path / name)) for name in ("nodes", "devices"))
     assert differences(devices, nodes) == []
