@@ -26,7 +26,7 @@ from lcg.training.run import train
 
 LIMIT = 3.0  # milliseconds a step that the trainer may add
 WORDS = [
-    *("model.layers=1", "model.d_model=2", "model.heads=1", "model.d_ff=1", "model.dropout=0"),
+    *("model.layers=1", "model.d_model=2", "model.heads=2", "model.d_ff=1", "model.dropout=0"),
     *("data.batch_size=1", "data.min_length=2", "data.max_length=4"),
     *("trainer.accelerator=cpu", "trainer.threads=1", "trainer.log_every=50"),
     *("validation.lengths=4", "validation.samples=1", "validation.monitor=4"),
