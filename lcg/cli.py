@@ -23,7 +23,7 @@ from lcg.user_code import fault
 COMMANDS = (
     *("train", "sweep", "reproduce", "eval", "select", "table", "plot", "report", "inspect"),
     "sparsefinder",
-    *("list", "show", "demo"),
+    *("list", "show", "check", "demo"),
 )
 
 

@@ -16,7 +16,7 @@ ORDER = (
     "commands",
     "report, sweeping, terminal",
     "sparsefinder, training",
-    "diagnostics",
+    "checks, diagnostics",
     "evaluation",
     "keeping, models",
     "config, results",

@@ -12,7 +12,7 @@ EXIT_CODES = """exit codes:
   0    done
   1    system error (disk, memory, permission), a fault in the code, with its traceback,
        or some run of a sweep failed
-  2    bad input; nothing was written
+  2    bad input; nothing was written, or a class of your own is wrong (`lcg check` tells more)
   3    the run is busy: another process trains it
   4    loss, gradient or weights were not finite
   130  stopped by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal; training has saved, the same

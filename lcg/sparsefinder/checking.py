@@ -15,11 +15,19 @@ KEYS = 512
 
 def check_sparse(normalizer: Normalizer) -> None:
     """Raise ValueError for a normalizer that has no zeros by design; without torch."""
-    if not normalizer.sparse or getattr(normalizer, "alpha", None) == 1:
+    if normalizer.sparse and getattr(normalizer, "alpha", None) != 1:
+        return
+    if type(normalizer).__module__.partition(".")[0] == "lcg" or normalizer.sparse:
         raise ValueError(
             f"normalizer={normalizer.name} gives weight to every key that a query sees, so there "
             "is no graph to predict; use a run with entmax, entmax_learned, relu or topk"
         )
+    label = type(normalizer).__name__
+    raise ValueError(
+        f"normalizer={normalizer.name} does not say that low scores have weight 0: if they have, "
+        f"write `sparse: ClassVar[bool] = True` into {label}, and support_edge() (a class that "
+        "writes weights of its own does not inherit them)"
+    )
 
 
 def check_identity(normalizer: Normalizer, learned: Any, heads: int) -> None:

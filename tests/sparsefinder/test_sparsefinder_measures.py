@@ -173,6 +173,19 @@ def test_only_normalizers_with_zeros_are_taken():
         check_identity(normalizer, {"a": torch.randn(4)}, 4)
 
 
+def test_a_user_s_normalizer_is_told_what_to_declare():
+    class Sharper(Entmax):
+        name = "sharper"
+
+        def __call__(self, scores, keys, learned):
+            return super().__call__(2 * scores, keys, learned)
+
+    with pytest.raises(ValueError, match=r"write `sparse: ClassVar\[bool\] = True` into Sharper"):
+        check_sparse(Sharper())
+    Sharper.sparse = True
+    check_sparse(Sharper())
+
+
 def test_a_normalizer_that_notices_taken_keys_is_refused():
     class Share(Normalizer):
         name, sparse = "share", True

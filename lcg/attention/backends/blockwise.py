@@ -76,6 +76,11 @@ def attend(q, k, v, normalizer: Normalizer, bias: Bias, learned: Learned) -> Ten
     """Tile by tile; what is small is the reference backend's work."""
     if q.shape[:3].numel() * k.shape[2] <= (KEPT if torch.is_grad_enabled() else SMALL):
         return reference.attend(q, k, v, normalizer, bias, learned)
+    return in_tiles(q, k, v, normalizer, bias, learned)
+
+
+def in_tiles(q, k, v, normalizer: Normalizer, bias: Bias, learned: Learned) -> Tensor:
+    """Tile by tile, however small."""
     tensors = [*learned.values(), *bias.additive_learned.values()]
     return _Blockwise.apply(q, k, v, Problem(normalizer, bias, learned), *tensors)
 

@@ -1,0 +1,286 @@
+"""Properties of an attention and a position encoding inside a model, whatever they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lcg.attention import Attention
+from lcg.attention.backends import blockwise, reference, usable
+from lcg.attention.backends.triton import obstacle
+from lcg.attention.multihead import MultiHeadAttention
+from lcg.checks.properties import Cases, DoesNotApply, Property, expect
+from lcg.config.schema import Model
+from lcg.models.decoder import Decoder
+from lcg.models.encoder import Encoder
+from lcg.positional.base import PositionEncoding, Sizes
+
+VOCABULARY, PAD = 11, 10
+LENGTHS = (1, 2, 3, 5, 8)
+LONG_LENGTHS = (3, 130, 520)
+"""Of one tile, of two tiles of queries, and long enough for a search for candidates."""
+NEAR = 1e-4
+SIZES = (
+    Sizes(1, 1, 2, 2),
+    Sizes(2, 2, 4, 8),
+    Sizes(3, 3, 4, 12),
+    Sizes(4, 2, 4, 16),
+    Sizes(8, 8, 2, 16),
+)
+
+
+@dataclass
+class Parts:
+    """An attention and an encoding; `owner` is the one of their choices that is being checked."""
+
+    owner: Any
+    attention: Attention
+    position: PositionEncoding
+
+    def sizes(self) -> list[Sizes]:
+        """The sizes that every choice accepts, from the smallest up."""
+        return [sizes for sizes in SIZES if self._accepts(sizes)]
+
+    def _accepts(self, sizes: Sizes) -> bool:
+        try:
+            self.attention.normalizer.check(sizes)
+            self.position.check(sizes)
+        except ValueError:
+            return False
+        return True
+
+    def layer(self, sizes: Sizes) -> MultiHeadAttention:
+        """A layer of causal attention, the same each time."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return stirred(MultiHeadAttention(self.attention, self.position, sizes))
+
+    def model(self, sizes: Sizes, kind: type = Decoder, start: bool = False) -> Any:
+        """A model of two layers, the same each time; start: as it is before training."""
+        options = Model(
+            layers=2,
+            d_model=sizes.d_model,
+            heads=sizes.heads,
+            kv_heads=sizes.kv_heads,
+            head_dim=sizes.head_dim,
+            d_ff=8,
+            unordered=True,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model = kind(options, self.attention, self.position, VOCABULARY, PAD)
+            return (model if start else stirred(model)).eval()
+
+
+class Case(NamedTuple):
+    """The sizes of one try."""
+
+    length: int
+    batch: int
+    sizes: Sizes
+
+    def __str__(self) -> str:
+        return f"length {self.length}, batch size {self.batch}, heads {self.sizes.heads}"
+
+
+def stirred(module: torch.nn.Module) -> Any:
+    """The module, its learned tensors moved a little, so that none is zero by its start alone."""
+    draw = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for tensor in module.parameters():  # not in place: a class may hold on to its tensors
+            tensor.data = tensor + 0.1 * torch.randn(tensor.shape, generator=draw)
+    return module
+
+
+def each_case(parts: Parts, lengths: tuple[int, ...] = LENGTHS, batch: int = 2) -> Iterator[Case]:
+    """Cases from the smallest up."""
+    for length in lengths:
+        for sizes in parts.sizes():
+            yield Case(length, batch, sizes)
+
+
+def tokens_of(case: Case) -> Tensor:
+    """Random tokens [b t], none of them padding."""
+    draw = torch.Generator().manual_seed(case.length)
+    return torch.randint(0, PAD, (case.batch, case.length), generator=draw)
+
+
+def expect_near(found: Tensor, expected: Tensor, what: str, near: float = NEAR) -> None:
+    """Raise Fails unless tensors are equal up to the rounding of their largest entry."""
+    if not found.numel():
+        return
+    error = (found - expected).abs().nan_to_num(nan=float("inf"))
+    worst = float(error.max() / (1 + expected.abs().max()))
+    expect(worst <= near, f"{what} by {worst:.2g}")
+
+
+def runs(parts: Parts, cases: Cases) -> None:
+    """A model runs at every length, and its output is finite."""
+    expect(parts.sizes(), "check(sizes) refuses all sizes that are tried")
+    with torch.no_grad():
+        for case in cases.each(each_case(parts)):
+            logits = parts.model(case.sizes)(tokens_of(case))
+            expect(logits.isfinite().all(), "the output of a model is not finite")
+
+
+@torch.no_grad()
+def cached(parts: Parts, cases: Cases) -> None:
+    """Reading tokens one by one gives what one pass over all of them gives."""
+    for case in cases.each(each_case(parts)):
+        model, tokens = parts.model(case.sizes), tokens_of(case)
+        whole, cache = model(tokens), model.make_cache(case.length)
+        first = (case.length + 1) // 2
+        pieces = [model(tokens[:, :first], cache=cache)]
+        pieces += [model(tokens[:, i : i + 1], cache=cache) for i in range(first, case.length)]
+        expect_near(torch.cat(pieces, 1), whole, "decoding with a cache differs from one pass")
+
+
+@torch.no_grad()
+def selected(parts: Parts, cases: Cases) -> None:
+    """Some queries give what they give among all."""
+    for case in cases.each(each_case(parts)):
+        model, tokens = parts.model(case.sizes), tokens_of(case)
+        select = torch.arange(case.length - 1, -1, -2).flip(0)
+        found, whole = model(tokens, select=select), model(tokens)[:, select]
+        expect_near(found, whole, "some queries alone differ from all queries")
+
+
+@torch.no_grad()
+def padded(parts: Parts, cases: Cases) -> None:
+    """A row gives the same with padding after it as without."""
+    kinds = [Decoder] if parts.attention.normalizer.causal_only else [Decoder, Encoder]
+    for case in cases.each(each_case(parts)):
+        for kind in kinds:
+            model, tokens = parts.model(case.sizes, kind), tokens_of(case)
+            longer = torch.nn.functional.pad(tokens, (0, 3), value=PAD)
+            longer = torch.cat([longer, torch.zeros(1, case.length + 3, dtype=torch.long)])
+            found = model(longer)[: case.batch, : case.length]
+            what = f"a padded row of a {kind.__name__.lower()} differs from the row alone"
+            expect_near(found, model(tokens), what)
+
+
+@torch.no_grad()
+def repeated(parts: Parts, cases: Cases) -> None:
+    """Two evaluations, and two models from one seed, are equal to the last bit."""
+    for case in cases.each(each_case(parts)):
+        model, tokens = parts.model(case.sizes), tokens_of(case)
+        first = model(tokens)
+        for other in (model(tokens), parts.model(case.sizes)(tokens)):
+            expect(torch.equal(first, other), "two evaluations of the same model differ")
+
+
+def chunked(parts: Parts, cases: Cases) -> None:
+    """Some queries and keys at a time give what the whole gives, forward and gradient."""
+    able = usable(parts.attention.normalizer, parts.position)
+    if "blockwise" not in able:
+        raise DoesNotApply(f"backends of these choices are {', '.join(able)}")
+    sizes = parts.sizes()
+    for case in cases.each(Case(n, 1, sizes[min(1, len(sizes) - 1)]) for n in LONG_LENGTHS):
+        found, expected = (_attended(parts, case, run) for run in (blockwise.in_tiles, _whole))
+        for name, tensor in expected.items():
+            expect_near(found[name], tensor, f"{name} of the blockwise backend differs", 1e-3)
+
+
+@torch.no_grad()
+def backends(parts: Parts, cases: Cases) -> None:
+    """The kernels give what the reference gives."""
+    normalizer, position = parts.attention.normalizer, parts.position
+    able = usable(normalizer, position)
+    if "triton" not in able:
+        raise DoesNotApply(f"backends of these choices are {', '.join(able)}")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    for case in cases.each(each_case(parts, LONG_LENGTHS, 1)):
+        layer = parts.layer(case.sizes).to(device)
+        q, k, v, bias = layer._prepare(*_read(case, device), None, None)
+        problem = obstacle(q, normalizer, bias)
+        if problem:
+            raise DoesNotApply(f"triton {problem}")
+        from lcg.attention.backends import triton
+
+        found = triton.attend(q, k, v, normalizer, bias, layer.normalizer_state)
+        expected = reference.attend(q, k, v, normalizer, bias, layer.normalizer_state)
+        expect_near(found, expected, "the triton backend differs", 1e-3)
+
+
+def learned(parts: Parts, cases: Cases) -> None:
+    """Learned tensors are made anew for each layer, and each is used and gets a gradient."""
+    unused: dict[str, Case] = {}
+    used: set[str] = set()
+    for case in cases.each(each_case(parts, (5, 8))):
+        model = parts.model(case.sizes)
+        own = dict(owned(parts, model))
+        if not own:
+            raise DoesNotApply("learned() returns none")
+        first = [tensor for _, tensor in owned(parts, parts.model(case.sizes, start=True))]
+        places = [tensor.data_ptr() for tensor in first if tensor.numel()]
+        same = len(set(places)) < len(places)
+        expect(not same, "learned() returns the same tensor each time it is called")
+        model(tokens_of(case)).square().sum().backward()
+        for name, tensor in own.items():
+            name = name.rpartition(".")[2]
+            if tensor.numel() and tensor.grad is not None and bool(tensor.grad.any()):
+                expect(tensor.grad.isfinite().all(), f"the gradient of {name} is not finite")
+                used.add(name)
+            elif tensor.numel():
+                unused.setdefault(name, case)
+    for name, case in unused.items():
+        if name not in used:
+            cases.current = case
+            expect(False, f"the learned tensor {name!r} gets no gradient, so it is not used")
+
+
+def owned(parts: Parts, model: Any) -> Iterator[tuple[str, Tensor]]:
+    """The learned tensors of the choice that is checked, in every layer of a model."""
+    attention = parts.attention
+    states = {
+        "normalizer_state": attention.normalizer,
+        "scaling_state": attention.scaling,
+        "output_norm_state": attention.output_norm,
+        "position_state": parts.position,
+    }
+    for name, tensor in model.named_parameters():
+        if any(owner is parts.owner and f"{state}." in name for state, owner in states.items()):
+            yield name, tensor
+
+
+def _read(case: Case, device: Any = None) -> tuple[Tensor, Tensor]:
+    """What one layer reads: its input, and position ids."""
+    draw = torch.Generator().manual_seed(case.length)
+    x = torch.randn(case.batch, case.length, case.sizes.d_model, generator=draw)
+    return x.to(device), torch.arange(case.length, device=device)
+
+
+def _whole(q, k, v, normalizer, bias, state):
+    return reference.attend(q, k, v, normalizer, bias, state)
+
+
+def _attended(parts: Parts, case: Case, run: Any) -> Mapping[str, Tensor]:
+    """The output of one layer's attention and its gradients."""
+    layer = parts.layer(case.sizes)
+    x, _ = _read(case)
+    positions = parts.position.positions(case.length)
+    q, k, v, bias = layer._prepare(2 * x, positions, None, None)
+    out = run(q, k, v, parts.attention.normalizer, bias, layer.normalizer_state)
+    draw = torch.Generator().manual_seed(2)
+    out.backward(torch.randn(out.shape, generator=draw))
+    gradients = {
+        f"the gradient of {name}": tensor.grad
+        for name, tensor in layer.named_parameters()
+        if tensor.grad is not None
+    }
+    return {"the output": out.detach()} | gradients
+
+
+PROPERTIES: dict[str, Property] = {
+    "cached = whole": cached,
+    "selected = all": selected,
+    "padded = unpadded": padded,
+    "chunked = whole": chunked,
+    "backends agree": backends,
+    "draws repeat": repeated,
+    "learned tensors": learned,
+}

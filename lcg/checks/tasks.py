@@ -1,0 +1,202 @@
+"""Properties of a task: its vocabulary, its lengths, samples that follow from their address."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from lcg.checks.properties import Cases, DoesNotApply, Property, expect
+from lcg.config import load_task
+from lcg.tasks.base import IGNORE, Batch, Task
+from lcg.tasks.streams import EvalStream, train_batch
+
+MORE_LENGTHS = (1, 2, 3, 5, 8, 9, 16, 33, 64)
+"""Nominal lengths tried, those that are too short for a task left out."""
+SPLITS = ("validation", "test")
+
+
+class Subject(NamedTuple):
+    """A task, the words that make it again in another process, and the longest length tried."""
+
+    task: Task
+    words: list[str]
+    longest: int
+
+    def lengths(self) -> list[int]:
+        """Lengths that the task accepts, ascending: its least, odd and even ones, the longest."""
+        least = int(self.task.min_length)
+        asked = sorted({least, least + 1, *MORE_LENGTHS, self.longest})
+        return [length for length in asked if self._accepts(length)]
+
+    def _accepts(self, length: int) -> bool:
+        try:
+            self.task.check_length(length)
+        except ValueError:
+            return False
+        return True
+
+
+class Draw(NamedTuple):
+    """One training batch."""
+
+    length: int
+    batch: int
+    seed: int
+
+    def __str__(self) -> str:
+        return f"length {self.length}, batch size {self.batch}, seed {self.seed}"
+
+
+def draws(subject: Subject, seeds: int = 2) -> Iterator[Draw]:
+    """Batches from the smallest up."""
+    for length in subject.lengths():
+        for size in (1, 2, 7) if length <= 64 else (2,):
+            for seed in range(seeds):
+                yield Draw(length, size, seed)
+
+
+def drawn(task: Task, case: Draw) -> Batch:
+    """The batch of a case, all rows of one length."""
+    return train_batch(task, case.seed, 0, case.batch, case.length, case.length)
+
+
+def shapes(subject: Subject, cases: Cases) -> None:
+    """Sources and targets have the shapes, types and symbols of the task."""
+    subject.task.check_definition()
+    expect(subject.lengths(), f"no length up to {subject.longest} is accepted by check_length()")
+    for case in cases.each(draws(subject)):
+        drawn(subject.task, case)
+
+
+def mixed_lengths(subject: Subject, cases: Cases) -> None:
+    """Rows of several lengths are drawn together; each has the tokens that its length declares."""
+    task, lengths = subject.task, subject.lengths()
+    for longest in cases.each(lengths):
+        low = lengths[0]
+        batch = train_batch(task, 0, 1, 9, low, longest)
+        if task.ragged:
+            continue
+        for row, nominal in zip(batch.inputs, batch.lengths, strict=True):
+            declared = int(task.token_length(int(nominal))) - (task.kind == "seq2seq")
+            found = int((row != task.pad).sum())
+            expect(
+                found == declared,
+                f"a row of length {nominal} has {found} tokens, token_length() says {declared}",
+            )
+
+
+def scored(subject: Subject, cases: Cases) -> None:
+    """Every sample has a position that is scored, and a target that is not empty."""
+    for case in cases.each(draws(subject)):
+        batch = drawn(subject.task, case)
+        counts = (batch.labels != IGNORE).sum(axis=1) - (subject.task.kind == "seq2seq")  # EOS
+        empty = np.flatnonzero(counts < 1)
+        expect(not len(empty), f"sample {empty[:1].sum()} has no position that is scored")
+
+
+def same_address(subject: Subject, cases: Cases) -> None:
+    """A batch follows from its address alone, however often and after whatever it is drawn."""
+    for case in cases.each(draws(subject)):
+        first = drawn(subject.task, case)
+        drawn(subject.task, case._replace(seed=case.seed + 17))
+        again = drawn(subject.task, case)
+        expect(_same(first, again), "the same address gives another batch when drawn again")
+
+
+def same_process(subject: Subject, cases: Cases) -> None:
+    """Another process draws the same samples."""
+    lengths = subject.lengths()[:6]
+    program = (
+        "import sys; from lcg.checks.tasks import digest_of_words; "
+        "print(digest_of_words(sys.argv[1].split(','), sys.argv[2:]))"
+    )
+    for _ in cases.each(["a second process"]):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", program, ",".join(map(str, lengths)), *subject.words],
+            capture_output=True,
+            text=True,
+        )
+        lines = done.stderr.strip().splitlines()
+        expect(done.returncode == 0, f"it cannot be made there: {lines[-1:] or done.returncode}")
+        expect(
+            done.stdout.split() == [digest(subject.task, lengths)],
+            "it draws other samples from the same address",
+        )
+
+
+def digest_of_words(lengths: list[str], words: list[str]) -> str:
+    """`digest` of the task that words describe."""
+    return digest(load_task(words), map(int, lengths))
+
+
+def digest(task: Task, lengths: Iterable[int]) -> str:
+    """Hex digits of what the task draws at some lengths."""
+    whole = hashlib.blake2b(digest_size=8)
+    for length in lengths:
+        batch = drawn(task, Draw(length, 3, 0))
+        whole.update(batch.inputs.tobytes() + batch.labels.tobytes())
+    return whole.hexdigest()
+
+
+def evaluation(subject: Subject, cases: Cases) -> None:
+    """Both evaluation splits draw the same samples in any batches."""
+    task = subject.task
+    for length in cases.each(subject.lengths()[:6]):
+        for split in SPLITS:
+            found = task.distinct_samples(split, length)
+            fits = found is None or (isinstance(found, int | np.integer) and found >= 0)
+            expect(fits, f"distinct_samples() returned {found!r}, expected a whole number or None")
+            if found == 0:
+                continue
+            whole = EvalStream(task, 0, split, length).batch(0, 70)
+            stream = EvalStream(task, 0, split, length)
+            parts = [stream.batch(start, count) for start, count in ((0, 1), (1, 64), (65, 5))]
+            rows = [row[row != task.pad] for part in parts for row in part.inputs]
+            for row, expected in zip(rows, whole.inputs, strict=True):
+                same = np.array_equal(row, expected[expected != task.pad])
+                expect(same, f"the {split} split gives other samples in other batches")
+
+
+def symbols(subject: Subject, cases: Cases) -> None:
+    """Every symbol prints as text without white space."""
+    for symbol in cases.each(range(min(subject.task.symbol_count, 512))):
+        text = subject.task.symbol(symbol)
+        fits = isinstance(text, str) and text and not any(map(str.isspace, text))
+        expect(fits, f"symbol({symbol}) returned {text!r}, expected text without white space")
+
+
+def measures(subject: Subject, cases: Cases) -> None:
+    """`measure` finds what `metrics` names."""
+    task = subject.task
+    if not task.metrics:
+        raise DoesNotApply("metrics is empty")
+    for case in cases.each(draws(subject, seeds=1)):
+        labels = drawn(task, case).labels
+        rows = [row[row != IGNORE] for row in labels]
+        rows = [row[:-1] for row in rows] if task.kind == "seq2seq" else rows
+        found = task.measure(rows, rows)
+        expect(
+            set(found) == set(task.metrics) and all(np.isfinite(list(found.values()))),
+            f"measure() returned {found!r}, expected finite numbers for {', '.join(task.metrics)}",
+        )
+
+
+def _same(one: Batch, other: Batch) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(one[:3], other[:3], strict=True))
+
+
+PROPERTIES: dict[str, Property] = {
+    "shapes": shapes,
+    "mixed lengths": mixed_lengths,
+    "scored positions": scored,
+    "same when repeated": same_address,
+    "same elsewhere": same_process,
+    "evaluation": evaluation,
+    "symbols": symbols,
+    "measure": measures,
+}

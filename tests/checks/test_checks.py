@@ -1,0 +1,117 @@
+"""`lcg check`: every built-in class has its properties, and a broken one lacks just that one."""
+
+from pathlib import Path
+
+import pytest
+
+from lcg import registry
+from lcg.attention import Attention
+from lcg.checks import attention, positions, tasks
+from lcg.checks.properties import try_properties
+from lcg.cli import main
+
+FILE = Path(__file__).parent / "classes" / "broken.py"
+BUILT_IN = [(kind, name) for kind in registry.HOMES for name in registry.available(kind)]
+
+BROKEN = {
+    ("task", "Right"): [],
+    ("task", "Narrow"): ["shapes"],
+    ("task", "ByProcess"): ["same elsewhere"],
+    ("task", "Unscored"): ["scored positions"],
+    ("task", "Counted"): ["mixed lengths"],
+    ("task", "Spaced"): ["symbols"],
+    ("task", "Remembers"): ["evaluation"],
+    ("task", "Misnamed"): ["measure"],
+    ("task", "GlobalRandom"): ["same when repeated", "same elsewhere", "evaluation"],
+    ("normalizer", "Weights"): [],
+    ("normalizer", "NotOne"): ["sums to one"],
+    ("normalizer", "NotShiftInvariant"): ["shift-invariant"],
+    ("normalizer", "WrongGradient"): ["gradient"],
+    ("normalizer", "NoEdge"): ["sparse", "chunked = whole"],  # which relies on it
+    ("normalizer", "NotElementwise"): ["elementwise"],
+    ("normalizer", "Unused"): ["learned tensors"],
+    ("normalizer", "Shared"): ["learned tensors"],
+    ("normalizer", "WrongShape"): ["shapes"],
+    ("position", "Absolute"): ["relative"],
+    ("position", "ReadsX"): ["bias in parts"],
+    ("position", "Counts"): [
+        "bias in parts",
+        "cached = whole",
+        "selected = all",
+        "chunked = whole",
+    ],
+    ("position", "Widens"): ["shapes"],
+    ("position", "Random"): [
+        "cached = whole",
+        "selected = all",
+        "padded = unpadded",
+        "draws repeat",
+    ],
+    ("scaling", "InfiniteAtOne"): ["shapes"],
+    ("scaling", "ByLongest"): ["cached = whole", "padded = unpadded"],
+    ("output_norm", "AcrossTokens"): ["cached = whole", "selected = all", "padded = unpadded"],
+}
+
+
+def failures(kind: str, name: str) -> dict[str, str]:
+    """The properties of a class that fail, with what is said of each."""
+    cls = registry.find(kind, name)
+    if kind == "task":
+        subject, properties = tasks.Subject(cls(), [f"task={name}"], 100), tasks.PROPERTIES
+    elif kind == "position":
+        subject, properties = positions.subject(cls()), positions.PROPERTIES
+    else:
+        parts = {k: rest for k, *rest in attention.subjects(Attention(**{kind: cls()}))}
+        if kind not in parts:
+            return {}  # it is called none and does nothing
+        subject, properties = parts[kind]
+    results = list(try_properties(subject, properties))
+    assert [result.name for result in results] == list(properties)
+    return {result.name: result.text for result in results if result.state == "fails"}
+
+
+@pytest.mark.parametrize(("kind", "name"), BUILT_IN)
+def test_a_built_in_class_has_every_property(kind, name):
+    assert failures(kind, name) == {}
+
+
+@pytest.mark.parametrize(("kind", "name"), BROKEN)
+def test_a_broken_class_lacks_the_property_that_it_breaks(kind, name):
+    assert list(failures(kind, f"{FILE}:{name}")) == BROKEN[kind, name]
+
+
+def test_the_smallest_failing_input_is_named():
+    assert failures("task", f"{FILE}:Unscored") == {
+        "scored positions": "sample 0 has no position that is scored "
+        "(length 5, batch size 1, seed 0)"
+    }
+    (said,) = failures("normalizer", f"{FILE}:WrongGradient").values()
+    assert said.startswith("the gradient in the scores is ")
+    assert said.endswith("(2 keys, 1 queries, heads 1)")
+
+
+def test_the_command(capsys):
+    words = [f"task={FILE}:Right", "task.symbols=5", "length=40"]
+    assert main(["check", *words]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0] == "task right (Right)"
+    assert "  shapes               ok" in out
+    assert "  measure              does not apply: metrics is empty" in out
+    assert main(["check", f"task={FILE}:Spaced"]) == 2
+    captured = capsys.readouterr()
+    assert "symbols              fails: symbol(0) returned 's 0'" in captured.out
+    assert captured.err == "lcg: 1 property failed\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "name a task, an attention or a position to check"),
+        (["model.heads=2"], "model.heads=2 changes nothing here"),
+        (["task=copi"], "did you mean copy?"),
+        (["length=long"], "'long' is not a whole number"),
+    ],
+)
+def test_what_cannot_be_checked(words, said, capsys):
+    assert main(["check", *words]) == 2
+    assert said in capsys.readouterr().err
