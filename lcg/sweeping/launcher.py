@@ -6,6 +6,7 @@ of its own, so it can be killed at any moment and started again with the same co
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ from lcg.sweeping.combinations import combinations
 from lcg.sweeping.file import Sweep
 from lcg.sweeping.progress import Counts, Display, Pace, Running
 from lcg.sweeping.runs import MetricColumn, Run, State, find_run, is_held, state_of, value_of
-from lcg.sweeping.study import Board, key_of, open_board
+from lcg.sweeping.study import Board, key_of, open_board, study_error
 from lcg.sweeping.summary import Failure, Summary, summarise
 from lcg.sweeping.worker import TRAIN, Slot, Worker, last_line, share, storage_trouble
 from lcg.training.processes import stop_requests
@@ -31,6 +32,7 @@ TICK = 0.2  # seconds between looks at the workers
 LOOK = 2.0  # seconds between looks at what they have written, and at the study
 CRASHES = 2  # without any progress in between, after which a run is recorded as failed
 FAILED, BAD_INPUT, BUSY, NOT_FINITE = 1, 2, 3, 4  # exit codes of `lcg train`
+STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
 
 
 @dataclass
@@ -91,7 +93,7 @@ class Launcher:
         self.stale: list[Path] = []
         self.failures: list[Failure] = []
         self.signal = self.signals = 0
-        self.trouble = ""  # with the storage, which ends the sweep
+        self.trouble = ""  # with the disk or the study, which ends the sweep
         is_grid = sweep.method == "grid"
         self.total = len(combinations(sweep)) if is_grid else sweep.run_cap
         self._looked = float("-inf")
@@ -110,9 +112,13 @@ class Launcher:
             for job in self.jobs:
                 job.worker.kill()
             self.display.close()
+        latest = {}
+        with self._noting_trouble():
+            latest = self.board.latest()
+        chosen = [(self.board.chosen(trial), trial.state) for trial in latest.values()]
         return summarise(
             self.sweep,
-            self.board,
+            chosen,
             self.counts,
             self.failures,
             self.stale,
@@ -132,14 +138,19 @@ class Launcher:
 
     @contextmanager
     def _noting_trouble(self) -> Iterator[None]:
-        """Keep an error of the storage in `trouble`, which ends the sweep; it is no run's fault."""
+        """Keep an error of the disk or the study in `trouble`, which ends the sweep.
+
+        It is no run's fault.
+        """
         try:
             yield
         except Exception as error:
             behind = storage_error(error, self.sweep.directory)
-            if behind is None:
+            lost = study_error(error)
+            if behind is None and lost is None:
                 raise
-            self.trouble = self.trouble or f"{behind.filename}: {behind.strerror}"
+            told = f"{behind.filename}: {behind.strerror}" if behind else f"the study: {lost}"
+            self.trouble = self.trouble or told
 
     # ---- what was done before
 
@@ -284,7 +295,7 @@ class Launcher:
             self.board.prune(job.trial, pruned_at=job.pruned_at)
             self.counts.pruned += 1
             self.display.event(f"{job.run.name}: ended early at step {job.pruned_at}")
-        elif self.signal:
+        elif self.signal or (self.trouble and code in STOPPED):
             self.board.release(job.trial)
         elif code == BUSY:
             self.display.event(f"{job.run.name}: another process trains it; waiting for that")

@@ -28,7 +28,7 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.exceptions import UpdateFinishedTrialError
+from optuna.exceptions import StorageInternalError, UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import QueuePool
 from sqlalchemy.exc import DBAPIError
@@ -147,6 +147,19 @@ def _driver(address: str) -> str:
     if extra := {"postgresql": "postgres", "grpc": "grpc"}.get(scheme):
         return f"pip install 'lcg[{extra}]'"
     return f"install the one of {scheme}"
+
+
+def study_error(error: Exception) -> str | None:
+    """What a database or proxy said when it failed, in one line; None for any other error."""
+    if isinstance(error, StorageInternalError):
+        error = error.__cause__
+    if isinstance(error, DBAPIError):
+        said = str(error.orig)
+    elif type(error).__module__.startswith("grpc"):
+        said = error.details()
+    else:
+        return None
+    return " ".join(said.split())[:200]
 
 
 def open_board(sweep: Sweep, url: str | None = None) -> Board:

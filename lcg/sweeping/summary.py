@@ -10,7 +10,6 @@ from optuna.trial import TrialState
 from lcg.sweeping.file import Metric, Sweep
 from lcg.sweeping.progress import Counts
 from lcg.sweeping.runs import find_run, state_of, value_of
-from lcg.sweeping.study import Board
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Summary:
     """directories: every run that is finished, or was ended early, in order of their trials.
 
     elsewhere: how many runs other launchers train. signal: what stopped this one, 0 if nothing.
-    trouble: the error of the storage that stopped it, or "".
+    trouble: the error of the disk or the study that stopped it, or "".
     """
 
     runs: Path
@@ -82,7 +81,7 @@ class Summary:
 
 def summarise(
     sweep: Sweep,
-    board: Board,
+    chosen: list[tuple[dict[str, str], TrialState]],
     counts: Counts,
     failures: list[Failure],
     stale: list[Path],
@@ -90,17 +89,20 @@ def summarise(
     elsewhere: int,
     trouble: str,
 ) -> Summary:
-    """The summary of a sweep whose launcher has come to its end."""
+    """The summary of a sweep whose launcher has come to its end.
+
+    chosen: the choices of each run, and what became of it.
+    """
     directories: dict[Path, None] = {}
     ranked = []
-    for trial in board.latest().values():
-        if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+    for choices, became in chosen:
+        if became not in (TrialState.COMPLETE, TrialState.PRUNED):
             continue
-        run = find_run(sweep.words(board.chosen(trial)))
+        run = find_run(sweep.words(choices))
         directories[run.directory] = None
         state = state_of(run)
         value = value_of(run, sweep.metric, state)
-        if value is not None and trial.state is TrialState.COMPLETE:
+        if value is not None and became is TrialState.COMPLETE:
             tokens = value_of(run, sweep.metric.token_accuracy, state) or 0.0
             sign = 1 if sweep.metric.maximize else -1
             ranked.append(((sign * value, tokens), run.directory, value))

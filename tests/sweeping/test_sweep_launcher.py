@@ -14,11 +14,12 @@ import pytest
 import yaml
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 from sweeping.survivors import children, wait_until
 
 from lcg.config import load_config, run_directory
 from lcg.keeping.lock import locked
-from lcg.sweeping import launcher, read_sweep
+from lcg.sweeping import launcher, read_sweep, study
 from lcg.sweeping.combinations import configs
 from lcg.sweeping.runs import find_run, is_held, state_of
 from lcg.sweeping.study import Board, open_storage
@@ -94,6 +95,27 @@ def test_a_full_disk_is_no_runs_failure(sweep, plan):
     again = run(asked)
     assert (again.exit_code, again.counts.done) == (0, 3)
     assert "failed" not in again.as_text()
+
+
+def test_a_database_that_goes_away_is_no_runs_failure(sweep, plan, monkeypatch):
+    """The sweep ends with what the database said, runs are asked to save, and it goes on later."""
+    plan(s0=["ok"], s1=["wait", "ok"])
+    asked = sweep(2)
+    with monkeypatch.context() as outage:
+        outage.setattr(study, "_born", lambda pid: "an earlier process")
+        outage.setattr(Board, "complete", unanswered)
+        outage.setattr(Board, "release", unanswered)
+        summary = run(asked)
+    assert (summary.exit_code, summary.failures) == (1, [])
+    assert "stopped: the study: server closed the connection; after that is" in summary.as_text()
+    again = run(asked)
+    assert (again.exit_code, again.counts.done) == (0, 2)
+
+
+def unanswered(*words, **facts):
+    """Fail as Optuna does when its database is gone."""
+    gone = OperationalError("SELECT 1", {}, RuntimeError("server closed the\nconnection"))
+    raise StorageInternalError("An exception is raised during the commit.") from gone
 
 
 def test_a_disk_too_full_to_say_so(sweep, plan, monkeypatch):
@@ -319,7 +341,7 @@ def test_values_that_cannot_be_drawn_together_are_recorded(sweep, plan):
 
 LAUNCH = """
 import json, sys
-from lcg.sweeping import launcher, read_sweep
+from lcg.sweeping import launcher, read_sweep, study
 launcher.TICK, launcher.LOOK = 0.02, 0.05
 asked = read_sweep(sys.argv[1], [sys.argv[2]])
 done = launcher.run_sweep(asked, 2, command=json.loads(sys.argv[3]))
