@@ -55,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         if error.filename is not None:
             tell(f"lcg: {error.filename}: {error.strerror}")
+        elif _is_nowhere():
+            tell("lcg: the current folder is gone; change to one that exists")
         elif is_storage_error(error):
             tell(f"lcg: cannot write: {error.strerror}")
             discard(sys.stdout)  # which may be what is full
@@ -67,6 +69,15 @@ def main(argv: list[str] | None = None) -> int:
             raise
         tell(f"lcg: {line}")
         return 2
+
+
+def _is_nowhere() -> bool:
+    """Whether the current folder was removed, so that no relative path leads anywhere."""
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
 
 
 def _others_are_running() -> bool:

@@ -52,6 +52,17 @@ class _Patient(io.TextIOWrapper):
             discard(self)
 
 
+# What a terminal obeys, or what hides the order of characters; not line ends and tabs.
+COMMANDS = [*range(9), *range(11, 32), *range(0x7F, 0xA0), *range(0x202A, 0x202F)]
+COMMANDS += [*range(0x2066, 0x206A), *range(0xD800, 0xE000), 0x2028, 0x2029]
+SPELLED = {number: ascii(chr(number))[1:-1] for number in COMMANDS}
+
+
+def plain(text: str) -> str:
+    """Spell out what a terminal would obey: names in a run's files may come from anybody."""
+    return text.translate(SPELLED)
+
+
 def discard(stream: TextIO) -> None:
     """Send what a stream still holds, and all that follows, to the null device.
 
@@ -71,6 +82,6 @@ def say(text: str) -> None:
 def tell(text: str) -> None:
     """Print a line on stderr from this process."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(plain(text), file=sys.stderr, flush=True)
     except OSError:
         discard(sys.stderr)

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from lcg.commands.words import Parser, add_trust, trusted
+from lcg.speaking import say
 
 
 def run(words: list[str]) -> int:
@@ -34,24 +35,39 @@ def run(words: list[str]) -> int:
         raise ValueError("name a run directory to evaluate")
     if any(word.lstrip("-").startswith("after_training=") for word in overrides):
         raise ValueError("after_training is about `lcg train`; it changes nothing here")
-    configs = []
+    configs, problems = {}, []
     for run in runs:  # every one is checked before any is evaluated
-        config = read_config(run, trusted(options))
+        try:
+            config = read_config(run, trusted(options))
+            check_selected(run)
+            RunRecord.load(run)
+        except ValueError as error:  # of this run; the others go on
+            problems.append(str(error))
+            continue
         config.evaluation = with_overrides(config.evaluation, overrides, "evaluation")
         for length in config.evaluation.lengths:
             config.task.check_evaluation("test", length)
-        check_selected(run)
-        configs.append(config)
+        configs[run] = config
         if problem := evaluation_problem(config):
             raise ValueError(problem)
+    if not configs:
+        raise ValueError(" | ".join(problems))
     from lcg.evaluation.run import choose_device
     from lcg.training.weights_and_biases import send_record
 
     choose_device(options.device)
 
-    for run, config in zip(runs, configs, strict=True):
-        before = RunRecord.load(run)
-        evaluate_and_say(run, config, options.device)
+    for run, config in configs.items():
+        try:
+            before = RunRecord.load(run)
+            evaluate_and_say(run, config, options.device)
+        except ValueError as error:
+            if len(runs) == 1:
+                raise
+            problems.append(str(error))
+            continue
         if RunRecord.load(run) != before:
             send_record(config, run)
-    return 0
+    for problem in problems:
+        say(f"lcg: {problem}")
+    return 2 if problems else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lcg.commands.words import EXIT_CODES, Parser, check_workers
 from lcg.registry import nearest
-from lcg.speaking import say
+from lcg.speaking import plain, say
 
 USAGE = "BLOCK [--workers N] [--storage URL] [--dry-run] [key=value …]"
 KINDS = ("agrees", "differs", "not run")
@@ -55,7 +55,7 @@ def _reproduce(sweep, options) -> int:
     settle(summary.directories)
     records = load_runs(summary.directories, report=say)
     found = verdicts(records, options.block)
-    print(table(records))
+    print(plain(table(records)))
     print(f"## {options.block}, published and ours\n\n{markdown_table(verdict_table(found))}\n")
     counts = [f"{sum(v.verdict == kind for v in found)} {kind}" for kind in KINDS]
     print(f"of {len(found)} published numbers: {', '.join(counts)}")

@@ -8,7 +8,7 @@ from lcg.commands.sources import tell_changed_sources
 from lcg.commands.words import Parser, add_trust, trusted
 from lcg.keeping.sources import Trust
 from lcg.results import Choice, RunRecord
-from lcg.speaking import say
+from lcg.speaking import plain, say
 
 
 def run(words: list[str]) -> int:
@@ -62,9 +62,9 @@ def settle(
         )
         place = places[choice.record.run, choice.record.hash]
         shown = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
-        print(f"{group.task}, {group.name}: {shown}")
+        print(plain(f"{group.task}, {group.name}: {shown}"))
         for line in _reasons(choice, left, len(own), metric):
-            print(f"  {line}")
+            print(plain(f"  {line}"))
 
 
 def _settled(

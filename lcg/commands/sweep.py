@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lcg.commands.words import EXIT_CODES, Parser, check_workers
-from lcg.speaking import say
+from lcg.speaking import plain, say
 
 USAGE = "FILE [--workers N] [--storage URL] [--dry-run] [--wandb] [key=value …]"
 ABOUT = """FILE is a path, or a name such as quick_copy of the built-in sweeps.
@@ -41,7 +41,7 @@ def run(words: list[str]) -> int:
             print(text, flush=True)
         return 0
     summary = launch(sweep, options.workers, options.storage)
-    print(summary.as_text())
+    print(plain(summary.as_text()))
     return summary.exit_code
 
 

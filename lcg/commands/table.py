@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lcg.commands.sources import add_baseline, add_metric, add_sources, read_sources
 from lcg.commands.words import Parser
-from lcg.speaking import say
+from lcg.speaking import plain, say
 
 USAGE = "RUN … [--wandb ENTITY/PROJECT] [--metric NAME] [--format …] [--baseline NAME] [-o FILE]"
 
@@ -36,5 +36,5 @@ def run(words: list[str]) -> int:
         write_atomic(options.output, text)
         say(f"wrote {options.output}")
     else:
-        print(text, end="" if text.endswith("\n") else "\n")
+        print(plain(text), end="" if text.endswith("\n") else "\n")
     return 0

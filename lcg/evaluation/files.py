@@ -31,6 +31,8 @@ def read_config(directory: Path, trust: Trust = "own") -> Config:
         return config_from_tree(tree)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error.__cause__
+    except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        raise ConfigError(f"{path}: is no config of a run ({error!r:.80})") from error
 
 
 def check_selected(directory: Path) -> None:

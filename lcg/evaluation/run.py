@@ -112,6 +112,8 @@ def evaluate(
         if key in known:
             yield known[key]
             continue
+        with RunRecord.updating(directory):
+            pass  # a directory that cannot be written is told before the work, not after
         (cell,) = climb(
             model,
             config,

@@ -7,9 +7,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from lcg.report.sources import Sources, read_provenance
+from lcg.report.sources import Sources
 from lcg.report.tags import Markup, tag
 from lcg.results.groups import Group, Run
+from lcg.results.provenance import read_provenance
 
 SHOWN_PACKAGES = ("lcg", "torch", "lightning", "wandb")
 

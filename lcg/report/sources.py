@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lcg.results.loading import read_runs
 from lcg.results.metrics import METRICS, Series, read_curves
@@ -47,15 +45,6 @@ def read_metrics(directory: Path, wanted: Callable[[str], bool] = lambda name: T
     A row cut short by a crash is left out; where a step was logged twice the later one counts.
     """
     return read_curves(directory / METRICS, wanted)
-
-
-def read_provenance(directory: Path) -> dict[str, Any]:
-    """provenance.json, or nothing where it is missing or damaged."""
-    try:
-        found = json.loads((directory / "provenance.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def thinned(steps: list[int], values: list[float], most: int = 200) -> tuple[list, list]:

@@ -4,7 +4,6 @@ It is read row by row, since a long run has millions of them.
 """
 
 import csv
-import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -12,6 +11,7 @@ from typing import BinaryIO
 METRICS = "metrics.csv"
 LONGEST = 2**20  # bytes of a line; no run logs more
 DIGITS = 15  # of a step
+LARGEST = 1e100  # beyond what float32 has; pictures of more overflow
 
 
 class MetricsReader:
@@ -75,12 +75,12 @@ def _quoted(text: str) -> list[str]:
 
 
 def number(text: str) -> float | None:
-    """A finite number, or None for any other text."""
+    """A number of at most LARGEST, or None for any other text."""
     try:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if -LARGEST <= value <= LARGEST else None
 
 
 Series = dict[str, tuple[list[int], list[float]]]

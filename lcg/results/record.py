@@ -66,6 +66,8 @@ class Cell:
 
     def __post_init__(self) -> None:
         where = f"ladder cell at length {self.length}"
+        if self.length < 1 or self.samples < 0:
+            raise ValueError(f"{where}: a length is at least 1, a count of samples at least 0")
         if self.state not in STATES:
             raise ValueError(f"{where}: state {self.state!r} is none of {', '.join(STATES)}")
         if self.state != "value":
@@ -267,7 +269,9 @@ class RunRecord:
         """
         file = Path(run_dir) / FILE_NAME
         try:
-            record = cls.from_dict(json.loads(file.read_text(encoding="utf-8")))
+            data = json.loads(file.read_text(encoding="utf-8"))
+            check_json(data)
+            record = cls.from_dict(data)
             if of not in (None, record.hash):
                 raise ValueError(
                     f"it is of another run ({record.hash}) than the one at work ({of})"
@@ -296,6 +300,25 @@ class RunRecord:
         """Write `results.json` into a run directory atomically; returns its path."""
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
         return write_atomic(Path(run_dir) / FILE_NAME, text)
+
+
+def check_json(data: Any, where: str = "it") -> None:
+    """Raise ValueError for JSON that Python reads and nobody can use or write again.
+
+    That is a number that is not finite or beyond 64 bits, half of a character, or deep nesting.
+    """
+    if isinstance(data, dict):
+        for key, value in data.items():
+            check_json(key, "a key")
+            check_json(value, key)
+    elif isinstance(data, list):
+        for value in data:
+            check_json(value, where)
+    elif isinstance(data, str):
+        if any("\ud800" <= character <= "\udfff" for character in data):
+            raise ValueError(f"{where!r:.40} has half of a character")
+    elif isinstance(data, int | float) and not -(2**63) <= data < 2**63:
+        raise ValueError(f"{where!r:.40} is no number that can be used")
 
 
 def _build(cls: type, data: Any, where: str) -> Any:
@@ -341,10 +364,9 @@ def _typed_as(value: Any, kinds: tuple[type, ...], where: str) -> Any:
 
 
 def _length(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"validation length {text!r} is not a number") from None
+    if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text) > 0):
+        raise ValueError(f"validation length {text!r:.40} is not a number")
+    return int(text)
 
 
 def _plain(value: Any) -> Any:

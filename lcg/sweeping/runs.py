@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from lcg.config import Config, load_config, run_directory
 from lcg.evaluation.samples import rung
 from lcg.results import RecordError, RunRecord
 from lcg.results.metrics import METRICS, MetricsReader, number
+from lcg.results.provenance import read_provenance
 from lcg.sweeping.file import Metric
 from lcg.training.sources import code_digest
 
@@ -144,11 +144,8 @@ def _file_at(path: Path) -> tuple[Any, int]:
     return (status.st_dev, status.st_ino), status.st_size
 
 
-def _code(directory: Path) -> Any:
-    try:
-        return json.loads((directory / "provenance.json").read_text()).get("code")
-    except (OSError, ValueError):
-        return None
+def _code(directory: Path) -> str | None:
+    return read_provenance(directory).get("code")
 
 
 def _evaluated(config: Config, record: RunRecord) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lcg.config import Config, identity, run_directory
-from lcg.results import RunRecord
+from lcg.results import RecordError, RunRecord
 from lcg.results.loading import CONFIG
 from lcg.results.record import FILE_NAME as RECORD
 from lcg.speaking import say
@@ -93,7 +93,10 @@ def finished(config: Config, directory: Path) -> RunRecord | None:
     """The record of a run that needs no more training; says so when its code has changed."""
     if not (directory / "results.json").exists():
         return None
-    record = RunRecord.load(directory)
+    try:
+        record = RunRecord.load(directory)
+    except RecordError:  # training sets it aside, and says so
+        return None
     _check(record.hash, config, directory / RECORD)
     if record.training.status not in ("finished", "not_finite"):
         return None

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from lcg.config import Config, identity, source_digests
 from lcg.results import write_atomic
+from lcg.results.provenance import PROVENANCE as NAME
+from lcg.results.provenance import read_provenance
 from lcg.speaking import say
 from lcg.training.sources import code_digest
 
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGES = ("lcg", "torch", "lightning", "numpy", "einops", "omegaconf", "wandb")
-NAME = "provenance.json"
 
 
 def write(config: Config, directory: Path, device: torch.device, resumed: bool) -> dict[str, Any]:
@@ -84,10 +85,7 @@ def gather(config: Config, device: torch.device) -> dict[str, Any]:
 
 def read(directory: Path) -> dict[str, Any]:
     """provenance.json of a run; empty when there is none."""
-    try:
-        return json.loads((directory / NAME).read_text())
-    except (OSError, ValueError):
-        return {}
+    return read_provenance(directory)
 
 
 def _version(package: str) -> str | None:

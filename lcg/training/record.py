@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from lcg.config import (
 )
 from lcg.diagnostics.fate import fate
 from lcg.ranks import is_rank_zero
-from lcg.results import RunRecord, Selection, Training, Validation
+from lcg.results import RecordError, RunRecord, Selection, Training, Validation, move_aside
+from lcg.speaking import say
 from lcg.training.callbacks import LadderValidation, Metrics
 
 
@@ -64,11 +66,12 @@ class RecordKeeper:
 
     def open(self, step: int) -> None:
         """Say that the run is under way, before its first step."""
-        if not (self.directory / "results.json").exists():
+        with RunRecord.updating(self.directory):
+            record = self._before()
+        if record is None:
             self.save("running", step)
             return
         with RunRecord.updating(self.directory):
-            record = RunRecord.load(self.directory, identity(self.config))
             training = replace(record.training, status="running", reason="")
             replace(record, training=training).save(self.directory)
 
@@ -107,13 +110,25 @@ class RecordKeeper:
             config=experiment_tree(config),
         )
         with RunRecord.updating(self.directory):
-            if (self.directory / "results.json").exists():
-                before = RunRecord.load(self.directory, record.hash)
+            before = self._before()
+            if before is not None:
                 record = record.merge(before.ladder)
                 if before.selection and selected and before.selection.step == selected["step"]:
                     record = record.with_validation(before.validation)
             record.save(self.directory)
         return record
+
+    def _before(self) -> RunRecord | None:
+        """The record so far; one that cannot be read is set aside, and made anew."""
+        path = self.directory / "results.json"
+        if not os.path.lexists(path):
+            return None
+        try:
+            RunRecord.load(self.directory)
+        except RecordError as error:
+            say(f"{error}; it is set aside as {move_aside(path).name}, training goes on")
+            return None
+        return RunRecord.load(self.directory, identity(self.config))
 
     def _fate(self) -> dict[str, Any]:
         return fate(self.directory / "metrics.csv", self.config.optimizer.warmup_steps)

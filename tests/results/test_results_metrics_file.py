@@ -35,6 +35,8 @@ DAMAGE = {
     "a step below 0": b"-7,1",
     "a very long line": b"7," + b"1" * 3_000_000,
     "nothing": b"",
+    "a value that no picture has room for": b"7,1e308",
+    "a value that is not finite": b"7,-inf",
 }
 
 
