@@ -191,7 +191,7 @@ def _import(module: UserModule | None, place: str) -> ModuleType:
 
 
 def _file_of(module: UserModule | None) -> str | None:
-    path = None if module is None else module.find(module.name)
+    path = None if module is None else module.file_of(module.name)
     return None if path is None else str(path)
 
 

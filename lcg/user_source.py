@@ -35,8 +35,8 @@ class UserModule:
     """A module that is not installed, with what it imports from beside it.
 
     root: the folder that its neighbours are in. name: its dotted name below that folder.
-    alone: its neighbours are looked for in `root` before anywhere else, as a copy needs it; else
-    after all that Python itself would find, so that a neighbour shadows nothing.
+    alone: its neighbours come before what is installed, as a copy needs it; else after it, so that
+    a neighbour shadows nothing.
     """
 
     root: Path
@@ -49,17 +49,27 @@ class UserModule:
         return f"lcg_user_{zlib.crc32(f'{self.alone} {self.root}'.encode()):08x}"
 
     def find(self, name: str) -> Path | None:
-        """The file, or the folder without `__init__.py`, that a module is made from, by its name.
+        """The file, or the folder without `__init__.py`, that an import of `name` means.
 
         None for a module that is installed, or part of Python, or nowhere.
         """
         top = name.partition(".")[0]
         if top in sys.stdlib_module_names or top in COMMON:
             return None
-        if not self.alone and (spec := _spec(top)) is not None:
+        own = _below(self.root, name)
+        if self.alone and top != self.name:  # the module may be called as something installed is
+            return own
+        if (spec := _spec(top)) is not None:
             place = _place(spec)
-            return None if place is None else _below(place.parent, name)
-        return _below(self.root, name)
+            if place is None:
+                return None
+            if _below(self.root, top) is None:
+                return _below(place.parent, name)
+        return own
+
+    def file_of(self, name: str) -> Path | None:
+        """The same for a module of the folder, as which nothing installed counts."""
+        return self.find(name) or _below(self.root, name)
 
     @cached_property
     def files(self) -> dict[str, Path]:
@@ -85,7 +95,7 @@ class UserModule:
         pending = [self.name]
         while pending:
             name = pending.pop()
-            path = None if name in reached.files else self.find(name)
+            path = None if name in reached.files else self.file_of(name)
             if path is None or path.is_dir():
                 continue
             reached.files[name] = path
@@ -294,7 +304,7 @@ class _Finder(importlib.abc.MetaPathFinder):
     def find_spec(self, fullname: str, path: Any = None, target: Any = None):
         package, _, name = fullname.partition(".")
         folder = self.folders.get(package)
-        if folder is None or not name or (file := folder.find(name)) is None:
+        if folder is None or not name or (file := folder.file_of(name)) is None:
             return None
         if file.is_dir():
             spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)

@@ -216,6 +216,21 @@ def test_a_package_travels_whole(lcg, write, folder):
     lcg(f"eval {run} lengths=9 samples=8 {FLAG}")
 
 
+@pytest.mark.parametrize("name", ["copy", "entmax", "yaml", "helper"])
+def test_a_file_may_be_called_as_anything_else_is(lcg, write, folder, monkeypatch, name):
+    """As a module of Python, an installed one, or another file that Python would find first."""
+    write("elsewhere/helper.py", "raise RuntimeError('another file of this name')\n")
+    monkeypatch.syspath_prepend(folder / "elsewhere")
+    write(
+        f"mine/{name}.py", "import copy, yaml\nassert copy.deepcopy and yaml.safe_load\n" + ROTATE
+    )
+    run = train(lcg, f"task=mine/{name}.py:Rotate")
+    assert (folder / run / f"sources/task/{name}.py").exists()
+    lcg(f"eval {run} lengths=8 samples=8")
+    shutil.rmtree(folder / "mine")
+    lcg(f"eval {run} lengths=9 samples=8 {FLAG}")
+
+
 RANDOM = """
 from dataclasses import dataclass
 from typing import ClassVar
