@@ -13,7 +13,7 @@ def run(words: list[str]) -> int:
     from lcg.config import with_overrides
     from lcg.config.help import describe_fields
     from lcg.config.schema import Evaluation
-    from lcg.evaluation.files import check_selected, read_config
+    from lcg.evaluation.files import check_run, check_selected, read_config
     from lcg.results import RunRecord
     from lcg.terminal import evaluate_and_say
     from lcg.training.machine import evaluation_problem
@@ -36,20 +36,26 @@ def run(words: list[str]) -> int:
     if any(word.lstrip("-").startswith("after_training=") for word in overrides):
         raise ValueError("after_training is about `lcg train`; it changes nothing here")
     configs, problems = {}, []
-    for run in runs:  # every one is checked before any is evaluated
+    for run in runs:  # what was typed is checked before any run is evaluated
+        check_run(run)
+    for run in runs:
         try:
             config = read_config(run, trusted(options))
-            check_selected(run)
-            RunRecord.load(run)
-        except ValueError as error:  # of this run; the others go on
+        except ValueError as error:  # of this run; the others are evaluated
             problems.append(str(error))
             continue
         config.evaluation = with_overrides(config.evaluation, overrides, "evaluation")
         for length in config.evaluation.lengths:
             config.task.check_evaluation("test", length)
-        configs[run] = config
         if problem := evaluation_problem(config):
             raise ValueError(problem)
+        try:
+            check_selected(run)
+            RunRecord.load(run)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        configs[run] = config
     if not configs:
         raise ValueError(" | ".join(problems))
     from lcg.evaluation.run import choose_device

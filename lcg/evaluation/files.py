@@ -19,11 +19,8 @@ def read_config(directory: Path, trust: Trust = "own") -> Config:
 
     Raises ValueError, naming the directory, when there is none or it cannot be used.
     """
+    check_run(directory)
     path = directory / "config.yaml"
-    if not path.is_file():
-        there = directory.exists()
-        problem = "is no run directory: it has no config.yaml" if there else "does not exist"
-        raise ValueError(f"{directory} {problem}")
     tree = read_yaml(path, resolve=False)
     for line in locate_sources(directory, tree, trust):
         say(f"note: {line}")
@@ -33,6 +30,14 @@ def read_config(directory: Path, trust: Trust = "own") -> Config:
         raise ConfigError(f"{path}: {error}") from error.__cause__
     except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ConfigError(f"{path}: is no config of a run ({error!r:.80})") from error
+
+
+def check_run(directory: Path) -> None:
+    """Raise ValueError for a path that is no run directory."""
+    if not (directory / "config.yaml").is_file():
+        there = directory.exists()
+        problem = "is no run directory: it has no config.yaml" if there else "does not exist"
+        raise ValueError(f"{directory} {problem}")
 
 
 def check_selected(directory: Path) -> None:

@@ -42,14 +42,18 @@ def place(config: Config) -> Path:
 
 
 def check_folder(asked: str, folder: Path) -> None:
-    """Raise ValueError, beginning with what was asked for, when a file is in a folder's place."""
+    """Raise ValueError, beginning with what was asked for, when a file is in a folder's place.
+
+    Raises OSError for a path that may not be looked at.
+    """
     for path in _and_above(folder):
         try:
             mode = path.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            raise ValueError(f"{asked}: {error.strerror}") from None
+            remedy = f"{error.strerror}; choose another folder with runs=…"
+            raise OSError(error.errno, remedy, str(folder)) from None
         if not stat.S_ISDIR(mode):
             raise ValueError(f"{asked}: {path} is no folder; choose another place")
         return

@@ -131,7 +131,7 @@ def test_what_is_wrong_in_a_run_is_one_line(here, tiny):
 
 
 def test_a_model_beyond_the_memory_is_not_made(measured):
-    found = measured("model.d_model=1048576", "model.layers=2")
+    found = measured("model.d_model=360448", "model.layers=2")
     assert found.parameters > 10**12
     assert found.memory_bytes > found.free_bytes
     assert "do not fit in memory" in str(found.step)

@@ -73,7 +73,8 @@ def test_use_it(process):
 def test_add_a_task(process):
     (source,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
     Path("rotate.py").write_text(source)
-    shown, _ = (run_small(process, words) for words in commands("Add a task"))
+    shown, checked, _ = (run_small(process, words) for words in commands("Add a task"))
+    assert "fails" not in checked.stdout
     assert "target" in shown.stdout
     (run,) = Path("runs").iterdir()
     assert (run / "results.json").exists()

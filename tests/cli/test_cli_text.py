@@ -82,7 +82,7 @@ def test_translate_from_training_to_table(corpora, call):
     assert (code, record(corpora)["ladder"]) == (0, ladder), "nothing is computed again"
     code, out, err = call("table", "runs")
     assert code == 0, err
-    assert "## chrF (0 to 100) of the same runs: parallel_text" in out
+    assert "## chrF (0 to 100) of the same runs\n\n### parallel_text" in out
     code, out, err = call("inspect", str(run), "--length", "32", "--failed", "1", "--samples", "4")
     assert code == 0, err
     source = next(line for line in out.splitlines() if line.startswith("  source "))
@@ -107,4 +107,4 @@ def test_masked_lm_from_training_to_table(corpora, call):
     (cell,) = record(corpora)["ladder"]
     assert cell["metrics"]["masked_accuracy"] == pytest.approx(100 * cell["token_accuracy"])
     code, out, err = call("table", "runs")
-    assert "## masked-token accuracy (0 to 100) of the same runs: masked_lm" in out
+    assert "## masked-token accuracy (0 to 100) of the same runs\n\n### masked_lm" in out

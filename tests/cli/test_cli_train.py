@@ -161,7 +161,7 @@ def test_busy_is_3(call, tiny, here):
 
 
 def test_not_finite_is_4(call, tiny):
-    code, out, err = call("train", *tiny("optimizer.lr=1e30", "optimizer.clip_norm=0"))
+    code, out, err = call("train", *tiny("optimizer.lr=1e6", "optimizer.weight_decay=1e6"))
     assert code == 4
     assert results(out.strip())["training"]["status"] == "not_finite"
     assert "not finite" in err.splitlines()[-1]

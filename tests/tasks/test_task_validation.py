@@ -37,7 +37,11 @@ from lcg.tasks.streams import EvalStream, train_batch
         (MQMTAR, {"key_length": 1}, "words=10000, but only 256 exist"),
         (MQMTAR, {"density": 1.5}, "density must lie in"),
         (MQMTAR, {"queries": 0}, "queries must be at least 1"),
-        (MQMTAR, {"key_length": 9}, "words are possible"),
+        (
+            MQMTAR,
+            {"key_length": 9},
+            "alphabet=256 gives 2**63 words of 9 letters or more; use fewer",
+        ),
         (MQMTAR, {"fresh_words": 1}, "fresh_words must be bool, got 1"),
     ],
 )

@@ -204,7 +204,7 @@ def test_a_node_that_does_not_know_the_others_is_refused(start, tmp_path):
 
 @pytest.mark.slow
 def test_not_finite_ends_both_processes_with_code_4(start, tmp_path):
-    process = start(f"runs={tmp_path}", "optimizer.lr=1e30", "optimizer.warmup_steps=0")
+    process = start(f"runs={tmp_path}", "optimizer.lr=1e6", "optimizer.weight_decay=1e6")
     errors = process.communicate(timeout=LIMIT)[1]
     assert process.returncode == 4, errors
     assert record(only_run(tmp_path))["training"]["status"] == "not_finite"

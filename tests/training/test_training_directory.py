@@ -238,7 +238,7 @@ def test_a_directory_that_cannot_be_written_is_one_line(lcg, tmp_path):
         parent.chmod(0o755)
     nobody = 65534 if os.getuid() == 0 else None  # root may write everywhere
     process = lcg.run("train", *tiny(f"runs={closed}"), user=nobody)
-    assert process.code == 1
+    assert process.code == 1, process.err
     assert process.err.count("\n") == 1
     assert f"lcg: {closed}" in process.err and ": Permission denied; " in process.err
     assert list(closed.iterdir()) == []

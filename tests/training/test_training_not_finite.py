@@ -64,7 +64,7 @@ def test_the_last_good_checkpoints_stay(lcg, tmp_path):
 
 
 def test_a_real_divergence(lcg, tmp_path):
-    words = tiny(f"runs={tmp_path}", "optimizer.lr=1e30", "optimizer.warmup_steps=0")
+    words = tiny(f"runs={tmp_path}", "optimizer.lr=1e6", "optimizer.weight_decay=1e6")
     process = lcg.run("train", *words)
     assert process.code == 4, process.err
     assert "Traceback" not in process.err
