@@ -12,6 +12,7 @@ from lcg.results import RecordError, RunRecord
 from lcg.results.loading import CONFIG
 from lcg.results.record import FILE_NAME as RECORD
 from lcg.speaking import say
+from lcg.storage import is_storage_error
 from lcg.training import provenance
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def check_folder(asked: str, folder: Path) -> None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
+            if not is_storage_error(error):  # such as a name that is too long
+                raise ValueError(f"{asked}: {error.strerror}") from None
             remedy = f"{error.strerror}; choose another folder with runs=…"
             raise OSError(error.errno, remedy, str(folder)) from None
         if not stat.S_ISDIR(mode):
