@@ -26,7 +26,8 @@ from lcg.shapes import Bool, Float, Int
 REACH = 8
 """Offsets of the strongest key that are told apart: -REACH to REACH."""
 
-Weigh = Callable[[Watched, Tensor], Tensor]
+Weigh = Callable[[Watched, Tensor], tuple[Tensor, float | Tensor]]
+"""From a layer and some of its queries to weights [b h q k] and `Normalizer.steepness`."""
 
 
 @dataclass(frozen=True)
@@ -66,19 +67,22 @@ class LayerHeads:
         return near
 
 
-def own_weights(watched: Watched, queries: Int[Tensor, " q"]) -> Float[Tensor, "b h q k"]:
-    """The weights that the model uses."""
-    return watched.weights(queries)
+def own_weights(
+    watched: Watched, queries: Int[Tensor, " q"]
+) -> tuple[Float[Tensor, "b h q k"], float | Tensor]:
+    """The weights that the model uses, and how steep they are."""
+    layer = watched.layer
+    return watched.weights(queries), layer.attention.normalizer.steepness(layer.normalizer_state)
 
 
 def weights_by(normalizer: Normalizer) -> Weigh:
     """What another normalizer, one that learns nothing, makes of the same scores."""
 
-    def weigh(watched: Watched, queries: Tensor) -> Tensor:
+    def weigh(watched: Watched, queries: Tensor) -> tuple[Tensor, float | Tensor]:
         scores = watched.scores(queries)
         keys = torch.arange(scores.shape[-1], device=scores.device)
         weights = normalizer(scores, keys, {})
-        return weights * watched.visible(queries)[:, None]
+        return weights * watched.visible(queries)[:, None], normalizer.steepness({})
 
     return weigh
 
@@ -102,7 +106,8 @@ def analyse_heads(
             own = sums.setdefault(watched.name, _LayerSums(reach))
             for queries in watched.some_queries():
                 if len(queries):
-                    own.add(weigh(watched, queries)[0], watched.visible(queries)[0], queries)
+                    weights, steepness = weigh(watched, queries)
+                    own.add(weights[0], steepness, watched.visible(queries)[0], queries)
             progress(sample * len(seen) + done + 1, count * len(seen))
     return [sums[watched.name].result(watched) for watched in seen]
 
@@ -118,10 +123,11 @@ class _LayerSums:
     def add(
         self,
         weights: Float[Tensor, "h q k"],
+        steepness: float | Tensor,
         visible: Bool[Tensor, "q k"],
         queries: Int[Tensor, " q"],
     ) -> None:
-        offsets, some = measures.strongest_offset(weights, queries)
+        offsets, some = measures.strongest_offset(weights, queries, steepness)
         at = (offsets[:, None] == self.steps.to(offsets.device)[:, None]) & some[:, None]
         diversity, left = measures.head_diversity(weights)
         found = {

@@ -17,6 +17,8 @@ EQUAL = 1e-5
 """Weights and scores that differ by less than this share of the largest are equal: the same symbol
 twice has scores that differ by rounding, which depends on the processor and on what is multiplied
 together."""
+STEEPEST = 1e-2
+"""The same at most, for weights that grow the rounding of their scores."""
 
 
 def support(weights: Float[Tensor, "*rows k"]) -> Int[Tensor, "*rows"]:
@@ -97,16 +99,20 @@ def confidence(weights: Float[Tensor, "*rows k"]) -> Float[Tensor, "*rows"]:
 
 
 def strongest_offset(
-    weights: Float[Tensor, "*rows q k"], queries: Int[Tensor, " q"]
+    weights: Float[Tensor, "*rows q k"],
+    queries: Int[Tensor, " q"],
+    steepness: float | Tensor = 0.0,
 ) -> tuple[Int[Tensor, "*rows q"], Bool[Tensor, "*rows q"]]:
     """Position of the strongest key minus that of the query, and whether the row has any weight.
 
-    Of keys with equal weight, within EQUAL of the largest, the most recent counts. queries: the
-    positions of the queries.
+    Of keys with equal weight the most recent counts: equal is within EQUAL of the largest weight w,
+    or EQUAL·w^−steepness where rounding of the scores grows that much, at most STEEPEST. queries:
+    the positions of the queries. steepness: that of the normalizer.
     """
     top = weights.amax(dim=-1, keepdim=True)
     keys = torch.arange(weights.shape[-1], device=weights.device)
-    strongest = torch.where(weights >= top * (1 - EQUAL), keys, -1).amax(dim=-1)
+    near = (EQUAL * top.clamp(max=1.0) ** -steepness).clamp(max=STEEPEST)
+    strongest = torch.where(weights >= top * (1 - near), keys, -1).amax(dim=-1)
     return strongest - queries.to(weights.device), top[..., 0] > 0
 
 

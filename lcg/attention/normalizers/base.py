@@ -74,6 +74,13 @@ class Normalizer(ABC):
         """
         return torch.full_like(scores[..., :1], -torch.inf)
 
+    def steepness(self, learned: Mapping[str, Tensor]) -> float | Tensor:
+        """The power s, of each head [h 1 1] or of all, in ∂ log w / ∂ score = w^−s where w > 0.
+
+        0 for softmax, α − 1 for α-entmax: rounding of the scores grows by w^−s in the weights.
+        """
+        return 0.0
+
     @property
     def solves_from_edge(self) -> bool:
         """Whether `from_edge` is there, and much faster than solving a row from nothing."""

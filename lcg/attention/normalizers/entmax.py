@@ -43,6 +43,9 @@ class Entmax(Normalizer):
 
         return entmax_above(scores, edge, self.alpha)
 
+    def steepness(self, learned):
+        return self.alpha - 1
+
     def row_statistics(self, scores, keys, learned):
         from lcg.entmax import threshold
 
@@ -103,6 +106,9 @@ class LearnedEntmax(Normalizer):
         from lcg.entmax import support_edge
 
         return support_edge(scores, alpha_minus_one=self.alpha_minus_one(learned))
+
+    def steepness(self, learned):
+        return self.alpha_minus_one(learned)
 
     def row_statistics(self, scores, keys, learned):
         from lcg.entmax import threshold

@@ -26,5 +26,8 @@ class ReLU(Normalizer):
     def support_edge(self, scores, learned):
         return scores.new_zeros(*scores.shape[:-1], 1)
 
+    def steepness(self, learned):
+        return 1.0
+
     def weights(self, scores, statistics, keys, learned):
         return scores.relu()
