@@ -21,7 +21,7 @@ ORDER = (
     "keeping, models",
     "config, results",
     "attention",
-    "entmax, user_code",
+    "class_errors, entmax",
     "host_memory, registry, shapes, show, speaking, storage, units, warm",
     "ranks, user_source",
     "positional, tasks",

@@ -12,11 +12,11 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from lcg.class_errors import fault
 from lcg.config import Config, config_from_tree, identity, to_tree
 from lcg.models.reads import tensors
 from lcg.tasks.base import IGNORE
 from lcg.tasks.streams import train_batch
-from lcg.user_code import fault
 
 
 class TaskError(ValueError):
