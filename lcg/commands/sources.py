@@ -67,8 +67,11 @@ def tell_changed_sources(records: Iterable[RunRecord]) -> None:
             module = user_module(name)
             if module is None or module.digest == digest:
                 continue
-            problem = "is not what it was"
+            problem = "has changed"
         except (ValueError, OSError):
-            problem = "is not there or cannot be read"
-        others = f" and {len(trained) - 1} other runs were" if len(trained) > 1 else " was"
-        say(f"note: {name} {problem} when {trained[0]}{others} trained; their numbers are of then")
+            problem = "is no longer there, or cannot be read,"
+        others = f" and {len(trained) - 1} more were" if len(trained) > 1 else " was"
+        say(
+            f"note: {name} {problem} since {trained[0]}{others} trained with it; "
+            "what is shown is of the code then, which is in RUN/sources"
+        )

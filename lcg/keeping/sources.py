@@ -41,14 +41,14 @@ def locate_sources(directory: Path, tree: dict[str, Any], trust: Trust) -> list[
     """Make the names of users' classes in a run's config lead to their copies; import nothing.
 
     A copy is this machine's own code when each of its files says the same as the file that it was
-    copied from, which lies outside the folder of the run. Returns a line for all that differs.
+    copied from, which lies outside the folder of the run. Returns a line for all that differs, and
+    for each package that is of another version here.
 
     Raises ValueError where something differs and `trust` is not "any", and for any class of a
     user's when it is "none".
     """
     origins = _origins(directory)
-    differences = []
-    users = []
+    differences, notes, users = [], [], []
     for kind, node in part_nodes(tree).items():
         name = node.get("name")
         if not isinstance(name, str) or ":" not in name:
@@ -61,7 +61,7 @@ def locate_sources(directory: Path, tree: dict[str, Any], trust: Trust) -> list[
             differences += _differences(directory / SOURCES / kind, origin)
         elif registry.user_module(name) is not None:
             differences.append(f"{name} was never copied into it (an older lcg trained it)")
-        differences += _other_versions(origin)
+        notes += _other_versions(origin)
     if users and trust == "none":
         raise ValueError(
             f"{directory} has code of its own ({', '.join(users)}), which runs with {FLAG} alone"
@@ -70,7 +70,7 @@ def locate_sources(directory: Path, tree: dict[str, Any], trust: Trust) -> list[
         raise ValueError(
             f"{directory}: {'; '.join(differences)}. Read this code, then add {FLAG} to run it"
         )
-    return [f"{directory}: {difference}" for difference in differences]
+    return [f"{directory}: {line}" for line in (*differences, *notes)]
 
 
 def _differences(folder: Path, origin: dict[str, Any]) -> list[str]:

@@ -36,6 +36,7 @@ def lcg(folder, monkeypatch, capsys):
         found = main(shlex.split(words))
         out, err = capsys.readouterr()
         assert found == code, out + err
+        lcg.said = err
         return out if code == 0 else err
 
     return lcg
@@ -136,10 +137,11 @@ def test_results_are_read_without_running_code(lcg, trained, folder):
     trap = "raise RuntimeError('this must not run')\n"
     for path in [file, *(folder / run / "sources").rglob("*.py")]:
         path.write_text(path.read_text() + trap)
-    assert "rotate" in lcg(f"table {run}")
-    lcg(f"plot {run} -o a.png")
-    lcg(f"report {run} -o a.html")
+    for command in (f"table {run}", f"plot {run} -o a.png", f"report {run} -o a.html"):
+        lcg(command)
+        assert f"note: {file}:Rotate has changed since" in lcg.said
     lcg(f"select {run}")
+    assert f"note: {file}:Rotate has changed since" in lcg.said
     page = (folder / "a.html").read_text()
     assert FLAG in page
     assert "RuntimeError" not in page
@@ -254,3 +256,18 @@ def test_what_an_encoding_draws_is_the_same_in_every_evaluation(lcg, write, fold
         (cell,) = record(folder, run)["ladder"]
         found.append({key: value for key, value in cell.items() if key != "seconds"})
     assert found[0] == found[1] == found[2]
+
+
+def test_another_version_of_a_package_is_said(lcg, write, folder, monkeypatch):
+    """And is part of what the class is, but keeps nobody from evaluating the run."""
+    import importlib.metadata
+
+    write("rotate.py", "import tqdm\n" + ROTATE)
+    run = train(lcg, "task=./rotate.py:Rotate")
+    version = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "9.9" if name == "tqdm" else version(name)
+    )
+    lcg(f"eval {run} lengths=8 samples=8")
+    assert f"it was trained with tqdm {version('tqdm')}; here is 9.9" in lcg.said
+    assert train(lcg, "task=./rotate.py:Rotate") != run
