@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from lcg.commands.words import EXIT_CODES, Parser, check_workers
 from lcg.speaking import plain, say
 
@@ -54,7 +56,7 @@ def launch(sweep, workers: int | None, storage: str | None):
 
     open_storage(storage, sweep.directory)  # what cannot be opened is said before anything is there
     write_atomic(sweep.directory / "sweep.yaml", as_yaml(sweep))
-    say(f"study: {sweep.directory}")
+    say(f"study: {shlex.quote(str(sweep.directory))}")
     return run_sweep(sweep, workers, storage)
 
 

@@ -23,7 +23,7 @@ from lcg.sweeping.combinations import combinations
 from lcg.sweeping.file import Sweep
 from lcg.sweeping.progress import Counts, Display, Pace, Running
 from lcg.sweeping.runs import MetricColumn, Run, State, find_run, is_held, state_of, value_of
-from lcg.sweeping.study import Board, key_of, open_board, study_error
+from lcg.sweeping.study import Board, key_of, open_board, study_error, values_text
 from lcg.sweeping.summary import Failure, Summary, summarise
 from lcg.sweeping.worker import TRAIN, Slot, Worker, last_line, share, storage_trouble
 from lcg.training.processes import stop_requests
@@ -43,6 +43,7 @@ class Job:
     run: Run
     log: Path
     metric: MetricColumn
+    chosen: str
     crashes: int = 0
     slot: Slot | None = None
     worker: Worker | None = None
@@ -61,7 +62,12 @@ class Job:
         """For the display."""
         value = self.values[-1] if self.values else None
         step = max(self.begin, self.step)
-        return Running(self.run.name, step, self.run.steps, self.begin, self.worker.seconds, value)
+        seconds = self.worker.seconds
+        return Running(self.run.name, step, self.run.steps, self.begin, seconds, value, self.chosen)
+
+    def event(self, text: str) -> str:
+        """What happened to the run, with what the sweep varies in it."""
+        return _event(self.run.name, text, self.chosen)
 
 
 def run_sweep(
@@ -212,7 +218,7 @@ class Launcher:
                 continue
             if not is_held(job.run.directory):
                 return job
-            self.display.event(f"{job.run.name}: another process trains it; waiting for that")
+            self.display.event(job.event("another process trains it; waiting for that"))
             self.held.append(job)
         return None
 
@@ -227,7 +233,8 @@ class Launcher:
         self.board.note(trial, run=run.name, log=str(log))
         column = self.sweep.metric.name if self.sweep.metric else None
         crashes = trial.user_attrs.get("crashes", 0)
-        return Job(trial, run, log, MetricColumn(run.directory, column), crashes)
+        metric = MetricColumn(run.directory, column)
+        return Job(trial, run, log, metric, values_text(chosen), crashes)
 
     def _is_done(self, job: Job) -> bool:
         """Whether somebody has finished the run; it is then recorded as such."""
@@ -247,7 +254,7 @@ class Launcher:
         job.worker = Worker(words, job.slot, job.log, self.command)
         self.jobs.append(job)
         how = f"resumes at step {state.step}" if state.kind == "resumes" else "started"
-        self.display.event(f"{job.run.name}: {how}")
+        self.display.event(job.event(how))
 
     # ---- while they run
 
@@ -290,22 +297,22 @@ class Launcher:
             self._complete(job, state)
             self.counts.finished += 1
             self.pace.durations.append(state.record.training.seconds)
-            self.display.event(f"{job.run.name}: {self._result(job, state)}")
+            self.display.event(job.event(self._result(job, state)))
         elif job.pruned_at is not None:
             self.board.prune(job.trial, pruned_at=job.pruned_at)
             self.counts.pruned += 1
-            self.display.event(f"{job.run.name}: ended early at step {job.pruned_at}")
+            self.display.event(job.event(f"ended early at step {job.pruned_at}"))
         elif self.signal or (self.trouble and code in STOPPED):
             self.board.release(job.trial)
         elif code == BUSY:
-            self.display.event(f"{job.run.name}: another process trains it; waiting for that")
+            self.display.event(job.event("another process trains it; waiting for that"))
             self.held.append(job)
         elif code == FAILED and (trouble := storage_trouble(job.log)):
             self.trouble = trouble
-            self.display.event(f"{job.run.name}: {trouble}")
+            self.display.event(job.event(trouble))
             self.board.release(job.trial)
         elif code == BAD_INPUT:
-            self._fail(job.trial, job.run.name, last_line(job.log), job.log)
+            self._fail(job.trial, job.run.name, last_line(job.log), job.log, job.chosen)
         else:
             self._crashed(job, code)
 
@@ -318,10 +325,10 @@ class Launcher:
         if code >= 0 and (said := last_line(job.log)):
             reason += f": {said}"
         if job.crashes >= CRASHES:
-            self._fail(job.trial, job.run.name, reason, job.log)
+            self._fail(job.trial, job.run.name, reason, job.log, job.chosen)
             return
         self.board.note(job.trial, crashes=job.crashes)
-        self.display.event(f"{job.run.name}: {reason}; trying once more")
+        self.display.event(job.event(f"{reason}; trying once more"))
         self.held.append(job)
 
     # ---- ends
@@ -339,11 +346,13 @@ class Launcher:
         value = value_of(job.run, self.sweep.metric, state)
         return "finished" if value is None else f"finished, {self.sweep.metric.name} {value:.4g}"
 
-    def _fail(self, trial: Trial, name: str, reason: str, log: Path | None) -> None:
+    def _fail(
+        self, trial: Trial, name: str, reason: str, log: Path | None, chosen: str = ""
+    ) -> None:
         self.board.fail(trial, reason)
         self.counts.failed += 1
         self.failures.append(Failure(name, reason, log))
-        self.display.event(f"{name}: failed: {reason}")
+        self.display.event(_event(name, f"failed: {reason}", chosen))
 
     # ---- stopping
 
@@ -368,6 +377,10 @@ class Launcher:
         with self._noting_trouble():  # what stays ours is free for others once we have ended
             for job in self.held:
                 self.board.release(job.trial)
+
+
+def _event(run: str, text: str, chosen: str) -> str:
+    return f"{run}: {text}{f' ({chosen})' if chosen else ''}"
 
 
 def _mark(directory: Path) -> tuple[int, int]:

@@ -31,7 +31,9 @@ class Counts:
 
 @dataclass(frozen=True)
 class Running:
-    """A run under way. seconds: since its process started, at step `begin`."""
+    """A run under way. chosen: of what the sweep varies. seconds: since its process started, at
+    step `begin`.
+    """
 
     name: str
     step: int
@@ -39,6 +41,7 @@ class Running:
     begin: int
     seconds: float
     value: float | None = None
+    chosen: str = ""
 
     @property
     def projected(self) -> float | None:
@@ -48,7 +51,8 @@ class Running:
 
     def __str__(self) -> str:
         value = "" if self.value is None else f" {self.value:.3g}"
-        return f"{self.name} {self.step}/{self.steps}{value}"
+        chosen = f" ({self.chosen})" if self.chosen else ""
+        return f"{self.name} {self.step}/{self.steps}{value}{chosen}"
 
 
 @dataclass

@@ -14,7 +14,7 @@ from lcg.speaking import say
 from lcg.sweeping.combinations import combinations
 from lcg.sweeping.file import Sweep
 from lcg.sweeping.runs import Run, State, find_run, state_of
-from lcg.sweeping.study import key_of, sample
+from lcg.sweeping.study import key_of, sample, values_text
 from lcg.sweeping.worker import Slot, share
 from lcg.training.projection import Projection
 from lcg.training.timing import time_runs
@@ -70,7 +70,7 @@ class Kind:
         parts = [timing.part / timing.whole for timing in lengths]
         return (
             f"timed with {step.part:,} of {step.whole:,} sequences in a step, "
-            f"{100 * min(parts):.2g} % of a validation"
+            f"{_percent(min(parts))} of a validation"
         )
 
 
@@ -177,18 +177,22 @@ def _as_time(projection: SweepProjection) -> str:
 
 
 def _project(plan: Plan, workers: int | None) -> SweepProjection:
-    groups: dict[str, list[tuple[Run, State]]] = {}
-    for _, run, state in plan.runs:
-        groups.setdefault(experiment_identity(run.config), []).append((run, state))
+    groups: dict[str, list[tuple[dict[str, str], Run, State]]] = {}
+    for chosen, run, state in plan.runs:
+        groups.setdefault(experiment_identity(run.config), []).append((chosen, run, state))
     trainer = plan.runs[0][1].config.trainer if plan.runs else None
     cpu_only = trainer is not None and trainer.accelerator == "cpu"
     slots = share(workers, trainer.devices if trainer else 1, cpu_only)
     return SweepProjection(_kinds(list(groups.values()), slots[0]), plan.count, len(slots))
 
 
-def _kinds(groups: list[list[tuple[Run, State]]], slot: Slot) -> list[Kind]:
+def _kinds(groups: list[list[tuple[dict[str, str], Run, State]]], slot: Slot) -> list[Kind]:
     """The kinds of runs; of each that is not finished a run is timed, within the time of all."""
-    kinds = [Kind(_label(runs), runs) for runs in groups]
+    labels = _labels([[(chosen, run) for chosen, run, _ in own] for own in groups])
+    kinds = [
+        Kind(label, [(run, state) for _, run, state in own])
+        for label, own in zip(labels, groups, strict=True)
+    ]
     left = [kind for kind in kinds if kind.unfinished]
     timed = dict(zip(map(id, left), _time(left, slot), strict=False))
     return [Kind(kind.label, kind.runs, timed.get(id(kind))) for kind in kinds]
@@ -206,6 +210,31 @@ def _words(run: Run, slot: Slot) -> list[str]:
     return [*run.words, *threads]
 
 
-def _label(runs: list[tuple[Run, State]]) -> str:
-    labels = runs[0][0].config.labels
-    return " · ".join(labels[group] for group in ("task", "attention", "position"))
+def _labels(groups: list[list[tuple[dict[str, str], Run]]]) -> list[str]:
+    """Task, attention and position of each kind; of kinds alike in these, what else they vary."""
+    names = [_name(own[0][1]) for own in groups]
+    varied = [_common([chosen for chosen, _ in own]) for own in groups]
+    labels = []
+    for name, own in zip(names, varied, strict=True):
+        alike = [other for its, other in zip(names, varied, strict=True) if its == name]
+        differing = {k: v for k, v in own.items() if any(other.get(k) != v for other in alike)}
+        labels.append(", ".join(filter(None, (name, values_text(differing)))))
+    return labels
+
+
+def _name(run: Run) -> str:
+    return " · ".join(run.config.labels[group] for group in ("task", "attention", "position"))
+
+
+def _common(choices: list[dict[str, str]]) -> dict[str, str]:
+    """What runs of one kind choose alike, without what makes no kind of its own."""
+    return {
+        key: text
+        for key, text in choices[0].items()
+        if key not in ("seed", "optimizer.lr") and all(other.get(key) == text for other in choices)
+    }
+
+
+def _percent(share: float) -> str:
+    percent = 100 * share
+    return f"{percent:.3g} %" if percent >= 0.01 else "less than 0.01 %"

@@ -34,6 +34,7 @@ from sqlalchemy import QueuePool
 from sqlalchemy.exc import DBAPIError
 
 from lcg.config.help import as_text
+from lcg.results.labels import short_names
 from lcg.storage import storage_error
 from lcg.sweeping.combinations import combinations
 from lcg.sweeping.file import EarlyStop, Sweep
@@ -400,6 +401,12 @@ class Board:
 def key_of(chosen: dict[str, str]) -> str:
     """What identifies a choice."""
     return " ".join(f"{key}={text}" for key, text in chosen.items())
+
+
+def values_text(chosen: dict[str, str]) -> str:
+    """A choice for a reader, each parameter by the shortest name that no other one has."""
+    names = short_names(list(chosen))
+    return ", ".join(f"{names[key]}={text}" for key, text in chosen.items())
 
 
 def sample(sweep: Sweep, count: int) -> list[dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from optuna.trial import TrialState
 from lcg.sweeping.file import Metric, Sweep
 from lcg.sweeping.progress import Counts
 from lcg.sweeping.runs import find_run, state_of, value_of
+from lcg.sweeping.study import values_text
 
 
 @dataclass(frozen=True)
@@ -23,10 +25,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Best:
-    """The best finished run: metric first, token accuracy at its length next."""
+    """The best finished run: metric first, token accuracy at its length next.
+
+    chosen: what the sweep varies in it. moved: False where more is better and every run has 0.
+    """
 
     directory: Path
     value: float
+    chosen: str = ""
+    moved: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,15 +75,30 @@ class Summary:
         if self.elsewhere:
             lines.append(f"under way elsewhere: {self.elsewhere} runs of other launchers")
         if self.best:
-            lines.append(f"best: {self.best.directory}  {self.metric.name} {self.best.value:.4g}")
+            lines.append(self._best_text())
         if self.trouble:
             lines.append(f"stopped: {self.trouble}; after that is mended the same command resumes")
         elif self.signal:
             lines.append("stopped; the same command resumes from here")
-        lines.append(f"study: {self.study}")
+        lines.append(f"study: {_quoted(self.study)}")
         if self.directories:
-            lines.append(f"next: lcg table {self.runs}")
+            lines.append(f"next: lcg table {_quoted(self.runs)}")
         return "\n".join(lines)
+
+    def _best_text(self) -> str:
+        where = _quoted(self.best.directory)
+        chosen = f" ({self.best.chosen})" if self.best.chosen else ""
+        if self.best.moved:
+            return f"best: {where}  {self.metric.name} {self.best.value:.4g}{chosen}"
+        never = f"best: none, {self.metric.name} never moved: it is 0 in every run"
+        if self.metric.token_accuracy == self.metric:
+            return never
+        return f"{never}; token accuracy is highest in {where}{chosen}"
+
+
+def _quoted(path: Path) -> str:
+    """A path as a shell takes it."""
+    return shlex.quote(str(path))
 
 
 def summarise(
@@ -105,15 +127,16 @@ def summarise(
         if value is not None and became is TrialState.COMPLETE:
             tokens = value_of(run, sweep.metric.token_accuracy, state) or 0.0
             sign = 1 if sweep.metric.maximize else -1
-            ranked.append(((sign * value, tokens), run.directory, value))
+            ranked.append(((sign * value, tokens), run.directory, value, values_text(choices)))
     best = max(ranked, default=None, key=lambda entry: entry[0])
+    moved = not (sweep.metric and sweep.metric.maximize) or any(entry[2] for entry in ranked)
     return Summary(
         runs=sweep.runs,
         study=sweep.directory,
         metric=sweep.metric,
         counts=counts,
         directories=list(directories),
-        best=Best(best[1], best[2]) if best else None,
+        best=Best(*best[1:], moved) if best else None,
         failures=failures,
         stale=stale,
         signal=signal,

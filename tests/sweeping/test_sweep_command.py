@@ -74,13 +74,29 @@ def test_a_real_run(tiny, call, tmp_path):
     assert code == 0, err
     (name,) = outcome(tmp_path / "runs")
     assert f"{name}: started" in err and f"{name}: finished, val/len_8/exact_match " in err
-    assert out.startswith("1 finished\nbest: runs/") and out.endswith("next: lcg table runs\n")
+    assert out.startswith("1 finished\nbest: none, val/len_8/exact_match never moved: it is 0 in")
+    assert out.endswith("next: lcg table runs\n")
     (study,) = (tmp_path / "runs" / "sweeps").iterdir()
     assert {p.name for p in study.iterdir()} >= {"study.db", "sweep.yaml", "logs"}
     assert words_of(read_sweep(study / "sweep.yaml")) == words_of(read_sweep(tiny, ["seed=1"]))
     assert [p.stem for p in (study / "logs").iterdir()] == [name]
     code, out, _ = call(tiny)  # both seeds: one is there already
     assert code == 0 and out.startswith("1 finished, 1 skipped\n")
+
+
+def test_paths_can_be_pasted_into_a_shell(tmp_path, call, monkeypatch):
+    """The runs' folder has a blank in it; what no run reached is not called best."""
+    file = sweep_file(tmp_path, {"seed": [0]})
+    code, out, err = call(str(file), "runs=my runs")
+    assert code == 0, err
+    (folder,) = (tmp_path / "my runs" / "sweeps").iterdir()
+    (name,) = outcome(tmp_path / "my runs")
+    study = f"study: 'my runs/sweeps/{folder.name}'\n"
+    assert study in out and study in err
+    assert f"'my runs/{name}'" in out
+    assert out.endswith("next: lcg table 'my runs'\n")
+    assert f"{name}: started (seed=0)\n" in err
+    assert "best: none, val/len_8/exact_match never moved: it is 0 in every run; token" in out
 
 
 def words_of(sweep) -> list[list[str]]:
@@ -114,6 +130,24 @@ def test_dry_run(tiny, call, tmp_path, monkeypatch):
     assert "copy · softmax · nape: 2 of 2 runs left, 100 s each; timed with 8 of 8 sequences" in out
     assert "together 100 s with 2 workers (3.3 min one after another)" in out
     assert set(tmp_path.rglob("*")) == written
+
+
+def test_kinds_alike_in_their_choices_are_told_apart(tmp_path, call, monkeypatch):
+    """By what the sweep varies in them; neither by seeds and rates nor by what is common."""
+    varied = {
+        "seed": [0, 1],
+        "optimizer.lr": [0.01],
+        "model.block": ["prenorm", "gemma2"],
+        "attention": ["softmax", "entmax15"],
+    }
+    monkeypatch.setattr(projection, "time_runs", fake_timing(96.0))
+    code, out, _ = call(str(sweep_file(tmp_path, varied)), "--dry-run", "--workers=1")
+    assert code == 0
+    for attention in ("softmax", "entmax15"):
+        for block in ("prenorm", "gemma2"):
+            kind = f"  copy · {attention} · nape, block={block}: 2 of 2 runs left, 100 s each;"
+            assert out.count(kind) == 1, out
+    assert out.count("timed with 8 of 8 sequences in a step, 100 % of a validation\n") == 4
 
 
 def test_the_runs_are_listed_before_they_are_timed(tiny, call, monkeypatch, capsys):

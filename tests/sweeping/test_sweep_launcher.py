@@ -182,6 +182,8 @@ def test_a_grid_and_what_is_done_of_it(sweep, plan, capsys):
     assert (first.counts.finished, first.counts.skipped, first.exit_code) == (3, 0, 0)
     assert attempts(asked) == [1, 1, 1]
     assert first.best.value == 0.02 and first.best.directory == first.directories[2]
+    best = f"best: {first.best.directory}  val/len_64/exact_match 0.02 (seed=2)\n"
+    assert best in first.as_text()
     again = run(asked)
     assert (again.counts.finished, again.counts.skipped) == (0, 3)
     larger = sweep(4)
