@@ -95,7 +95,7 @@ def plot(
     from matplotlib.figure import Figure  # no pyplot: no display, no global state
 
     blocks = _blocks(groups, facet)
-    styles = method_styles(groups)
+    styles = method_styles(groups, facet)
     columns = min(2, len(blocks)) if all(block.shared for block in blocks) else 1
     width = WIDTH if columns == 2 or all(block.shared for block in blocks) else 1.6 * WIDTH
     rows = [blocks[i : i + columns] for i in range(0, len(blocks), columns)]
@@ -125,36 +125,63 @@ def _blocks(groups: Sequence[Group], facet: str) -> list[Block]:
         if facet == "task":
             blocks.append(task_block(task, own))
             continue
-        for position in sorted({group.best.record.labels["position"] for group in own}):
-            at = [group for group in own if group.best.record.labels["position"] == position]
-            names = [group.name.replace(f" · {position}", "", 1) for group in at]
+        for position in sorted(set(map(_position, own))):
+            at = [group for group in own if _position(group) == position]
+            names = list(map(_without_position, at))
             title = f"{task}, {position}, trained at {training_lengths(at)}"
             blocks.append(Block(title, at, names))
     return blocks
 
 
-def method_styles(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
-    """A method looks the same in every panel, and like no other method of its panels.
+def method_styles(groups: Sequence[Group], facet: str = "task") -> dict[str, dict[str, Any]]:
+    """Look of each method, by its name: the same in every panel, and unlike others of its panels.
 
-    As few looks as that allows, so that dashes come only where the colours are used up.
+    Panels of position encodings show attentions, which look the same in all of them. Where a
+    task's methods outnumber the colours, an attention has one colour and marker, and dashes tell
+    its position encodings apart, as far as these suffice; else dashes come where colours end.
     """
-    tasks: dict[str, set[str]] = {}
-    for group in groups:
-        tasks.setdefault(group.task, set()).add(group.name)
+    attentions = _looks([((g.task, _position(g)), _without_position(g)) for g in groups])
+    if facet == "position":
+        return {g.name: _style(attentions[_without_position(g)]) for g in groups}
+    methods = _looks([(g.task, g.name) for g in groups])
+    positions = sorted({_position(group) for group in groups})
+    fits = max(attentions.values()) < len(COLOURS) and len(positions) <= len(DASHES)
+    if max(methods.values()) < len(COLOURS) or not fits:
+        return {name: _style(index) for name, index in methods.items()}
+    return {
+        g.name: _style(attentions[_without_position(g)], positions.index(_position(g)))
+        for g in groups
+    }
+
+
+def _looks(shown: Sequence[tuple[Any, str]]) -> dict[str, int]:
+    """Name -> number of its look, from (panel, name): no two of a panel alike, few in all."""
+    panels: dict[Any, set[str]] = {}
+    for panel, name in shown:
+        panels.setdefault(panel, set()).add(name)
     chosen: dict[str, int] = {}
-    for name in dict.fromkeys(group.name for group in groups):
-        beside = {other for own in tasks.values() if name in own for other in own}
+    for name in dict.fromkeys(name for _, name in shown):
+        beside = {other for own in panels.values() if name in own for other in own}
         taken = {chosen[other] for other in beside & chosen.keys()}
-        chosen[name] = next(index for index in range(len(groups)) if index not in taken)
+        chosen[name] = next(index for index in range(len(shown)) if index not in taken)
+    return chosen
+
+
+def _style(look: int, dashes: int | None = None) -> dict[str, Any]:
     count = len(COLOURS)
     return {
-        name: {
-            "color": COLOURS[index % count],
-            "marker": MARKERS[index % count],
-            "linestyle": DASHES[index // count % len(DASHES)],
-        }
-        for name, index in chosen.items()
+        "color": COLOURS[look % count],
+        "marker": MARKERS[look % count],
+        "linestyle": DASHES[(look // count if dashes is None else dashes) % len(DASHES)],
     }
+
+
+def _position(group: Group) -> str:
+    return group.best.record.labels["position"]
+
+
+def _without_position(group: Group) -> str:
+    return group.name.replace(f" · {_position(group)}", "", 1)
 
 
 def draw_block(

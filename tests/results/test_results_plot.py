@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 import pytest
 
 from lcg.results import RunRecord, plot
+from lcg.results.groups import group_runs
+from lcg.results.plot import method_styles
 
 Make = Callable[..., RunRecord]
 
@@ -62,6 +64,39 @@ def test_many_methods_and_lengths(make: Make, tmp_path: Path) -> None:
     assert all(f"a{i} · nape" in text for i in range(18))
     assert "<!-- 32 -->" in text, "the training maximum keeps its label"
     assert "<!-- 48 -->" not in text, "crowded labels give way"
+
+
+def looks(records: list[RunRecord], facet: str) -> dict[tuple[str, str], tuple[str, str, object]]:
+    """Attention and position -> colour, marker and dashes."""
+    groups = group_runs(records)
+    styles = method_styles(groups, facet)
+    return {
+        (group.best.record.labels["attention"], group.best.record.labels["position"]): tuple(
+            styles[group.name].values()
+        )
+        for group in groups
+    }
+
+
+def test_an_attention_looks_the_same_in_the_panels_of_all_positions(make: Make) -> None:
+    """Also one that not every panel has, so that it has another place in each."""
+    pairs = [("b", "nape"), ("c", "nape"), ("a", "rope"), ("b", "rope"), ("c", "rope")]
+    found = looks([make(attention=a, position=p) for a, p in pairs], "position")
+    for attention in "abc":
+        assert len({look for (own, _), look in found.items() if own == attention}) == 1
+    assert len(set(found.values())) == 3
+
+
+def test_methods_that_outnumber_the_colours_share_them_by_attention(make: Make) -> None:
+    """Five attentions with three position encodings: a colour each, dashes by position."""
+    pairs = [(a, p) for a in "abcde" for p in ("alibi", "nape", "rope")]
+    found = looks([make(attention=a, position=p) for a, p in pairs], "task")
+    assert len({str(look) for look in found.values()}) == 15
+    for attention in "abcde":
+        own = [look for (name, _), look in found.items() if name == attention]
+        assert len({look[:2] for look in own}) == 1
+    few = looks([make(attention=a, position=p) for a, p in pairs[:6]], "task")
+    assert len({look[0] for look in few.values()}) == 6, "where colours suffice, one for each"
 
 
 @pytest.mark.parametrize("name", ["plot", "plot.gif"])
