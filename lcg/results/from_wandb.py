@@ -24,15 +24,15 @@ def with_wandb(
     known, places = list(known), list(places)
     if not places:
         return known
-    there = {(record.run, record.hash) for record in known}
+    there = {(record.group, record.hash) for record in known}
     found = load_wandb(places, report)
-    return known + [record for record in found if (record.run, record.hash) not in there]
+    return known + [record for record in found if (record.group, record.hash) not in there]
 
 
 def load_wandb(
     places: Iterable[str], report: Callable[[str], None] | None = None
 ) -> list[RunRecord]:
-    """The records of W&B runs, one for each run of ours, in the order of their names.
+    """The records of W&B runs, one for each run of ours, that is each hash, ordered by name.
 
     A place is ENTITY/PROJECT, or a path: a .wandb file, an `offline-run-…` folder, or any folder
     that holds some, such as a run directory. Of a run that has been several W&B runs, because it
@@ -47,14 +47,14 @@ def load_wandb(
     found: dict[tuple[str, str], RunRecord] = {}
     for place in places:
         for record in _read(place, problems):
-            key = (record.run, record.hash)
-            if key not in found or _progress(record) > _progress(found[key]):
+            key = (record.group, record.hash)
+            if _progress(record) > _progress(found.setdefault(key, record)):
                 found[key] = record
     if problems and (report is None or not found):
         raise RecordError(" | ".join(problems))
     for problem in problems:
         report(problem)
-    return [found[key] for key in sorted(found)]
+    return sorted(found.values(), key=lambda record: (record.run, record.hash))
 
 
 def _progress(record: RunRecord) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from lcg.results.labels import labels
 from lcg.results.measures import EXACT_MATCH, Measure
+from lcg.results.presets import named
 from lcg.results.record import Cell, RunRecord
 from lcg.results.selection import Choice, choose
 from lcg.results.statistics import (
@@ -171,11 +172,12 @@ def group_runs(records: Iterable[RunRecord], selected_by: str = "exact_match") -
 
     Raises ValueError if there is no record.
     """
-    by_key: dict[tuple[str, str], list[Run]] = {}
+    together: dict[tuple[str, str], list[RunRecord]] = {}
     for record in records:
-        by_key.setdefault((record.labels["task"], record.group), []).append(Run(record))
-    if not by_key:
+        together.setdefault((record.labels["task"], record.group), []).append(record)
+    if not together:
         raise ValueError("no runs to show")
+    by_key = {key: [Run(record) for record in named(own)] for key, own in together.items()}
     for runs in by_key.values():
         runs.sort(key=lambda run: (run.record.lr, run.record.seed, run.record.run))
     names: dict[tuple[str, str], str] = {}

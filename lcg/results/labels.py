@@ -2,7 +2,8 @@
 
     softmax · nape        entmax · t5, alpha=1.7        sigmoid · t5, shift=2, layers=4
 
-Labels come from the records' configs as plain data; no class is imported or run.
+An option of an attention that differs from what its name alone stands for is always named. Labels
+come from the records' configs as plain data; no class of a user is imported or run.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from lcg.results.presets import changed, named
 from lcg.results.record import RunRecord
 
 # Fields that a label names only where nothing else tells two methods apart.
@@ -24,9 +26,9 @@ def labels(records: Sequence[RunRecord]) -> list[str]:
 
     A field is named where two records that have it differ in it, by the shortest dotted name that
     is unambiguous. Fields of an attention or of a position encoding are compared among records of
-    the same one.
+    the same one. The attention's are named too where they differ from its preset.
     """
-    fields = [_fields(record) for record in records]
+    fields = [config_fields(record) for record in records]
     names = short_names([key for own in fields for key in own])
     files = _short_files([value for own in fields for value in own.values()])
     differing = _differing(records, fields)
@@ -48,8 +50,10 @@ def run_labels(records: Sequence[RunRecord]) -> list[str]:
 
     Runs with the same label are the same run.
     """
-    groups = list({record.group: record for record in records}.values())
-    of_group = dict(zip((record.group for record in groups), labels(groups), strict=True))
+    groups: dict[str, list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault(record.group, []).append(record)
+    of_group = dict(zip(groups, labels([named(own)[0] for own in groups.values()]), strict=True))
     found = [of_group[record.group] for record in records]
     for name in ("seed", "lr"):
         for group in of_group:
@@ -93,7 +97,7 @@ def setting_text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _fields(record: RunRecord) -> dict[str, Any]:
+def config_fields(record: RunRecord) -> dict[str, Any]:
     """Dotted field -> value: of the config, or of what a record without one says of it."""
     settings = record.settings
     tree: dict[str, Any] = record.config or {
@@ -122,14 +126,16 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _differing(records: Sequence[RunRecord], fields: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The fields of each record in which another one that is compared with it differs."""
+    """The fields of each record in which another one that is compared with it differs, and those
+    in which its attention differs from what that is called after."""
     values: dict[tuple, set[str]] = {}
     for record, own in zip(records, fields, strict=True):
         for key, value in own.items():
             values.setdefault(_compared(record, key), set()).add(repr(value))
     return [
-        [key for key in own if len(values[_compared(record, key)]) > 1]
+        [key for key in own if key in always or len(values[_compared(record, key)]) > 1]
         for record, own in zip(records, fields, strict=True)
+        for always in [changed(record)]
     ]
 
 

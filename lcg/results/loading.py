@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lcg.results.presets import label_fits
 from lcg.results.record import FILE_NAME, RecordError, RunRecord
 
 CONFIG = "config.yaml"  # all that a run directory holds before the first record is written
@@ -37,6 +38,9 @@ def read_runs(
     no run, a record that cannot be read, a run that has no record yet, a folder that cannot be
     entered and a run that lies in two places are problems: `report` is called with a line for each
     and the rest goes on. Without `report`, or if no run could be read, RecordError names them.
+
+    Runs of one hash are one run, whatever they are called, and count once: the record that got
+    furthest, and of equal ones that whose label fits its attention.
     """
     problems: list[str] = []
     found: dict[Path, bool] = {}
@@ -60,10 +64,16 @@ def read_runs(
         except RecordError as error:
             problems.append(str(error))
             continue
-        first = places.setdefault((record.run, record.hash), directory)
-        if first != directory:
-            problems.append(f"{directory}: the same run as {first}; name one of the two")
-            continue
+        key = (record.group, record.hash)
+        other = places.setdefault(key, directory)
+        if other != directory:
+            better = _worth(record) > _worth(records[other])
+            left, kept = (other, directory) if better else (directory, other)
+            problems.append(f"{left}: the same run as {kept}; name one of the two")
+            if not better:
+                continue
+            del records[other]
+            places[key] = directory
         records[directory] = record
     if problems and (report is None or (not records and len(problems) == 1)):
         raise RecordError(" | ".join(problems))
@@ -72,6 +82,10 @@ def read_runs(
     if not records:
         raise RecordError("none of them can be read, so there is nothing to show")
     return records
+
+
+def _worth(record: RunRecord) -> tuple[int, int, bool]:
+    return record.training.step, len(record.ladder), label_fits(record)
 
 
 def load_run(directory: Path) -> RunRecord:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lcg.results.groups import Group, Run
+from lcg.results.presets import changed, named
 from lcg.results.record import RunRecord
 from lcg.results.selection import choose
 from lcg.results.statistics import wilson
@@ -168,10 +169,10 @@ def verdicts(records: Iterable[RunRecord], block: str = "table1/sort") -> list[V
     if block not in blocks():
         raise ValueError(f"nothing is published as {block}; there is {', '.join(blocks())}")
     chosen = blocks()[block]
-    fitting = [record for record in records if chosen.fits(record)]
+    fitting = [one for record in records if chosen.fits(record) for one in named([record])]
     ours: dict[str, Run | None] = {}
     for method in dict.fromkeys(row.method for row in chosen.rows):
-        own = [record for record in fitting if record.labels["attention"] == method]
+        own = [r for r in fitting if r.labels["attention"] == method and not changed(r)]
         ours[method] = Run(choose(own).record) if own else None
     return [
         _verdict(chosen, row, multiple, ours[row.method])

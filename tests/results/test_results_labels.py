@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from lcg.config import experiment_identity, experiment_tree, load_config, source_digests, to_yaml
-from lcg.results import RunRecord, load_runs, table
+from lcg.results import Cell, RunRecord, load_runs, table
 from lcg.results.groups import group_runs
-from lcg.results.labels import short_names
+from lcg.results.labels import run_labels, short_names
 
 Make = Callable[..., RunRecord]
 MEAN = """
@@ -56,9 +56,9 @@ def test_a_sweep_over_a_field_is_labelled_by_its_values(record) -> None:
     entmax = ("attention=entmax15", "attention.normalizer.alpha={}")
     found = [record(*(word.format(alpha) for word in entmax)) for alpha in (1.3, 1.5, 2)]
     assert names(*found, record("attention=softmax")) == [
-        "entmax15 · nape, alpha=1.3",
-        "entmax15 · nape, alpha=1.5",
-        "entmax15 · nape, alpha=2",
+        "entmax15 · nape",
+        "entmax · nape, alpha=1.3",
+        "entmax · nape, alpha=2",
         "softmax · nape",
     ]
     rope = [record("attention=softmax", "position=rope", f"position.base={b}") for b in (1e4, 5e5)]
@@ -78,10 +78,9 @@ def test_a_sweep_over_a_field_is_labelled_by_its_values(record) -> None:
     ],
 )
 def test_any_field_names_a_method_where_it_differs(record, word, values, shown) -> None:
-    found = [record(f"{word}={value}") for value in values]
-    attention = found[0].labels["attention"]
+    found = [record("attention=softmax", f"{word}={value}") for value in values]
     texts = [f"{value:g}" if isinstance(value, float) else value for value in values]
-    assert names(*found) == [f"{attention} · nape, {shown}={text}" for text in texts]
+    assert names(*found) == [f"softmax · nape, {shown}={text}" for text in texts]
 
 
 def test_what_follows_from_the_method_is_not_repeated(record) -> None:
@@ -91,6 +90,79 @@ def test_what_follows_from_the_method_is_not_repeated(record) -> None:
         "asentmax · nape, layers=3",
         "softmax · nape, layers=2",
     ], "a confounded comparison shows what else differs"
+
+
+@pytest.mark.parametrize(
+    ("words", "label"),
+    [
+        ("topk normalizer.k=4", "topk · nape, k=4"),
+        ("entmax15 normalizer.alpha=2", "entmax · nape, alpha=2"),
+        ("entmax15 normalizer.alpha=1.5", "entmax15 · nape"),
+        ("entmax normalizer.alpha=2", "entmax · nape, alpha=2"),
+        ("entmax normalizer=softmax", "softmax · nape"),
+        ("asentmax scaling=none", "entmax · nape"),
+        ("asentmax normalizer=softmax scaling=none", "softmax · nape"),
+        ("asentmax scaling.gamma_range=3", "entmax · nape, scaling=adaptive, gamma_range=3"),
+        ("softmax scaling=log", "softmax · nape, scaling=log"),
+        ("rela output_norm=none", "relu · nape"),
+        ("rela_g output_norm.eps=0.1", "rela_g · nape, eps=0.1"),
+        ("{normalizer:_entmax,_scaling:_log} normalizer.alpha=2", "entmax+log · nape, alpha=2"),
+        ("{normalizer:_entmax,_scaling:_log} scaling=none", "entmax · nape"),
+    ],
+)
+def test_a_label_says_nothing_false(record, words, label) -> None:
+    """Alone in a table too, an attention is not called by a preset that it is not."""
+    attention, *others = [word.replace("_", " ") if "{" in word else word for word in words.split()]
+    assert names(record(f"attention={attention}", *(f"attention.{o}" for o in others))) == [label]
+
+
+def test_a_users_preset_is_held_to_its_file(record, tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "configs" / "attention"
+    folder.mkdir(parents=True)
+    (folder / "mine.yaml").write_text("normalizer: {name: entmax, alpha: 1.2}\nscaling: log\n")
+    monkeypatch.chdir(tmp_path)
+    plain = record("attention=mine")
+    changed = record("attention=mine", "attention.normalizer.alpha=2")
+    more = record("attention=mine", "attention.scaling.offset=0.5")
+    assert [*names(plain), *names(changed), *names(more)] == [
+        "mine · nape",
+        "entmax · nape, alpha=2, scaling=log",
+        "mine · nape, offset=0.5",
+    ]
+
+
+def test_one_config_has_one_name(record) -> None:
+    """Runs of one group are called by the preset that some of them have unmodified."""
+    changed = record("attention=asentmax", "attention.scaling=none")
+    for other in (record("attention=entmax15"), record("attention=entmax")):
+        assert other.group == changed.group
+    for order in ((changed, record("attention=entmax15")), (record("attention=entmax15"), changed)):
+        assert names(*order) == ["entmax15 · nape"]
+        assert run_labels(order) == ["entmax15 · nape"] * 2
+
+
+def test_runs_of_one_hash_are_counted_once(record, tmp_path: Path) -> None:
+    words = "asentmax", "attention.normalizer=softmax", "attention.scaling=none"
+    baseline = record("attention=softmax")
+    twin = replace(record(f"attention={words[0]}", *words[1:]), hash=baseline.hash)
+    for name, run in (
+        ("a", replace(twin, run="a")),
+        ("b", baseline),
+        ("c", record("attention=topk")),
+    ):
+        run.save(tmp_path / name)
+    lines: list[str] = []
+    found = load_runs([tmp_path], lines.append)
+    line = "{}: the same run as {}; name one of the two"
+    assert lines == [line.format(tmp_path / "a", tmp_path / "b")]
+    assert names(*found) == ["softmax · nape", "topk · nape"]
+    rows = [line for line in table(found).splitlines() if line.startswith("| topk")]
+    assert rows[1].split("|")[2].strip() == "softmax · nape", "it is the baseline"
+    twin.merge([Cell(64, 9, 1, correct=3)]).save(tmp_path / "a")
+    lines.clear()
+    found = load_runs([tmp_path], lines.append)
+    assert lines == [line.format(tmp_path / "b", tmp_path / "a")], "the one that got further counts"
+    assert names(*found) == ["softmax · nape", "topk · nape"]
 
 
 def test_names_are_as_short_as_they_can_be() -> None:
@@ -148,8 +220,8 @@ def test_a_record_without_a_config_is_labelled_by_its_config_file(record, tmp_pa
         text = to_yaml(load_config(words)).replace("name: entmax", "name: /gone/x.py:Gone")
         (folder / "config.yaml").write_text(text.replace("alpha: 1.5", "alpha: ${oc.env:HOME}"))
     assert names(*load_runs([tmp_path])) == [
-        "entmax15 · nape, dropout=0",
-        "entmax15 · nape, dropout=0.2",
+        "Gone · nape, dropout=0",
+        "Gone · nape, dropout=0.2",
     ]
 
 
