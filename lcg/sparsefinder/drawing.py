@@ -5,6 +5,7 @@ row of all baselines; the other fronts are grey.
 from __future__ import annotations
 
 import math
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ JOINED = {
 }
 BASELINES = "baselines"
 OWN = {"label": "the model itself", "color": "#888888", "linewidth": 1.6, "zorder": 0}
-VALUES = {"recall": "recall (%)", "token_accuracy": "tokens right (%)"}
+VALUES = {"recall": "recall (%)", "token_accuracy": "token accuracy (%)"}
 
 
 def draw(study: Study, value: str, title: str, path: Path) -> Path:
@@ -47,14 +48,15 @@ def draw(study: Study, value: str, title: str, path: Path) -> Path:
         for (name, fronts), own in zip(rows.items(), panels, strict=True):
             for panel, result in zip(own, lengths, strict=True):
                 _fill(panel, result, value, fronts, styles)
-            own[0].set_ylabel(name, fontsize=10, weight="bold")
+            own[0].set_ylabel(name, fontsize=9, weight="bold")
         for panel, result in zip(panels[0], lengths, strict=True):
-            panel.set_title(_heading(result, study), fontsize=9.5, loc="left")
+            heading = textwrap.fill(_heading(result, study), int(14 * WIDTH))
+            panel.set_title(heading, fontsize=9.5, loc="left")
         for panel in panels[-1]:
             panel.set_xlabel("sparsity (%)")
-        title = f"{title}: {VALUES[value]} against sparsity"
+        title = textwrap.fill(f"{title}: {VALUES[value]} against sparsity", int(9 * size[0]))
         figure.suptitle(title, fontsize=11, x=0.01, ha="left", weight="bold")
-        _legend(figure, rows, styles, value, max(2, int(size[0] // 2)))
+        _legend(figure, rows, styles, value, size[0])
         return write_png(figure, path, dpi=150)
 
 
@@ -70,8 +72,11 @@ def _rows(study: Study) -> dict[str, list[str]]:
     return rows
 
 
-def _legend(figure: Any, rows: dict, styles: dict, value: str, columns: int) -> None:
-    """Dashes, which mean the same in every row, and the baselines, which share one."""
+def _legend(figure: Any, rows: dict, styles: dict, value: str, width: float) -> None:
+    """Dashes, which mean the same in every row, and the baselines, which share one.
+
+    width: of the figure, in inches, which the columns do not exceed.
+    """
     from matplotlib.lines import Line2D
 
     used = {styles[name]["linestyle"] for row in rows if row != BASELINES for name in rows[row]}
@@ -83,6 +88,8 @@ def _legend(figure: Any, rows: dict, styles: dict, value: str, columns: int) -> 
     entries += [Line2D([], [], label=name, **styles[name]) for name in rows.get(BASELINES, [])]
     if value == "token_accuracy":
         entries.append(Line2D([], [], **OWN))
+    entry = 0.6 + 0.075 * max(len(entry.get_label()) for entry in entries)
+    columns = max(1, int(width // entry))
     figure.legend(
         handles=entries, loc="outside lower left", frameon=False, fontsize=8.5, ncols=columns
     )

@@ -11,15 +11,19 @@ from lcg.sparsefinder.measuring import Identity
 from lcg.sparsefinder.study import CellResult, LengthResult, Study
 
 SPARSITY = 0.5
-SUMMARY = f"Best recall and most tokens right (%) at a sparsity of {100 * SPARSITY:.0f} % or more"
+SUMMARY = f"Best recall and token accuracy (%) at a sparsity of {100 * SPARSITY:.0f} % or more"
 NOTHING = "—"
 UNREACHED = f"{NOTHING}: no setting of the method reaches a sparsity of {100 * SPARSITY:.0f} %"
+EXPLAINED = (
+    "Recall: the share of the pairs with weight that a prediction keeps; token accuracy: of the "
+    "model with only the predicted pairs. Test set: {}."
+)
 COLUMNS = {
     "sparsity": "sparsity",
     "recall": "recall",
     "exact": "exact queries",
     "mass": "mass",
-    "token_accuracy": "tokens right",
+    "token_accuracy": "token accuracy",
     "exact_match": "exact match",
 }
 
@@ -30,28 +34,38 @@ def percent(value: float) -> str:
 
 
 def summary(study: Study) -> str:
-    """Per front the best recall and, maybe of another setting, the most tokens right of what is at
-    least as sparse as SPARSITY.
+    """Per front the best recall and, maybe of another setting, the best token accuracy of what is
+    at least as sparse as SPARSITY.
     """
     lengths = [result for result in study.lengths if result.skipped is None]
-    header = ["method", *(f"length {result.length}" for result in lengths)]
-    rows = [["the model itself", *(f"  · {percent(x.token_accuracy)}" for x in lengths)]]
+    header = ["method"]
+    for result in lengths:
+        header += [f"recall at {result.length}", f"token accuracy at {result.length}"]
+    own = [text for result in lengths for text in ("", percent(result.token_accuracy))]
+    rows = [["the model itself", *own]]
     for front in fronts_of(lengths):
-        rows.append([front, *(_best_text(result, front) for result in lengths)])
-    table = aligned(header, rows)
-    unreached = any(NOTHING in row for row in rows)
-    return f"{table}\n\n{UNREACHED}" if unreached else table
+        rows.append([front, *(text for result in lengths for text in _best(result, front))])
+    parts = [aligned(header, rows), *([EXPLAINED.format(_counted(lengths))] if lengths else [])]
+    if any(NOTHING in row for row in rows):
+        parts.append(UNREACHED)
+    return "\n\n".join(parts)
 
 
-def _best_text(result: LengthResult, front: str) -> str:
+def _counted(lengths: list[LengthResult]) -> str:
+    """How many samples there are of each length."""
+    return ", ".join(
+        f"{result.samples} sample{'s' * (result.samples > 1)} of length {result.length}"
+        for result in lengths
+    )
+
+
+def _best(result: LengthResult, front: str) -> list[str]:
     own = [cell for cell in result.cells if cell.front == front]
+    names = ("recall", "token_accuracy")
     if all(cell.skipped for cell in own):
-        return "skipped"
-    values = [
-        best([(cell.sparsity, getattr(cell, name)) for cell in own], SPARSITY)
-        for name in ("recall", "token_accuracy")
-    ]
-    return NOTHING if values[0] is None else " · ".join(map(percent, values))
+        return ["skipped" for _ in names]
+    values = (best([(c.sparsity, getattr(c, name)) for c in own], SPARSITY) for name in names)
+    return [NOTHING if value is None else percent(value) for value in values]
 
 
 def fronts_of(lengths: list[LengthResult]) -> list[str]:
@@ -100,8 +114,8 @@ def document(study: Study, title: str) -> str:
             continue
         parts.append(
             f"{result.samples} sample{'s' * (result.samples > 1)}; the model itself: "
-            f"{percent(result.token_accuracy)} % of tokens right, "
-            f"{percent(result.exact_match)} % of samples."
+            f"{percent(result.token_accuracy)} % token accuracy, "
+            f"{percent(result.exact_match)} % exact match."
         )
         rows = [_row(cell) for cell in result.cells]
         parts.append(aligned(["method", "setting", *COLUMNS.values()], rows))

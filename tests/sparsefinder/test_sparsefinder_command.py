@@ -101,7 +101,7 @@ def test_an_encoder_with_learned_alpha(tagger, capsys):
         capsys, tagger, "--samples", "4", "--steps", "5", "--cosine", "--rank", 2, "--shared"
     )
     assert code == 0, err
-    assert "length 8" in out and "length 32" in out and "length 128" in out
+    assert all(f"recall at {n} |" in out for n in (8, 32, 128))
     assert "| cosine distance" in out
 
 
@@ -122,7 +122,7 @@ def test_default_lengths_are_those_that_the_split_has(run, capsys, tmp_path, mon
     )
     few = ("--samples", "2", "--steps", "1", "--windows", "0", "-o", tmp_path / "out")
     code, out, err = call(capsys, run, *few)
-    assert code == 0 and " length 24 |" in out and "length 96" not in out
+    assert code == 0 and "recall at 24 |" in out and "at 96" not in out
     assert "left out, for the test split has nothing so long: 96\n" in err
     code, out, err = call(capsys, run, *few, "--length", "6,96")
     assert (code, out) == (2, "") and "nothing of length 96" in err and err.count("\n") == 1
@@ -160,6 +160,33 @@ def test_no_two_fronts_look_the_same():
 
 def test_the_summary_says_what_a_dash_is():
     assert UNREACHED in summary(of_every_method())
+
+
+def test_the_summary_has_a_column_for_each_number():
+    study = of_every_method()
+    header, _, own, *rows = summary(study).splitlines()
+    assert [cell.strip() for cell in header.strip("|").split("|")] == [
+        "method",
+        "recall at 8",
+        "token accuracy at 8",
+    ]
+    assert own.split() == ["|", "the", "model", "itself", "|", "|", "90.0", "|"]
+    assert "Test set: 1 sample of length 8." in summary(study)
+    assert not any("·" in row for row in rows)
+
+
+def test_nothing_is_cut_off_a_picture_of_one_length(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(drawing, "write_png", lambda figure, path, dpi: drawn.append(figure))
+    for value in drawing.VALUES:
+        drawing.draw(of_every_method(), value, "entmax_learned · nape", tmp_path / "x.png")
+    for figure in drawn:
+        figure.draw_without_rendering()
+        texts = [figure._suptitle, figure.axes[0]._left_title, *figure.legends[0].get_texts()]
+        for text in texts:
+            box = text.get_window_extent()
+            assert box.x0 >= 0 and box.x1 <= figure.bbox.x1, text.get_text()
+            assert box.y0 >= 0 and box.y1 <= figure.bbox.y1, text.get_text()
 
 
 def test_what_it_refuses_in_one_line(run, capsys, tmp_path):
