@@ -82,8 +82,15 @@ class PositionEncoding:
     @property
     def ordered(self) -> bool:
         """Whether any hook tells a query of order where no causal mask does."""
-        hooks = ("embed", "rotate_queries", "rotate_keys", "slopes", "bias")
-        return any(getattr(type(self), h) is not getattr(PositionEncoding, h) for h in hooks)
+        return self._has("slopes") or self.more_than_slopes
+
+    @property
+    def more_than_slopes(self) -> bool:
+        """Whether any hook but `slopes` tells of order, in heads of slope 0 too."""
+        return any(map(self._has, ("embed", "rotate_queries", "rotate_keys", "bias")))
+
+    def _has(self, hook: str) -> bool:
+        return getattr(type(self), hook) is not getattr(PositionEncoding, hook)
 
     def check(self, sizes: Sizes) -> None:
         """Raise ValueError, in one line, when these sizes cannot work."""

@@ -56,6 +56,21 @@ def head_groups(position: PositionEncoding, heads: int) -> dict[str, slice]:
     return {"unscaled": slice(0, start), "scaled": slice(start, heads)}
 
 
+def head_text(config: Config, layer: AttentionLayer, head: int) -> str:
+    """A head with what its encoding gives it alone, and `scaled` where some are: "head 4, no
+    position, scaled"."""
+    position, heads = layer_position(config, layer), config.model.heads
+    slopes = position.slopes(heads)
+    parts = [f"head {head}"]
+    if slopes is not None:
+        none = slopes[head] == 0 and not position.more_than_slopes
+        parts.append("no position" if none else f"ALiBi slope {slopes[head]:.3g}")
+    scales = not isinstance(config.attention.scaling, NoScaling)
+    if scales and len(head_groups(position, heads)) > 1 and head in position.scaled_heads(heads):
+        parts.append("scaled")
+    return ", ".join(parts)
+
+
 def probe_columns(config: Config) -> list[str]:
     """The columns that the probe of the heads fills at every validation step."""
     heads, attention = config.model.heads, config.attention

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 MOST_TOKENS = 256  # a map of more is pooled: no screen shows more squares
-MOST_NAMED = 32  # tokens that have room beside a map
+MOST_NAMED = 40  # tokens that have room beside a map
 FUTURE, ZERO = "#ececec", "#ffffff"
 FAINT, FULL = 0.16, 1.0  # the part of the colour map that weights above 0 have
 SCORED = {"color": "#D55E00", "linestyle": (0, (4, 3)), "linewidth": 0.9}
@@ -110,7 +110,7 @@ def draw_maps(
     bar.ax.minorticks_off()
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, length=2.5)
-    bar.set_label("weight (white: exactly 0)", fontsize=9)
+    bar.set_label("weight, square-root scale (white: exactly 0)", fontsize=9)
     return figure
 
 
@@ -121,19 +121,18 @@ def _draw(panel: Any, drawn: Map, colours: Any, norm: Any, side: float, most: in
         cmap=colours,
         norm=norm,
         interpolation="none",
-        extent=(0, keys, queries, 0),
+        extent=(-0.5, keys - 0.5, queries - 0.5, -0.5),  # ticks stand at the middle of cells
         aspect="auto" if drawn.kind == "cross" else "equal",
     )
     if drawn.scored is not None:
-        panel.axhline(drawn.scored, **SCORED)
-    panel.set_title(drawn.title, fontsize=9, loc="left")
+        panel.axhline(drawn.scored - 0.5, **SCORED)
+    panel.set_title(textwrap.fill(drawn.title, int(15 * side)), fontsize=9, loc="left")
     panel.tick_params(length=2, color="#888888", labelsize=8)
-    panel.locator_params(nbins=5)
-    font = max(4.5, min(8.0, 58 * side / max(queries, keys)))
+    panel.locator_params(nbins=5, integer=True)
+    font = max(3.5, min(8.0, 58 * side / max(queries, keys)))
     for axis, tokens in ((panel.yaxis, drawn.queries), (panel.xaxis, drawn.keys)):
         if len(tokens) <= MOST_NAMED and all(tokens):
-            places = [i + 0.5 for i in range(len(tokens))]
-            axis.set_ticks(places, [token[:8] for token in tokens], fontsize=font)
+            axis.set_ticks(range(len(tokens)), [token[:8] for token in tokens], fontsize=font)
             axis.set_tick_params(length=0, pad=1.5)
     if len(drawn.keys) <= MOST_NAMED and any(len(token) > 2 for token in drawn.keys):
         panel.tick_params(axis="x", labelrotation=90)

@@ -27,6 +27,8 @@ LOOK = {
 }
 
 
+SCALED = "Scaled: the length scaling multiplies these heads' queries."
+
 # What a page draws in its own colours, light or dark; methods keep theirs.
 PAGE_COLOURS = {
     INK: "currentColor",
@@ -117,8 +119,15 @@ def multiples(title: str, count: int) -> tuple[Any, list[Any]]:
         spare.remove()
     for index, panel in enumerate(panels[:count]):
         panel.tick_params(labelsize=7.5, labelbottom=index + columns >= count)
-    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10.5)
+    figure.suptitle(wrapped(title), x=0.01, ha="left", weight="bold", fontsize=10.5)
     return figure, panels[:count]
+
+
+def step_axis(panel: Any) -> None:
+    """An axis of training steps, which are whole numbers."""
+    from matplotlib.ticker import MaxNLocator
+
+    panel.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))
 
 
 def wrapped(text: str, width: int = int(13 * WIDTH)) -> str:

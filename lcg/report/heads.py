@@ -7,7 +7,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lcg.report.drawing import Drawing, finish, look, marker_of, shades, stacked, svg_of
+from lcg.report.drawing import (
+    SCALED,
+    Drawing,
+    finish,
+    look,
+    marker_of,
+    shades,
+    stacked,
+    step_axis,
+    svg_of,
+    wrapped,
+)
 from lcg.report.sources import Series, thinned
 from lcg.results.groups import Group
 
@@ -137,34 +148,49 @@ def draw(name: str, group: Group, style: dict[str, Any], series: Series) -> Draw
             panel.set_ylabel(quantity.label)
             finish(panel)
         panels[-1].set_xlabel("step")
-        title = f"{group.name}: heads over training"
-        panels[0].set_title(_short(title), loc="left", weight="bold", fontsize=10)
-        _legend(figure, panels[-1], shown, colours)
+        step_axis(panels[-1])
+        title = wrapped(f"{group.name}: heads over training")
+        panels[0].set_title(title, loc="left", weight="bold", fontsize=10)
+        kinds = _kinds(shown, group.best.record.labels["position"])
+        _legend(panels[-1], kinds, colours)
         svg = svg_of(figure)
     record = group.best.record
+    scaled = f" {SCALED}" if any(text.endswith(", scaled") for text in kinds) else ""
     caption = (
         f"The selected run (seed {record.seed}, learning rate {record.lr:g}) as it was logged: "
-        f"{'; '.join(quantity.explained for quantity, _ in shown)}."
+        f"{'; '.join(quantity.explained for quantity, _ in shown)}.{scaled}"
     )
     return Drawing(name, f"Heads over training: {group.name}", caption, svg)
 
 
-def _legend(figure: Any, panel: Any, shown: list, colours: Colours) -> None:
+def _kinds(shown: list[tuple[Quantity, Columns]], position: str) -> list[str]:
+    """Labels of the dashes of support and largest weight, in the order of their columns.
+
+    Columns tell the heads that a length scaling would apply to from the others; whether the run
+    has one, its scaler columns say.
+    """
+    scaled = ", scaled" if any(quantity.pattern is SCALER for quantity, _ in shown) else ""
+    texts = {"scaled": f"last heads{scaled}", "unscaled": "first heads"}
+    if position == "nape":
+        texts = {"scaled": f"no position{scaled}", "unscaled": "ALiBi slope"}
+    found = [
+        kind
+        for quantity, columns in shown
+        if quantity.pattern in (SUPPORT, MAX_WEIGHT)
+        for _, kind in columns
+    ]
+    return [texts.get(kind, f"{kind} heads") for kind in dict.fromkeys(found)]
+
+
+def _legend(panel: Any, kinds: list[str], colours: Colours) -> None:
     from matplotlib.lines import Line2D
 
     layers = [
         Line2D([], [], color=colour, linewidth=2, label=layer.replace("_", " "))
         for layer, colour in colours.items()
     ]
-    kinds = [
-        kind
-        for quantity, columns in shown
-        if quantity.pattern in (SUPPORT, MAX_WEIGHT)
-        for _, kind in columns
-    ]
-    kinds = list(dict.fromkeys(kinds))
     dashes = [
-        Line2D([], [], color="#444444", linestyle=GROUP_DASHES[i % 4], label=f"{kind} heads")
+        Line2D([], [], color="#444444", linestyle=GROUP_DASHES[i % 4], label=kind)
         for i, kind in enumerate(kinds)
     ]
     panel.legend(
@@ -172,9 +198,5 @@ def _legend(figure: Any, panel: Any, shown: list, colours: Colours) -> None:
         loc="upper center",
         bbox_to_anchor=(0.5, -0.36),
         frameon=False,
-        ncols=3,
+        ncols=2,
     )
-
-
-def _short(text: str, most: int = 48) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"

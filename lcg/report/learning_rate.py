@@ -51,7 +51,8 @@ def draw(
                     shift = 1 + 0.05 * (2 * index / max(1, len(groups) - 1) - 1)
                     _fill(panel, group, styles[group.name], value(group), shift)
             _rates(panels[-1], groups)
-            panels[0].set_title(f"{task}, over learning rates", loc="left", weight="bold")
+            title = wrapped(f"{task}, over learning rates", 40)
+            panels[0].set_title(title, loc="left", weight="bold")
             _legend(panels[-1], groups, styles)
         else:
             figure, panels = multiples(f"{task}, over learning rates: {shown[1][0]}", len(groups))

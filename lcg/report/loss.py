@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from lcg.report.drawing import Drawing, finish, look, marker_of, multiples, stacked, svg_of, wrapped
+from lcg.report.drawing import (
+    Drawing,
+    finish,
+    look,
+    marker_of,
+    multiples,
+    stacked,
+    step_axis,
+    svg_of,
+    wrapped,
+)
 from lcg.report.sources import Series, thinned
 from lcg.results.groups import Group, Run
 from lcg.results.plot import FAINT, PAPER, SHARED, legend_entry
@@ -28,7 +38,7 @@ def draw(
             left = sum(_curves(panel, group, styles[group.name], series) for group in groups)
             panel.set_ylabel("training loss (nats)")
             panel.set_xlabel("step")
-            panel.set_title(f"{task}, training loss", loc="left", weight="bold")
+            panel.set_title(wrapped(f"{task}, training loss", 40), loc="left", weight="bold")
             _scales(panel)
             _legend(panel, groups, styles, bool(left))
         else:
@@ -63,6 +73,7 @@ def _scales(panel: Any) -> None:
         panel.yaxis.set_minor_locator(NullLocator())
     panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     panel.yaxis.set_minor_formatter(NullFormatter())
+    step_axis(panel)
     finish(panel)
 
 

@@ -6,16 +6,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lcg.diagnostics.headers import attention_layers, layer_position
+from lcg.diagnostics.headers import attention_layers, head_text
 from lcg.diagnostics.maps import MOST_TOKENS, Map, draw_maps, tokens_of
 from lcg.keeping.sources import Trust
-from lcg.report.drawing import Drawing, look, svg_of
+from lcg.report.drawing import SCALED, Drawing, look, svg_of
 from lcg.results.groups import Group
-
-if TYPE_CHECKING:
-    from lcg.positional.base import PositionEncoding
 
 Head = tuple[int | str, int]  # layer, by its place among all or by its name; head
 SIDE = 2.1  # inches of a map: two stand side by side on a phone
@@ -75,10 +72,10 @@ def draw(name: str, group: Group, directory: Path, choice: MapChoice) -> Drawing
     texts = _texts(seen)
     maps = []
     for (key, _), (layer, head) in zip(heads, chosen, strict=True):
-        position = layer_position(seen.config, every[places[key]])
+        about_head = head_text(seen.config, every[places[key]], head)
         maps.append(
             Map(
-                _title(layer.name, head, position, count[1]),
+                f"{layer.name.replace('_', ' ')}, {about_head}",
                 layer.weights[0, head].numpy(),
                 layer.kind,
                 *tokens_of(layer.name, *texts),
@@ -102,13 +99,6 @@ def _texts(seen: Any) -> tuple[list[str], list[str]]:
     return list(map(task.text, seen.inputs[0].tolist())), list(map(task.text, source))
 
 
-def _title(layer: str, head: int, position: PositionEncoding, heads: int) -> str:
-    scaled = position.scaled_heads(heads)
-    one_group = scaled.start in (0, heads)
-    kind = "" if one_group else (", scaled" if head in scaled else ", unscaled")
-    return f"{layer.replace('_', ' ')}, head {head}{kind}"
-
-
 def _caption(group: Group, seen: Any, length: int, maps: Sequence[Map]) -> str:
     record = group.best.record
     labels = seen.labels[0, seen.positions]
@@ -118,10 +108,12 @@ def _caption(group: Group, seen: Any, length: int, maps: Sequence[Map]) -> str:
     size = -(-max(max(shown.weights.shape) for shown in maps) // MOST_TOKENS)
     future = ", grey is the future" if any(shown.kind == "causal" for shown in maps) else ""
     pooled = f" Each square is the largest weight of {size} × {size} pairs." if size > 1 else ""
+    scaled = any(shown.title.endswith(", scaled") for shown in maps)
+    scaling = f" {SCALED}" if scaled else ""
     return (
         f"The selected run's (seed {record.seed}, learning rate {record.lr:g}) attention "
         f"weights on the first test sample of length {length} ({tokens} input tokens; its scored "
         f"symbols are {right}). Rows are queries, columns keys; square-root colour scale, white "
         f"is exactly 0{future}. Below the dashed line queries are scored."
-        f"{pooled}"
+        f"{scaling}{pooled}"
     )

@@ -204,7 +204,7 @@ def draw_block(
         _axes(panel, block.groups, lengths, depth, room)
     if block.shared:
         panel = shown[0]
-        panel.set_title(block.title, loc="left", pad=20, weight="bold")
+        panel.set_title(_wrapped(block.title, int(8 * width)), loc="left", pad=20, weight="bold")
         _name_training_maximum(panel, block.groups)
         ends = [_draw(panel, group, styles[group.name], measure, spread) for group in block.groups]
         row = 0
@@ -214,7 +214,8 @@ def draw_block(
         panel.set_ylabel(f"{measure.title} ({measure.scale})")
         panel.set_xlabel("test length")
     else:
-        figure.suptitle(block.title, x=0.01, ha="left", weight="bold")
+        title = _wrapped(block.title, int(8 * width))
+        figure.suptitle(title, x=0.01, ha="left", weight="bold")
         for panel, group, name in zip(shown, block.groups, block.names, strict=False):
             for other in block.groups:
                 panel.plot(*_mean(other, measure), color=FAINT, linewidth=0.8, zorder=1)
@@ -300,7 +301,7 @@ def _named(group: Group, name: str) -> str:
 
 
 def _wrapped(text: str, width: int) -> str:
-    return textwrap.fill(text, width, break_long_words=False)
+    return textwrap.fill(text, width)
 
 
 def _label_ends(

@@ -36,6 +36,27 @@ def test_tokens_stand_at_the_axes_where_they_fit() -> None:
         assert not any(label.startswith("t") for label in labels)
 
 
+@pytest.mark.parametrize("count", [3, MOST_NAMED, MOST_NAMED + 30])
+def test_ticks_stand_at_the_middle_of_cells(count: int) -> None:
+    tokens = [f"t{i}" for i in range(count)]
+    drawn = Map("head 0", np.eye(count, dtype=np.float32), "full", tokens, tokens, scored=2)
+    panel = draw_maps([drawn], "one", 2, 2.0).axes[0]
+    left, right, bottom, top = panel.images[0].get_extent()
+    assert (left, right, bottom, top) == (-0.5, count - 0.5, count - 0.5, -0.5)
+    inside = [tick for tick in panel.get_yticks() if 0 <= tick < count]
+    assert inside and all(tick == int(tick) for tick in inside)
+    assert set(panel.lines[0].get_ydata()) == {1.5}, "above the first scored query"
+
+
+def test_a_long_title_stays_above_its_own_map() -> None:
+    weights = np.eye(3, dtype=np.float32)
+    title = "encoder 0, head 4, ALiBi slope 0.333, scaled"
+    figure = draw_maps([Map(title, weights, "full", "abc", "abc")] * 2, "two", 2, 2.1)
+    figure.draw_without_rendering()
+    first, second = (panel._left_title.get_window_extent() for panel in figure.axes[:2])
+    assert first.x1 < second.x0
+
+
 def test_the_tokens_of_a_layer() -> None:
     inputs, source = ["a", "b"], ["x"]
     assert tokens_of("layer_0", inputs, source) == (inputs, inputs)
@@ -49,4 +70,4 @@ def test_every_map_has_a_panel_and_one_bar() -> None:
     maps = [Map(f"head {i}", weights, "full", "abcd", "abcd") for i in range(5)]
     figure = draw_maps(maps, "five", 4, 2.0)
     assert [panel.get_title(loc="left") for panel in figure.axes[:5]] == [m.title for m in maps]
-    assert figure.axes[-1].get_xlabel() == "weight (white: exactly 0)"
+    assert figure.axes[-1].get_xlabel() == "weight, square-root scale (white: exactly 0)"

@@ -8,6 +8,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from lcg.config import load_config
+from lcg.diagnostics.headers import attention_layers, head_text
 from lcg.diagnostics.maps import pooled
 from lcg.report import MapChoice, find, make, parse_heads
 from lcg.report.maps import default_heads
@@ -62,12 +64,13 @@ def test_maps_of_a_trained_run(trained: Path, made) -> None:
     report = make(find([trained]), "lcg report", made, MapChoice())
     drawing = next(d for d in report.drawings if d.name.endswith("-maps"))
     shown = words(drawing.svg)
-    assert [text for text in shown if text.startswith("layer")] == [
-        "layer 0, head 0, unscaled",
-        "layer 0, head 1, scaled",
-        "layer 1, head 0, unscaled",
-        "layer 1, head 1, scaled",
+    assert [text for text in shown if text.startswith(("layer", "scaled"))] == [
+        "layer 0, head 0, ALiBi slope 1",
+        *("layer 0, head 1, no position,", "scaled"),
+        "layer 1, head 0, ALiBi slope 1",
+        *("layer 1, head 1, no position,", "scaled"),
     ]
+    assert " Scaled: the length scaling multiplies these heads' queries." in drawing.caption
     assert "first test sample of length 6 (" in drawing.caption, "the longest training length"
     assert drawing.svg.count("<image") == 5, "four heads and the colour bar"
     again = make(find([trained]), "lcg report", made, MapChoice())
@@ -78,8 +81,26 @@ def test_chosen_heads_and_length(trained: Path, made) -> None:
     report = make(find([trained]), "lcg report", made, MapChoice(7, ((1, 1),)))
     drawing = next(d for d in report.drawings if d.name.endswith("-maps"))
     titles = [text for text in words(drawing.svg) if text.startswith("layer")]
-    assert titles == ["layer 1, head 1, scaled"]
+    assert titles == ["layer 1, head 1, no position,"], "and scaled in the next line"
     assert "of length 7 (" in drawing.caption
+
+
+@pytest.mark.parametrize(
+    ("choices", "expected"),
+    [
+        ("softmax nape", ("head 0, ALiBi slope 1", "head 2, no position")),
+        ("asentmax nape", ("head 0, ALiBi slope 1", "head 2, no position, scaled")),
+        ("asentmax alibi", ("head 0, ALiBi slope 0.25", "head 2, ALiBi slope 0.0156")),
+        ("asentmax rope", ("head 0", "head 2")),
+    ],
+)
+def test_heads_are_named_by_what_they_have(choices: str, expected: tuple[str, str]) -> None:
+    attention, position = choices.split()
+    config = load_config(
+        ["task=copy", f"attention={attention}", f"position={position}", "model.heads=4"]
+    )
+    layer = attention_layers(config)[0]
+    assert tuple(head_text(config, layer, head) for head in (0, 2)) == expected
 
 
 def test_what_cannot_be_drawn_is_a_note(trained: Path, folder: Path, made) -> None:

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from lcg.report import Report, find, make
-from lcg.report.drawing import shades
+from lcg.report.drawing import look, shades, stacked, step_axis
 from lcg.report.sources import read_metrics, thinned
 from lcg.results import RunRecord, load_runs, table
 from lcg.results.published import blocks
@@ -202,7 +202,8 @@ def test_heads_over_training(report: Report) -> None:
     heads = drawing(report, "-heads")
     shown = set(words(heads.svg))
     assert {"learned α", "query scaler", "support (keys)", "largest weight"} <= shown
-    assert {"layer 0", "layer 1", "scaled heads", "unscaled heads"} <= shown
+    assert {"layer 0", "layer 1", "no position, scaled", "ALiBi slope"} <= shown
+    assert "Scaled: the length scaling multiplies" in heads.caption
     assert "softmax · nape: its metrics.csv has no columns about heads" in report.html
 
 
@@ -253,6 +254,29 @@ def test_many_methods(tmp_path: Path, run_of, write, made) -> None:
     assert len(page.ids) == len(set(page.ids))
     legend = words(drawing(report, "accuracy").svg)
     assert all(any(f"a{i:02} · nape" in text for text in legend) for i in range(20))
+
+
+def test_a_long_title_keeps_its_end(tmp_path: Path, run_of, write, made) -> None:
+    """What tells two methods apart stands at the end of their labels; titles go to a next line."""
+    long = "normalizer_of_a_file_with_a_long_name_that_fills_the_line, shift="
+    for shift in (0, 2):
+        write(tmp_path, run_of({32: 200}, attention=f"{long}{shift}"))
+    report = make(find([tmp_path]), "lcg report", made, None)
+    heads = [d for d in report.drawings if d.name.endswith("-heads")]
+    assert len(heads) == 2
+    for shift, figure in zip((0, 2), heads, strict=True):
+        said = "".join(words(figure.svg)).replace(" ", "")
+        assert f"{long}{shift} · nape: heads over training".replace(" ", "") in said
+
+
+def test_steps_are_whole_numbers() -> None:
+    with look():
+        _, (panel,) = stacked([1.0])
+        panel.plot([20], [1.0])
+        step_axis(panel)
+        assert {20.0} < {*panel.get_xticks()} and all(
+            tick == int(tick) for tick in panel.get_xticks()
+        )
 
 
 def test_no_figure_says_things_in_tex(tmp_path: Path, run_of, write, made) -> None:
