@@ -19,11 +19,19 @@ def fault(error: BaseException) -> str | None:
     steps = [f for f, _ in traceback.walk_tb(error.__traceback__) if f.f_code.co_filename in files]
     if not steps:
         return None
+    if isinstance(error, SystemExit) and innermost(error) not in files:
+        return None  # of a signal that came while the class was at work
     text = " ".join(str(error).split())
     if isinstance(error, ValueError) and text.startswith(tuple(f"{c.name}: " for c in classes)):
         return text
     hook = steps[0].f_code.co_qualname.partition(".<locals>")[0]
     return f"{hook}(): {registry.where_it_broke(error, steps[-1].f_code.co_filename)}"
+
+
+def innermost(error: BaseException) -> str:
+    """The file of the frame that an error was raised in."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame.f_code.co_filename
 
 
 def _files(cls: type) -> list[str]:

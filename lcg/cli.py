@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
         else:
             raise
         return 1
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = fault(error)
         if line is None:
             raise

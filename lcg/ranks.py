@@ -32,6 +32,12 @@ def take_rank(devices: int, nodes: int) -> list[str]:
     global _rank
     if devices * nodes == 1:
         return run_alone()
+    missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]
+    if "LOCAL_RANK" in os.environ and missing:
+        raise ValueError(
+            f"LOCAL_RANK is set without {' and '.join(missing)}, so that no launcher started this "
+            "process; unset it: lcg starts the other processes of a run"
+        )
     node = _place("NODE_RANK", nodes, f"trainer.nodes={nodes}")
     _rank = node * devices + _place("LOCAL_RANK", devices, f"trainer.devices={devices}")
     return []

@@ -88,6 +88,12 @@ class UserModule:
         names = sorted({name for top in tops for name in owners.get(top, ())})
         return {name: importlib.metadata.version(name) for name in names}
 
+    @property
+    def unknown(self) -> list[str]:
+        """Top-level modules that these files import, and that are of no installed distribution."""
+        owners = importlib.metadata.packages_distributions() if self._reached.others else {}
+        return sorted(top for top in self._reached.others if top not in owners)
+
     @cached_property
     def _reached(self) -> _Reached:
         """Every module of the user's that is reached by imports, each read once."""
@@ -175,6 +181,21 @@ def version_of(module: str) -> str:
     return " ".join(f"{name} {importlib.metadata.version(name)}" for name in sorted(set(owners)))
 
 
+def is_for_lcg(module: str) -> bool:
+    """True for a module of an installed distribution that requires lcg."""
+    owners = importlib.metadata.packages_distributions().get(module.partition(".")[0], ())
+    required = [line for name in owners for line in importlib.metadata.requires(name) or ()]
+    return any(re.match(r"lcg\b(?![-.])", line) for line in required)
+
+
+def is_importable(top: str) -> bool:
+    """True for a top-level module that Python finds by its path as it is now."""
+    try:
+        return importlib.util.find_spec(top) is not None
+    except (ImportError, ValueError):  # ValueError: a module without a spec, such as __main__
+        return False
+
+
 def without_prefix(text: str) -> str:
     """A message with the names of the user's modules as the user wrote them."""
     return re.sub(r"\blcg_user_[0-9a-f]{8}\.", "", text)
@@ -196,11 +217,22 @@ def local_root(name: str) -> Path | None:
 # ---- where modules are
 
 
+_PATH = tuple(sys.path)  # as it is before a user's code may change it
+
+
 def _spec(top: str) -> importlib.machinery.ModuleSpec | None:
+    """Where Python finds a module by the path that it started with, whatever is imported already.
+
+    So what a class is does not depend on the classes that were imported before it.
+    """
+    changed, sys.path[:] = sys.path[:], _PATH
     try:
-        return importlib.util.find_spec(top)
-    except (ImportError, ValueError):  # ValueError: a module without a spec, such as __main__
+        found = (f.find_spec(top, None) for f in sys.meta_path if f is not _finder)
+        return next((spec for spec in found if spec is not None), None)
+    except ImportError:
         return None
+    finally:
+        sys.path[:] = changed
 
 
 def _place(spec: importlib.machinery.ModuleSpec) -> Path | None:

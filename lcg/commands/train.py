@@ -34,8 +34,11 @@ def run(words: list[str]) -> int:
         print(f"{parser.format_help()}\n{EXIT_CODES}\n\n{describe(config)}")
         return 0
     trainer = config.trainer
-    for name in take_rank(trainer.devices, trainer.nodes):
-        say(f"note: {name} is ignored: trainer.devices=1 and trainer.nodes=1 are one process")
+    if ignored := take_rank(trainer.devices, trainer.nodes):
+        say(
+            f"note: {', '.join(ignored)} ignored: trainer.devices=1 and trainer.nodes=1 make a run "
+            "of one process"
+        )
     check_installed(config.attention.backend)
     check_machine(config.trainer)
     for remark in remarks(config):

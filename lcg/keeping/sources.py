@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
 from lcg import registry
-from lcg.config import SOURCES, Config, part_nodes, user_modules
+from lcg.config import SOURCES, Config, part_nodes, parts, user_modules
 from lcg.results import write_atomic
-from lcg.user_source import place_of, same_code
+from lcg.user_source import UserModule, is_for_lcg, is_importable, place_of, same_code
 
 ORIGINS = "origins.json"
 FLAG = "--trust-source"
@@ -27,14 +29,45 @@ Trust = Literal["none", "own", "any"]
 
 def copy_sources(config: Config, directory: Path) -> None:
     """Write the modules of a run's user classes, and where they came from, into its directory."""
-    origins: dict[str, Any] = {}
-    for kind, module in user_modules(config).items():
-        for place, content in module.copied().items():
-            write_atomic(directory / SOURCES / kind / place, content)
-        files = {place_of(name, path): str(path) for name, path in module.files.items()}
-        origins[kind] = {"files": files, "packages": module.packages}
-    if origins:
+    modules = user_modules(config)
+    _write(modules, directory / SOURCES)
+    if modules:
+        origins = {
+            kind: {"root": str(m.root), "module": m.name, "alone": m.alone, "packages": m.packages}
+            for kind, m in modules.items()
+        }
         write_atomic(directory / SOURCES / ORIGINS, json.dumps(origins, indent=1) + "\n")
+
+
+def check_copies(config: Config) -> None:
+    """Raise ValueError for users' classes that could not be loaded from a copy of their code.
+
+    They import what is neither beside them nor installed, or read a file when they are imported.
+    """
+    modules = user_modules(config)
+    with tempfile.TemporaryDirectory() as folder:
+        _write(modules, Path(folder))
+        for kind, module in modules.items():
+            attribute = registry.name_of(type(parts(config)[kind])).rpartition(":")[2]
+            unknown = [top for top in module.unknown if is_importable(top)]
+            if unknown:
+                raise ValueError(
+                    f"{module.file_of(module.name)} imports {', '.join(unknown)}, which is neither "
+                    "beside it nor installed, so that the run could not keep it; put it beside"
+                )
+            try:
+                registry.find(kind, f"{folder}/{kind}:{module.name}:{attribute}")
+            except ValueError as error:
+                raise ValueError(
+                    f"the run could not keep the code of {attribute}, since a copy of it fails: "
+                    f"{error}; it may import modules beside it, and read files named in fields"
+                ) from None
+
+
+def _write(modules: dict[str, UserModule], folder: Path) -> None:
+    for kind, module in modules.items():
+        for place, content in module.copied().items():
+            write_atomic(folder / kind / place, content)
 
 
 def locate_sources(directory: Path, tree: dict[str, Any], trust: Trust) -> list[str]:
@@ -61,6 +94,8 @@ def locate_sources(directory: Path, tree: dict[str, Any], trust: Trust) -> list[
             differences += _differences(directory / SOURCES / kind, origin)
         elif registry.user_module(name) is not None:
             differences.append(f"{name} was never copied into it (an older lcg trained it)")
+        elif not is_for_lcg(name.rpartition(":")[0]):
+            differences.append(f"{name} is of an installed package that does not require lcg")
         notes += _other_versions(origin)
     if users and trust == "none":
         raise ValueError(
@@ -74,24 +109,41 @@ def locate_sources(directory: Path, tree: dict[str, Any], trust: Trust) -> list[
 
 
 def _differences(folder: Path, origin: dict[str, Any]) -> list[str]:
-    files = _mapping(origin.get("files"))
-    copies = sorted(folder.rglob("*.py"))
-    found = [] if copies else [f"{folder} has no code"]
-    for copy in copies:
-        own = files.get(copy.relative_to(folder).as_posix())
-        if not isinstance(own, str) or not _is_outside(Path(own), folder):
-            found.append(f"{copy} has no original on this machine")
-        elif not Path(own).exists():
-            found.append(f"{copy} has no original on this machine (there is no {own})")
-        elif not same_code(copy, Path(own)):
-            found.append(f"{copy} differs from {own}, and is what the run was trained with")
-    return found
+    """What of a copy is not the code that a run of the user's own file would import.
+
+    Every file is looked at, whether or not an import is known to lead to it.
+    """
+    walked = ((Path(place), names + files) for place, names, files in os.walk(folder))
+    every = [place / name for place, names in walked for name in names]
+    if folder.is_symlink() or any(path.is_symlink() for path in every):
+        return [f"{folder} holds links"]
+    copies = {path.relative_to(folder).as_posix(): path for path in every if path.is_file()}
+    if not copies:
+        return [f"{folder} has no code"]
+    owns = _own_files(folder, origin)
+    found = []
+    for place, copy in sorted(copies.items()):
+        if place not in owns:
+            found.append(f"{copy} has no original on this machine in {origin.get('root')}")
+        elif not same_code(copy, owns[place]):
+            found.append(f"{copy} differs from {owns[place]}, and is what the run was trained with")
+    missing = sorted(owns.keys() - copies.keys())
+    return found + [f"{owns[place]} has no copy in {folder}" for place in missing]
 
 
-def _is_outside(own: Path, folder: Path) -> bool:
-    """False for a path inside the folder that holds the run, which came with it perhaps."""
+def _own_files(folder: Path, origin: dict[str, Any]) -> dict[str, Path]:
+    """The files of the user's own class by their places in a copy; none that came with the run."""
+    root, name = origin.get("root"), origin.get("module")
+    if not (isinstance(root, str) and isinstance(name, str) and Path(root).is_absolute()):
+        return {}
     runs = folder.resolve().parents[2]
-    return own.is_absolute() and not own.resolve().is_relative_to(runs)
+    try:
+        files = UserModule(Path(root), name, origin.get("alone") is True).files
+    except ValueError:
+        return {}
+    if any(path.resolve().is_relative_to(runs) for path in files.values()):
+        return {}
+    return {place_of(name, path): path for name, path in files.items()}
 
 
 def _other_versions(origin: dict[str, Any]) -> list[str]:

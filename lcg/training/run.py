@@ -21,7 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lcg.config import Config, run_yaml
 from lcg.keeping import checkpoints
 from lcg.keeping.lock import locked
-from lcg.keeping.sources import copy_sources
+from lcg.keeping.sources import check_copies, copy_sources
 from lcg.ranks import is_rank_zero, take_rank
 from lcg.results import RunRecord, write_atomic
 from lcg.speaking import say
@@ -70,6 +70,7 @@ def train(
     directory = directories.place(config)
     if not is_rank_zero():
         return _Run(config, directory, progress=False, then=then).go()
+    check_copies(config)
     run = _Run(config, directory, progress, then)
     with locked(directory), _one_line_when_unwritable(directory):
         return run.go()

@@ -109,7 +109,7 @@ def test_a_file_may_be_renamed_or_moved(lcg, trained, folder):
         own.rename(folder / "moved" / own.name)
     again(folder, run)
     err = lcg(f"eval {run} lengths=8 samples=40", code=2)
-    assert f"has no original on this machine (there is no {file})" in err
+    assert f"has no original on this machine in {folder}" in err
     lcg(f"eval {run} lengths=8 samples=40 {FLAG}")
     assert cells(folder, run) == first
     (folder / "moved/rotate.py").rename(folder / "moved/turn.py")
@@ -149,17 +149,68 @@ def test_results_are_read_without_running_code(lcg, trained, folder):
 
 def test_a_received_run_cannot_vouch_for_itself(lcg, trained, folder):
     """Its copies are no originals, wherever its list says that these are."""
-    run, file, _ = trained
+    run, _, _ = trained
     copy = folder / run / "sources/task/rotate.py"
     copy.write_text(copy.read_text() + "print('never')\n")
     origins = folder / run / "sources/origins.json"
-    origins.write_text(origins.read_text().replace(str(file), str(copy)))
+    facts = json.loads(origins.read_text())
+    for root in (copy.parent, folder / "runs", Path(run) / "sources/task"):
+        shutil.copy(copy, folder / "runs")
+        shutil.copy(copy.with_name("helper.py"), folder / "runs")
+        facts["task"]["root"] = str(root)
+        origins.write_text(json.dumps(facts))
+        assert f"{copy.name} has no original" in lcg(f"eval {run} lengths=8", code=2)
+
+
+@pytest.mark.parametrize("way", ["link", "extra", "missing", "installed"])
+def test_a_received_run_imports_nothing_else(lcg, write, trained, folder, way):
+    """By a link, a file that the user's class has not, one that is lacking, or an installed one."""
+    run, _, _ = trained
+    copies = folder / run / "sources/task"
+    evil = write("evil/__init__.py", "raise RuntimeError('this must not run')\n")
+    said = "has no copy in"
+    if way == "link":
+        (copies / "helper.py").unlink()
+        (copies / "helper").symlink_to(evil.parent)
+        said = "holds links"
+    elif way == "extra":
+        (copies / "helper").mkdir()
+        shutil.copy(evil, copies / "helper")
+        said = "has no original"
+    elif way == "missing":
+        (copies / "helper.py").unlink()
+    else:
+        config = folder / run / "config.yaml"
+        config.write_text(config.read_text().replace("sources/task:rotate:Rotate", "yaml:Loader"))
+        said = "is of an installed package that does not require lcg"
     err = lcg(f"eval {run} lengths=8", code=2)
-    assert f"{copy.name} has no original" in err
-    beside = folder / "runs" / "evil.py"
-    beside.write_text(copy.read_text())
-    origins.write_text(origins.read_text().replace(str(copy), str(beside)))
-    assert "has no original" in lcg(f"eval {run} lengths=8", code=2)
+    assert said in err
+    assert FLAG in err
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("open(__file__[:-9] + 'data.txt').read()", "a copy of it fails"),
+        ("import sys; sys.path.insert(0, __file__[:-9] + 'far'); import farlib", "imports farlib"),
+    ],
+)
+def test_a_class_that_a_run_could_not_keep_is_not_trained(lcg, write, folder, code, said):
+    write("data.txt", "1")
+    write("far/farlib.py", "BY = 1\n")
+    write("rotate.py", f"{code}\n{ROTATE}")
+    err = lcg(f"train task=./rotate.py:Rotate {QUICK}", code=2)
+    assert said in err
+    assert err.splitlines()[-1].startswith("lcg: ")
+    assert not (folder / "runs").exists()
+
+
+def test_a_class_that_exits_is_a_class_that_is_wrong(lcg, write):
+    for code in (0, 1, 3, 130):
+        leave = f"def sample(self, rng, lengths):\n        raise SystemExit({code})\n"
+        file = write(f"leaves{code}.py", ROTATE.replace("def sample", leave + "    def other"))
+        for command in (f"show task={file}:Rotate", f"train task={file}:Rotate {QUICK}"):
+            assert f"Rotate.sample(): {file}:13: SystemExit: {code}" in lcg(command, code=2)
 
 
 def test_nothing_of_a_received_config_is_resolved(lcg, write, folder):
