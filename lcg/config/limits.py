@@ -14,6 +14,7 @@ RATE = 10**6  # learning rates and what else multiplies a gradient or a weight
 PROCESSES = 1024
 THREADS = 4096
 HEADS = 10**6  # of all layers; each has columns of its own
+SHORTEST = 2**20  # the least length of a task
 VOCABULARY = 2**31 - 1  # tokens are assembled as 32-bit numbers
 SEED = 2**63
 

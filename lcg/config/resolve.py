@@ -15,7 +15,7 @@ from lcg.config.errors import ConfigError, find_class, told_by
 from lcg.config.hints import check_keys, hint_in, hint_of, suggestion
 from lcg.config.kinds import check_parts, check_task
 from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, PLAIN, SECTIONS, Config
-from lcg.config.sizes import check_sizes
+from lcg.config.sizes import check_sizes, check_task_sizes
 from lcg.config.words import read_words, tree_from_words
 from lcg.positional.base import Sizes
 
@@ -120,6 +120,8 @@ def _component(kind: str, path: str, node: Any) -> Any:
     if kind == "task":
         with told_by(cls, "task"):
             built.check_definition()
+        with told_by(cls, ""):
+            check_task_sizes(built)
     return built
 
 

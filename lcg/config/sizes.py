@@ -6,8 +6,11 @@ import copy
 import dataclasses
 from typing import Any
 
-from lcg.config.limits import COUNT, HEADS, PARAMETERS, VOCABULARY, shown
+import numpy as np
+
+from lcg.config.limits import COUNT, HEADS, PARAMETERS, SHORTEST, VOCABULARY, shown
 from lcg.config.schema import Config, Model
+from lcg.tasks.base import Task
 
 
 def parameter_count(model: Model, vocabulary: int) -> int:
@@ -53,14 +56,28 @@ def _largest_of_task(task: Any) -> str:
     return f"task.{name}={shown(numbers[name])}"
 
 
-def check_sizes(config: Config) -> None:
-    """Raise ValueError, naming the option to change, for a model or a batch beyond any machine."""
-    model, data, task = config.model, config.data, config.task
+def check_task_sizes(task: Task) -> None:
+    """Raise ValueError for a task whose vocabulary or shortest length is beyond any machine."""
     if task.vocabulary > VOCABULARY:
         raise ValueError(
             f"{_largest_of_task(task)} makes a vocabulary of {shown(task.vocabulary)} tokens; at "
             f"most {shown(VOCABULARY)} are possible"
         )
+    least = task.min_length
+    if isinstance(least, bool) or not isinstance(least, int | np.integer) or least < 0:
+        raise ValueError(
+            f"{type(task).__name__}.min_length is {least!r:.40}, expected a whole number"
+        )
+    if least > SHORTEST:
+        raise ValueError(
+            f"{type(task).__name__}.min_length is {shown(least)}: the shortest length of a task is "
+            f"at most {shown(SHORTEST)}"
+        )
+
+
+def check_sizes(config: Config) -> None:
+    """Raise ValueError, naming the option to change, for a model or a batch beyond any machine."""
+    model, data, task = config.model, config.data, config.task
     count = parameter_count(model, task.vocabulary)
     if count > PARAMETERS:
         raise ValueError(

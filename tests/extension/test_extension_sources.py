@@ -322,3 +322,21 @@ def test_another_version_of_a_package_is_said(lcg, write, folder, monkeypatch):
     lcg(f"eval {run} lengths=8 samples=8")
     assert f"it was trained with tqdm {version('tqdm')}; here is 9.9" in lcg.said
     assert train(lcg, "task=./rotate.py:Rotate") != run
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("min_length = 10**9", "Rotate.min_length is 1,000,000,000: the shortest length of a task"),
+        ("min_length = 'a'", "Rotate.min_length is 'a', expected a whole number"),
+        ("symbols: int = 10**12", "makes a vocabulary of 1,000,000,000,005 tokens; at most"),
+    ],
+)
+def test_absurd_sizes_of_a_task_are_one_line(lcg, write, line, said):
+    write(
+        "rotate.py", ROTATE.replace("    symbols: int = 5\n", f"    symbols: int = 5\n    {line}\n")
+    )
+    for command in ("show", "check", "train"):
+        err = lcg(f"{command} task=./rotate.py:Rotate", code=2)
+        assert said in err
+        assert err.count("\n") == 1
