@@ -132,7 +132,9 @@ def analysed(directory: Path, config: Any, model: Any, beside: Beside, options: 
     found = [dataclasses.replace(own, attention=called[directory])]
     for name, normalizer in beside.normalizers.items():
         words = (next(labels), directory, config, model, count, options)
-        found.append(_analysed(*words, name, weights_by(normalizer)))
+        its = _analysed(*words, weights_by(normalizer))
+        on_scores = f"{name} on the scores of {called[directory]}"
+        found.append(dataclasses.replace(its, name="", attention=on_scores))
     for other, its_config in beside.runs.items():
         its_model, _ = load_model(other, its_config, device)
         its = _analysed(next(labels), other, its_config, its_model, count, options)
@@ -155,8 +157,8 @@ def _sample_count(config: Any, beside: Beside, options: argparse.Namespace) -> i
     return samples_of(config.task, "test", options.length, most)
 
 
-def _analysed(label, directory, config, model, count, options, instead=None, weigh=None):
-    """One Analysed; with `instead`, the name of a normalizer whose weights `weigh` gives."""
+def _analysed(label, directory, config, model, count, options, weigh=None):
+    """One Analysed; with `weigh`, of the weights it gives, which learn nothing."""
     from tqdm import tqdm
 
     from lcg.diagnostics.analysis import analyse_heads, own_weights
@@ -172,9 +174,9 @@ def _analysed(label, directory, config, model, count, options, instead=None, wei
             bar.update(done - bar.n)
 
         layers = analyse_heads(model, reads, weigh or own_weights, progress=progress)
-    if instead is not None:
+    if weigh is not None:
         layers = [dataclasses.replace(layer, alpha=None) for layer in layers]
-        return Analysed(label, "", f"{instead} on A's scores", layers)
+        return Analysed(label, directory.name, config.labels["attention"], layers)
     kinds = {layer.name: layer.kind for layer in attention_layers(config)}
     trajectories = alpha_trajectories(directory, kinds)
     return Analysed(label, directory.name, config.labels["attention"], layers, trajectories)

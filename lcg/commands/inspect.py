@@ -44,7 +44,7 @@ def run(words: list[str]) -> int:
     tokens = [
         [config.task.text(token) for token in side[shown].tolist()] for side in batch["reads"]
     ]
-    _draw(facts, directory, options, shown, tokens)
+    _draw(config, facts, directory, options, shown, tokens)
     return 0
 
 
@@ -234,8 +234,9 @@ def _compare(runs, directory: Path, options) -> None:
         say(str(path))
 
 
-def _draw(facts, directory: Path, options, shown: int, tokens: list[list[str]]) -> None:
+def _draw(config, facts, directory: Path, options, shown: int, tokens) -> None:
     """Write the maps of a layer as a picture, for each layer."""
+    from lcg.diagnostics.headers import attention_layers, head_text
     from lcg.diagnostics.inspection import SIDE
     from lcg.diagnostics.maps import Map, draw_maps, tokens_of
     from lcg.diagnostics.pictures import write_png
@@ -246,10 +247,10 @@ def _draw(facts, directory: Path, options, shown: int, tokens: list[list[str]]) 
     inputs, source = tokens[0], tokens[-1]
     for layer in facts:
         queries, keys = tokens_of(layer.name, inputs, source)
+        place = attention_layers(config)[layer.layer]
         maps = [
             Map(
-                f"head {head.head}, {head.support:.1f} keys"
-                + ("" if head.slope is None else f", slope {head.slope:.3g}"),
+                f"{head_text(config, place, head.head)}, {head.support:.1f} keys",
                 weights.numpy(),
                 layer.kind,
                 queries[: layer.queries],

@@ -14,7 +14,7 @@ from typing import Any
 from lcg.diagnostics.analysis import LayerHeads, most_diverse
 from lcg.diagnostics.maps import palette, scale
 from lcg.diagnostics.pictures import write_png
-from lcg.diagnostics.side_by_side import BINS, Analysed
+from lcg.diagnostics.side_by_side import BINS, LARGEST, Analysed
 from lcg.results.plot import COLOURS, FONTS
 
 GREY = "#555555"
@@ -45,9 +45,15 @@ def draw_analyses(runs: list[Analysed], length: int, folder: Path) -> list[Path]
         for name, (title, draw) in sorted(pictures.items()):
             figure = draw(runs)
             of_test = "" if name.startswith("alpha") else f", test length {length}"
-            figure.suptitle(f"{title[0].upper()}{title[1:]}{of_test}", fontsize=10, weight="bold")
+            title = textwrap.fill(f"{title[0].upper()}{title[1:]}{of_test}", _room(figure))
+            figure.suptitle(title, fontsize=10, weight="bold")
             paths.append(write_png(figure, folder / f"{name}.png", dpi=150))
     return paths
+
+
+def _room(figure: Any) -> int:
+    """Characters of a bold title that have room in a figure."""
+    return int(10 * figure.get_figwidth())
 
 
 def _panel_each(shown: list[Any], width: float, height: float) -> tuple[Any, list[Any]]:
@@ -106,6 +112,8 @@ def _histogram(runs: list[Analysed]) -> Any:
 
 
 def _trajectories(runs: list[Analysed]) -> Any:
+    from matplotlib.ticker import MaxNLocator
+
     shades = palette()
     figure, shown = _alpha_panels({run.label: run.trajectories for run in runs}, runs)
     for panel, _, heads in shown:
@@ -122,6 +130,7 @@ def _trajectories(runs: list[Analysed]) -> Any:
                 **few,
             )
         panel.set_ylim(1, 2)
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         panel.legend(frameon=False, loc="best", fontsize=7, ncols=2, handlelength=1.2)
     figure.supxlabel("step", fontsize=9.5)
     figure.supylabel("α of each head", fontsize=9.5)
@@ -146,7 +155,7 @@ def _density(runs: list[Analysed]) -> Any:
         panel.set_xlabel("head")
         panel.set_title(_name(run), fontsize=9, loc="left")
     bar = figure.colorbar(image, ax=panels, shrink=0.9)
-    bar.set_label("density")
+    bar.set_label("density (square-root scale)")
     return figure
 
 
@@ -190,7 +199,7 @@ def _positional(runs: list[Analysed]) -> Any:
         panel.tick_params(labelsize=7)
         panel.set_xlabel("strongest key less query")
         panel.set_title(_name(run), fontsize=9, loc="left")
-    panels[0].set_ylabel("layer · head  (confidence)")
+    panels[0].set_ylabel(f"layer · head  ({LARGEST})")
     bar = figure.colorbar(image, ax=panels, shrink=min(1.0, 3 / size[1]))
     bar.set_label("share of queries")
     return figure

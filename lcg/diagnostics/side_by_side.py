@@ -10,20 +10,25 @@ from typing import NamedTuple
 
 from lcg.diagnostics.analysis import LayerHeads, most_diverse
 from lcg.diagnostics.failures import BARS
+from lcg.diagnostics.tables import legend_text
 from lcg.diagnostics.trajectories import Trajectory
 
-LEGEND = """\
-density     share of the visible keys with a weight above 0, mean over queries
-strongest   where most queries have their strongest key (key less query), and their share
-conf        mean of the rows' largest p = w/Σw
-null        share of queries at which the head has no weight at all
-diversity   Jensen–Shannon divergence of the layer's heads, nats: 0 all alike, log H none alike"""
+LARGEST = "max w/Σw"
+LEGEND = {
+    "density": "share of the visible keys with a weight above 0, mean over queries",
+    "strongest": "where most queries have their strongest key (key less query), and their share",
+    LARGEST: "mean of the rows' largest weight by the row's sum: max w where rows sum to 1",
+    "null": "share of queries at which the head has no weight at all",
+    "alpha": "learned α of the head: 1 is softmax, 2 sparsemax",
+    "diversity": "Jensen–Shannon divergence of the heads, nats: 0 all alike, log H none alike",
+}
 SILENT = """\
-Heads without any weight at a query are left out of conf and diversity there: up to {:.1f} % of a \
-layer's rows."""
+Heads without any weight at a query are left out of max w/Σw and diversity there: up to {:.1f} % \
+of a layer's rows."""
 BINS = 20
 
 Text = Callable[[LayerHeads, int], str]
+Column = tuple[str, list["Analysed"], Text]
 
 
 @dataclass(frozen=True)
@@ -61,25 +66,23 @@ def analyses_text(runs: list[Analysed]) -> str:
     """Per head, per layer, and the learned α; the first run's layers come first."""
     names = {layer.name: layer.kind for run in runs for layer in run.layers}
     silent = max(layer.left_out for run in runs for layer in run.layers)
-    legend = LEGEND + (f"\n{SILENT.format(100 * silent)}" if silent > 0 else "")
+    columns = _columns(runs)
+    legend = legend_text(LEGEND, [*(title for title, _, _ in columns), "diversity"])
     parts = [
         "\n".join(run.key for run in runs),
-        _heads_table(runs, names),
+        _heads_table(runs, names, columns),
         _layers_table(runs, names),
-        legend,
+        legend + (f"\n{SILENT.format(100 * silent)}" if silent > 0 else ""),
         "\n".join(alpha_lines(runs)),
     ]
-    return "\n\n".join(parts)
+    return "\n\n".join(filter(None, parts))
 
 
 def alpha_lines(runs: list[Analysed]) -> list[str]:
-    """A line per run and attention kind: range, median and histogram of learned α from 1 to 2."""
+    """A line per run that learns α and attention kind: range, median and histogram from 1 to 2."""
     lines = []
     for run in runs:
-        alphas = run.alphas()
-        if not alphas:
-            lines.append(f"{run.label}  α is not learned by {run.attention}: no histogram of it")
-        for kind, values in alphas.items():
+        for kind, values in run.alphas().items():
             lines.append(
                 f"{run.label}  α of {len(values)} {kind} heads: {min(values):.3f} to "
                 f"{max(values):.3f}, median {median(values):.3f}, 1|{_bars(values)}|2"
@@ -95,11 +98,12 @@ def _bars(values: list[float]) -> str:
     return "".join(" " if c == 0 else BARS[-(-c * len(BARS) // top) - 1] for c in counts)
 
 
-def _heads_table(runs: list[Analysed], names: dict[str, str]) -> str:
-    columns: list[tuple[str, list[Analysed], Text]] = [
+def _columns(runs: list[Analysed]) -> list[Column]:
+    """Columns of the heads, each with the runs that it says something of."""
+    columns: list[Column] = [
         ("density", runs, lambda layer, head: _number(layer.density[head])),
         ("strongest", runs, lambda layer, head: _offset(*layer.best_offset(head))),
-        ("conf", runs, lambda layer, head: _number(layer.confidence[head])),
+        (LARGEST, runs, lambda layer, head: _number(layer.confidence[head])),
     ]
     silent = [run for run in runs if any(any(layer.null) for layer in run.layers)]
     if silent:
@@ -107,6 +111,10 @@ def _heads_table(runs: list[Analysed], names: dict[str, str]) -> str:
     learned = [run for run in runs if run.alphas()]
     if learned:
         columns.append(("alpha", learned, lambda layer, head: _number(layer.alpha[head])))
+    return columns
+
+
+def _heads_table(runs: list[Analysed], names: dict[str, str], columns: list[Column]) -> str:
     heads: dict[str, int] = {}
     for run in runs:
         for layer in run.layers:

@@ -8,11 +8,15 @@ from collections.abc import Callable
 from lcg.diagnostics.headers import QUANTILES
 from lcg.diagnostics.inspection import HeadFacts, LayerFacts
 
-LEGEND = """\
-support     keys with a weight above 0, mean and median over queries
-max w       mean of the rows' largest weights
-H/log n     mean entropy of a row by that of n equal weights: 1 is complete dispersion
-range, rho  max - min of a row's scores, and that by 2σ·√(2·log n): 1 for Gaussian scores"""
+LEGEND = {
+    "slope": "m of the position bias -m·|i - j|; 0: the head has none",
+    "alpha": "α of the head: 1 is softmax, 2 sparsemax",
+    "support": "keys with a weight above 0, mean and median over queries",
+    "max w": "mean of the rows' largest weights",
+    "H/log n": "mean entropy of a row by that of n equal weights: 1 is complete dispersion",
+    "range": "max - min of a row's scores, and rho: that by 2σ·√(2·log n), 1 for Gaussian scores",
+    "scaler": "the factor of the length scaling, at percentiles of the queries",
+}
 
 Column = tuple[str, Callable[[HeadFacts], float | None], str]
 
@@ -34,7 +38,7 @@ COLUMNS: list[Column] = [
 
 def head_table(layers: list[LayerFacts]) -> str:
     """A row per layer and head; columns that say something of at least one of them."""
-    heads = [(facts.name.removeprefix("layer_"), head) for facts in layers for head in facts.heads]
+    heads = [(facts.name, head) for facts in layers for head in facts.heads]
     columns = [c for c in COLUMNS if any(c[1](head) is not None for _, head in heads)]
     rows = [["layer", "head", *(name for name, _, _ in columns)]]
     for layer, head in heads:
@@ -43,11 +47,16 @@ def head_table(layers: list[LayerFacts]) -> str:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.rjust, row, widths)) for row in rows]
     silent = max(head.silent for _, head in heads)
-    legend = LEGEND
+    legend = legend_text(LEGEND, [name.partition(" p")[0] for name, _, _ in columns])
     if silent > 0:
         legend += f"\nRows without any weight (up to {100 * silent:.1f} % of a head's) count in "
         legend += "support and max w as 0; they have no entropy and are left out of its mean."
     return "\n".join([*lines, "", legend])
+
+
+def legend_text(legend: dict[str, str], columns: list[str]) -> str:
+    """A line for each of the columns that are shown and explained."""
+    return "\n".join(f"{name:<12}{legend[name]}" for name in legend if name in columns)
 
 
 def _text(value: float | None, form: str) -> str:

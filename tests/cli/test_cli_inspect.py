@@ -29,7 +29,12 @@ def test_text_and_pictures(call, run):
     assert "\nsample 0:" in out and "\nsample 1:" in out and "\nsample 2:" not in out
     assert out.count("target ") == 2 and "!" in out
     heads = out.partition("layer  head")[2].splitlines()
-    assert [line.split()[:2] for line in heads[1:5]] == [[a, b] for a in "01" for b in "01"]
+    assert [line.split()[:2] for line in heads[1:5]] == [
+        [f"layer_{a}", b] for a in "01" for b in "01"
+    ]
+    for column in ("slope", "support", "max w", "H/log n", "range", "scaler"):
+        assert f"\n{column}  " in out, "every column is explained"
+    assert "\nalpha  " not in out and "\nnull  " not in out, "nothing else is"
     folder = run / "plots" / "inspect_len_8"
     assert err.splitlines()[-2:] == [str(folder / f"layer_{i}.png") for i in (0, 1)]
     for path in folder.iterdir():
@@ -43,7 +48,7 @@ def test_one_layer_and_some_heads_elsewhere(call, run, tmp_path):
     assert code == 0, err
     assert [p.name for p in (tmp_path / "maps").iterdir()] == ["layer_1.png"]
     heads = out.partition("layer  head")[2].splitlines()
-    assert heads[1].split()[:2] == ["1", "1"] and heads[2] == ""
+    assert heads[1].split()[:2] == ["layer_1", "1"] and heads[2] == ""
     assert not (run / "plots" / "inspect_len_300").exists()
 
 

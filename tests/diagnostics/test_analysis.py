@@ -125,8 +125,8 @@ def test_heads_are_those_of_naive_loops(kind, normalizer, padded, together, monk
         assert (layer.alpha is not None) == (normalizer == "entmax_learned")
     text = analyses_text([Analysed("A", "run", normalizer, found)])
     assert all(f"{layer.name}     {head}" in text for layer in found for head in range(HEADS))
-    assert ("no histogram" in text) == (normalizer != "entmax_learned")
-    assert text.count("null") == 1 + (normalizer in ("relu", "stick_breaking"))  # the legend has it
+    assert ("α of " in text) == (normalizer == "entmax_learned")
+    assert text.count("null") == 2 * (normalizer in ("relu", "stick_breaking"))  # legend and column
 
 
 @pytest.mark.parametrize("kind", KINDS)

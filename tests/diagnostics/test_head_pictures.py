@@ -17,6 +17,19 @@ def some_runs(count, heads=4):
     ]
 
 
+def test_no_title_is_wider_than_a_figure_of_one_run(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        head_pictures, "write_png", lambda figure, path, dpi: drawn.append(figure) or path
+    )
+    head_pictures.draw_analyses(some_runs(1, heads=2), 64, tmp_path)
+    assert len(drawn) == 4, "three that there always are, and the histogram of α"
+    for figure in drawn:
+        figure.draw_without_rendering()
+        box = figure._suptitle.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= figure.bbox.x1
+
+
 def titles_of(figure):
     return [axes.get_title(loc="left") for axes in figure.axes if axes.get_title(loc="left")]
 
