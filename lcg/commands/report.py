@@ -74,6 +74,8 @@ def run(words: list[str]) -> int:
 def _check_output(output: Path) -> None:
     """Raise ValueError for a file that could not be written, before anything is drawn."""
     folder = output.parent
+    if output.suffix.lower() not in (".html", ".htm") and not output.is_dir():
+        raise ValueError(f"-o {output}: a report is HTML; name a .html file")
     if not folder.is_dir():
         raise ValueError(f"-o {output}: there is no folder {folder}; make it first")
     if output.is_dir():

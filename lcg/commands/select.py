@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from lcg.commands.sources import tell_changed_sources
@@ -93,7 +94,7 @@ def _reasons(choice: Choice, left: str, runs: int, metric: str) -> list[str]:
         return [*lines, "no validation results; the lowest seed stands in"]
     first, then = ("exact match", "token accuracy")[:: 1 if metric == "exact_match" else -1]
     lines.append(f"selected by {first}, then {then}, at length {choice.monitored}:")
-    lines += [f"  {_scores(record, choice.path)}" for record in choice.contenders]
+    lines += [f"  {_scores(record, choice.path, (first, then))}" for record in choice.contenders]
     if not choice.resolved:
         lines.append(f"{len(choice.tied)} runs still tie, the lowest seed stands in: {left}")
     if choice.degenerate:
@@ -101,12 +102,17 @@ def _reasons(choice: Choice, left: str, runs: int, metric: str) -> list[str]:
     return lines
 
 
-def _scores(record: RunRecord, lengths: tuple[int, ...]) -> str:
+def _scores(record: RunRecord, lengths: tuple[int, ...], order: Sequence[str]) -> str:
+    """The measures at every length that was compared, by name, in the order that they decide in."""
     scores = []
     for length in lengths:
         result = record.validation.get(length)
         if result is not None:
-            values = (result.exact_match, result.token_accuracy)
-            shown = ["not finite" if value is None else f"{100 * value:.2f} %" for value in values]
+            values = {"exact match": result.exact_match, "token accuracy": result.token_accuracy}
+            shown = [f"{name} {_percent(values[name])}" for name in order]
             scores.append(f"{length}: {', '.join(shown)}")
     return f"seed {record.seed}, lr {record.lr:g}   " + "   ".join(scores)
+
+
+def _percent(value: float | None) -> str:
+    return "not finite" if value is None else f"{100 * value:.2f} %"

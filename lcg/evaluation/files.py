@@ -33,11 +33,14 @@ def read_config(directory: Path, trust: Trust = "own") -> Config:
 
 
 def check_run(directory: Path) -> None:
-    """Raise ValueError for a path that is no run directory."""
-    if not (directory / "config.yaml").is_file():
-        there = directory.exists()
-        problem = "is no run directory: it has no config.yaml" if there else "does not exist"
-        raise ValueError(f"{directory} {problem}")
+    """Raise ValueError for a path that is no run directory; of a folder of runs it names one."""
+    if (directory / "config.yaml").is_file():
+        return
+    if not directory.exists():
+        raise ValueError(f"{directory} does not exist")
+    below = (path for depth in range(1, 4) for path in directory.glob("*/" * depth + "config.yaml"))
+    run = next((f"; name a run in it, such as {path.parent}" for path in below), "")
+    raise ValueError(f"{directory} is no run directory: it has no config.yaml{run}")
 
 
 def check_selected(directory: Path) -> None:

@@ -13,7 +13,7 @@ from lcg.report.drawing import Drawing, Planned
 from lcg.report.page import Block, page
 from lcg.report.sources import Series, Sources, read_metrics
 from lcg.report.tables import html_table
-from lcg.results.differences import Difference, differences
+from lcg.results.differences import Difference, differences, not_compared
 from lcg.results.groups import Group, group_runs, training_lengths
 from lcg.results.measures import EXACT_MATCH, Measure, measure_named, task_measures
 from lcg.results.notes import notes, published_notes
@@ -74,14 +74,17 @@ def make(
         else:
             task.missing.append(drawn)
     beside = published_beside(groups)
-    blocks = [_block(task, styles, beside.get(task.name), compared, measure) for task in tasks]
+    blocks = [
+        _block(task, styles, beside.get(task.name), compared, measure, baseline) for task in tasks
+    ]
+    alone = not_compared(groups, baseline) if measure == EXACT_MATCH else []
     missing = [line for task in tasks for line in task.missing]
     html = page(
         _title(tasks),
         _lead(groups, tasks),
         sources.problems,
         blocks,
-        [*notes(groups, measure), *published_notes(groups, beside), *missing],
+        [*notes(groups, measure), *published_notes(groups, beside), *alone, *missing],
         provenance.section(groups, sources, command, made),
     )
     return Report(html, tuple(d for t in tasks for part in t.drawn.values() for d in part))
@@ -149,6 +152,7 @@ def _block(
     beside: Published | None,
     compared: list[Difference],
     measure: Measure,
+    baseline: str | None,
 ) -> Block:
     runs = sum(len(group.runs) for group in task.groups)
     about = (
@@ -161,7 +165,7 @@ def _block(
     records = [run.record for group in task.groups for run in group.runs]
     tables += [metric_table(task.groups, other) for other in task_measures(records) if exact]
     if own := [difference for difference in compared if difference.group.task == task.name]:
-        tables.append(difference_table(own, task.groups))
+        tables.append(difference_table(own, task.groups, baseline))
     tables.append(run_table(task.groups, measure))
     parts = [(table.title, html_table(table, styles), table is tables[-1]) for table in tables]
     return Block(

@@ -14,7 +14,7 @@ Styles = dict[str, dict[str, Any]]
 
 
 def html_table(table: Table, styles: Styles) -> Markup:
-    """One table, in a box that scrolls sideways where the page is narrower."""
+    """How to read a table, and the table in a box that scrolls where the page is narrower."""
     head = tag("tr", *(tag("th", text, scope="col") for text in table.header))
     rows = [
         tag(
@@ -26,7 +26,8 @@ def html_table(table: Table, styles: Styles) -> Markup:
         for number, row in enumerate(table.rows)
     ]
     body = tag("table", tag("thead", head), tag("tbody", *rows))
-    return tag("div", body, class_="scroll", tabindex="0", role="region", aria_label=table.title)
+    box = tag("div", body, class_="scroll", tabindex="0", role="region", aria_label=table.title)
+    return join([tag("p", table.about, class_="about"), box]) if table.about else box
 
 
 def _entry(entry: Entry, styles: Styles) -> Markup:

@@ -1,18 +1,16 @@
 """The selected runs of two methods, compared on the test samples they share."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from lcg.registry import nearest
 from lcg.results.groups import Group, Run
-from lcg.results.paired import Paired, compare
+from lcg.results.labels import config_fields
+from lcg.results.paired import Paired, compare, same_samples
 
 DEFAULT = "softmax"
-RULE = """\
-The baseline is softmax, or the first method where there is none (--baseline NAME chooses another);
-of several the one of the same position encoding, always of the same steps, batch size and training
-lengths."""
 
 
 @dataclass(frozen=True)
@@ -23,39 +21,80 @@ class Difference:
     baseline: Group
     lengths: dict[int, Paired]
 
+    def obstacle(self, length: int) -> str:
+        """Say in a few words why two values at a length are not compared."""
+        first, second = (side.best.cells[length] for side in (self.group, self.baseline))
+        if not _same_task(self.group.best, self.baseline.best) or not same_samples(first, second):
+            return "other test set"
+        return "outcomes not kept"
+
+
+def rule(baseline: str | None = None) -> str:
+    """Say which method is the baseline of another."""
+    default = "softmax, or the first method where there is none (--baseline NAME chooses another)"
+    return f"""\
+The baseline is {baseline or default}.
+Of several it is the one that was tested on the same samples, then the one whose config differs in
+the fewest fields, then one of the same position encoding, then the first; always one of the same
+steps, batch size and training lengths."""
+
 
 def differences(groups: Sequence[Group], baseline: str | None = None) -> list[Difference]:
-    """Each method against a baseline of its task, where they have test lengths in common.
+    """Each method against a baseline of its task; without lengths where no samples are shared.
 
     The baseline is called `baseline`: a label, an attention, or any part of a label; by default
-    softmax, and without any the task's first group. Of several, the one of the same position (else
-    the first), and only one of the same budget and training lengths: steps, batch size; where none
-    is, there is no comparison. Raises ValueError for a baseline that no task has.
+    softmax, and without any the task's first group. Of several candidates the nearest, see `rule`;
+    of several softmaxes each is compared with the nearest before it. There is no comparison where
+    no candidate has the same steps, batch size and training lengths, see `not_compared`.
+    Raises ValueError for a baseline that no task has.
     """
     if baseline is not None and not any(_called(group, baseline) for group in groups):
         names = {name for group in groups for name in _names(group)}
         raise ValueError(f"no method is called {baseline}; {nearest(baseline, sorted(names))}")
     found = []
     for group in groups:
-        own = [other for other in groups if other.task == group.task]
-        against = _baseline(group, own, baseline)
-        if against is not None and against is not group:
-            lengths = _paired(group.best, against.best)
-            if lengths:
-                found.append(Difference(group, against, lengths))
+        candidates = _candidates(group, groups, baseline)
+        if group in candidates:
+            candidates = [] if baseline is not None else candidates[: candidates.index(group)]
+        if candidates:
+            against = min(candidates, key=partial(_distance, group))
+            found.append(Difference(group, against, _paired(group.best, against.best)))
     return found
 
 
-def _baseline(group: Group, own: Sequence[Group], name: str | None) -> Group | None:
-    own = [other for other in own if _budget(other) == _budget(group)]
-    candidates = [other for other in own if _called(other, name or DEFAULT)]
-    if not candidates:
-        return own[0] if name is None else None
-    if group in candidates:
-        return group if name is not None else candidates[0]
-    position = group.best.record.labels["position"]
-    same = [g for g in candidates if g.best.record.labels["position"] == position]
-    return (same or candidates)[0]
+def not_compared(groups: Sequence[Group], baseline: str | None = None) -> Iterator[str]:
+    """A sentence for each method of several that has no baseline, and is none itself."""
+    for group in groups:
+        others = [other for other in groups if other.task == group.task and other is not group]
+        if baseline is None:
+            known = _called(group, DEFAULT) or any(_budget(o) == _budget(group) for o in others)
+        else:
+            known = _candidates(group, groups, baseline)
+        if others and not known:
+            yield (
+                f"{group.task}, {group.name}: not compared, as there is no "
+                f"{baseline or 'other method'} of the same steps, batch size and training lengths."
+            )
+
+
+def _candidates(group: Group, groups: Sequence[Group], name: str | None) -> list[Group]:
+    """The baselines of the group's task and budget; the first of all where none is named."""
+    own = [g for g in groups if g.task == group.task and _budget(g) == _budget(group)]
+    called = [other for other in own if _called(other, name or DEFAULT)]
+    return called or (own[:1] if name is None else [])
+
+
+def _distance(group: Group, other: Group) -> tuple[bool, int, bool]:
+    """Sort baselines: those with samples in common, of few other fields, of the same position."""
+    a, b = group.best.record, other.best.record
+    first, second = config_fields(a), config_fields(b)
+    keys = (first.keys() | second.keys()) - {"parameters"}  # they follow from the others
+    differing = sum(first.get(key) != second.get(key) for key in keys)
+    return (
+        not _paired(group.best, other.best),
+        differing,
+        a.labels["position"] != b.labels["position"],
+    )
 
 
 def _budget(group: Group) -> tuple:
@@ -73,12 +112,8 @@ def _names(group: Group) -> list[str]:
 
 
 def _paired(first: Run, second: Run) -> dict[int, Paired]:
-    """Where both have a value and saw the same samples.
-
-    Tasks of one name but other options have other samples.
-    """
-    a, b = first.record.task, second.record.task
-    if a and b and a != b:
+    """Where both have a value and saw the same samples."""
+    if not _same_task(first, second):
         return {}
     lengths = {}
     for length in first.cells.keys() & second.cells.keys():
@@ -87,3 +122,9 @@ def _paired(first: Run, second: Run) -> dict[int, Paired]:
             if pair is not None:
                 lengths[length] = pair
     return dict(sorted(lengths.items()))
+
+
+def _same_task(first: Run, second: Run) -> bool:
+    """Tell tasks of one name but other options, whose samples are others, apart."""
+    a, b = first.record.task, second.record.task
+    return not a or not b or a == b

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lcg.results.differences import RULE, Difference
+from lcg.results.differences import Difference
 from lcg.results.groups import Group, training_lengths
 from lcg.results.measures import EXACT_MATCH, Measure, task_measures
 from lcg.results.published import Block
@@ -18,19 +18,22 @@ from lcg.results.tables import (
     samples_text,
 )
 
-PAIRED = f"""\
-Of the selected runs, sample by sample on the test set they share: Tango's score interval for paired
-proportions, and the exact McNemar test. Both are about test samples, not about training seeds.
-{RULE}"""
-
 
 @dataclass(frozen=True)
 class Section:
     """Tables that show the same of several tasks, each under the name of its task."""
 
-    title: str
     tables: Sequence[tuple[str, Table]]
-    about: str = ""
+
+    @property
+    def title(self) -> str:
+        """The title of each table."""
+        return self.tables[0][1].title
+
+    @property
+    def about(self) -> str:
+        """How to read each table."""
+        return self.tables[0][1].about
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,12 @@ def document(
     published: Mapping[str, Block],
     measure: Measure = EXACT_MATCH,
     whole: bool = True,
+    baseline: str | None = None,
 ) -> Document:
     """All tables of the groups; only those of the selected runs unless `whole`.
 
     published: by task, the rows under ours. Differences are of exact match, and left out where
-    another measure is shown.
+    another measure is shown. baseline: the name that was asked for.
     """
     tasks: dict[str, list[Group]] = {}
     for group in groups:
@@ -75,17 +79,17 @@ def document(
         sections.append(_section(own))
     if exact and differences:
         compared = {
-            task: difference_table(found, own)
+            task: difference_table(found, own, baseline)
             for task, own in tasks.items()
             if (found := [each for each in differences if each.group.task == task])
         }
-        sections.append(_section(compared, PAIRED))
+        sections.append(_section(compared))
     sections.append(_section({task: run_table(own, measure) for task, own in tasks.items()}))
     return Document(sections, notes)
 
 
-def _section(tables: Mapping[str, Table], about: str = "") -> Section:
-    return Section(next(iter(tables.values())).title, list(tables.items()), about)
+def _section(tables: Mapping[str, Table]) -> Section:
+    return Section(list(tables.items()))
 
 
 def _heading(task: str, groups: Sequence[Group]) -> str:

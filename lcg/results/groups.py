@@ -135,6 +135,11 @@ class Group:
         return sum(run.trained is True for run in self.seeds)
 
     @property
+    def unknown(self) -> int:
+        """Of how many of `seeds` it cannot be said whether they trained."""
+        return sum(run.trained is None for run in self.seeds)
+
+    @property
     def untrained(self) -> bool:
         """True if any of `seeds` did not train."""
         return any(run.trained is False for run in self.seeds)

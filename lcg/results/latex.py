@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 
 from lcg.results.document import Document
-from lcg.results.tables import Entry, Table
+from lcg.results.tables import DID_NOT_TRAIN, Entry, Table
 
 HEAD = r"""% \usepackage{booktabs,graphicx}
 % Tables wider than the line are made smaller; ask for \textwidth in two columns with table*."""
@@ -33,6 +33,7 @@ SYMBOLS = {
     "’": "'",
     "₂": r"$_2$",
     "\N{NO-BREAK SPACE}": "~",
+    "\N{ZERO WIDTH SPACE}": "{}",
     "α": r"$\alpha$",
     "β": r"$\beta$",
     "γ": r"$\gamma$",
@@ -55,7 +56,7 @@ def latex(document: Document) -> str:
 
 
 def latex_table(table: Table, caption: str) -> str:
-    """One table that is no wider than the line."""
+    """One table that is no wider than the line, with what one must know to read it under it."""
     columns = "l" + "r" * (len(table.header) - 1)
     rows = [[_text(entry) for entry in row] for row in table.rows]
     lines = [_row(map(escaped, table.header)), r"\midrule"]
@@ -64,18 +65,21 @@ def latex_table(table: Table, caption: str) -> str:
             lines.append(r"\addlinespace[1pt]")
         lines.append(_row(row))
     body = "\n".join(lines)
+    about = " ".join(filter(None, [table.about, DID_NOT_TRAIN if table.marked else ""]))
+    under = f"\\par\\smallskip\n\\parbox{{\\linewidth}}{{\\footnotesize {escaped(about)}}}\n"
     return (
         "\\begin{table}\n\\centering\n"
         f"\\caption{{{escaped(caption)}}}\n"
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
         f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\n\\bottomrule\n"
-        "\\end{tabular}}\n\\end{table}"
+        f"\\end{{tabular}}}}\n{under if about else ''}\\end{{table}}"
     )
 
 
 def escaped(text: str) -> str:
     """Text in which no character has a meaning of its own, and which pdflatex can set."""
-    return "".join(map(_character, " ".join(text.split())))
+    apart = " ".join(text.split()).replace("--", "-\N{ZERO WIDTH SPACE}-")  # no dash of its own
+    return "".join(map(_character, apart))
 
 
 def _character(character: str) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 from lcg.results.document import Document
 from lcg.results.tables import Entry, Table
+
+TAG = re.compile(r"<(?=[A-Za-z/!?])")  # where HTML would begin
 
 
 def markdown(document: Document) -> str:
@@ -43,5 +47,7 @@ def _text(entry: Entry) -> str:
 
 
 def _escape(text: str) -> str:
-    """Keep a reason or a label from breaking out of its table cell or line."""
-    return " ".join(text.split()).replace("|", "\\|")
+    """Keep a reason or a label from breaking out of its table cell or line, or being HTML."""
+    text = " ".join(text.split()).replace("|", "\\|")
+    parts = re.split(r"(`[^`]*`)", text)  # code is shown as it stands
+    return "".join(p if p.startswith("`") else re.sub(TAG, r"\\<", p) for p in parts)

@@ -2,15 +2,18 @@
 
 from collections.abc import Iterable, Mapping
 
-from lcg.results.groups import TRAINED_AT, Group, Run
-from lcg.results.measures import EXACT_MATCH, Measure
+from lcg.results.groups import Group, Run
+from lcg.results.measures import EXACT_MATCH, FIELDS, Measure
 from lcg.results.published import Block
+from lcg.results.statistics import PASSES
+from lcg.results.tables import DID_NOT_TRAIN
 
 
 def notes(groups: list[Group], measure: Measure = EXACT_MATCH) -> list[str]:
     """One sentence each, worst first, in a deterministic order."""
     runs = [run for group in groups for run in group.runs]
     return [
+        *_measure(measure),
         *_training(runs),
         *_untrained(groups),
         *_all_zero(groups, measure),
@@ -19,6 +22,21 @@ def notes(groups: list[Group], measure: Measure = EXACT_MATCH) -> list[str]:
         *_evaluation(runs),
         *_missing([group.best for group in groups]),
     ]
+
+
+def _measure(measure: Measure) -> Iterable[str]:
+    """What there is of exact match alone, and what an effective length is of another measure."""
+    if measure == EXACT_MATCH:
+        return
+    yield (
+        f"Shown is {measure.title}; intervals, differences from a baseline and published rows are "
+        "of exact match alone (leave `--metric` out), and † is judged by it."
+    )
+    if measure.name in FIELDS:
+        yield (
+            f"Effective length is the longest length up to which {measure.title} is at least "
+            f"{100 * PASSES:.0f} % at every tested one."
+        )
 
 
 def _training(runs: list[Run]) -> Iterable[str]:
@@ -37,11 +55,7 @@ def _training(runs: list[Run]) -> Iterable[str]:
 def _untrained(groups: list[Group]) -> Iterable[str]:
     """The rule behind the mark, where any run has it."""
     if any(run.trained is False for group in groups for run in group.runs):
-        yield (
-            f"† did not train: exact match below {100 * TRAINED_AT:.0f} % within the training "
-            "lengths, at the shortest one tested (else the longest validated). Its numbers are "
-            "shown and count in medians; a mean of those that trained leaves them out."
-        )
+        yield DID_NOT_TRAIN
 
 
 def _all_zero(groups: list[Group], measure: Measure) -> Iterable[str]:

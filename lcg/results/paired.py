@@ -40,13 +40,18 @@ class Paired:
 
 def compare(first: Cell, second: Cell) -> Paired | None:
     """The two cells sample by sample; None unless both have outcomes of the same samples."""
-    same = ("length", "samples", "seed", "decode")
-    if any(getattr(first, name) != getattr(second, name) for name in same):
+    if not same_samples(first, second):
         return None
     a, b = first.bits, second.bits
     if a is None or b is None:
         return None
     return Paired(first.samples, (a & ~b).bit_count(), (b & ~a).bit_count())
+
+
+def same_samples(first: Cell, second: Cell) -> bool:
+    """Tell whether two cells are of one test set, answered in one way."""
+    same = ("length", "samples", "seed", "decode")
+    return all(getattr(first, name) == getattr(second, name) for name in same)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

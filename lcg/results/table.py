@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from lcg.results.differences import Difference, differences
+from lcg.results.differences import Difference, differences, not_compared
 from lcg.results.document import document
 from lcg.results.groups import Group, Run, group_runs
 from lcg.results.labels import setting_text
@@ -52,9 +52,10 @@ def table(
         return _csv(groups, measure)
     beside = published_beside(groups, forced=published)
     lines = [*extra_notes, *notes(groups, measure), *published_notes(groups, beside)]
+    lines += not_compared(groups, baseline) if measure == EXACT_MATCH else []
     if format == "json":
         return _json(groups, lines, compared, beside, measure)
-    return RENDERERS[format](document(groups, lines, compared, beside, measure, whole))
+    return RENDERERS[format](document(groups, lines, compared, beside, measure, whole, baseline))
 
 
 def _csv(groups: list[Group], measure: Measure) -> str:
@@ -170,7 +171,9 @@ def _group_json(group: Group, measure: Measure) -> dict[str, Any]:
             "tied": [record.run for record in group.choice.tied],
             "never_changed": group.choice.degenerate,
         },
-        "trained": {"k": group.trained, "n": len(group.seeds)} if group.judged else None,
+        "trained": {"k": group.trained, "n": len(group.seeds), "unknown": group.unknown}
+        if group.judged and group.unknown < len(group.seeds)
+        else None,
         "seeds": [run.record.seed for run in group.seeds],
         "over_seeds": {
             name: asdict(statistics)

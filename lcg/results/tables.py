@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lcg.results.differences import Difference
-from lcg.results.groups import Group, Run
+from lcg.results.differences import Difference, rule
+from lcg.results.groups import TRAINED_AT, Group, Run
 from lcg.results.labels import setting_text
 from lcg.results.measures import EXACT_MATCH, FIELDS, Measure
 from lcg.results.paired import Paired
@@ -21,6 +21,16 @@ from lcg.results.statistics import NOT_EVALUATED, Mean, OverSeeds, mean, wilson
 NOTHING = "—"
 UNTRAINED = "†"
 METHOD = "attention · position"
+PAIRED = """\
+Of the selected runs, sample by sample on the test set they share: Tango's score interval for paired
+proportions, and the exact McNemar test. Both are about test samples, not about training seeds.
+"""
+
+DID_NOT_TRAIN = (
+    f"{UNTRAINED} did not train: exact match below {100 * TRAINED_AT:.0f} % within the training "
+    "lengths, at the shortest one tested (else the longest validated). Its numbers are "
+    "shown and count in medians; a mean of those that trained leaves them out."
+)
 
 Kind = Literal["text", "method", "state", "none"]
 
@@ -50,13 +60,19 @@ class Entry:
 class Table:
     """Rows of entries under a header, the first column being names. title: what it shows.
 
-    summaries: the rows that are no runs of their own, by number.
+    summaries: the rows that are no runs of their own, by number. about: how to read it.
     """
 
     title: str
     header: Sequence[str]
     rows: Sequence[Sequence[Entry]]
     summaries: frozenset[int] = frozenset()
+    about: str = ""
+
+    @property
+    def marked(self) -> bool:
+        """True if a number of a run that did not train is among them."""
+        return any(UNTRAINED in entry.text for row in self.rows for entry in row)
 
 
 EMPTY = Entry(NOTHING, kind="none")
@@ -108,8 +124,13 @@ def metric_table(groups: Sequence[Group], measure: Measure) -> Table:
     return Table(title, [METHOD, "seed", "lr", *headings(groups, lengths)], rows)
 
 
-def difference_table(found: Sequence[Difference], groups: Sequence[Group]) -> Table:
-    """Selected runs against a baseline's on the same samples: difference, interval, p-value."""
+def difference_table(
+    found: Sequence[Difference], groups: Sequence[Group], baseline: str | None = None
+) -> Table:
+    """Selected runs against a baseline's on the same samples: difference, interval, p-value.
+
+    baseline: the name that was asked for.
+    """
     compared = [group for difference in found for group in (difference.group, difference.baseline)]
     lengths = sorted({length for group in compared for length in group.best.cells})
     rows = [
@@ -120,7 +141,8 @@ def difference_table(found: Sequence[Difference], groups: Sequence[Group]) -> Ta
         for each in found
     ]
     title = "Difference from a baseline in points of exact match [95 % interval], p-value"
-    return Table(title, ["method", "baseline", *headings(groups, lengths)], rows)
+    header = ["method", "baseline", *headings(groups, lengths)]
+    return Table(title, header, rows, about=PAIRED + rule(baseline))
 
 
 def run_table(groups: Sequence[Group], measure: Measure = EXACT_MATCH) -> Table:
@@ -132,7 +154,7 @@ def run_table(groups: Sequence[Group], measure: Measure = EXACT_MATCH) -> Table:
     for group in groups:
         for run in group.runs:
             named = _named(group, run, edge=False)
-            if run is group.best:
+            if run is group.best and group.choice.monitored is not None:
                 named = [replace(entry, strong=True) for entry in named]
             values = [_value(run, length, measure) for length in lengths]
             rows.append([*named, *values, *_over_lengths(run, lengths, measure)])
@@ -200,8 +222,11 @@ def state_text(state: str) -> str:
 
 
 def trained_text(group: Group) -> str:
-    """k of n, or — where exact match does not say who trained."""
-    return f"{group.trained} of {len(group.seeds)}" if group.judged else NOTHING
+    """k of n, and of how many of these that is unknown; — if it is of all."""
+    if not group.judged or group.unknown == len(group.seeds):
+        return NOTHING
+    unknown = f", {group.unknown} unknown" if group.unknown else ""
+    return f"{group.trained} of {len(group.seeds)}{unknown}"
 
 
 def published_at(row: Row, end: int) -> dict[int, str]:
@@ -329,6 +354,8 @@ def _difference(difference: Difference, length: int) -> Entry:
         if state not in (None, "value"):
             whose = "" if side is difference.group else "baseline "
             return Entry(whose + state_text(state), kind="state")
+    if all(side.best.state(length) == "value" for side in sides):
+        return Entry(difference.obstacle(length), kind="state")
     return EMPTY
 
 

@@ -39,6 +39,8 @@ MISTAKES = {
     "eval lengths=3": "name a run directory to evaluate",
     "eval nowhere": "nowhere does not exist",
     "eval empty": "empty is no run directory: it has no config.yaml",
+    "eval .": ". is no run directory: it has no config.yaml; name a run in it, such as ",
+    "inspect . --length 4": "it has no config.yaml; name a run in it, such as ",
     "eval empty --device": "argument --device: expected one argument",
     "eval broken": "broken/config.yaml:1: ",
     "eval old": "old/config.yaml: flavour is not an option",

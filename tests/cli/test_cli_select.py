@@ -75,6 +75,15 @@ def independent(directory: Path, length: int) -> Validation:
     return Validation(cell.exact_match, cell.token_accuracy)
 
 
+@pytest.mark.parametrize("first", ["exact_match", "token_accuracy"])
+def test_numbers_are_named_in_the_order_that_they_decide_in(call, tied, first):
+    edit(tied[2], validation={4: (0.0, 0.028)})
+    code, out, _ = call("select", str(tied[2]), "--metric", first)
+    names = ["exact match 0.00 %", "token accuracy 2.80 %"]
+    order = names if first == "exact_match" else names[::-1]
+    assert code == 0 and f"   4: {', '.join(order)}" in out
+
+
 def test_a_tie_is_broken_by_a_longer_length_and_stays_broken(call, tied, monkeypatch):
     code, out, err = call("select", "runs")
     assert code == 0

@@ -50,6 +50,7 @@ def test_unreadable_runs_are_told_and_the_rest_goes_on(
         (["empty"], "no runs to report | empty: no results.json"),
         (["nowhere"], "nowhere: no such folder"),
         (["RUNS", "-o", "absent/report.html"], "there is no folder absent; make it first"),
+        (["RUNS", "-o", "x.txt"], "-o x.txt: a report is HTML; name a .html file"),
         (["RUNS", "-o", "empty"], "empty is a folder; name a file"),
         (["RUNS", "--heads", "3"], "--heads 3: '3' is not LAYER:HEAD"),
         (["RUNS", "--maps", "0"], "a length is at least 1"),

@@ -333,6 +333,7 @@ def test_another_metric_and_baseline(folder: Path, tmp_path: Path, run_of, write
     rows = Page(compared.html).rows
     first = rows[[row[:2] for row in rows].index(["method", "baseline"]) + 1]
     assert first[1].strip() == "asentmax · nape"
+    assert "The baseline is asentmax.\n" in compared.html, "beside the table, as in markdown"
 
 
 def test_a_single_logged_point_is_drawn(tmp_path: Path, run_of, write, made) -> None:

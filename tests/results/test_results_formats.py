@@ -93,6 +93,26 @@ def test_latex_escapes_what_has_a_meaning() -> None:
     assert escaped("中") == "[U+4E2D]", "pdflatex has no such letter"
 
 
+def test_latex_prints_how_to_read_a_table(make: Make) -> None:
+    text = table([make({32: 900}), make({32: 100}, attention="topk")], "latex")
+    under = [part.partition("\\end{table}")[0] for part in text.split("\\end{tabular}}")[1:]]
+    assert all(r"$^\dagger$ did not train: exact match below 50 \%" in part for part in under)
+    assert "The baseline is softmax" in under[1] and "-{}-baseline NAME" in under[1]
+    assert "\\parbox" not in table([make({32: 900})], "latex"), "nothing needs to be said"
+
+
+def test_another_metric_says_what_it_leaves_out(records) -> None:
+    text = table(records, metric="token_accuracy")
+    assert "intervals, differences from a baseline and published rows are of exact match" in text
+    assert "up to which token accuracy is at least 90 % at every tested one" in text
+
+
+def test_markdown_shows_what_would_be_html(make: Make) -> None:
+    text = table([make({32: 900}, attention="<b>x"), make({32: 100}, attention="y", seed=1)])
+    assert "\\<b>x · nape" in text and " <b>" not in text
+    assert " < 32 † " in text, "which no HTML begins with"
+
+
 def test_latex_has_the_numbers_of_the_markdown(make: Make) -> None:
     records = [
         make({32: 1000, 64: 982, 128: "out_of_memory"}, attention="a_b&c%"),

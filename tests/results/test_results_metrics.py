@@ -72,7 +72,7 @@ def test_nothing_counts_the_translations_that_trained(records, tmp_path):
     assert counts == {"—": True, "1 of 1": True}
     assert "is unknown" not in text
     trained = [group["trained"] for group in json.loads(table(records, "json"))["groups"]]
-    assert trained == [{"k": 1, "n": 1}, None, None]
+    assert trained == [{"k": 1, "n": 1, "unknown": 0}, None, None]
     drawn = plot(records, tmp_path / "accuracy.svg").read_text()
     assert "<!-- entmax15 · nape -->" in drawn
     last = [row[-1].text for row in best_table(group_runs(records)).rows]

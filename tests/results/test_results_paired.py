@@ -164,16 +164,79 @@ def test_the_baseline(make: Make) -> None:
         found(*records, baseline="softmx")
 
 
+def configured(make: Make, attention: str, position: str = "nape", **model) -> RunRecord:
+    config = {"model": {"layers": 1, "dropout": 0.0} | model, "position": {"name": position}}
+    group = repr((attention, config))
+    record = make({64: 500}, attention=attention, position=position, group=group)
+    return replace(record, config=config)
+
+
+def test_the_baseline_is_the_nearest_one(make: Make) -> None:
+    """A field that is swept is not confounded with the method."""
+    kinds = ("softmax", "topk")
+    swept = [configured(make, kind, layers=n) for kind in kinds for n in (1, 4)]
+    one, four = ([f"{kind} · nape, layers={n}" for kind in kinds] for n in (1, 4))
+    expected = {four[0]: one[0], one[1]: one[0], four[1]: four[0]}
+    assert {name: base for name, (base, _) in found(*swept).items()} == expected
+    both = [
+        configured(make, kind, position, layers=n)
+        for kind in kinds
+        for position in ("nape", "rope")
+        for n in (1, 4)
+    ]
+    names = {name: base for name, (base, _) in found(*both).items()}
+    assert names["topk · rope, layers=4"] == "softmax · rope, layers=4"
+    assert names["softmax · rope, layers=4"] == "softmax · rope, layers=1"
+    far = configured(make, "topk", layers=4, dropout=0.5)
+    assert found(*swept[:2], far).popitem()[1][0] == "softmax · nape, layers=4, dropout=0"
+
+
+def test_a_baseline_on_the_same_samples_comes_first(make: Make) -> None:
+    near, far, topk = (
+        configured(make, kind, layers=n)
+        for kind, n in (("softmax", 4), ("softmax", 1), ("topk", 4))
+    )
+    near = replace(near, task={"symbols": 16})
+    far, topk = (replace(record, task={"symbols": 32}) for record in (far, topk))
+    compared = differences(group_runs([near, far, topk]))[-1]
+    assert compared.baseline.best.record == far and list(compared.lengths) == [64]
+
+
+def test_methods_without_a_baseline_are_named(make: Make) -> None:
+    records = [
+        make({64: 500}, settings={"steps": 1000}),
+        make({64: 500}, settings={"steps": 9000}, attention="topk"),
+    ]
+    reason = "not compared, as there is no {} of the same steps, batch size and training lengths."
+    (note,) = notes_with("not compared", records)
+    assert note == f"copy, topk · nape, steps=9000: {reason.format('other method')}"
+    (note,) = notes_with("not compared", records, baseline="softmax")
+    assert note == f"copy, topk · nape, steps=9000: {reason.format('softmax')}"
+    assert not notes_with("not compared", records[:1])
+    records = [make({64: 1}, attention=name) for name in ("softmax", "topk")]
+    assert "The baseline is topk.\n" in table(records, baseline="topk")
+
+
+def notes_with(text: str, records: list[RunRecord], **options) -> list[str]:
+    return [note for note in json.loads(table(records, "json", **options))["notes"] if text in note]
+
+
 def test_only_values_on_the_same_samples_are_compared(make: Make) -> None:
     softmax = make({32: 990, 64: 500, 128: 100, 256: 3})
     other = make({32: 990, 64: "out_of_memory", 128: 100}, attention="topk")
     assert found(softmax, other) == {"topk · nape": ("softmax · nape", [32, 128])}
     untrained = make({32: 10, 64: 0, 128: 0}, attention="topk")
     assert found(softmax, untrained) == {"topk · nape": ("softmax · nape", [32, 64, 128])}
-    assert found(softmax, make({32: 99}, attention="topk", evaluation_seed=2)) == {}
+    assert found(softmax, make({32: 99}, attention="topk", evaluation_seed=2)) == {
+        "topk · nape": ("softmax · nape", [])
+    }
     small = make({32: 990}, attention="topk", options={"name": "copy", "symbols": 16})
     large = replace(softmax, task={"name": "copy", "symbols": 32})
-    assert found(large, small) == {}, "a task with other options has other samples"
+    one, other = "topk · nape, symbols=16", "softmax · nape, symbols=32"
+    assert found(large, small) == {one: (other, [])}, "other options, other samples"
+    assert "| topk · nape, symbols=16 | softmax · nape, symbols=32 | other test set |" in table(
+        [large, small], baseline="symbols=32"
+    )
     assert [group.name for group in group_runs([large, small])] == [
         "softmax · nape, symbols=32",
         "topk · nape, symbols=16",

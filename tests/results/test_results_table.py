@@ -139,6 +139,7 @@ def test_notes_on_evaluation_seeds_and_missing_validation(make: Make) -> None:
     assert "no validation results; the lowest seed stands in" in text
     assert "1000 samples of evaluation seed 2 elsewhere" in text
     assert "in-distribution accuracy of 2 of 2 seeds is unknown" in text
+    assert "0 of" not in text and "**softmax" not in text, "nothing says which run is the best"
 
 
 def test_text_cannot_break_the_table(make: Make) -> None:
@@ -167,9 +168,12 @@ def test_json_holds_everything(make: Make) -> None:
     records = small_set(make)
     document = json.loads(table(records, "json"))
     asentmax, softmax, nope = document["groups"]
-    assert (asentmax["name"], nope["trained"]) == ("asentmax · nape", {"k": 0, "n": 1})
+    assert (asentmax["name"], nope["trained"]) == (
+        "asentmax · nape",
+        {"k": 0, "n": 1, "unknown": 0},
+    )
     assert softmax["best"] == records[0].run
-    assert softmax["trained"] == {"k": 2, "n": 3}
+    assert softmax["trained"] == {"k": 2, "n": 3, "unknown": 0}
     assert softmax["over_seeds"]["128"]["values"] == [0.7, None, 0.0]
     assert softmax["over_seeds"]["128"]["mean_trained"] == {"value": 0.7, "n": 1, "of": 2}
     assert softmax["runs"][1]["ladder"] == records[0].to_dict()["ladder"]
