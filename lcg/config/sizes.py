@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from typing import Any
-
-import numpy as np
+from numbers import Integral
+from typing import TYPE_CHECKING, Any
 
 from lcg.config.limits import COUNT, HEADS, PARAMETERS, SHORTEST, VOCABULARY, shown
 from lcg.config.schema import Config, Model
-from lcg.tasks.base import Task
+
+if TYPE_CHECKING:
+    from lcg.tasks.base import Task
 
 
 def parameter_count(model: Model, vocabulary: int) -> int:
@@ -64,7 +65,7 @@ def check_task_sizes(task: Task) -> None:
             f"most {shown(VOCABULARY)} are possible"
         )
     least = task.min_length
-    if isinstance(least, bool) or not isinstance(least, int | np.integer) or least < 0:
+    if isinstance(least, bool) or not isinstance(least, Integral) or least < 0:
         raise ValueError(
             f"{type(task).__name__}.min_length is {least!r:.40}, expected a whole number"
         )
