@@ -111,6 +111,7 @@ def draw_maps(
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=8, length=2.5)
     bar.set_label("weight, square-root scale (white: exactly 0)", fontsize=9)
+    figure.draw_without_rendering()  # square panels have their places from the second drawing on
     return figure
 
 

@@ -57,6 +57,19 @@ def test_a_long_title_stays_above_its_own_map() -> None:
     assert first.x1 < second.x0
 
 
+@pytest.mark.parametrize("count", [1, 4, 8])
+def test_the_title_stands_above_those_of_the_maps(count: int) -> None:
+    tokens = ["<bos>", *(str(i) for i in range(16))]
+    weights = np.tri(17, dtype=np.float32)
+    maps = [
+        Map(f"head {i}, ALiBi slope 1", weights, "causal", tokens, tokens) for i in range(count)
+    ]
+    figure = draw_maps(maps, "entmax15 · nape: layer 0, length 16, sample 0", 4, 2.7)
+    figure.draw_without_rendering()
+    highest = max(panel._left_title.get_window_extent().y1 for panel in figure.axes[:count])
+    assert figure._suptitle.get_window_extent().y0 > highest
+
+
 def test_the_tokens_of_a_layer() -> None:
     inputs, source = ["a", "b"], ["x"]
     assert tokens_of("layer_0", inputs, source) == (inputs, inputs)
