@@ -38,7 +38,11 @@ def check_run(directory: Path) -> None:
         return
     if not directory.exists():
         raise ValueError(f"{directory} does not exist")
-    below = (path for depth in range(1, 4) for path in directory.glob("*/" * depth + "config.yaml"))
+    below = (
+        path
+        for depth in range(1, 4)
+        for path in sorted(directory.glob("*/" * depth + "config.yaml"))
+    )
     run = next((f"; name a run in it, such as {path.parent}" for path in below), "")
     raise ValueError(f"{directory} is no run directory: it has no config.yaml{run}")
 
