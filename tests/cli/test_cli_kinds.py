@@ -85,8 +85,8 @@ def test_inspect(call, kind, run):
     assert code == 0, err
     for name, _ in LAYERS[kind]:
         assert (run / "plots" / "inspect_len_7" / f"{name}.png").stat().st_size > 5000
-    lines = out.partition("layer  head")[2] or out.partition("head  ")[2]
-    shown = [name.removeprefix("layer_") for name, _ in LAYERS[kind]]
+    lines = out.partition("head  ")[2]
+    shown = [name for name, _ in LAYERS[kind]]
     assert all(any(line.split()[:1] == [name] for line in lines.splitlines()) for name in shown)
     last = LAYERS[kind][-1][0]
     words = ("--samples", "2", "--layer", last, "-o", str(run / "maps"))
