@@ -34,7 +34,7 @@ def read_config(directory: Path, trust: Trust = "own") -> Config:
 
 def check_run(directory: Path) -> None:
     """Raise ValueError for a path that is no run directory; of a folder of runs it names one."""
-    if (directory / "config.yaml").is_file():
+    if os.path.lexists(directory / "config.yaml"):  # whatever it is: reading it says more
         return
     if not directory.exists():
         raise ValueError(f"{directory} does not exist")
