@@ -21,13 +21,15 @@ def read_node(path: Path, loader: type = yaml.SafeLoader) -> yaml.Node | None:
     """The graph of a YAML file, anchors not yet written out; None of an empty file.
 
     Raises ConfigError, in one line without the file's name, for a file of more than BYTES, one
-    that stands for more than VALUES values or is nested more than DEPTH deep, and one that is no
-    YAML.
+    that stands for more than VALUES values or is nested more than DEPTH deep, one that is no YAML,
+    and one that cannot be read.
     """
-    if path.stat().st_size > BYTES:
-        raise ConfigError(f"the file has more than {BYTES:,} bytes")
     try:
+        if path.stat().st_size > BYTES:
+            raise ConfigError(f"the file has more than {BYTES:,} bytes")
         node = yaml.compose(path.read_text(encoding="utf-8"), loader)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}") from None
     except RecursionError:
         raise ConfigError(f"it is nested more than {DEPTH} deep") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
