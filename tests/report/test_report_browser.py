@@ -82,11 +82,14 @@ def test_figures_are_seen_whole_and_their_words_are_legible(opened) -> None:
         assert picture.is_visible()
         assert box["width"] > 250 and box["height"] > 150
         assert box["x"] >= 0 and box["x"] + box["width"] <= opened.viewport_size["width"]
+        # Of the font and not of a word's box, which for a rotated word is its length.
         sizes = picture.locator("text").evaluate_all(
-            "nodes => nodes.map(n => n.getBoundingClientRect().height)"
+            """nodes => nodes.map(n => {
+                const place = n.getScreenCTM();
+                return parseFloat(getComputedStyle(n).fontSize) * Math.hypot(place.a, place.b);
+            })"""
         )
-        # A word's box is about 1.2 times its font's size; rotated words have boxes of their length.
-        assert min(sizes) > 7, "no word below about 6.5 pixels"
+        assert 5.8 < min(sizes) < 40, "no word below about 6 pixels"
 
 
 def test_no_figure_leaves_its_own_frame(opened) -> None:
