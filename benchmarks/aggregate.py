@@ -100,7 +100,7 @@ def seconds(folder: Path, form: str) -> tuple[float, float]:
 
 
 def _processor_seconds() -> float:
-    """Of all processes started here that have ended."""
+    """CPU seconds of all processes started here that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

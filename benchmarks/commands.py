@@ -46,7 +46,7 @@ def run(words: list[str], code: int, folder: str) -> tuple[float, float]:
 
 
 def _processor_seconds() -> float:
-    """Of all processes started here that have ended."""
+    """CPU seconds of all processes started here that have ended."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 

@@ -72,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _is_nowhere() -> bool:
-    """Whether the current folder was removed, so that no relative path leads anywhere."""
+    """Return True when the current folder was removed, so that relative paths lead nowhere."""
     try:
         os.getcwd()
     except OSError:

@@ -154,7 +154,7 @@ class _Reached(NamedTuple):
 
 
 def place_of(name: str, path: Path) -> str:
-    """Where a module's file stands in a copy, relative to its folder and with slashes."""
+    """Return the place of a module's file in a copy, relative to its folder and with slashes."""
     return name.replace(".", "/") + ("/__init__.py" if path.name == "__init__.py" else ".py")
 
 
@@ -221,7 +221,7 @@ _PATH = tuple(sys.path)  # as it is before a user's code may change it
 
 
 def _spec(top: str) -> importlib.machinery.ModuleSpec | None:
-    """Where Python finds a module by the path that it started with, whatever is imported already.
+    """Find a module by the path that Python started with, whatever is imported already.
 
     So what a class is does not depend on the classes that were imported before it.
     """

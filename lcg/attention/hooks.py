@@ -50,7 +50,7 @@ def broadcastable(owner: Any, method: str, value: Any, shape: tuple[int, ...]) -
 
 
 def position_ids(owner: Any, value: Any, length: int) -> Tensor:
-    """What `positions(length)` returned: [length], increasing as far as a CPU can tell at once.
+    """Check the ids that `positions(length)` returned: [length], increasing where a CPU can tell.
 
     Raises ValueError.
     """
@@ -69,7 +69,7 @@ def position_ids(owner: Any, value: Any, length: int) -> Tensor:
 def learned_tensors(
     owner: Any, value: Any, method: str = "learned", rows: int | None = None
 ) -> nn.ParameterDict:
-    """What `learned` returned as parameters; rows: how many each must have. Raises ValueError."""
+    """Make parameters of what `learned` returned; rows: their number in each. Raises ValueError."""
     if not isinstance(value, Mapping):
         told = _told(owner, method, value)
         raise ValueError(f"{told}, expected a dict of names and tensors ({{}} for none)")

@@ -248,7 +248,7 @@ def owned(parts: Parts, model: Any) -> Iterator[tuple[str, Tensor]]:
 
 
 def _read(case: Case, device: Any = None) -> tuple[Tensor, Tensor]:
-    """What one layer reads: its input, and position ids."""
+    """The input of one layer, and position ids."""
     draw = torch.Generator().manual_seed(case.length)
     x = torch.randn(case.batch, case.length, case.sizes.d_model, generator=draw)
     return x.to(device), torch.arange(case.length, device=device)

@@ -23,7 +23,7 @@ class DoesNotApply(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one property of a class."""
+    """The outcome of one property of a class."""
 
     name: str
     state: str

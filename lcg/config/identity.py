@@ -95,7 +95,7 @@ def _identity_tree(config: Config) -> dict[str, Any]:
 
 
 def parts(config: Config) -> dict[str, Any]:
-    """What may be of a user's own class, by kind: task, position, normalizer and so on."""
+    """Return the parts that a user's class may stand in, by kind: task, position, normalizer, …"""
     attention = {kind: getattr(config.attention, kind) for kind in ATTENTION_PARTS}
     return {"task": config.task, "position": config.position} | attention
 

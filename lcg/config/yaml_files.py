@@ -43,7 +43,7 @@ def read_node(path: Path, loader: type = yaml.SafeLoader) -> yaml.Node | None:
 
 
 def _values(node: yaml.Node, known: dict[int, int | None], depth: int) -> int:
-    """How many values a node stands for; one that occurs again is counted again, not visited.
+    """Count the values a node stands for; one that occurs again is counted again, not visited.
 
     known: the counts of nodes by their id, None while a node is being counted.
     """

@@ -109,7 +109,7 @@ def locate_sources(directory: Path, tree: dict[str, Any], trust: Trust) -> list[
 
 
 def _differences(folder: Path, origin: dict[str, Any]) -> list[str]:
-    """What of a copy is not the code that a run of the user's own file would import.
+    """List how a copy differs from the code that a run of the user's own file would import.
 
     Every file is looked at, whether or not an import is known to lead to it.
     """

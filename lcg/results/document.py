@@ -32,7 +32,7 @@ class Section:
 
     @property
     def about(self) -> str:
-        """How to read each table."""
+        """The notes that explain each table."""
         return self.tables[0][1].about
 
 

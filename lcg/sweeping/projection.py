@@ -88,7 +88,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class SweepProjection:
-    """What a sweep takes."""
+    """The time and disk that a sweep takes."""
 
     kinds: list[Kind]
     count: int

@@ -61,9 +61,9 @@ class Projection:
     startup: float = 0.0
     """Seconds that imports take."""
     doing: str = ""
-    """What is being measured."""
+    """Names the thing that is being measured."""
     stepping: bool = False
-    """Whether that is the first step."""
+    """True while the first step is measured."""
     waited: float = 0.0
     """Seconds that the first step had taken when the time was up."""
 
