@@ -25,7 +25,7 @@ from pathlib import Path
 
 from benchmarks.report import publish
 from lcg.cli import main as command
-from lcg.results import Cell, RunRecord, Selection, Training, Validation
+from lcg.runs.record import Cell, RunRecord, Selection, Training, Validation
 
 CELLS, SAMPLES, STEPS, BOUND = 60, 1000, 20_000, 10.0
 ATTENTIONS = ("softmax", "ssmax", "entmax15", "topk", "asentmax")

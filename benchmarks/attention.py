@@ -25,11 +25,11 @@ from pathlib import Path
 import torch
 
 from benchmarks.report import median_ratio, positive, publish, time_in_turn
-from lcg.attention.attend import Bias, attend
 from lcg.attention.backends import blockwise
+from lcg.attention.functional import Bias, attend
 from lcg.attention.normalizers.entmax import Entmax
-from lcg.evaluation.files import read_config
 from lcg.positional.slopes import NAPE
+from lcg.runs.run import read_config
 
 HEADS, WIDTH, SCORED = 16, 32, 12
 MODEL_LIMITS = {16384: 20.0, 65536: 240.0}
@@ -141,7 +141,7 @@ def alone(case: str, tokens: int, run: str | None) -> dict:
 def model_pass(tokens: int, run: str | None):
     """One pass, ready to be run: random tokens, or what a trained model knows."""
     from lcg.config import load_config
-    from lcg.evaluation.run import load_model
+    from lcg.evaluation.evaluate import load_model
     from lcg.models.build import build_model
 
     if run is None:

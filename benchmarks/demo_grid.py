@@ -17,8 +17,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from lcg.results import load_runs, table
-from lcg.results.groups import group_runs
+from lcg.results import table
+from lcg.results.aggregate import group_runs
+from lcg.runs.run import load_runs
 
 SIDES = ("softmax", "asentmax")
 LEARNING_RATES = (2.0e-3, 4.0e-3, 8.0e-3, 1.6e-2)

@@ -21,8 +21,8 @@ from benchmarks.report import positive, publish
 from lcg.config import load_config
 from lcg.tasks.base import IGNORE
 from lcg.training.batches import Batches
+from lcg.training.loop import train
 from lcg.training.module import TrainingModule
-from lcg.training.run import train
 
 LIMIT = 3.0  # milliseconds a step that the trainer may add
 WORDS = [

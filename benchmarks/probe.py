@@ -22,12 +22,11 @@ import torch
 
 from benchmarks.report import median_ratio, publish
 from lcg.config import load_config
-from lcg.diagnostics.gradients import group_norms
-from lcg.diagnostics.probing import Probe
+from lcg.diagnostics.probe import Probe, group_norms
 from lcg.models.build import build_model
 from lcg.training.batches import Batches
 from lcg.training.callbacks import HeadProbe, Metrics
-from lcg.training.run import train
+from lcg.training.loop import train
 
 LIMIT = 1.03  # training with the probe may take at most this many times as long
 

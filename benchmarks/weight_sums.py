@@ -19,13 +19,13 @@ from einops import rearrange
 from tqdm import tqdm
 
 from benchmarks.report import publish
-from lcg.diagnostics.headers import attention_layers
+from lcg.diagnostics.capture import Watched, watching
+from lcg.diagnostics.columns import attention_layers
 from lcg.diagnostics.inspection import check_fits
-from lcg.diagnostics.watching import Watched, watching
-from lcg.evaluation.files import read_config
+from lcg.evaluation.evaluate import load_model
 from lcg.evaluation.ladder import climb
-from lcg.evaluation.run import load_model
-from lcg.models.reads import reads, tensors
+from lcg.models.model_inputs import reads, tensors
+from lcg.runs.run import read_config
 from lcg.tasks.streams import eval_batch
 
 MEASURES = ("sum", "last_sum", "rms", "null")

@@ -14,11 +14,10 @@ import time
 from pathlib import Path
 
 from lcg import __version__, ranks
-from lcg.class_errors import fault
-from lcg.commands.words import EXIT_CODES, first_line
-from lcg.registry import nearest
-from lcg.speaking import discard, open_streams, tell
-from lcg.storage import is_storage_error
+from lcg.commands.args import EXIT_CODES, first_line
+from lcg.log import discard, open_streams, tell
+from lcg.registry import fault, nearest
+from lcg.system import is_storage_error
 
 COMMANDS = (
     *("train", "sweep", "reproduce", "eval", "select", "table", "plot", "report", "inspect"),

@@ -10,14 +10,14 @@ from jaxtyping import install_import_hook
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' matrices are tiny
 
 CHECKED = [
-    "lcg.attention.attend",
+    "lcg.attention.functional",
     "lcg.attention.backends.reference",
-    "lcg.attention.bias",
+    "lcg.attention.mask",
     "lcg.attention.cache",
-    "lcg.attention.multihead",
+    "lcg.attention.layer",
     "lcg.diagnostics.inspection",
     "lcg.diagnostics.measures",
-    "lcg.diagnostics.watching",
+    "lcg.diagnostics.capture",
     "lcg.evaluation.scoring",
     "lcg.models.decoder",
     "lcg.models.encoder",

@@ -39,7 +39,7 @@ from benchmarks.gpu.results import Results
 from benchmarks.report import positive
 from lcg.attention.backends import TRITON
 from lcg.attention.backends.triton import WIDEST
-from lcg.evaluation.files import read_config
+from lcg.runs.run import read_config
 
 SECTIONS: dict[str, Callable[[Plan, argparse.Namespace, Results], int]] = {
     section.__name__: section for section in (sort, short, attention, model, adasplash)

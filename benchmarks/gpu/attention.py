@@ -18,7 +18,7 @@ from benchmarks.gpu.graphs import Call, Unready, recorded, sampled
 from benchmarks.gpu.plan import TYPES, Plan
 from benchmarks.gpu.results import Results, milliseconds
 from benchmarks.report import median_ratio, time_in_turn
-from lcg.attention.attend import Bias, attend
+from lcg.attention.functional import Bias, attend
 from lcg.attention.normalizers.entmax import Entmax
 from lcg.positional.slopes import NAPE
 

@@ -20,12 +20,12 @@ from benchmarks.gpu.plan import Plan
 from benchmarks.gpu.results import Results, milliseconds
 from benchmarks.report import median_ratio, time_in_turn
 from lcg.config import load_config
-from lcg.evaluation.files import read_config
-from lcg.evaluation.run import load_model
+from lcg.evaluation.evaluate import load_model
 from lcg.evaluation.scoring import score_teacher_forcing, scored_positions
 from lcg.models.build import build_model
+from lcg.runs.run import read_config
 from lcg.tasks.streams import eval_batch
-from lcg.training.run import train
+from lcg.training.loop import train
 
 
 def sort(plan: Plan, options: argparse.Namespace, results: Results) -> int:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lcg.attention import Attention
-from lcg.attention.attend import Bias, attend, attention_weights
+from lcg.attention.functional import Bias, attend, attention_weights
 from lcg.attention.hooks import learned_tensors, normalized, returned
 from lcg.attention.normalizers.base import Normalizer
 from lcg.checks import model

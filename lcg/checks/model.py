@@ -12,7 +12,7 @@ from torch import Tensor
 from lcg.attention import Attention
 from lcg.attention.backends import blockwise, reference, usable
 from lcg.attention.backends.triton import obstacle
-from lcg.attention.multihead import MultiHeadAttention
+from lcg.attention.layer import MultiHeadAttention
 from lcg.checks.properties import Cases, DoesNotApply, Property, expect
 from lcg.config.schema import Model
 from lcg.models.decoder import Decoder

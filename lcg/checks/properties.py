@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lcg.class_errors import fault
+from lcg.registry import fault
 
 Case = TypeVar("Case")
 GATE = "shapes"

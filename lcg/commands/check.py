@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from lcg.commands.words import EXIT_CODES, Parser
+from lcg.commands.args import EXIT_CODES, Parser
 
 ABOUT = """Classes of your own, file.py:Class or package.module:Class, and built-in ones are tried
 on inputs from the smallest up: shapes, gradients, masked and padded rows, cached and chunked
@@ -13,7 +13,7 @@ which it does), or does not apply (and why). Exits with 2 if any fails."""
 
 
 def run(words: list[str]) -> int:
-    from lcg.config.convert import convert
+    from lcg.config.types import convert
 
     parser = Parser(
         "check",

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from lcg.commands.args import Parser
 from lcg.commands.train import train_and_evaluate
-from lcg.commands.words import Parser
-from lcg.speaking import say
+from lcg.log import say
 
 
 def run(words: list[str]) -> int:
     from lcg.config import load_config
-    from lcg.config.hints import options_called
-    from lcg.results import load_runs, plot, table
+    from lcg.config.errors import options_called
+    from lcg.results import plot, table
+    from lcg.runs.run import load_runs
 
     parser = Parser("demo", "[key=value …]", __doc__, epilog="key=value is laid over both runs.")
     _, overrides = parser.parse_words(words, options_called)

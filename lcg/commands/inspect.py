@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shutil
+import string
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from lcg.commands.beside import add_beside, analysed, checked_beside, whole
-from lcg.commands.words import Parser, add_trust, trusted
-from lcg.speaking import say
+from lcg.commands.args import Parser, add_trust, trusted
+from lcg.log import say
 
 STATISTICS = 2**28  # weights of a layer; with more, one sample must do
 
@@ -20,7 +22,7 @@ def run(words: list[str]) -> int:
     config, layers, heads = _checked(directory, options)
     beside = checked_beside(directory, config, options)
 
-    from lcg.evaluation.run import choose_device, load_model
+    from lcg.evaluation.evaluate import choose_device, load_model
 
     device = choose_device(options.device)
     tokens = int(config.task.token_length(options.length))
@@ -72,9 +74,9 @@ def _parsed(words: list[str]) -> argparse.Namespace:
 
 def _checked(directory: Path, options: argparse.Namespace):
     """The config, and the layers and heads asked for; raises ValueError before any work."""
-    from lcg.diagnostics.headers import attention_layers
-    from lcg.evaluation.files import check_selected, read_config
-    from lcg.training.machine import TOKEN_BYTES, too_much
+    from lcg.diagnostics.columns import attention_layers
+    from lcg.runs.run import check_selected, read_config
+    from lcg.training.devices import TOKEN_BYTES, too_much
 
     config = read_config(directory, trusted(options))
     config.task.check_evaluation("test", options.length)
@@ -132,9 +134,9 @@ def _predictions(model, config, options):
     from tqdm import tqdm
 
     from lcg.evaluation import memory
-    from lcg.evaluation.samples import first_samples, stream_of
     from lcg.evaluation.scoring import scored_positions
-    from lcg.models.reads import reads, tensors
+    from lcg.evaluation.test_sets import first_samples, stream_of
+    from lcg.models.model_inputs import reads, tensors
     from lcg.tasks.base import IGNORE
 
     batch = tensors(first_samples(config, "test", options.length, options.samples))
@@ -158,7 +160,7 @@ def _predictions(model, config, options):
 
 def _print_samples(task, read, target, predicted, options) -> int:
     """Say which samples failed and how; returns the sample whose maps are drawn."""
-    from lcg.diagnostics.failures import comparison, first_errors, histogram
+    from lcg.diagnostics.errors import comparison, first_errors, histogram
     from lcg.tasks.base import IGNORE
 
     first = first_errors(target, predicted)
@@ -183,8 +185,8 @@ def _print_samples(task, read, target, predicted, options) -> int:
 
 def _print_written(model, config, options) -> None:
     """The first samples as text, and what the model makes of them when it writes by itself."""
-    from lcg.evaluation.measuring import generated, references, sources
-    from lcg.evaluation.samples import first_samples
+    from lcg.evaluation.generation_metrics import generated, references, sources
+    from lcg.evaluation.test_sets import first_samples
 
     task, count = config.task, min(options.samples, max(1, options.failed))
     batch = first_samples(config, "test", options.length, count)
@@ -226,7 +228,7 @@ def _folder(directory: Path, options) -> Path:
 
 def _compare(runs, directory: Path, options) -> None:
     """Print the head analyses and draw them."""
-    from lcg.diagnostics.head_pictures import draw_analyses
+    from lcg.diagnostics.plots import draw_analyses
     from lcg.diagnostics.side_by_side import analyses_text
 
     print(f"\nhead analyses at length {options.length}\n{analyses_text(runs)}")
@@ -236,12 +238,12 @@ def _compare(runs, directory: Path, options) -> None:
 
 def _draw(config, facts, directory: Path, options, shown: int, tokens) -> None:
     """Write the maps of a layer as a picture, for each layer."""
-    from lcg.diagnostics.headers import attention_layers, head_text
+    from lcg.diagnostics.columns import attention_layers, head_text
     from lcg.diagnostics.inspection import SIDE
     from lcg.diagnostics.maps import Map, draw_maps, tokens_of
-    from lcg.diagnostics.pictures import write_png
+    from lcg.diagnostics.plots import write_png
     from lcg.results.labels import run_labels
-    from lcg.results.loading import load_run
+    from lcg.runs.run import load_run
 
     (label,) = run_labels([load_run(directory)])
     inputs, source = tokens[0], tokens[-1]
@@ -262,3 +264,180 @@ def _draw(config, facts, directory: Path, options, shown: int, tokens) -> None:
         title = f"{label}: {name}, length {options.length}, sample {shown}"
         figure = draw_maps(maps, title, 4, 2.7, float(layer.pictures.max()), SIDE)
         say(str(write_png(figure, _folder(directory, options) / f"{layer.name}.png")))
+
+
+SAMPLES = 32
+MOST = len(string.ascii_uppercase)  # columns, each with a letter
+WEIGHTS = 2**26  # of all layers, runs and samples; with more, fewer samples must do
+
+
+class Beside(NamedTuple):
+    """What a run is shown beside: other runs, and normalizers by name."""
+
+    runs: dict[Path, Any]
+    normalizers: dict[str, Any]
+
+
+def add_beside(parser: argparse.ArgumentParser) -> None:
+    """The options that choose them."""
+    parser.add_argument(
+        "--beside", nargs="+", metavar="RUN", default=[], help="runs on the same task to compare"
+    )
+    parser.add_argument(
+        "--as",
+        dest="normalizers",
+        metavar="NAME,…",
+        help="what other normalizers make of the run's scores: softmax,entmax15,sparsemax,…",
+    )
+
+
+def checked_beside(directory: Path, config: Any, options: argparse.Namespace) -> Beside:
+    """The configs asked for; raises ValueError, in one line, before any work."""
+    from lcg.runs.run import check_selected, read_config
+
+    if (options.beside or options.normalizers) and not whole(options):
+        raise ValueError("--beside and --as compare all heads; leave out --layer and --heads")
+    others = _each_once(directory, options.beside)
+    names = options.normalizers.split(",") if options.normalizers else []
+    if 1 + len(others) + len(names) > MOST:
+        raise ValueError(
+            f"a run can be compared with at most {MOST - 1} others, --beside and --as together; "
+            f"got {len(others) + len(names)}"
+        )
+    runs = {}
+    for other in others:
+        runs[other] = read_config(other, trusted(options))
+        if not _same_task(runs[other].task, config.task):
+            raise ValueError(
+                f"{other} was trained on another task than {directory} (or with other options of "
+                f"{config.task.name}); --beside takes runs on the same one"
+            )
+        check_selected(other)
+    return Beside(runs, {name: _normalizer(name, config) for name in names})
+
+
+def _each_once(directory: Path, words: list[str]) -> list[Path]:
+    """The other runs, each once; says so where one is named again, or is the run itself."""
+    found: dict[Path, Path] = {}
+    for other in map(Path, words):
+        place = other.resolve()
+        if place in found:
+            say(f"{other} is named twice; it is shown once")
+        elif place == directory.resolve():
+            say(f"{other} is the run itself; its columns will be those of A")
+        found.setdefault(place, other)
+    return list(found.values())
+
+
+def _same_task(one: Any, other: Any) -> bool:
+    """Whether two tasks are one; where their files lie does not matter, a digest says what they
+    hold."""
+    if type(one) is not type(other):
+        return False
+    return all(
+        getattr(one, field.name) == getattr(other, field.name)
+        for field in dataclasses.fields(one)
+        if field.name not in one.places
+    )
+
+
+def whole(options: argparse.Namespace) -> bool:
+    """Whether all heads are looked at, which the analyses need."""
+    return options.layer is None and options.heads is None
+
+
+def _normalizer(name: str, config: Any) -> Any:
+    from lcg.attention.normalizers.base import Normalizer
+    from lcg.attention.scalings import NoScaling
+    from lcg.config import load_config
+
+    attention = load_config([f"attention={name}"]).attention
+    found = attention.normalizer
+    if type(found).learned is not Normalizer.learned:
+        raise ValueError(f"--as {name}: what it learns needs training; use --beside with a run")
+    if not isinstance(attention.scaling, NoScaling):  # an output norm changes no weight
+        raise ValueError(
+            f"--as {name}: it also scales the scores ({attention.scaling.name}), which needs "
+            "training; use --beside with a run"
+        )
+    if found.sees_itself != config.attention.normalizer.sees_itself:
+        raise ValueError(
+            f"--as {name}: it sees other keys than {config.attention.normalizer.name}, whose "
+            "scores would be used"
+        )
+    return found
+
+
+def analysed(directory: Path, config: Any, model: Any, beside: Beside, options: Any) -> list[Any]:
+    """The run, its scores under other normalizers, and the other runs: a list of Analysed."""
+    from lcg.diagnostics.heads import weights_by
+    from lcg.evaluation.evaluate import load_model
+    from lcg.results.labels import run_labels
+    from lcg.runs.run import load_run
+
+    labels = iter(string.ascii_uppercase)
+    places = [directory, *beside.runs]
+    called = dict(zip(places, run_labels([load_run(place) for place in places]), strict=True))
+    device = next(model.parameters()).device
+    count = _sample_count(config, beside, options)
+    say(f"head analyses: test samples 0 to {count - 1}")
+    own = _analysed(next(labels), directory, config, model, count, options)
+    found = [dataclasses.replace(own, attention=called[directory])]
+    for name, normalizer in beside.normalizers.items():
+        words = (next(labels), directory, config, model, count, options)
+        its = _analysed(*words, weights_by(normalizer))
+        on_scores = f"{name} on the scores of {called[directory]}"
+        found.append(dataclasses.replace(its, name="", attention=on_scores))
+    for other, its_config in beside.runs.items():
+        its_model, _ = load_model(other, its_config, device)
+        its = _analysed(next(labels), other, its_config, its_model, count, options)
+        found.append(dataclasses.replace(its, attention=called[other]))
+    return found
+
+
+def _sample_count(config: Any, beside: Beside, options: argparse.Namespace) -> int:
+    """As many samples as take well under a minute."""
+    from lcg.diagnostics.columns import attention_layers
+    from lcg.tasks.streams import samples_of
+
+    configs = [config] * (1 + len(beside.normalizers)) + list(beside.runs.values())
+    tokens = int(config.task.token_length(options.length))
+    weights = 0
+    for some in configs:
+        side = tokens // 2 if some.model.apart else tokens  # source and target are read apart
+        weights += len(attention_layers(some)) * some.model.heads * side**2
+    most = min(options.samples, SAMPLES, max(1, WEIGHTS // weights))
+    return samples_of(config.task, "test", options.length, most)
+
+
+def _analysed(label, directory, config, model, count, options, weigh=None):
+    """One Analysed; with `weigh`, of the weights it gives, which learn nothing."""
+    from tqdm import tqdm
+
+    from lcg.diagnostics.columns import attention_layers
+    from lcg.diagnostics.heads import analyse_heads, own_weights
+    from lcg.diagnostics.side_by_side import Analysed
+    from lcg.diagnostics.trajectories import alpha_trajectories
+
+    reads = _reads(config, count, options.length, next(model.parameters()).device)
+    with tqdm(desc=f"analysing {label}", unit="layer", leave=False, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        layers = analyse_heads(model, reads, weigh or own_weights, progress=progress)
+    if weigh is not None:
+        layers = [dataclasses.replace(layer, alpha=None) for layer in layers]
+        return Analysed(label, directory.name, config.labels["attention"], layers)
+    kinds = {layer.name: layer.kind for layer in attention_layers(config)}
+    trajectories = alpha_trajectories(directory, kinds)
+    return Analysed(label, directory.name, config.labels["attention"], layers, trajectories)
+
+
+def _reads(config: Any, count: int, length: int, device: Any) -> tuple[Any, ...]:
+    """What the model reads of the first test samples."""
+    from lcg.evaluation.test_sets import first_samples
+    from lcg.models.model_inputs import reads, tensors
+
+    return reads(tensors(first_samples(config, "test", length, count), device))

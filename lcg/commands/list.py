@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lcg.commands.words import Parser
+from lcg.commands.args import Parser
 from lcg.registry import nearest
 
 LISTS = {

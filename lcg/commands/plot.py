@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lcg.commands.sources import add_metric, add_sources, read_sources
-from lcg.commands.words import Parser
+from lcg.commands.args import Parser, add_metric, add_sources, read_sources
 
 USAGE = "RUN … [--wandb ENTITY/PROJECT] [--metric NAME] [--facet task|position] [-o FILE]"
 

@@ -7,9 +7,15 @@ import shlex
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lcg.commands.sources import add_baseline, add_metric, tell_changed_sources
-from lcg.commands.words import Parser, add_trust, trusted
-from lcg.speaking import say
+from lcg.commands.args import (
+    Parser,
+    add_baseline,
+    add_metric,
+    add_trust,
+    tell_changed_sources,
+    trusted,
+)
+from lcg.log import say
 
 ABOUT = """The page needs no network and nothing beside it. Progress and what had to be left out
 are told on stderr; the page's path is the result."""
@@ -17,7 +23,7 @@ are told on stderr; the page's path is the result."""
 
 def run(words: list[str]) -> int:
     from lcg.report import MapChoice, find, make, parse_heads
-    from lcg.results import write_atomic
+    from lcg.runs.files import write_atomic
 
     usage = (
         "RUN … -o FILE.html [--metric NAME] [--baseline NAME] [--maps LENGTH]"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lcg.commands.words import EXIT_CODES, Parser, check_workers
+from lcg.commands.args import EXIT_CODES, Parser, check_workers
+from lcg.log import plain, say
 from lcg.registry import nearest
-from lcg.speaking import plain, say
 
 USAGE = "BLOCK [--workers N] [--storage URL] [--dry-run] [key=value …]"
 KINDS = ("agrees", "differs", "not run")
@@ -16,7 +16,7 @@ A published number agrees when its 95 % interval, for the samples behind it, and
 
 
 def run(words: list[str]) -> int:
-    from lcg.config.hints import options_called
+    from lcg.config.errors import options_called
     from lcg.results.published import blocks
 
     names = ", ".join(blocks())
@@ -33,7 +33,7 @@ def run(words: list[str]) -> int:
     check_workers(options.workers)
 
     from lcg.sweeping import read_sweep
-    from lcg.sweeping.projection import project_sweep
+    from lcg.sweeping.estimate import project_sweep
 
     sweep = read_sweep(options.block.replace("/", "_"), overrides)
     show = print if options.dry_run else say
@@ -46,7 +46,8 @@ def _reproduce(sweep, options) -> int:
     """Sweep, selection, table, verdicts. A sweep that was stopped ends here."""
     from lcg.commands.select import settle
     from lcg.commands.sweep import launch
-    from lcg.results import load_runs, markdown_table, table, verdict_table, verdicts
+    from lcg.results import markdown_table, table, verdict_table, verdicts
+    from lcg.runs.run import load_runs
 
     summary = launch(sweep, options.workers, options.storage)
     say(summary.as_text())

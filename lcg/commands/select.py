@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lcg.commands.sources import tell_changed_sources
-from lcg.commands.words import Parser, add_trust, trusted
-from lcg.keeping.sources import Trust
-from lcg.results import Choice, RunRecord
-from lcg.speaking import plain, say
+from lcg.commands.args import Parser, add_trust, tell_changed_sources, trusted
+from lcg.log import plain, say
+from lcg.results import Choice
+from lcg.runs.record import RunRecord
+from lcg.runs.sources import Trust
 
 
 def run(words: list[str]) -> int:
@@ -50,8 +50,8 @@ def settle(
     trust: Trust = "none",
 ) -> None:
     """Print the selected run of every group below `paths`, and break ties."""
-    from lcg.results import read_runs
-    from lcg.results.groups import group_runs
+    from lcg.results.aggregate import group_runs
+    from lcg.runs.run import read_runs
 
     runs = read_runs(paths, report=say)
     tell_changed_sources(runs.values())
@@ -74,8 +74,8 @@ def _settled(
     """The choice, and why a tie is left; torch is needed only where there is a tie."""
     if choice.resolved or choice.monitored is None:
         return choice, ""
-    from lcg.evaluation.ties import break_tie
-    from lcg.terminal import LengthBar
+    from lcg.commands.eval import LengthBar
+    from lcg.evaluation.tie_break import break_tie
 
     names = ", ".join(record.run for record in choice.tied)
     say(f"{len(choice.tied)} runs tie up to length {choice.path[-1]}: {names}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lcg.commands.words import Parser, add_trust, trusted
-from lcg.speaking import say
+from lcg.commands.args import Parser, add_trust, trusted
+from lcg.log import say
 
 RATIOS = (1, 4, 16)
 
@@ -16,7 +16,7 @@ def run(words: list[str]) -> int:
     directory = Path(options.run)
     config = _checked(directory, options)
 
-    from lcg.evaluation.run import choose_device, load_model
+    from lcg.evaluation.evaluate import choose_device, load_model
     from lcg.sparsefinder.checking import check_identity
     from lcg.sparsefinder.restricting import attention_of
     from lcg.sparsefinder.study import run_study
@@ -82,7 +82,7 @@ def _parsed(words: list[str]) -> argparse.Namespace:
 
 def _checked(directory: Path, options: argparse.Namespace):
     """The config; raises ValueError before any work."""
-    from lcg.evaluation.files import check_selected, read_config
+    from lcg.runs.run import check_selected, read_config
     from lcg.sparsefinder.checking import check_sparse
 
     config = read_config(directory, trusted(options))
@@ -185,10 +185,10 @@ def _folder(directory: Path, lengths: tuple[int, ...], options: argparse.Namespa
 
 
 def _write(study, directory: Path, step: int, folder: Path) -> None:
-    from lcg.results import write_atomic
     from lcg.results.labels import run_labels
-    from lcg.results.loading import load_run
-    from lcg.sparsefinder.drawing import draw
+    from lcg.runs.files import write_atomic
+    from lcg.runs.run import load_run
+    from lcg.sparsefinder.plots import draw
     from lcg.sparsefinder.writing import as_json, document
 
     name = directory.resolve().name

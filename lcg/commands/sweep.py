@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-from lcg.commands.words import EXIT_CODES, Parser, check_workers
-from lcg.speaking import plain, say
+from lcg.commands.args import EXIT_CODES, Parser, check_workers
+from lcg.log import plain, say
 
 USAGE = "FILE [--workers N] [--storage URL] [--dry-run] [--wandb] [key=value …]"
 ABOUT = """FILE is a path, or a name such as quick_copy of the built-in sweeps.
@@ -16,7 +16,7 @@ same command resumes from wherever it was stopped or killed."""
 
 
 def run(words: list[str]) -> int:
-    from lcg.config.hints import options_called
+    from lcg.config.errors import options_called
 
     parser = Parser("sweep", USAGE, __doc__, epilog=f"{ABOUT}\n\n{EXIT_CODES}")
     parser.add_argument("file", help="a W&B sweep file")
@@ -37,7 +37,7 @@ def run(words: list[str]) -> int:
     if options.wandb:
         return register(sweep)
     if options.dry_run:
-        from lcg.sweeping.projection import project_sweep
+        from lcg.sweeping.estimate import project_sweep
 
         for text in project_sweep(sweep, options.workers):
             print(text, flush=True)
@@ -49,7 +49,7 @@ def run(words: list[str]) -> int:
 
 def launch(sweep, workers: int | None, storage: str | None):
     """Train what is left of the sweep; returns what became of it."""
-    from lcg.results import write_atomic
+    from lcg.runs.files import write_atomic
     from lcg.sweeping.file import as_yaml
     from lcg.sweeping.launcher import run_sweep
     from lcg.sweeping.study import open_storage
@@ -62,7 +62,7 @@ def launch(sweep, workers: int | None, storage: str | None):
 
 def register(sweep) -> int:
     """Hand the sweep to W&B, and print what starts an agent."""
-    from lcg.sweeping.registration import register_with_wandb
+    from lcg.sweeping.wandb_sweeps import register_with_wandb
 
     path = register_with_wandb(sweep)
     print(f"wandb agent {path}")

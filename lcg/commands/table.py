@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from lcg.commands.sources import add_baseline, add_metric, add_sources, read_sources
-from lcg.commands.words import Parser
-from lcg.speaking import plain, say
+from lcg.commands.args import Parser, add_baseline, add_metric, add_sources, read_sources
+from lcg.log import plain, say
 
 USAGE = "RUN … [--wandb ENTITY/PROJECT] [--metric NAME] [--format …] [--baseline NAME] [-o FILE]"
 
 
 def run(words: list[str]) -> int:
-    from lcg.results import table, write_atomic
+    from lcg.results import table
     from lcg.results.table import FORMATS
+    from lcg.runs.files import write_atomic
 
     parser = Parser("table", USAGE, __doc__)
     add_sources(parser)

@@ -7,19 +7,19 @@ import signal
 import sys
 from contextlib import suppress
 
-from lcg.commands.words import EXIT_CODES, Parser
+from lcg.commands.args import EXIT_CODES, Parser
+from lcg.log import say
 from lcg.ranks import is_rank_zero, take_rank
-from lcg.speaking import say
 
 
 def run(words: list[str]) -> int:
     from lcg.attention.backends import check_installed
     from lcg.config import load_config
-    from lcg.config.hints import options_called
-    from lcg.config.remarks import remarks
+    from lcg.config.errors import options_called
+    from lcg.config.warnings import remarks
     from lcg.config.words import is_for_wandb
-    from lcg.training.directory import place
-    from lcg.training.machine import check_machine, memory_problem
+    from lcg.runs.run import place
+    from lcg.training.devices import check_machine, memory_problem
 
     parser = Parser("train", "[experiment=NAME] [key=value …] [--dry-run]", __doc__, add_help=False)
     parser.add_argument("--dry-run", action="store_true", help="print config, time, memory, disk")
@@ -91,16 +91,16 @@ def _end_by(number: int) -> None:
 
 def train_and_evaluate(config):
     """How training ended; None when the run is busy."""
-    from lcg.training import directory
+    from lcg.runs.run import check_same_config, place
 
     # As `train` does, but before torch is imported, which takes seconds; it also has words for
     # folders that cannot be read.
     with suppress(OSError):
-        directory.check_same_config(config, directory.place(config))
+        check_same_config(config, place(config))
 
-    from lcg.keeping.lock import Busy
-    from lcg.terminal import evaluate_and_say
-    from lcg.training.run import train
+    from lcg.commands.eval import evaluate_and_say
+    from lcg.runs.files import Busy
+    from lcg.training.loop import train
 
     def climb(outcome) -> None:
         if outcome.already and outcome.status == "finished":

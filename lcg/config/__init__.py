@@ -22,7 +22,7 @@ from lcg.config.identity import (
     to_yaml,
     user_modules,
 )
-from lcg.config.resolve import config_from_tree, load_config, load_task, with_overrides
+from lcg.config.load import config_from_tree, load_config, load_task, with_overrides
 from lcg.config.schema import COMPONENTS, Config
 
 __all__ = [

@@ -1,7 +1,7 @@
 """Numbers that no option takes, since no machine has so much of anything.
 
 The limits are generous and fixed: whoever meets one has mistyped a number. A size below them may
-still be too large for one machine, which `lcg.training.machine` says.
+still be too large for one machine, which `lcg.training.devices` says.
 """
 
 from __future__ import annotations

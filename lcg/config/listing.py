@@ -9,7 +9,7 @@ from lcg.attention.backends import BACKENDS, usable
 from lcg.config.groups import choices, first_comment, group_file, sweep_files
 from lcg.config.help import as_text, first_sentence, summary
 from lcg.config.identity import to_tree
-from lcg.config.resolve import load_config
+from lcg.config.load import load_config
 
 NOT_SET = "—"
 

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from lcg import registry
-from lcg.config.convert import read_text
-from lcg.config.errors import ConfigError, find_class, one_line
+from lcg.config.errors import ConfigError, check_keys, find_class, one_line, options_called
 from lcg.config.groups import choices, read_group
 from lcg.config.help import as_text
-from lcg.config.hints import check_keys, options_called
 from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, SECTIONS, Config
+from lcg.config.types import read_text
 
 DEFAULTS = {group: getattr(Config, group) for group in COMPONENTS}
 

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from lcg.diagnostics import measures
-from lcg.diagnostics.headers import QUANTILES
-from lcg.diagnostics.portions import portion_bytes
-from lcg.diagnostics.watching import Watched, watching
+from lcg.diagnostics.capture import Watched, portion_bytes, watching
+from lcg.diagnostics.columns import QUANTILES
 from lcg.evaluation.memory import SHARE, available_bytes, forward_bytes
 from lcg.shapes import Float, Int
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lcg.keeping.sources import Trust
 from lcg.positional.base import torch
+from lcg.runs.sources import Trust
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,12 +63,12 @@ def look(
     Raises ValueError, in one line, when there is no such run, no selected checkpoint, no such
     length, or when all weights together do not fit in memory.
     """
-    from lcg.diagnostics.watching import watching
-    from lcg.evaluation.files import check_selected, read_config
-    from lcg.evaluation.run import load_model
-    from lcg.evaluation.samples import first_samples
+    from lcg.diagnostics.capture import watching
+    from lcg.evaluation.evaluate import load_model
     from lcg.evaluation.scoring import scored_positions
-    from lcg.models.reads import reads, tensors
+    from lcg.evaluation.test_sets import first_samples
+    from lcg.models.model_inputs import reads, tensors
+    from lcg.runs.run import check_selected, read_config
 
     directory = Path(directory)
     config = read_config(directory, trust)
@@ -103,7 +103,7 @@ def look(
 
 def check_memory(config: Config, length: int, samples: int) -> None:
     """Raise ValueError when the weights of all layers and samples do not fit in memory."""
-    from lcg.diagnostics.headers import attention_layers
+    from lcg.diagnostics.columns import attention_layers
     from lcg.evaluation.memory import available_bytes
 
     tokens, model = int(config.task.token_length(length)), config.model

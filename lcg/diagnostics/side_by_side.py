@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import NamedTuple
 
-from lcg.diagnostics.analysis import LayerHeads, most_diverse
-from lcg.diagnostics.failures import BARS
+from lcg.diagnostics.errors import BARS
+from lcg.diagnostics.heads import LayerHeads, most_diverse
 from lcg.diagnostics.tables import legend_text
 from lcg.diagnostics.trajectories import Trajectory
 

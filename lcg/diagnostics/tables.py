@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from lcg.diagnostics.headers import QUANTILES
+from lcg.diagnostics.columns import QUANTILES
 from lcg.diagnostics.inspection import HeadFacts, LayerFacts
 
 LEGEND = {

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lcg.results.metrics import METRICS, read_curves
+from lcg.runs.metrics import METRICS, read_curves
 
 ALPHA = re.compile(r"alpha/(\w+)/head_(\d+)")
 

@@ -1,6 +1,6 @@
 """alpha-entmax: the map, its closed-form gradients in scores and alpha, and its row statistics."""
 
-import lcg.warm  # noqa: F401  (before anything is computed)
+import lcg.mkl_workaround  # noqa: F401  (before anything is computed)
 from lcg.entmax.above import edge_below, entmax_above
 from lcg.entmax.function import (
     entmax,

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lcg.units import as_number
+from lcg.text import as_number
 
 ALPHA_MIN, ALPHA_MAX = 1.01, 32.0
 # float32(1.01) - 1 is 0.00999999; the slack admits it and nothing a user would call "below 1.01".

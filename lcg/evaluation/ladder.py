@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from lcg.evaluation import memory
-from lcg.evaluation.measuring import measured
-from lcg.evaluation.samples import decoding, stream_of
+from lcg.evaluation.generation_metrics import measured
 from lcg.evaluation.scoring import Score, addressed_draws, score_greedy, score_teacher_forcing
-from lcg.models.reads import tensors
-from lcg.results import Cell
+from lcg.evaluation.test_sets import decoding, stream_of
+from lcg.models.model_inputs import tensors
+from lcg.runs.record import Cell
 from lcg.tasks.streams import samples_of
 
 Progress = Callable[[int, int, int], None]  # length, samples done, samples in all

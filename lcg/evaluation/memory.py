@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import torch
 
-from lcg.host_memory import host_memory
+from lcg.system import host_memory
 from lcg.tasks.base import IGNORE, Batch
 from lcg.tasks.streams import EvalStream
 

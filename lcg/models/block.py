@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lcg.attention.multihead import CrossAttention, Memory, MultiHeadAttention
-from lcg.config.kinds import cross_encoding
+from lcg.attention.layer import CrossAttention, Memory, MultiHeadAttention
+from lcg.config.compatibility import cross_encoding
 from lcg.positional.base import PositionEncoding, Sizes
 
 if TYPE_CHECKING:

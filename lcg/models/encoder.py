@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lcg.attention import Attention
-from lcg.attention.multihead import FullAttention
+from lcg.attention.layer import FullAttention
 from lcg.config.schema import Model
 from lcg.models.block import Block
 from lcg.models.transformer import Transformer

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lcg.attention import Attention
 from lcg.attention.cache import CrossKVCache
-from lcg.attention.multihead import FullAttention, Memory, MultiHeadAttention
+from lcg.attention.layer import FullAttention, Memory, MultiHeadAttention
 from lcg.config.schema import Model
 from lcg.models.block import Block, CrossBlock, RMSNorm
 from lcg.models.encoder import real_tokens

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lcg.attention import Attention
 from lcg.attention.hooks import learned_tensors, position_ids, returned
-from lcg.attention.multihead import MultiHeadAttention
+from lcg.attention.layer import MultiHeadAttention
 from lcg.config.schema import Model
 from lcg.models.block import RMSNorm, initialise, sizes_of
 from lcg.positional.base import PositionEncoding

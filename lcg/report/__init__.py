@@ -6,7 +6,7 @@
 this is cheap.
 """
 
-from lcg.report.making import Report, make
+from lcg.report.build import Report, make
 from lcg.report.maps import MapChoice, parse_heads
 from lcg.report.sources import find
 

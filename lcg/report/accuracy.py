@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lcg.report.drawing import Drawing, look, seeds_text, svg_of
-from lcg.results.groups import Group, training_lengths
+from lcg.results.aggregate import Group, training_lengths
+from lcg.results.figure import Drawing, look, seeds_text, svg_of
 from lcg.results.measures import Measure
 from lcg.results.plot import draw_block, task_block
 from lcg.results.tables import samples_text

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lcg.report.drawing import (
+from lcg.report.sources import Series, thinned
+from lcg.results.aggregate import Group
+from lcg.results.figure import (
     SCALED,
     Drawing,
     finish,
@@ -19,8 +21,6 @@ from lcg.report.drawing import (
     svg_of,
     wrapped,
 )
-from lcg.report.sources import Series, thinned
-from lcg.results.groups import Group
 
 LAYERS = ("layer", "encoder", "decoder", "cross")
 LAYER = rf"((?:{'|'.join(LAYERS)})_\d+)"

@@ -7,8 +7,8 @@ from math import log
 from statistics import median
 from typing import Any
 
-from lcg.report.drawing import Drawing, finish, look, multiples, stacked, svg_of, wrapped
-from lcg.results.groups import Group, Run
+from lcg.results.aggregate import Group, Run
+from lcg.results.figure import Drawing, finish, look, multiples, stacked, svg_of, wrapped
 from lcg.results.measures import Measure
 from lcg.results.plot import PAPER, SHARED, legend_entry
 

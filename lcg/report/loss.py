@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lcg.report.drawing import (
+from lcg.report.sources import Series, thinned
+from lcg.results.aggregate import Group, Run
+from lcg.results.figure import (
     Drawing,
     finish,
     look,
@@ -15,8 +17,6 @@ from lcg.report.drawing import (
     svg_of,
     wrapped,
 )
-from lcg.report.sources import Series, thinned
-from lcg.results.groups import Group, Run
 from lcg.results.plot import FAINT, PAPER, SHARED, legend_entry
 
 LOSS = "train/loss"

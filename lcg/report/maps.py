@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lcg.diagnostics.headers import attention_layers, head_text
+from lcg.diagnostics.columns import attention_layers, head_text
 from lcg.diagnostics.maps import MOST_TOKENS, Map, draw_maps, tokens_of
-from lcg.keeping.sources import Trust
-from lcg.report.drawing import SCALED, Drawing, look, svg_of
-from lcg.results.groups import Group
+from lcg.results.aggregate import Group
+from lcg.results.figure import SCALED, Drawing, look, svg_of
+from lcg.runs.sources import Trust
 
 Head = tuple[int | str, int]  # layer, by its place among all or by its name; head
 SIDE = 2.1  # inches of a map: two stand side by side on a phone

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lcg.report.drawing import Drawing
 from lcg.report.tags import Markup, join, tag
+from lcg.results.figure import Drawing
 
 CSS = Path(__file__).with_name("page.css")
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from lcg.report.sources import Sources
 from lcg.report.tags import Markup, tag
-from lcg.results.groups import Group, Run
-from lcg.results.provenance import read_provenance
+from lcg.results.aggregate import Group, Run
+from lcg.runs.provenance import read_provenance
 
 SHOWN_PACKAGES = ("lcg", "torch", "lightning", "wandb")
 

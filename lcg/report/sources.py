@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lcg.results.loading import read_runs
-from lcg.results.metrics import METRICS, Series, read_curves
-from lcg.results.record import RecordError, RunRecord
+from lcg.runs.metrics import METRICS, Series, read_curves
+from lcg.runs.record import RecordError, RunRecord
+from lcg.runs.run import read_runs
 
 
 @dataclass(frozen=True)

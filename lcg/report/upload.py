@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from lcg.report.making import Report
-from lcg.results import RunRecord
-from lcg.speaking import say
-from lcg.training.weights_and_biases import choose_mode
+from lcg.log import say
+from lcg.report.build import Report
+from lcg.runs.record import RunRecord
+from lcg.runs.wandb_logger import choose_mode
 
 NAME = "report"  # of the artifact: every upload to a project is its next version
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from lcg.results.differences import Difference
-from lcg.results.groups import Group, training_lengths
+from lcg.results.aggregate import Group, training_lengths
 from lcg.results.measures import EXACT_MATCH, Measure, task_measures
+from lcg.results.paired import Difference
 from lcg.results.published import Block
 from lcg.results.tables import (
     Table,

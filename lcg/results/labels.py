@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from lcg.results.presets import changed, named
-from lcg.results.record import RunRecord
+from lcg.runs.presets import changed, named
+from lcg.runs.record import RunRecord
 
 # Fields that a label names only where nothing else tells two methods apart.
 LAST_RESORTS = ("source", "parameters")

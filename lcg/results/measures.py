@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lcg.results.record import Cell, RunRecord
+from lcg.runs.record import Cell, RunRecord
 
 TITLES = {
     "exact_match": "exact match",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from lcg.results.groups import Group, Run
+from lcg.results.aggregate import Group, Run
 from lcg.results.measures import EXACT_MATCH, FIELDS, Measure
 from lcg.results.published import Block
 from lcg.results.statistics import PASSES

@@ -6,9 +6,15 @@ what another training seed would have done.
 """
 
 import math
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from lcg.results.record import Cell
+from lcg.registry import nearest
+from lcg.results.aggregate import Group, Run
+from lcg.results.labels import config_fields
+from lcg.runs.record import Cell
 
 
 @dataclass(frozen=True)
@@ -104,3 +110,123 @@ def _edge(inside, start: float, end: float) -> float:
         middle = (start + end) / 2
         start, end = (middle, end) if inside(middle) else (start, middle)
     return start
+
+
+DEFAULT = "softmax"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A group's selected run against that of its baseline, by test length."""
+
+    group: Group
+    baseline: Group
+    lengths: dict[int, Paired]
+
+    def obstacle(self, length: int) -> str:
+        """Say in a few words why two values at a length are not compared."""
+        first, second = (side.best.cells[length] for side in (self.group, self.baseline))
+        if not _same_task(self.group.best, self.baseline.best) or not same_samples(first, second):
+            return "other test set"
+        return "outcomes not kept"
+
+
+def rule(baseline: str | None = None) -> str:
+    """Say which method is the baseline of another."""
+    default = "softmax, or the first method where there is none (--baseline NAME chooses another)"
+    return f"""\
+The baseline is {baseline or default}.
+Of several it is the one that was tested on the same samples, then the one whose config differs in
+the fewest fields, then one of the same position encoding, then the first; always one of the same
+steps, batch size and training lengths."""
+
+
+def differences(groups: Sequence[Group], baseline: str | None = None) -> list[Difference]:
+    """Each method against a baseline of its task; without lengths where no samples are shared.
+
+    The baseline is called `baseline`: a label, an attention, or any part of a label; by default
+    softmax, and without any the task's first group. Of several candidates the nearest, see `rule`;
+    of several softmaxes each is compared with the nearest before it. There is no comparison where
+    no candidate has the same steps, batch size and training lengths, see `not_compared`.
+    Raises ValueError for a baseline that no task has.
+    """
+    if baseline is not None and not any(_called(group, baseline) for group in groups):
+        names = {name for group in groups for name in _names(group)}
+        raise ValueError(f"no method is called {baseline}; {nearest(baseline, sorted(names))}")
+    found = []
+    for group in groups:
+        candidates = _candidates(group, groups, baseline)
+        if group in candidates:
+            candidates = [] if baseline is not None else candidates[: candidates.index(group)]
+        if candidates:
+            against = min(candidates, key=partial(_distance, group))
+            found.append(Difference(group, against, _paired(group.best, against.best)))
+    return found
+
+
+def not_compared(groups: Sequence[Group], baseline: str | None = None) -> Iterator[str]:
+    """A sentence for each method of several that has no baseline, and is none itself."""
+    for group in groups:
+        others = [other for other in groups if other.task == group.task and other is not group]
+        if baseline is None:
+            known = _called(group, DEFAULT) or any(_budget(o) == _budget(group) for o in others)
+        else:
+            known = _candidates(group, groups, baseline)
+        if others and not known:
+            yield (
+                f"{group.task}, {group.name}: not compared, as there is no "
+                f"{baseline or 'other method'} of the same steps, batch size and training lengths."
+            )
+
+
+def _candidates(group: Group, groups: Sequence[Group], name: str | None) -> list[Group]:
+    """The baselines of the group's task and budget; the first of all where none is named."""
+    own = [g for g in groups if g.task == group.task and _budget(g) == _budget(group)]
+    called = [other for other in own if _called(other, name or DEFAULT)]
+    return called or (own[:1] if name is None else [])
+
+
+def _distance(group: Group, other: Group) -> tuple[bool, int, bool]:
+    """Sort baselines: those with samples in common, of few other fields, of the same position."""
+    a, b = group.best.record, other.best.record
+    first, second = config_fields(a), config_fields(b)
+    keys = (first.keys() | second.keys()) - {"parameters"}  # they follow from the others
+    differing = sum(first.get(key) != second.get(key) for key in keys)
+    return (
+        not _paired(group.best, other.best),
+        differing,
+        a.labels["position"] != b.labels["position"],
+    )
+
+
+def _budget(group: Group) -> tuple:
+    settings = group.best.record.settings
+    return (settings.get("steps"), settings.get("batch_size"), tuple(settings["train_lengths"]))
+
+
+def _called(group: Group, name: str) -> bool:
+    return name in _names(group)
+
+
+def _names(group: Group) -> list[str]:
+    """The label of a method, its attention, and the parts of its label: `shift=2`."""
+    return [group.name, group.best.record.labels["attention"], *re.split(" · |, ", group.name)]
+
+
+def _paired(first: Run, second: Run) -> dict[int, Paired]:
+    """Where both have a value and saw the same samples."""
+    if not _same_task(first, second):
+        return {}
+    lengths = {}
+    for length in first.cells.keys() & second.cells.keys():
+        if first.state(length) == second.state(length) == "value":
+            pair = compare(first.cells[length], second.cells[length])
+            if pair is not None:
+                lengths[length] = pair
+    return dict(sorted(lengths.items()))
+
+
+def _same_task(first: Run, second: Run) -> bool:
+    """Tell tasks of one name but other options, whose samples are others, apart."""
+    a, b = first.record.task, second.record.task
+    return not a or not b or a == b

@@ -17,11 +17,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lcg.results.groups import Group, group_runs, training_lengths
+from lcg.results.aggregate import Group, group_runs, training_lengths
 from lcg.results.measures import EXACT_MATCH, Measure, measure_named
-from lcg.results.record import RunRecord, write_atomic
 from lcg.results.statistics import wilson
 from lcg.results.tables import state_text
+from lcg.runs.record import RunRecord, write_atomic
 
 SUFFIXES = (".png", ".svg", ".pdf")
 FACETS = ("task", "position")

@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lcg.results.groups import Group, Run
-from lcg.results.presets import changed, named
-from lcg.results.record import RunRecord
+from lcg.results.aggregate import Group, Run
 from lcg.results.selection import choose
 from lcg.results.statistics import wilson
+from lcg.runs.presets import changed, named
+from lcg.runs.record import RunRecord
 
 FILE = Path(__file__).with_name("published.yaml")
 

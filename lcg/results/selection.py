@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lcg.results.record import RunRecord
+from lcg.runs.record import RunRecord
 
 METRICS = ("exact_match", "token_accuracy")  # what validation measures
 MONITOR = re.compile(r"val/len_(\d+)/exact_match")

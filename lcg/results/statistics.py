@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from lcg.results.record import Cell
+from lcg.runs.record import Cell
 
 NOT_EVALUATED = ("skipped", "out_of_memory")
 PASSES = 0.9  # what a length must reach to count towards the effective length

@@ -7,17 +7,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from lcg.results.differences import Difference, differences, not_compared
+from lcg.results.aggregate import Group, Run, group_runs
 from lcg.results.document import document
-from lcg.results.groups import Group, Run, group_runs
 from lcg.results.labels import setting_text
 from lcg.results.latex import latex
 from lcg.results.markdown import markdown
 from lcg.results.measures import EXACT_MATCH, Measure, measure_named
 from lcg.results.notes import notes, published_notes
+from lcg.results.paired import Difference, differences, not_compared
 from lcg.results.published import Block, published_beside
-from lcg.results.record import RunRecord
 from lcg.results.statistics import wilson
+from lcg.runs.record import RunRecord
 
 FORMATS = ("markdown", "latex", "csv", "json")
 RENDERERS = {"markdown": markdown, "latex": latex}

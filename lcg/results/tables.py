@@ -10,11 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lcg.results.differences import Difference, rule
-from lcg.results.groups import TRAINED_AT, Group, Run
+from lcg.results.aggregate import TRAINED_AT, Group, Run
 from lcg.results.labels import setting_text
 from lcg.results.measures import EXACT_MATCH, FIELDS, Measure
-from lcg.results.paired import Paired
+from lcg.results.paired import Difference, Paired, rule
 from lcg.results.published import Block, Row, Verdict
 from lcg.results.statistics import NOT_EVALUATED, Mean, OverSeeds, mean, wilson
 

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from lcg.attention.backends.blockwise import KEY_BLOCK, QUERIES
 from lcg.attention.backends.reach import needed_blocks, visible_ends
-from lcg.attention.bias import Bias
+from lcg.attention.mask import Bias
 from lcg.sparsefinder.predictors import Method, share_any, shared_clusters
 
 

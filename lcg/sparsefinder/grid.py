@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lcg.sparsefinder.baselines import LSH, Bound, Exact, Routing
-from lcg.sparsefinder.collecting import Heads
+from lcg.sparsefinder.graphs import Heads
 from lcg.sparsefinder.knowledge import Known
 from lcg.sparsefinder.patterns import (
     BigBird,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lcg.sparsefinder.collecting import Heads
+from lcg.sparsefinder.graphs import Heads
 from lcg.sparsefinder.projections import Projection
 
 POINTS = 4096

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from lcg.sparsefinder.collecting import Heads
+from lcg.sparsefinder.graphs import Heads
 from lcg.sparsefinder.knowledge import Known
 from lcg.sparsefinder.projections import squared_distances
 

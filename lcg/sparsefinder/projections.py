@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lcg.sparsefinder.collecting import Heads
+from lcg.sparsefinder.graphs import Heads
 
 QUERIES = 128
 """Queries of a sample that are learned from, at most."""

@@ -19,10 +19,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from lcg.attention.backends.reference import grouped_matmul
-from lcg.attention.multihead import MultiHeadAttention
-from lcg.diagnostics.watching import Watched, watching
-from lcg.sparsefinder.collecting import Heads, heads_of
-from lcg.sparsefinder.measuring import weights_on
+from lcg.attention.layer import MultiHeadAttention
+from lcg.diagnostics.capture import Watched, watching
+from lcg.sparsefinder.graphs import Heads, heads_of
+from lcg.sparsefinder.metrics import weights_on
 from lcg.sparsefinder.predictors import Links
 
 Graph = Callable[[Heads], Links]

@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lcg.evaluation import memory
-from lcg.evaluation.samples import stream_of
 from lcg.evaluation.scoring import Score, score_teacher_forcing
-from lcg.models.reads import reads, tensors
+from lcg.evaluation.test_sets import stream_of
+from lcg.models.model_inputs import reads, tensors
 from lcg.tasks.streams import samples_of
 
 

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from lcg.diagnostics.portions import portion_bytes
+from lcg.diagnostics.capture import portion_bytes
 from lcg.evaluation import memory
-from lcg.evaluation.samples import stream_of
 from lcg.evaluation.scoring import Score
-from lcg.sparsefinder.collecting import collect
+from lcg.evaluation.test_sets import stream_of
+from lcg.sparsefinder.graphs import collect
 from lcg.sparsefinder.grid import Cell, Grid
 from lcg.sparsefinder.knowledge import Known, learn_centroids
-from lcg.sparsefinder.measuring import Gold, Identity, LayerMeasures, gold, measure, overall
+from lcg.sparsefinder.metrics import Gold, Identity, LayerMeasures, gold, measure, overall
 from lcg.sparsefinder.projections import examples, learn
 from lcg.sparsefinder.restricting import Graph, restricted
 from lcg.sparsefinder.samples import Samples, draw, score

@@ -7,7 +7,7 @@ import math
 
 from lcg.results.markdown import aligned
 from lcg.sparsefinder.fronts import best
-from lcg.sparsefinder.measuring import Identity
+from lcg.sparsefinder.metrics import Identity
 from lcg.sparsefinder.study import CellResult, LengthResult, Study
 
 SPARSITY = 0.5

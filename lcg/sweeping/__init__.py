@@ -6,6 +6,6 @@ says what a sweep will take. Nothing here imports torch.
 """
 
 from lcg.sweeping.file import Sweep
-from lcg.sweeping.reading import read_sweep
+from lcg.sweeping.grid import read_sweep
 
 __all__ = ["Sweep", "read_sweep"]

@@ -17,10 +17,10 @@ from typing import Any
 
 import yaml
 
-from lcg.config.convert import read_text
 from lcg.config.errors import ConfigError, one_line
 from lcg.config.groups import sweep_files
 from lcg.config.limits import COUNT, shown
+from lcg.config.types import read_text
 from lcg.config.words import read_words
 from lcg.config.yaml_files import read_node
 from lcg.registry import nearest

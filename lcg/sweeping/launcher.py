@@ -17,15 +17,14 @@ from typing import Any
 from optuna.trial import Trial, TrialState
 
 from lcg.config import ConfigError
-from lcg.results import RecordError, RunRecord
-from lcg.storage import storage_error
-from lcg.sweeping.combinations import combinations
+from lcg.runs.record import RecordError, RunRecord
 from lcg.sweeping.file import Sweep
-from lcg.sweeping.progress import Counts, Display, Pace, Running
-from lcg.sweeping.runs import MetricColumn, Run, State, find_run, is_held, state_of, value_of
+from lcg.sweeping.grid import combinations
+from lcg.sweeping.state import MetricColumn, Run, State, find_run, is_held, state_of, value_of
 from lcg.sweeping.study import Board, key_of, open_board, study_error, values_text
-from lcg.sweeping.summary import Failure, Summary, summarise
+from lcg.sweeping.summary import Counts, Display, Failure, Pace, Running, Summary, summarise
 from lcg.sweeping.worker import TRAIN, Slot, Worker, last_line, share, storage_trouble
+from lcg.system import storage_error
 from lcg.training.processes import stop_requests
 
 TICK = 0.2  # seconds between looks at the workers

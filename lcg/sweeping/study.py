@@ -35,10 +35,10 @@ from sqlalchemy.exc import DBAPIError
 
 from lcg.config.help import as_text
 from lcg.results.labels import short_names
-from lcg.storage import storage_error
-from lcg.sweeping.combinations import combinations
 from lcg.sweeping.file import EarlyStop, Sweep
+from lcg.sweeping.grid import combinations
 from lcg.sweeping.parameters import Choice, Range
+from lcg.system import storage_error
 
 HEARTBEAT = 15.0  # seconds between signs of life of a launcher
 SILENCE = 120.0  # seconds without one after which a launcher on another host counts as dead

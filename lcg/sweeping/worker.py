@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from lcg.storage import tells_storage_error
+from lcg.system import tells_storage_error
 from lcg.training.processes import end_with
 
 TRAIN = [sys.executable, "-m", "lcg", "train"]

@@ -12,9 +12,9 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from lcg.class_errors import fault
 from lcg.config import Config, config_from_tree, identity, to_tree
-from lcg.models.reads import tensors
+from lcg.models.model_inputs import tensors
+from lcg.registry import fault
 from lcg.tasks.base import IGNORE
 from lcg.tasks.streams import train_batch
 

@@ -19,9 +19,9 @@ from lcg.evaluation.ladder import climb
 from lcg.models.build import build_model
 from lcg.tasks.streams import samples_of
 from lcg.training.data import Batches
-from lcg.training.machine import device_of, slow_precision
+from lcg.training.devices import device_of, slow_precision
+from lcg.training.estimate import Projection, Timing
 from lcg.training.module import TrainingModule, compile_mode
-from lcg.training.projection import Projection, Timing
 
 TIMED = 20  # steps of a whole batch
 PASS_TOKENS = 65536  # of one timed validation pass

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from lcg.config import Config
 from lcg.config.schema import Optimizer, Trainer
+from lcg.log import say
 from lcg.models.build import build_model
-from lcg.models.reads import reads
-from lcg.speaking import say
+from lcg.models.model_inputs import reads
 from lcg.tasks.base import IGNORE
 
 

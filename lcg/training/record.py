@@ -15,10 +15,11 @@ from lcg.config import (
     source_digests,
     task_tree,
 )
-from lcg.diagnostics.fate import fate
+from lcg.diagnostics.loss_plateau import fate
+from lcg.log import say
 from lcg.ranks import is_rank_zero
-from lcg.results import RecordError, RunRecord, Selection, Training, Validation, move_aside
-from lcg.speaking import say
+from lcg.runs.files import move_aside
+from lcg.runs.record import RecordError, RunRecord, Selection, Training, Validation
 from lcg.training.callbacks import LadderValidation, Metrics
 
 

@@ -9,7 +9,7 @@ import torch
 from lightning import Trainer
 
 from lcg.config import identity
-from lcg.keeping.checkpoints import check_like, check_weights
+from lcg.runs.checkpoints import check_like, check_weights
 from lcg.training.module import TrainingModule
 
 VERSION = "pytorch-lightning_version"

@@ -14,9 +14,9 @@ import traceback
 from collections.abc import Mapping, Sequence
 
 from lcg.config import Config, load_config
-from lcg.speaking import say
-from lcg.training.projection import Projection, as_text
-from lcg.units import duration
+from lcg.log import say
+from lcg.text import duration
+from lcg.training.estimate import Projection, as_text
 
 BUDGET = 20.0  # seconds to import torch and to measure
 LEAST = 8.0  # of them to measure, however long imports take

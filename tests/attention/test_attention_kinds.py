@@ -17,7 +17,7 @@ from oracles.registered import (
 from lcg.attention import Attention
 from lcg.attention.backends import blockwise
 from lcg.attention.cache import CrossCache
-from lcg.attention.multihead import CrossAttention, FullAttention, Memory
+from lcg.attention.layer import CrossAttention, FullAttention, Memory
 from lcg.attention.normalizers.entmax import LearnedEntmax
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.normalizers.stick_breaking import StickBreaking

@@ -4,7 +4,7 @@ import pytest
 import torch
 from oracles.registered import assert_near, label, variants
 
-from lcg.attention.attend import Bias, attend, attention_weights
+from lcg.attention.functional import Bias, attend, attention_weights
 from lcg.positional.base import Sizes
 
 HEADS, WIDTH, LENGTH = 4, 8, 9

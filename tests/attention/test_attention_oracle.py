@@ -16,7 +16,7 @@ from oracles.registered import (
 )
 
 from lcg.attention import Attention
-from lcg.attention.multihead import MultiHeadAttention
+from lcg.attention.layer import MultiHeadAttention
 from lcg.registry import available
 
 # Scores are float32 whatever the input: a relative error of 1e-7 reaches the weights multiplied by

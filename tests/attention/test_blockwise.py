@@ -9,9 +9,9 @@ from oracles.entmax import entmax_row
 from oracles.registered import assert_near, label, variants
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lcg.attention.attend import Bias, attend
 from lcg.attention.backends import blockwise
 from lcg.attention.backends.reference import attention_weights
+from lcg.attention.functional import Bias, attend
 from lcg.attention.normalizers.entmax import Entmax, LearnedEntmax
 from lcg.attention.normalizers.relu import ReLU
 from lcg.attention.normalizers.softmax import Softmax

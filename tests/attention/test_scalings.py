@@ -7,7 +7,7 @@ import torch
 from oracles.registered import assert_near, label, randomize, variants
 
 from lcg.attention import Attention
-from lcg.attention.multihead import MultiHeadAttention
+from lcg.attention.layer import MultiHeadAttention
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.normalizers.stick_breaking import StickBreaking
 from lcg.attention.scalings import AdaptiveScaling, HeadScaling, LogScaling, NoScaling

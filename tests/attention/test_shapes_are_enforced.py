@@ -9,7 +9,7 @@ from jaxtyping import TypeCheckError
 from oracles.registered import SIZES, small_decoder, tokens
 
 import lcg.shapes
-from lcg.attention.attend import Bias, attend, attention_weights
+from lcg.attention.functional import Bias, attend, attention_weights
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.scalings import NoScaling
 from lcg.evaluation.scoring import score_teacher_forcing

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from lcg.attention import Attention, backends
-from lcg.attention.attend import Bias, attend, check_sizes
 from lcg.attention.backends import check_backend, usable
 from lcg.attention.backends.triton import obstacle
+from lcg.attention.functional import Bias, attend, check_sizes
 from lcg.attention.normalizers.entmax import Entmax
 from lcg.attention.normalizers.topk import TopK
 from lcg.positional.base import PositionEncoding
@@ -70,7 +70,7 @@ def test_a_normalizer_without_kernels_and_a_head_that_is_too_wide():
 
 def test_nothing_imports_triton_before_it_runs():
     code = (
-        "import sys, lcg.attention.attend, lcg.attention.backends.triton\n"
+        "import sys, lcg.attention.functional, lcg.attention.backends.triton\n"
         "assert 'triton' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -4,7 +4,7 @@ import pytest
 from training.processes import tiny as tiny_words
 
 from lcg.config import load_config
-from lcg.training.run import train
+from lcg.training.loop import train
 
 ALWAYS = {"density.png", "head_diversity.png", "positional_heads.png"}
 OF_ALPHA = {"alpha_histogram.png", "alpha_trajectories.png"}

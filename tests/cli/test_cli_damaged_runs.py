@@ -100,7 +100,7 @@ def test_a_current_folder_that_is_gone(process, runs, words):
 
 
 def test_a_run_that_may_not_be_written_is_told_before_the_work(call, runs, monkeypatch):
-    from lcg.results import record as records
+    from lcg.runs import record as records
 
     def refuse(path):
         raise OSError(30, os.strerror(30), str(path))

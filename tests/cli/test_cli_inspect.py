@@ -6,7 +6,7 @@ import pytest
 from training.processes import tiny as tiny_words
 
 from lcg.config import load_config
-from lcg.training.run import train
+from lcg.training.loop import train
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 from training.processes import tiny as tiny_words
 
 from lcg.config import load_config
-from lcg.diagnostics.headers import attention_layers, probe_columns
-from lcg.results import RunRecord
-from lcg.training.run import train
+from lcg.diagnostics.columns import attention_layers, probe_columns
+from lcg.runs.record import RunRecord
+from lcg.training.loop import train
 
 KINDS = {
     "encoder": ("task=n_back", "model.kind=encoder", "data.min_length=3"),

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from lcg.config import load_config, to_tree
 from lcg.evaluation import memory
 from lcg.models.build import build_model
-from lcg.training import measurement, projection, timing
-from lcg.units import duration, size
+from lcg.text import duration, size
+from lcg.training import estimate, measurement, timing
 
 ENDLESS = """
 import signal, time
@@ -33,7 +33,7 @@ class Endless(Copy):
 def measured(here, tiny):
     """All that is measured of a tiny run in `seconds`."""
 
-    def measured(*words: str, seconds: float = math.inf) -> projection.Projection:
+    def measured(*words: str, seconds: float = math.inf) -> estimate.Projection:
         *_, last = measurement.measure(load_config(tiny(*words)), seconds)
         return last
 
@@ -115,7 +115,7 @@ def test_a_step_that_does_not_end_is_ended(here, tiny):
     assert found.step.part == 0 and found.is_bound
     assert found.waited > 0
     assert found.parameters > 0
-    text = projection.as_text(load_config(words), found)
+    text = estimate.as_text(load_config(words), found)
     assert "\ntraining    more than " in text
     assert ": 6 steps of more than " in text
     assert "\ntogether    more than " in text
@@ -158,7 +158,7 @@ def test_time_grows_with_steps_and_validations(measured):
     assert (long.steps, long.validations) == (601, 7)  # the last step is validated too
     for found in (short, long):
         assert found.training_seconds == pytest.approx(found.steps * found.step_seconds)
-        assert found.step_seconds > projection.BOOKKEEPING
+        assert found.step_seconds > estimate.BOOKKEEPING
 
 
 def test_steps_are_the_run_s_own(measured, tiny, monkeypatch):
@@ -216,7 +216,7 @@ def test_validation_that_does_not_fit_is_said(measured, monkeypatch, tiny):
     monkeypatch.setattr(memory, "check_fits", refuse)
     found = measured()
     assert [each.part > 0 for each in found.lengths.values()] == [True, False]
-    text = projection.as_text(load_config(tiny()), found)
+    text = estimate.as_text(load_config(tiny()), found)
     assert "validation at length 8: nothing, out of memory: one sequence needs more" in text
     assert "\nvalidation  more than " in text
 
@@ -229,14 +229,14 @@ def test_an_accelerator_that_is_not_there(call, tiny, monkeypatch):
 
 
 def test_a_precision_without_instructions_for_it_is_said(measured, monkeypatch):
-    from lcg.training import machine
+    from lcg.training import devices
 
     cpu = torch.device("cpu")
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False, raising=False)
     found = measured("trainer.precision=bf16-mixed")
     (note,) = found.notes
     assert note.startswith("trainer.precision=bf16-mixed is slow on this CPU")
-    assert machine.slow_precision(load_config(["trainer.precision=32-true"]).trainer, cpu) is None
+    assert devices.slow_precision(load_config(["trainer.precision=32-true"]).trainer, cpu) is None
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from lcg.cli import main
-from lcg.evaluation import ladder, ties
-from lcg.evaluation.run import load_model
-from lcg.keeping.lock import locked
-from lcg.results import Cell, RunRecord, Validation
+from lcg.evaluation import ladder, tie_break
+from lcg.evaluation.evaluate import load_model
+from lcg.runs.files import locked
+from lcg.runs.record import Cell, RunRecord, Validation
 
 TINY = """
     task=copy model.d_model=16 model.heads=2 model.d_ff=16
@@ -65,7 +65,7 @@ def lengths(directory: Path) -> list[int]:
 
 def independent(directory: Path, length: int) -> Validation:
     """What the longer validation must find, from the ladder itself."""
-    from lcg.evaluation.files import read_config
+    from lcg.runs.run import read_config
 
     config = read_config(directory)
     model, step = load_model(directory, config)
@@ -100,7 +100,7 @@ def test_a_tie_is_broken_by_a_longer_length_and_stays_broken(call, tied, monkeyp
     def no_more(*args):
         raise AssertionError("validated again")
 
-    monkeypatch.setattr(ties, "validate", no_more)
+    monkeypatch.setattr(tie_break, "validate", no_more)
     assert call("select", "runs")[:2] == (0, out)
 
 
@@ -130,7 +130,7 @@ def constant(cell: dict):
 
 def test_a_tie_that_lasts_is_followed_to_the_limit_and_said(call, tied, monkeypatch):
     equal = {"correct": 16, "token_accuracy": 1.0}
-    monkeypatch.setattr(ties, "climb", constant(equal))
+    monkeypatch.setattr(tie_break, "climb", constant(equal))
     code, out, _ = call("select", "runs")
     assert code == 0
     assert lengths(tied[0]) == lengths(tied[1]) == [4, 8, 16, 32, 64], "8 times the monitored 8"
@@ -142,7 +142,7 @@ def test_a_tie_that_lasts_is_followed_to_the_limit_and_said(call, tied, monkeypa
 
 def test_what_does_not_fit_in_memory_ends_it(call, tied, monkeypatch):
     full = {"state": "out_of_memory", "reason": "needs 31 GiB"}
-    monkeypatch.setattr(ties, "climb", constant(full))
+    monkeypatch.setattr(tie_break, "climb", constant(full))
     code, out, _ = call("select", "runs")
     assert code == 0
     assert "at length 16: out of memory (needs 31 GiB)" in out

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lcg import registry
-from lcg.show import introduction, sequence
+from lcg.commands.show import introduction, sequence
 from lcg.tasks.base import IGNORE
 
 TASKS = registry.available("task")

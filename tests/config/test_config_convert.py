@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcg.config.convert import build, convert
 from lcg.config.errors import ConfigError
 from lcg.config.help import as_text
+from lcg.config.types import build, convert
 
 GOOD = [
     (int, "3", 3),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lcg import host_memory
+from lcg import system
 from lcg.cli import main
 from lcg.config import load_config
 from lcg.config.sizes import largest_option, parameter_count
@@ -150,7 +150,7 @@ TOO_LARGE = {
 @pytest.mark.parametrize("words", TOO_LARGE)
 def test_what_is_too_large_for_this_machine(words, here, capsys, monkeypatch):
     """An error before anything is written; a warning of a dry run, which says what it can."""
-    monkeypatch.setattr(host_memory, "_meminfo", lambda: 2**30)
+    monkeypatch.setattr(system, "_meminfo", lambda: 2**30)
     words = ["trainer.accelerator=cpu", *words.split()]
     assert main(["train", *words]) == 2
     said = capsys.readouterr().err

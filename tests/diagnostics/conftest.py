@@ -4,7 +4,7 @@ import pytest
 from training.processes import tiny
 
 from lcg.config import load_config
-from lcg.training.run import train
+from lcg.training.loop import train
 
 
 @pytest.fixture(scope="session")

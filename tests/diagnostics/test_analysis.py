@@ -10,10 +10,10 @@ from oracles.registered import FIRST, VOCABULARY, randomize
 from lcg.attention import Attention
 from lcg.attention.normalizers.entmax import Entmax
 from lcg.config.schema import Model
-from lcg.diagnostics import portions
-from lcg.diagnostics.analysis import analyse_heads, weights_by
+from lcg.diagnostics import capture
+from lcg.diagnostics.capture import watching
+from lcg.diagnostics.heads import analyse_heads, weights_by
 from lcg.diagnostics.side_by_side import Analysed, analyses_text
-from lcg.diagnostics.watching import watching
 from lcg.models.build import KINDS
 from lcg.positional.nope import NoPE
 from lcg.positional.slopes import NAPE
@@ -98,8 +98,8 @@ CASES = [
 @pytest.mark.parametrize(("kind", "normalizer", "padded"), CASES)
 @pytest.mark.parametrize("together", [3, 2**22])
 def test_heads_are_those_of_naive_loops(kind, normalizer, padded, together, monkeypatch):
-    monkeypatch.setattr(portions, "TOGETHER", together)
-    monkeypatch.setattr(portions, "LEAST", 2)
+    monkeypatch.setattr(capture, "TOGETHER", together)
+    monkeypatch.setattr(capture, "LEAST", 2)
     model, reads, reach = small(kind, normalizer), reads_of(kind, padded), 3
     units = []
     found = analyse_heads(model, reads, reach=reach, progress=lambda *words: units.append(words))
@@ -141,8 +141,8 @@ def test_repeated_symbols_have_the_same_strongest_key_in_chunks(kind, normalizer
     reads = reads[: 2 if kind == "encoder_decoder" else 1]
     found = []
     for together in (3, 700, 2**22):
-        monkeypatch.setattr(portions, "TOGETHER", together)
-        monkeypatch.setattr(portions, "LEAST", 2)
+        monkeypatch.setattr(capture, "TOGETHER", together)
+        monkeypatch.setattr(capture, "LEAST", 2)
         found.append(analyse_heads(model, reads, reach=40))
     for parts in zip(*found, strict=True):
         assert all(torch.equal(part.offsets, parts[0].offsets) for part in parts)

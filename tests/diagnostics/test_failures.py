@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 
-from lcg.diagnostics import failures
-from lcg.diagnostics.failures import comparison, first_errors, histogram
+from lcg.diagnostics import errors
+from lcg.diagnostics.errors import comparison, first_errors, histogram
 from lcg.registry import available
 
 TASKS = available("task")
@@ -42,9 +42,7 @@ def parsed(text):
     cells = []
     blocks = re.split(r"^  (?:positions|…).*\n?", text, flags=re.M)
     for block in filter(str.strip, blocks):
-        rows = {
-            line[: failures.INDENT].strip(): line[failures.INDENT :] for line in block.split("\n")
-        }
+        rows = {line[: errors.INDENT].strip(): line[errors.INDENT :] for line in block.split("\n")}
         ends = [m.end() for m in re.finditer(r"\S+", rows["target"])]
         assert ends == [m.end() for m in re.finditer(r"\S+", rows["predicted"])]
         marks = rows.get("", "").ljust(max(ends))
@@ -87,7 +85,7 @@ def test_what_is_right_is_counted_and_colour_marks_what_is_wrong():
     assert text.count("!") == 1 and text.count("^") == 1
     assert "\033" not in text
     coloured = comparison(task, target, target, predicted, width=60, colour=True)
-    assert coloured.count(failures.FIRST_RED) == coloured.count(failures.RED) == 1
+    assert coloured.count(errors.FIRST_RED) == coloured.count(errors.RED) == 1
     assert re.sub(r"\033\[[\d;]*m", "", coloured) == text
 
 
@@ -95,6 +93,6 @@ def test_a_sample_that_is_all_wrong_is_cut_short():
     task = TASKS["copy"]()
     target = np.zeros(1000, int)
     text = comparison(task, target, target, target + 1, width=60)
-    assert text.count("positions ") == failures.BLOCKS
+    assert text.count("positions ") == errors.BLOCKS
     last = re.search(r"… (\d+) positions, (\d+) wrong$", text)
     assert last[1] == last[2] == str(1000 - len(parsed(text)))

@@ -8,9 +8,9 @@ import pytest
 from training.processes import tiny
 
 from lcg.config import load_config
-from lcg.diagnostics.fate import exploded, fate, plateau
-from lcg.results import RunRecord
-from lcg.training.run import train
+from lcg.diagnostics.loss_plateau import exploded, fate, plateau
+from lcg.runs.record import RunRecord
+from lcg.training.loop import train
 
 WARMUP = 1000
 STEPS = np.arange(50, 40_001, 50)

@@ -2,8 +2,8 @@
 
 import torch
 
-from lcg.diagnostics import head_pictures
-from lcg.diagnostics.analysis import LayerHeads
+from lcg.diagnostics import plots
+from lcg.diagnostics.heads import LayerHeads
 from lcg.diagnostics.side_by_side import Analysed
 
 
@@ -19,10 +19,8 @@ def some_runs(count, heads=4):
 
 def test_no_title_is_wider_than_a_figure_of_one_run(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(
-        head_pictures, "write_png", lambda figure, path, dpi: drawn.append(figure) or path
-    )
-    head_pictures.draw_analyses(some_runs(1, heads=2), 64, tmp_path)
+    monkeypatch.setattr(plots, "write_png", lambda figure, path, dpi: drawn.append(figure) or path)
+    plots.draw_analyses(some_runs(1, heads=2), 64, tmp_path)
     assert len(drawn) == 4, "three that there always are, and the histogram of α"
     for figure in drawn:
         figure.draw_without_rendering()
@@ -35,14 +33,14 @@ def titles_of(figure):
 
 
 def test_every_run_has_a_panel_with_its_label():
-    for draw in (head_pictures._diversity, head_pictures._histogram, head_pictures._density):
+    for draw in (plots._diversity, plots._histogram, plots._density):
         figure = draw(some_runs(3))
         assert titles_of(figure) == [f"softmax · nape, seed={i}" for i in range(3)]
         assert not figure.legends and not any(axes.get_legend() for axes in figure.axes)
 
 
 def test_many_runs_go_to_further_rows():
-    for draw in (head_pictures._positional, head_pictures._density, head_pictures._diversity):
+    for draw in (plots._positional, plots._density, plots._diversity):
         figure = draw(some_runs(8))
-        assert figure.get_figwidth() <= head_pictures.WIDEST + 1
+        assert figure.get_figwidth() <= plots.WIDEST + 1
         assert len(titles_of(figure)) == 8

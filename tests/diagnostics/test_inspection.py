@@ -7,10 +7,10 @@ import pytest
 import torch
 from oracles.registered import FIRST, assert_near, small_decoder, tokens
 
-from lcg.diagnostics import inspection, portions
+from lcg.diagnostics import capture, inspection
+from lcg.diagnostics.capture import watching
 from lcg.diagnostics.inspection import Picture, inspect_layers
 from lcg.diagnostics.tables import head_table
-from lcg.diagnostics.watching import watching
 from lcg.registry import available
 
 
@@ -47,8 +47,8 @@ def mean(values):
 )
 @pytest.mark.parametrize("together", [3, 2**22])
 def test_facts_are_those_of_naive_loops(choice, together, monkeypatch):
-    monkeypatch.setattr(portions, "TOGETHER", together)
-    monkeypatch.setattr(portions, "LEAST", 1)
+    monkeypatch.setattr(capture, "TOGETHER", together)
+    monkeypatch.setattr(capture, "LEAST", 1)
     model, inputs, heads = small(*choice), tokens(2, 9), [0, 3]
     with torch.no_grad(), watching(model) as seen:
         model(inputs)
@@ -106,7 +106,7 @@ def test_a_pixel_is_the_largest_weight_in_it(size, monkeypatch):
 
 def test_memory_is_bounded_by_the_queries_treated_at_a_time(monkeypatch):
     """No more weights at a time than asked for, whatever the length."""
-    monkeypatch.setattr(portions, "TOGETHER", 4 * 40 * 10)
+    monkeypatch.setattr(capture, "TOGETHER", 4 * 40 * 10)
     sizes = []
     add = Picture.add
     monkeypatch.setattr(Picture, "add", lambda self, w, q: (sizes.append(len(q)), add(self, w, q)))

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lcg.diagnostics import look
+from lcg.evaluation.evaluate import load_model
 from lcg.evaluation.ladder import climb
-from lcg.evaluation.run import load_model
 from lcg.tasks.base import IGNORE
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from lcg.diagnostics.maps import FUTURE, MOST_NAMED, Map, draw_maps, palette, scale, tokens_of
+from lcg.diagnostics.maps import MOST_NAMED, Map, draw_maps, palette, scale, tokens_of
+from lcg.diagnostics.plots import FUTURE
 
 
 def colour(weight: float, top: float = 1.0) -> str:

@@ -11,17 +11,15 @@ from oracles.registered import small_decoder, tokens, variants
 from training.processes import checkpoint, differences, tiny
 
 from lcg.config import load_config
-from lcg.diagnostics import probing
-from lcg.diagnostics.alphas import learned_alphas
-from lcg.diagnostics.gradients import group_norms, group_of
-from lcg.diagnostics.headers import alpha_columns, gradient_groups, probe_columns
-from lcg.diagnostics.probing import Probe, probed_length
+from lcg.diagnostics import probe as probing
+from lcg.diagnostics.capture import watching
+from lcg.diagnostics.columns import alpha_columns, gradient_groups, probe_columns
+from lcg.diagnostics.probe import Probe, group_norms, group_of, learned_alphas, probed_length
 from lcg.diagnostics.trajectories import alpha_trajectories
-from lcg.diagnostics.watching import watching
 from lcg.models.build import build_model
 from lcg.tasks.streams import eval_batch
 from lcg.training.callbacks import HeadProbe, Metrics
-from lcg.training.run import train
+from lcg.training.loop import train
 
 ATTENTIONS = ("softmax", "ssmax", "asentmax", "entmax_learned", "topk", "rela", "stick_breaking")
 PAST = ("stick_breaking",)  # whose first query has no key, and so no weight

@@ -20,8 +20,8 @@ from lcg.attention import Attention
 from lcg.attention.normalizers.entmax import LearnedEntmax
 from lcg.config import load_config
 from lcg.config.schema import Model
-from lcg.diagnostics.headers import attention_layers
-from lcg.diagnostics.watching import watching
+from lcg.diagnostics.capture import watching
+from lcg.diagnostics.columns import attention_layers
 from lcg.models.encoder import Encoder
 from lcg.models.encoder_decoder import EncoderDecoder
 from lcg.positional.rotary import RoPE

@@ -12,14 +12,14 @@ from lcg.attention.normalizers.relu import ReLU
 from lcg.attention.output_norms import RMSNorm
 from lcg.attention.scalings import NoScaling
 from lcg.config import load_config
-from lcg.diagnostics import portions
-from lcg.diagnostics.watching import watching
+from lcg.diagnostics import capture
+from lcg.diagnostics.capture import watching
 from lcg.models.build import build_model
 from lcg.positional.slopes import NAPE
 
 
 def test_sums_of_relu(monkeypatch):
-    monkeypatch.setattr(portions, "TOGETHER", 3)
+    monkeypatch.setattr(capture, "TOGETHER", 3)
     sizes = SIZES[1]  # two heads to a key head
     model = small_decoder(ReLU(), NoScaling(), NAPE(), sizes=sizes, output_norm=RMSNorm())
     with torch.no_grad(), watching(model) as seen:

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from lcg.attention.attend import Bias, attend
 from lcg.attention.backends import blockwise
+from lcg.attention.functional import Bias, attend
 from lcg.attention.normalizers.entmax import Entmax
 from lcg.entmax import entmax, support_edge
 

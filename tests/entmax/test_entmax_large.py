@@ -4,8 +4,8 @@ import pytest
 import torch
 from oracles.entmax import entmax_rows
 
-from lcg.attention.attend import Bias, attend
 from lcg.attention.backends import blockwise
+from lcg.attention.functional import Bias, attend
 from lcg.attention.normalizers.entmax import Entmax, LearnedEntmax
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.entmax import (

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from oracles.entmax import entmax_rows
 from torch import Tensor
 
-from lcg.attention.attend import Bias, attend
+from lcg.attention.functional import Bias, attend
 from lcg.attention.normalizers.entmax import Entmax, LearnedEntmax
 from lcg.entmax import (
     edge_below,

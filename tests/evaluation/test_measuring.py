@@ -6,8 +6,8 @@ import torch
 
 from lcg.config import load_config
 from lcg.evaluation import ladder
-from lcg.evaluation.measuring import generated, labelled, measured, references, sources
-from lcg.evaluation.samples import rung
+from lcg.evaluation.generation_metrics import generated, labelled, measured, references, sources
+from lcg.evaluation.test_sets import rung
 from lcg.models.build import build_model
 from lcg.tasks.base import IGNORE
 from lcg.tasks.parallel_text import ParallelText
@@ -112,7 +112,7 @@ def test_metrics_that_do_not_fit_in_memory_cost_nothing_else(monkeypatch):
         sizes.append(len(batch.inputs))
         raise RuntimeError("can't allocate memory: you tried to allocate 9 bytes")
 
-    monkeypatch.setattr("lcg.evaluation.measuring.generated", too_large)
+    monkeypatch.setattr("lcg.evaluation.generation_metrics.generated", too_large)
     (cell,) = ladder.climb(model, config, [32], 8, split="test", seed=0, batch_size=4, measure=True)
     assert sizes == [4, 2, 1]
     assert cell.state == "value" and cell.metrics is None

@@ -13,7 +13,7 @@ from lcg.evaluation.scoring import score_greedy, score_teacher_forcing
 from lcg.models.decoder import Decoder
 from lcg.models.encoder import Encoder
 from lcg.models.encoder_decoder import EncoderDecoder
-from lcg.models.reads import reads, tensors
+from lcg.models.model_inputs import reads, tensors
 from lcg.positional.rotary import RoPE
 from lcg.tasks.base import IGNORE
 from lcg.tasks.streams import eval_batch

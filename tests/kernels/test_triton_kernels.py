@@ -8,9 +8,9 @@ from oracles.kernels import DEVICE, FORWARD, GRADIENT, compare, inputs, learned_
 from oracles.registered import assert_near, label
 from torch.autograd import forward_ad
 
-from lcg.attention.attend import attend
 from lcg.attention.backends import triton
 from lcg.attention.backends.triton import operators, tiles
+from lcg.attention.functional import attend
 from lcg.attention.normalizers.entmax import Entmax, LearnedEntmax
 from lcg.attention.normalizers.relu import ReLU
 from lcg.attention.normalizers.softmax import Softmax

@@ -5,8 +5,8 @@ import torch
 from oracles.kernels import DEVICE, inputs
 from oracles.registered import label
 
-from lcg.attention.attend import Bias, attend
 from lcg.attention.backends.triton import operators, tiles
+from lcg.attention.functional import Bias, attend
 from lcg.attention.normalizers.entmax import Entmax, LearnedEntmax
 from lcg.attention.normalizers.softmax import Softmax
 

@@ -16,7 +16,7 @@ from oracles.registered import (
 )
 
 from lcg.attention import Attention
-from lcg.config.kinds import cross_encoding
+from lcg.config.compatibility import cross_encoding
 from lcg.config.schema import Model
 from lcg.models.encoder import Encoder
 from lcg.models.encoder_decoder import EncoderDecoder

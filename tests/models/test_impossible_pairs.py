@@ -8,9 +8,9 @@ import torch
 from oracles.registered import label, variants
 
 from lcg.attention import Attention
-from lcg.attention.attend import Bias, attend
 from lcg.attention.backends import BACKENDS
-from lcg.attention.multihead import MultiHeadAttention
+from lcg.attention.functional import Bias, attend
+from lcg.attention.layer import MultiHeadAttention
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.scalings import AdaptiveScaling, HeadScaling, LogScaling
 from lcg.config.schema import Model

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from lcg.config.kinds import check_task
+from lcg.commands.show import introduction
+from lcg.config.compatibility import check_task
 from lcg.config.schema import Model
 from lcg.evaluation.scoring import score_teacher_forcing
-from lcg.models.reads import tensors
-from lcg.show import introduction
+from lcg.models.model_inputs import tensors
 from lcg.tasks.base import IGNORE, Task
 
 

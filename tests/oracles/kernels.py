@@ -6,7 +6,7 @@ import torch
 from oracles import attention as oracle
 from oracles.registered import assert_near
 
-from lcg.attention.attend import Bias, attend
+from lcg.attention.functional import Bias, attend
 from lcg.positional.base import Sizes
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -7,7 +7,7 @@ hide keys, and treats all queries and keys at once.
 import torch
 from oracles.registered import assert_near, randomize
 
-from lcg.attention.multihead import MultiHeadAttention
+from lcg.attention.layer import MultiHeadAttention
 from lcg.config import load_config
 from lcg.positional.base import Sizes
 from lcg.positional.nope import NoPE

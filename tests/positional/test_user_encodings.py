@@ -17,7 +17,7 @@ from oracles.registered import (
 
 from lcg.attention import Attention
 from lcg.attention.cache import KVCache
-from lcg.attention.multihead import MultiHeadAttention
+from lcg.attention.layer import MultiHeadAttention
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.scalings import LogScaling, NoScaling
 from lcg.positional.base import PositionEncoding

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lcg.report import MapChoice, Report, find, make
-from lcg.results import Cell, RunRecord, Selection, Training, Validation
+from lcg.runs.record import Cell, RunRecord, Selection, Training, Validation
 
 MADE = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
 Ladder = dict[int, int | str]
@@ -169,7 +169,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from training.processes import tiny
 
     from lcg.config import load_config
-    from lcg.training.run import train
+    from lcg.training.loop import train
 
     runs = tmp_path_factory.mktemp("mapped")
     words = tiny(f"runs={runs}", "attention=asentmax", "model.layers=2")

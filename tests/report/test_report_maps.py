@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lcg.config import load_config
-from lcg.diagnostics.headers import attention_layers, head_text
+from lcg.diagnostics.columns import attention_layers, head_text
 from lcg.diagnostics.maps import pooled
 from lcg.report import MapChoice, find, make, parse_heads
 from lcg.report.maps import default_heads

@@ -13,10 +13,12 @@ from xml.etree import ElementTree
 import pytest
 
 from lcg.report import Report, find, make
-from lcg.report.drawing import look, shades, stacked, step_axis
 from lcg.report.sources import read_metrics, thinned
-from lcg.results import RunRecord, load_runs, table
+from lcg.results import table
+from lcg.results.figure import look, shades, stacked, step_axis
 from lcg.results.published import blocks
+from lcg.runs.record import RunRecord
+from lcg.runs.run import load_runs
 
 VOID_HTML = {"meta", "link", "br"}
 REQUESTS = ("src", "href", "xlink:href", "srcset", "action", "poster", "data")

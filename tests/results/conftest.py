@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lcg.results import Cell, RunRecord, Selection, Training, Validation
+from lcg.runs.record import Cell, RunRecord, Selection, Training, Validation
 
 
 def scattered(correct: int, samples: int, start: int) -> str:

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 import pytest
 
-from lcg.results import RunRecord, choose, plot, table
+from lcg.results import choose, plot, table
 from lcg.results.latex import escaped
+from lcg.runs.record import RunRecord
 
 Make = Callable[..., RunRecord]
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from lcg.results import Cell, RunRecord, Selection, Training
-from lcg.results.groups import Run, group_runs
+from lcg.results.aggregate import Run, group_runs
+from lcg.runs.record import Cell, RunRecord, Selection, Training
 
 Make = Callable[..., RunRecord]
 

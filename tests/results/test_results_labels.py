@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from lcg.config import experiment_identity, experiment_tree, load_config, source_digests, to_yaml
-from lcg.results import Cell, RunRecord, load_runs, table
-from lcg.results.groups import group_runs
+from lcg.results import table
+from lcg.results.aggregate import group_runs
 from lcg.results.labels import run_labels, short_names
+from lcg.runs.record import Cell, RunRecord
+from lcg.runs.run import load_runs
 
 Make = Callable[..., RunRecord]
 MEAN = """

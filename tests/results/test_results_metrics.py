@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from lcg.results import RunRecord, Training, plot, table
-from lcg.results.groups import group_runs
+from lcg.results import plot, table
+from lcg.results.aggregate import group_runs
 from lcg.results.tables import best_table
+from lcg.runs.record import RunRecord, Training
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 
-from lcg.results.metrics import EXACT, MetricsReader, read_curves
+from lcg.runs.metrics import EXACT, MetricsReader, read_curves
 
 
 @pytest.fixture

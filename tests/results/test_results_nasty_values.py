@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from lcg.cli import main
-from lcg.results import Cell, RecordError, RunRecord, Validation, table
-from lcg.results.provenance import read_provenance
-from lcg.training.provenance import adopt_wandb_id
+from lcg.results import table
+from lcg.runs.provenance import adopt_wandb_id, read_provenance
+from lcg.runs.record import Cell, RecordError, RunRecord, Validation
 
 NASTY = {
     "null": None,

@@ -9,10 +9,10 @@ from math import comb, log
 
 import pytest
 
-from lcg.results import Cell, RunRecord, table
-from lcg.results.differences import differences
-from lcg.results.groups import group_runs
-from lcg.results.paired import compare, mcnemar, tango
+from lcg.results import table
+from lcg.results.aggregate import group_runs
+from lcg.results.paired import compare, differences, mcnemar, tango
+from lcg.runs.record import Cell, RunRecord
 
 Make = Callable[..., RunRecord]
 

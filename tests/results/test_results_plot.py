@@ -8,9 +8,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from lcg.results import RunRecord, plot
-from lcg.results.groups import group_runs
+from lcg.results import plot
+from lcg.results.aggregate import group_runs
 from lcg.results.plot import method_styles
+from lcg.runs.record import RunRecord
 
 Make = Callable[..., RunRecord]
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from lcg.results import RunRecord, markdown_table, table, verdict_table, verdicts
+from lcg.results import markdown_table, table, verdict_table, verdicts
 from lcg.results.published import blocks
+from lcg.runs.record import RunRecord
 
 Make = Callable[..., RunRecord]
 CELLS = {"table1/sort": 20, "table1/reverse": 15, "table1/copy": 21, "table1/mqmtar": 22}

@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from lcg.results import Choice, RunRecord, Selection, choose, table
+from lcg.results import Choice, choose, table
+from lcg.runs.record import RunRecord, Selection
 
 Make = Callable[..., RunRecord]
 Scores = dict[int, tuple[float | None, float | None]]

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcg.results import Cell, effective_length, mean_out_of_distribution, wilson
+from lcg.results import effective_length, mean_out_of_distribution, wilson
 from lcg.results.statistics import over_seeds
+from lcg.runs.record import Cell
 
 
 def cell(length: int, outcome: int | str) -> Cell:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from lcg.results import RunRecord, Selection, Training, table
+from lcg.results import table
+from lcg.runs.record import RunRecord, Selection, Training
 
 Make = Callable[..., RunRecord]
 GOLDEN = Path(__file__).with_name("golden_table.md")

@@ -15,16 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcg.results import (
-    Cell,
-    RecordError,
-    RunRecord,
-    Training,
-    load_runs,
-    read_runs,
-    table,
-    write_atomic,
-)
+from lcg.results import table
+from lcg.runs.files import write_atomic
+from lcg.runs.record import Cell, RecordError, RunRecord, Training
+from lcg.runs.run import load_runs, read_runs
 
 Make = Callable[..., RunRecord]
 
@@ -191,7 +185,7 @@ def test_a_crash_before_the_rename_leaves_the_old_record(make: Make, tmp_path: P
     folder = tmp_path / "run"
     make({64: 993}).save(folder)
     script = (
-        "import os, sys; from lcg.results import write_atomic\n"
+        "import os, sys; from lcg.runs.files import write_atomic\n"
         "os.replace = lambda *names: os._exit(9)\n"
         "write_atomic(sys.argv[1], 'half a rec')"
     )

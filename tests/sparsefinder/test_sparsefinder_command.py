@@ -11,14 +11,14 @@ from training.processes import tiny
 from lcg.cli import main
 from lcg.config import load_config
 from lcg.evaluation import memory
-from lcg.evaluation.run import load_model
-from lcg.sparsefinder import drawing
+from lcg.evaluation.evaluate import load_model
+from lcg.sparsefinder import plots
 from lcg.sparsefinder import study as module
 from lcg.sparsefinder.grid import Grid, full_grid
 from lcg.sparsefinder.study import CellResult, LengthResult, Plan, Study, run_study
 from lcg.sparsefinder.writing import UNREACHED, summary
 from lcg.tasks.copy import Copy
-from lcg.training.run import train
+from lcg.training.loop import train
 
 FILES = {"results.json", "table.md", "sparsity_recall.png", "sparsity_accuracy.png"}
 FEW = ("--samples", "4", "--steps", "5", "--windows", "0,3", "--length", "6,24")
@@ -148,7 +148,7 @@ def of_every_method(token_accuracy=0.9):
 
 
 def test_no_two_fronts_look_the_same():
-    styles = drawing._styles(of_every_method())
+    styles = plots._styles(of_every_method())
     methods = {name.partition(" + ")[0]: style for name, style in styles.items()}
     for part in ("color", "marker"):
         assert len({style[part] for style in methods.values()}) == len(methods)
@@ -177,9 +177,9 @@ def test_the_summary_has_a_column_for_each_number():
 
 def test_nothing_is_cut_off_a_picture_of_one_length(monkeypatch, tmp_path):
     drawn = []
-    monkeypatch.setattr(drawing, "write_png", lambda figure, path, dpi: drawn.append(figure))
-    for value in drawing.VALUES:
-        drawing.draw(of_every_method(), value, "entmax_learned · nape", tmp_path / "x.png")
+    monkeypatch.setattr(plots, "write_png", lambda figure, path, dpi: drawn.append(figure))
+    for value in plots.VALUES:
+        plots.draw(of_every_method(), value, "entmax_learned · nape", tmp_path / "x.png")
     for figure in drawn:
         figure.draw_without_rendering()
         texts = [figure._suptitle, figure.axes[0]._left_title, *figure.legends[0].get_texts()]
@@ -247,7 +247,7 @@ def test_what_is_learned_never_sees_the_test_stream(run, monkeypatch):
     asked = []
     draw = module.draw
     monkeypatch.setattr(module, "draw", lambda *words: asked.append(words[1:3]) or draw(*words))
-    from lcg.evaluation.files import read_config
+    from lcg.runs.run import read_config
 
     config = read_config(run)
     model, _ = load_model(run, config)

@@ -12,7 +12,7 @@ from lcg.attention.normalizers.entmax import Entmax
 from lcg.positional.rotary import RoPE
 from lcg.positional.slopes import ALiBi
 from lcg.sparsefinder.baselines import LSH, Bound, Exact, Routing
-from lcg.sparsefinder.collecting import collect
+from lcg.sparsefinder.graphs import collect
 from lcg.sparsefinder.grid import Cell, Grid, full_grid
 from lcg.sparsefinder.knowledge import Known, k_means, learn_centroids
 from lcg.sparsefinder.patterns import BigBird, Longformer, Random, Strided, Window

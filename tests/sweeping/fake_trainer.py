@@ -16,8 +16,8 @@ import time
 from pathlib import Path
 
 from lcg.config import experiment_identity, identity, load_config, run_directory
-from lcg.results import Cell, RunRecord, Selection, Training, Validation
-from lcg.training.sources import code_digest
+from lcg.runs.provenance import code_digest
+from lcg.runs.record import Cell, RunRecord, Selection, Training, Validation
 
 
 def main(words: list[str]) -> int:
@@ -26,7 +26,7 @@ def main(words: list[str]) -> int:
     plan = json.loads(Path(os.environ["FAKE_PLAN"]).read_text())
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
     directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("a+") as file:  # as lcg.keeping.lock, without its patience
+    with (directory / ".lock").open("a+") as file:  # as lcg.runs.files, without its patience
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -10,9 +10,9 @@ import yaml
 from sweeping.survivors import outcome, sweep_file
 
 from lcg.cli import main
-from lcg.sweeping import projection, read_sweep, registration
-from lcg.sweeping.combinations import configs
-from lcg.training.projection import Projection, Timing
+from lcg.sweeping import estimate, read_sweep, wandb_sweeps
+from lcg.sweeping.grid import configs
+from lcg.training.estimate import Projection, Timing
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_the_launcher_does_without_torch():
     """It lives for days beside its workers, and its mistakes are answered at once."""
     code = (
         "import sys; from lcg.sweeping import read_sweep, launcher, projection\n"
-        "from lcg.sweeping.combinations import configs\n"
+        "from lcg.sweeping.grid import configs\n"
         "[projection.find_run(words) for words in configs(read_sweep('quick_factorial'))[:3]]\n"
         "heavy = {'torch', 'lightning', 'wandb', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
@@ -119,7 +119,7 @@ def test_dry_run(tiny, call, tmp_path, monkeypatch):
     """Each run with how far it is; one timing for all that differ in seed and rate alone."""
     timed = []
     monkeypatch.setattr(
-        projection, "time_runs", lambda *asked: timed.append(asked) or fake_timing(96.0)(*asked)
+        estimate, "time_runs", lambda *asked: timed.append(asked) or fake_timing(96.0)(*asked)
     )
     written = set(tmp_path.rglob("*"))
     code, out, _ = call(tiny, "--dry-run", "--workers=2")
@@ -140,7 +140,7 @@ def test_kinds_alike_in_their_choices_are_told_apart(tmp_path, call, monkeypatch
         "model.block": ["prenorm", "gemma2"],
         "attention": ["softmax", "entmax15"],
     }
-    monkeypatch.setattr(projection, "time_runs", fake_timing(96.0))
+    monkeypatch.setattr(estimate, "time_runs", fake_timing(96.0))
     code, out, _ = call(str(sweep_file(tmp_path, varied)), "--dry-run", "--workers=1")
     assert code == 0
     for attention in ("softmax", "entmax15"):
@@ -157,13 +157,13 @@ def test_the_runs_are_listed_before_they_are_timed(tiny, call, monkeypatch, caps
         listed.append(capsys.readouterr().out)
         return fake_timing(96.0)(runs, environment)
 
-    monkeypatch.setattr(projection, "time_runs", time_runs)
+    monkeypatch.setattr(estimate, "time_runs", time_runs)
     assert call(tiny, "--dry-run")[0] == 0
     assert listed[0].count("  new\n") == 2
 
 
 def test_kinds_that_were_not_timed_make_the_time_a_bound(call, monkeypatch):
-    monkeypatch.setattr(projection, "time_runs", fake_timing(96.0, kinds=1))
+    monkeypatch.setattr(estimate, "time_runs", fake_timing(96.0, kinds=1))
     code, out, _ = call("quick_factorial", "--dry-run", "--workers=1")
     assert code == 0
     assert out.count("6 of 6 runs left, 100 s each") == 1
@@ -173,15 +173,15 @@ def test_kinds_that_were_not_timed_make_the_time_a_bound(call, monkeypatch):
 
 def test_dry_run_of_a_sweep_that_draws(call, monkeypatch):
     """The time of as many runs as it will draw, from a few examples."""
-    monkeypatch.setattr(projection, "time_runs", fake_timing(56.0))
+    monkeypatch.setattr(estimate, "time_runs", fake_timing(56.0))
     code, out, _ = call("lr_bracket", "--dry-run", "--workers=1")
-    assert code == 0 and out.count("  new\n") == projection.EXAMPLES
+    assert code == 0 and out.count("  new\n") == estimate.EXAMPLES
     assert "method bayes, 16 draws, about 16 different runs; 5 that it could draw:" in out
     assert f"together {16 * 60 // 60} min with 1 worker (" in out
 
 
 def test_draws_that_repeat_are_one_run(call, tmp_path, monkeypatch):
-    monkeypatch.setattr(projection, "time_runs", fake_timing(56.0))
+    monkeypatch.setattr(estimate, "time_runs", fake_timing(56.0))
     file = sweep_file(tmp_path, {"seed": [0, 1, 2]}, method="random", run_cap=40)
     code, out, _ = call(str(file), "--dry-run", "--workers=1")
     assert code == 0 and out.count("  new\n") == 3
@@ -206,7 +206,7 @@ def test_registering_with_wandb(call, monkeypatch, tmp_path):
         given.update(content=content, entity=entity, project=project)
         return "abc123"
 
-    monkeypatch.setattr(registration, "choose_mode", lambda requested: ("online", ""))
+    monkeypatch.setattr(wandb_sweeps, "choose_mode", lambda requested: ("online", ""))
     monkeypatch.setattr(wandb, "sweep", register)
     words = ("quick_factorial", "--wandb", "wandb.entity=me", "wandb.project=mine", "seed=7")
     code, out, _ = call(*words)

@@ -18,10 +18,10 @@ from sqlalchemy.exc import OperationalError
 from sweeping.survivors import children, wait_until
 
 from lcg.config import load_config, run_directory
-from lcg.keeping.lock import locked
+from lcg.runs.files import locked
 from lcg.sweeping import launcher, read_sweep, study
-from lcg.sweeping.combinations import configs
-from lcg.sweeping.runs import find_run, is_held, state_of
+from lcg.sweeping.grid import configs
+from lcg.sweeping.state import find_run, is_held, state_of
 from lcg.sweeping.study import Board, open_storage
 from lcg.sweeping.worker import share, storage_trouble
 
@@ -432,7 +432,7 @@ def test_a_split_with_fewer_samples_than_asked_is_climbed_whole(sweep, plan, mon
 
 
 def test_time_left():
-    from lcg.sweeping.progress import Pace, Running
+    from lcg.sweeping.summary import Pace, Running
 
     half = Running("a", step=50, steps=100, begin=0, seconds=10.0)
     assert Pace().left(4, [], 2) is None

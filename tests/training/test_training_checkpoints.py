@@ -8,7 +8,7 @@ import pytest
 import torch
 from training.processes import KILL, at_step, checkpoint, differences, essence, only_run, tiny
 
-from lcg.keeping import checkpoints
+from lcg.runs import checkpoints
 
 CONTENT = {
     "global_step": 7,

@@ -10,8 +10,8 @@ from training.processes import only_run, tiny
 
 from lcg.config.schema import Trainer
 from lcg.training.batches import Batches
+from lcg.training.loop import train
 from lcg.training.module import TrainingModule, compile_mode
-from lcg.training.run import train
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_trying_draws_no_random_numbers(config, monkeypatch):
 WHOLE = """
 import torch
 from lcg.config import load_config
-from lcg.models.reads import reads
+from lcg.models.model_inputs import reads
 from lcg.training.batches import Batches
 from lcg.training.module import TrainingModule
 options = load_config({words!r})

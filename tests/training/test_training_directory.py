@@ -24,9 +24,8 @@ from training.processes import (
     wait_until,
 )
 
-from lcg.keeping import lock
-from lcg.training import provenance, sources
-from lcg.training.run import train
+from lcg.runs import files, provenance
+from lcg.training.loop import train
 
 
 def snapshot(directory):
@@ -71,7 +70,7 @@ def test_provenance(lcg, tmp_path):
     )
     words = tiny(f"runs={tmp_path / 'runs'}", f"task={own}:Mine", "trainer.steps=4")
     assert lcg.run("train", *words).code == 0
-    facts = provenance.read(only_run(tmp_path / "runs"))
+    facts = provenance.read_provenance(only_run(tmp_path / "runs"))
     assert facts["command"] == ["lcg", "train", *words]
     assert facts["user_sources"]["task"]["name"] == f"{own}:Mine"
     assert re.fullmatch("[0-9a-f]{12}", facts["user_sources"]["task"]["digest"])
@@ -130,10 +129,10 @@ def test_who_only_looks_is_waited_for(tmp_path, monkeypatch):
         if len(waits) == 1000:
             looker.close()
 
-    monkeypatch.setattr(lock.time, "sleep", wait)
-    with lock.locked(tmp_path):
+    monkeypatch.setattr(files.time, "sleep", wait)
+    with files.locked(tmp_path):
         assert len(waits) == 1000
-        with pytest.raises(lock.Busy), lock.locked(tmp_path):
+        with pytest.raises(files.Busy), files.locked(tmp_path):
             pass
         assert len(waits) == 1000, "who has it for itself is not waited for"
 
@@ -158,7 +157,7 @@ def test_a_file_system_without_locks_is_said_not_fatal(config, monkeypatch, caps
     def no_locks(file, operation):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(lock.fcntl, "flock", no_locks)
+    monkeypatch.setattr(files.fcntl, "flock", no_locks)
     assert train(config(), progress=False).status == "finished"
     assert "this file system has no locks" in capsys.readouterr().err
 
@@ -179,7 +178,7 @@ def test_a_finished_run_is_left_alone(lcg, tmp_path):
 
 def test_a_finished_run_whose_code_has_changed_is_stale(config, capsys):
     directory = train(config(), progress=False).directory
-    facts = provenance.read(directory)
+    facts = provenance.read_provenance(directory)
     (directory / "provenance.json").write_text(json.dumps(facts | {"code": "000000000000"}))
     before = snapshot(directory)
     capsys.readouterr()
@@ -189,8 +188,8 @@ def test_a_finished_run_whose_code_has_changed_is_stale(config, capsys):
 
 
 def test_code_that_changes_no_weights_makes_nothing_stale():
-    assert "lcg/results" not in sources.CODE
-    assert "lcg/models" in sources.CODE
+    assert "lcg/results" not in provenance.CODE
+    assert "lcg/models" in provenance.CODE
 
 
 def test_a_resumed_run_records_that_its_code_has_changed(lcg, tmp_path):
@@ -198,12 +197,12 @@ def test_a_resumed_run_records_that_its_code_has_changed(lcg, tmp_path):
     stop = at_step(12, "os.kill(os.getpid(), signal.SIGTERM)")
     assert lcg.run("train", *words, before=stop).code == 143
     directory = only_run(tmp_path)
-    facts = provenance.read(directory)
+    facts = provenance.read_provenance(directory)
     (directory / "provenance.json").write_text(json.dumps(facts | {"code": "000000000000"}))
     process = lcg.run("train", *words)
     assert process.code == 0
     assert "resumes with different code than before" in process.err
-    after = provenance.read(directory)
+    after = provenance.read_provenance(directory)
     assert after["earlier_code"] == ["000000000000"]
     assert after["code"] == facts["code"]
     assert after["wandb_id"] == facts["wandb_id"]
@@ -360,7 +359,7 @@ def test_who_only_looks_at_the_lock_is_not_training(tmp_path):
         fcntl.flock(looking, fcntl.LOCK_SH)
         leave = threading.Timer(0.15, lambda: fcntl.flock(looking, fcntl.LOCK_UN))
         leave.start()
-        with lock.locked(tmp_path):
+        with files.locked(tmp_path):
             assert (tmp_path / ".lock").read_text().startswith(str(os.getpid()))
         leave.join()
     assert (tmp_path / ".lock").read_text() == "", "nobody is named who is gone"

@@ -9,7 +9,7 @@ import torch
 from training.processes import checkpoint, differences, essence, only_run, record, tiny
 
 from lcg.config import load_config
-from lcg.keeping import checkpoints
+from lcg.runs import checkpoints
 
 
 def put(*keys):
@@ -103,9 +103,9 @@ def run(trained, tmp_path):
 @pytest.fixture
 def find(run):
     """Look for where the run goes on, as training does; returns that, and the lines said."""
+    from lcg.training.loop import _trainer
     from lcg.training.module import TrainingModule
     from lcg.training.resuming import check_resumable
-    from lcg.training.run import _trainer
 
     config = load_config(tiny(f"runs={run.parent}"))
     module, trainer = TrainingModule(config), _trainer(config, [])
@@ -227,8 +227,8 @@ BEST = {
 
 @pytest.mark.parametrize("change", BEST.values(), ids=BEST)
 def test_a_best_that_is_none_is_one_line(run, change):
-    from lcg.evaluation.files import read_config
-    from lcg.evaluation.run import load_model
+    from lcg.evaluation.evaluate import load_model
+    from lcg.runs.run import read_config
 
     path = run / "checkpoints" / "best.ckpt"
     torch.save(change(checkpoint(run, "best")), path)
@@ -239,8 +239,8 @@ def test_a_best_that_is_none_is_one_line(run, change):
 
 
 def test_a_best_that_is_none_is_replaced_by_one_of_its_step(lcg, run, capsys):
-    from lcg.evaluation.files import read_config
-    from lcg.evaluation.run import load_model
+    from lcg.evaluation.evaluate import load_model
+    from lcg.runs.run import read_config
 
     assert lcg.run("train", *tiny(f"runs={run.parent}")).code == 0
     path = run / "checkpoints" / "best.ckpt"

@@ -7,8 +7,8 @@ import pytest
 from training.processes import ROOT, tiny
 
 from lcg.config.schema import Trainer
-from lcg.training import machine
-from lcg.training.machine import check_machine
+from lcg.training import devices
+from lcg.training.devices import check_machine
 
 REFUSED = """
 from lcg.attention import backends
@@ -22,8 +22,8 @@ assert "torch" not in sys.modules
 
 @pytest.fixture
 def no_gpu(monkeypatch):
-    monkeypatch.setattr(machine, "_built_for_cuda", lambda: False)
-    monkeypatch.setattr(machine.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(devices, "_built_for_cuda", lambda: False)
+    monkeypatch.setattr(devices.platform, "system", lambda: "Linux")
 
 
 @pytest.mark.parametrize("accelerator", ["cuda", "gpu", "mps"])
@@ -39,17 +39,17 @@ def test_a_precision_that_needs_one(no_gpu):
 
 
 def test_what_may_be_there_is_left_to_torch(monkeypatch):
-    monkeypatch.setattr(machine, "_built_for_cuda", lambda: True)
+    monkeypatch.setattr(devices, "_built_for_cuda", lambda: True)
     check_machine(Trainer(accelerator="cuda", precision="16-mixed"))
-    monkeypatch.setattr(machine, "_built_for_cuda", lambda: False)
-    monkeypatch.setattr(machine.platform, "system", lambda: "Darwin")
+    monkeypatch.setattr(devices, "_built_for_cuda", lambda: False)
+    monkeypatch.setattr(devices.platform, "system", lambda: "Darwin")
     check_machine(Trainer(accelerator="mps"))
 
 
 def test_what_torch_was_built_for():
     import torch
 
-    assert machine._built_for_cuda() == bool(torch.version.cuda or torch.version.hip)
+    assert devices._built_for_cuda() == bool(torch.version.cuda or torch.version.hip)
 
 
 @pytest.mark.parametrize(

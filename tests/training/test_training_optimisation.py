@@ -10,8 +10,8 @@ from lcg.config import choices
 from lcg.config.schema import Optimizer
 from lcg.training.batches import Batches
 from lcg.training.data import TaskData
+from lcg.training.loop import train
 from lcg.training.module import TrainingModule, learning_rate_factor
-from lcg.training.run import train
 
 # ---- the schedule
 

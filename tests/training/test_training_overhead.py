@@ -7,8 +7,8 @@ import torch
 
 from lcg.models import transformer
 from lcg.training import callbacks
+from lcg.training.loop import train
 from lcg.training.module import TrainingModule
-from lcg.training.run import train
 
 READS = ("__bool__", "__float__", "__int__", "item", "tolist", "numpy", "cpu")
 

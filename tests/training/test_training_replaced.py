@@ -6,10 +6,9 @@ import shutil
 import pytest
 from training.processes import at_step, only_run, tiny
 
-from lcg.keeping.lock import locked
-from lcg.results import RecordError, RunRecord
-from lcg.results.atomic import write_atomic
-from lcg.training.run import train
+from lcg.runs.files import locked, write_atomic
+from lcg.runs.record import RecordError, RunRecord
+from lcg.training.loop import train
 
 REMOVED = "was removed or replaced while this process was at work on it"
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from training.processes import checkpoint, record
 
-from lcg.keeping import checkpoints
-from lcg.results import Cell
+from lcg.runs import checkpoints
+from lcg.runs.metrics import Tracking
+from lcg.runs.record import Cell
 from lcg.tasks.streams import eval_batch
 from lcg.training.callbacks import Finite, LadderValidation, Metrics
 from lcg.training.callbacks import validation as validation_module
 from lcg.training.callbacks.validation import selection_key
-from lcg.training.run import train
-from lcg.training.tracking import Tracking
+from lcg.training.loop import train
 
 
 def candidate(exact_match, token_accuracy, step):
@@ -171,8 +171,8 @@ def test_validation_samples_are_not_test_samples(config, monkeypatch):
 
 def test_the_best_model_is_the_one_that_was_validated(config):
     """best.ckpt, loaded for evaluation, scores on the validation set what the record says."""
+    from lcg.evaluation.evaluate import load_model
     from lcg.evaluation.ladder import climb
-    from lcg.evaluation.run import load_model
 
     options = config("trainer.steps=300", "validation.every=100", "optimizer.lr=1e-2")
     outcome = train(options, progress=False)

@@ -180,7 +180,7 @@ def test_a_signal_before_the_first_step(lcg, uninterrupted, tmp_path, name, code
 
 
 def test_signals_belong_to_the_caller_again_afterwards(config):
-    from lcg.training.run import train
+    from lcg.training.loop import train
 
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
     assert train(config(), progress=False).status == "finished"
@@ -190,7 +190,7 @@ def test_signals_belong_to_the_caller_again_afterwards(config):
 def test_training_in_a_thread_works_without_signals(config):
     import threading
 
-    from lcg.training.run import train
+    from lcg.training.loop import train
 
     outcomes = []
     thread = threading.Thread(target=lambda: outcomes.append(train(config(), progress=False)))

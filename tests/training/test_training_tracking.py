@@ -2,7 +2,8 @@
 
 import pytest
 
-from lcg.training.tracking import CSVMetrics, Tracking, columns
+from lcg.diagnostics.columns import columns
+from lcg.runs.metrics import CSVMetrics, Tracking
 
 COLUMNS = ["a", "b"]
 

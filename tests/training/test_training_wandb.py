@@ -18,12 +18,12 @@ from training.processes import (
     tiny,
 )
 
-from lcg.results import RunRecord
-from lcg.results.from_wandb import RECORD
-from lcg.results.wandb_file import records
-from lcg.training import provenance, weights_and_biases
-from lcg.training.run import train
-from lcg.training.weights_and_biases import choose_mode
+from lcg.runs import provenance, wandb_logger
+from lcg.runs.record import RunRecord
+from lcg.runs.wandb_format import records
+from lcg.runs.wandb_logger import choose_mode
+from lcg.runs.wandb_reader import RECORD
+from lcg.training.loop import train
 
 
 @pytest.fixture(autouse=True)
@@ -68,8 +68,8 @@ def test_auto_follows_the_environment(value, mode, monkeypatch):
 
 def test_without_a_login_it_is_offline_at_once(monkeypatch):
     """Nothing is connected to, and wandb is not asked."""
-    monkeypatch.setattr(weights_and_biases, "_reachable", None)
-    monkeypatch.setattr(weights_and_biases, "_settings", None)
+    monkeypatch.setattr(wandb_logger, "_reachable", None)
+    monkeypatch.setattr(wandb_logger, "_settings", None)
     mode, why = choose_mode("auto")
     assert mode == "offline"
     assert "no W&B login" in why
@@ -128,7 +128,7 @@ def test_wandb_is_asked_for_its_server_and_mode(monkeypatch, tmp_path):
     fake = SimpleNamespace(setup=lambda: SimpleNamespace(settings=settings))
     monkeypatch.setitem(sys.modules, "wandb", fake)
     asked = []
-    monkeypatch.setattr(weights_and_biases, "_reachable", lambda *a: not asked.append(a[:2]))
+    monkeypatch.setattr(wandb_logger, "_reachable", lambda *a: not asked.append(a[:2]))
     assert choose_mode("auto") == ("online", "")
     assert asked == [("lab.invalid", 443)]
     settings.mode = "offline"
@@ -210,7 +210,7 @@ def test_what_it_is_told(config, monkeypatch):
     (options,) = fake.inits
     assert options["project"] == "p" and options["group"] == "g" and options["tags"] == ["a", "b"]
     assert options["name"] == outcome.directory.name
-    assert options["id"] == provenance.read(outcome.directory)["wandb_id"]
+    assert options["id"] == provenance.read_provenance(outcome.directory)["wandb_id"]
     assert options["config"]["optimizer"]["lr"] == 1e-3
     assert ("define_metric", ("trainer/step",)) in fake.calls
     steps = [row["trainer/step"] for name, row in fake.calls if name == "log"]
@@ -257,7 +257,7 @@ def test_offline_runs_resume(lcg, uninterrupted, tmp_path):
         assert "W&B: offline because there is no W&B login" in process.err
         assert f"wandb sync '{folder}'" in process.err
     identifiers = {folder.name.rpartition("-")[2] for folder in folders}
-    assert identifiers == {provenance.read(run)["wandb_id"]}
+    assert identifiers == {provenance.read_provenance(run)["wandb_id"]}
     axes = [logged_steps(folder) for folder in folders]
     assert axes == [[4, 8, 12, 15, 15, 16], [20, 24, 28, 30, 30, 30]]
     found = essence(run)

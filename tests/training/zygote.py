@@ -60,8 +60,8 @@ def main() -> int:
 
 if __name__ == "__main__":
     import lcg.cli
-    import lcg.evaluation.run
-    import lcg.training.run
+    import lcg.evaluation.evaluate
+    import lcg.training.loop
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     gc.freeze()

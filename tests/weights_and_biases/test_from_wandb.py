@@ -8,9 +8,9 @@ import pytest
 from training.processes import only_run
 
 from lcg.cli import main
-from lcg.results import RecordError, RunRecord
-from lcg.results.from_wandb import RECORD, load_wandb, with_wandb
-from lcg.results.wandb_file import BLOCK, records
+from lcg.runs.record import RecordError, RunRecord
+from lcg.runs.wandb_format import BLOCK, records
+from lcg.runs.wandb_reader import RECORD, load_wandb, with_wandb
 
 LADDER = ("evaluation.after_training=true", "evaluation.lengths=4,8")
 

@@ -14,9 +14,9 @@ from training.processes import ROOT, differences, essence, only_run, record, tin
 
 from lcg.config import config_from_tree, load_config
 from lcg.config.groups import read_yaml
-from lcg.results import RunRecord
-from lcg.results.from_wandb import RECORD
-from lcg.training import provenance
+from lcg.runs import provenance
+from lcg.runs.record import RunRecord
+from lcg.runs.wandb_reader import RECORD
 
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 assert SWEEPS
@@ -74,7 +74,7 @@ def test_a_sweep_file_as_it_is(file, server, agent, tmp_path):
     assert "note: _wandb is W&B's own and ignored" in said
     assert (process.folder / "runs").is_dir(), said
     (run,) = (process.folder / "runs").iterdir()
-    facts = provenance.read(run)
+    facts = provenance.read_provenance(run)
     passed = [f"{key}={value}" for key, value in given.items()] + ["_wandb={'requeued': True}"]
     assert facts["command"] == ["lcg", "train", *fixed, *passed]
     assert facts["wandb_ids"] == ["first"]
@@ -150,7 +150,7 @@ def hand_out_twice(server, folder: Path, action: str, *words: str) -> None:
 
 def assert_exact(run: Path, zygote_server, tmp_path) -> None:
     """The run as one that nobody interrupted, and W&B's both runs in its provenance."""
-    assert provenance.read(run)["wandb_ids"] == ["before", "after"]
+    assert provenance.read_provenance(run)["wandb_ids"] == ["before", "after"]
     alone = zygote_server.run("train", *tiny(f"runs={tmp_path / 'alone'}"))
     assert alone.code == 0, alone.err
     assert differences(essence(only_run(tmp_path / "alone")), essence(run)) == []

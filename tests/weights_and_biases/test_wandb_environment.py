@@ -4,8 +4,8 @@ import pwd
 
 import pytest
 
-from lcg.training import weights_and_biases
-from lcg.training.weights_and_biases import choose_mode
+from lcg.runs import wandb_logger
+from lcg.runs.wandb_logger import choose_mode
 
 LOGIN = {"WANDB_API_KEY": "0" * 40}
 NO_ADDRESS = {
@@ -21,7 +21,7 @@ NO_ADDRESS = {
 @pytest.fixture
 def alone(monkeypatch, tmp_path):
     """No variable of W&B or of a proxy, and an empty home."""
-    for name in list(weights_and_biases.os.environ):
+    for name in list(wandb_logger.os.environ):
         if name.startswith("WANDB_") or name.lower().endswith("_proxy") or name == "NETRC":
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -57,10 +57,10 @@ def test_a_netrc_that_is_no_text_holds_no_login(alone, tmp_path):
 def test_variables_that_wandb_refuses_are_left_out_and_named(alone):
     alone.setenv("WANDB_SILENT", "maybe")
     alone.setenv("WANDB_NOTES", "mine")
-    why = weights_and_biases._drop_refused_variables()
+    why = wandb_logger._drop_refused_variables()
     assert why == "wandb does not take WANDB_SILENT=maybe"
-    assert "WANDB_SILENT" not in weights_and_biases.os.environ
-    assert weights_and_biases._drop_refused_variables() == ""
+    assert "WANDB_SILENT" not in wandb_logger.os.environ
+    assert wandb_logger._drop_refused_variables() == ""
 
 
 @pytest.mark.parametrize("name", ["WANDB_BASE_URL", "HTTPS_PROXY"])

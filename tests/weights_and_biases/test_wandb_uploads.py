@@ -13,16 +13,16 @@ from contextlib import suppress
 import pytest
 from training.processes import at_step, metrics, only_run, record, wait_until
 
-from lcg.results import RunRecord
-from lcg.results.from_wandb import RECORD
-from lcg.training import provenance, weights_and_biases
+from lcg.runs import provenance, wandb_logger
+from lcg.runs.record import RunRecord
+from lcg.runs.wandb_reader import RECORD
 
 LADDER = ("evaluation.after_training=true", "evaluation.lengths=4,8")
 
 # Do something when a rung of the test ladder is under way.
 AT_RUNG = """
 import os, signal, time
-import lcg.evaluation.run as evaluation
+import lcg.evaluation.evaluate as evaluation
 climb = evaluation.climb
 def climbing(model, config, lengths, *rest, **options):
     if list(lengths) == [{length}] and options["split"] == "test":
@@ -35,7 +35,7 @@ SIGTERM = "os.kill(os.getpid(), signal.SIGTERM); time.sleep(10**6)"
 
 def uploaded(server, run) -> RunRecord:
     """The record that the server has of a run directory."""
-    name = provenance.read(run)["wandb_id"]
+    name = provenance.read_provenance(run)["wandb_id"]
     return RunRecord.from_dict(json.loads(server.runs[name].summary[RECORD]))
 
 
@@ -63,7 +63,7 @@ def test_the_record_arrives_with_the_ladder_and_after_each_evaluation(server, lc
     agent = {"WANDB_RUN_ID": "again", "WANDB_SWEEP_ID": "abcd1234"}
     process = lcg("train", *words(*LADDER), environment=agent)
     assert process.code == 0, process.err
-    assert provenance.read(run)["wandb_ids"] == [there.name, "again"]
+    assert provenance.read_provenance(run)["wandb_ids"] == [there.name, "again"]
     again = server.runs["again"]
     assert uploaded(server, run) == RunRecord.load(run)
     value = RunRecord.load(run).validation[8].exact_match
@@ -160,7 +160,7 @@ def test_a_server_that_goes_away(server, lcg, words, tmp_path):
 @pytest.mark.parametrize("where", ["validation", "ladder"])
 def test_a_stop_with_a_silent_server_ends(server, lcg, words, tmp_path, where):
     """The agent would kill after 30. With finish_timeout=5 wandb took 5.1 s and 10.0 s to end."""
-    assert weights_and_biases.FINISH_SECONDS + 10 < 20
+    assert wandb_logger.FINISH_SECONDS + 10 < 20
     ready, gone = tmp_path / "ready", tmp_path / "gone"
     wait = f"open({str(ready)!r}, 'w').close()\n        "
     wait += f"while not os.path.exists({str(gone)!r}): time.sleep(0.01)"

@@ -31,8 +31,8 @@ from lcg.attention.backends.reach import (
     visible_ends,
     with_margin,
 )
-from lcg.attention.bias import Bias, Learned
 from lcg.attention.hooks import normalized
+from lcg.attention.mask import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
 
 TILE = 2**22

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lcg.attention.bias import Bias
+from lcg.attention.mask import Bias
 
 Floor = Callable[[Tensor], Tensor]
 """From one score of each row [b h q] to a score below which the row's weights are 0 [b h q]."""

@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor
 
-from lcg.attention.bias import Bias, Learned
 from lcg.attention.hooks import normalized
+from lcg.attention.mask import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
 from lcg.shapes import Float
 

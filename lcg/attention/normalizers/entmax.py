@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from lcg.attention.normalizers.base import Normalizer
 from lcg.positional.base import torch
-from lcg.units import as_number
+from lcg.text import as_number
 
 
 @dataclass

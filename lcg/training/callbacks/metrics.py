@@ -11,11 +11,10 @@ from lightning import Callback
 from torch import Tensor
 
 from lcg.config import Config
-from lcg.diagnostics.alphas import learned_alphas
-from lcg.diagnostics.gradients import group_norms
-from lcg.models.reads import reads
+from lcg.diagnostics.probe import group_norms, learned_alphas
+from lcg.models.model_inputs import reads
+from lcg.runs.metrics import Tracking
 from lcg.training.module import learning_rate_factor
-from lcg.training.tracking import Tracking
 
 
 class Metrics(Callback):

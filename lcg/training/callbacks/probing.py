@@ -5,10 +5,10 @@ from __future__ import annotations
 from lightning import Callback
 
 from lcg.config import Config
-from lcg.diagnostics.probing import Probe
+from lcg.diagnostics.probe import Probe
+from lcg.runs.metrics import Tracking
 from lcg.training.callbacks.finite import Finite
 from lcg.training.callbacks.metrics import Metrics
-from lcg.training.tracking import Tracking
 
 
 class HeadProbe(Callback):

@@ -9,7 +9,7 @@ from lightning import Callback
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from lcg.config import Config, identity
-from lcg.keeping import checkpoints
+from lcg.runs import checkpoints
 from lcg.training.callbacks.finite import Finite
 
 

@@ -10,11 +10,11 @@ from lightning import Callback
 
 from lcg.config import Config, to_tree
 from lcg.evaluation.ladder import climb
-from lcg.keeping import checkpoints
-from lcg.speaking import say
+from lcg.log import say
+from lcg.runs import checkpoints
+from lcg.runs.metrics import Tracking
 from lcg.training.callbacks.finite import Finite
 from lcg.training.callbacks.metrics import Metrics
-from lcg.training.tracking import Tracking
 
 
 def selection_key(candidate: dict[str, Any]) -> tuple[float, float, int]:

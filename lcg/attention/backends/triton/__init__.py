@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from lcg.attention import backends
-from lcg.attention.bias import Bias, Learned
+from lcg.attention.mask import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
 
 WIDEST = 128
@@ -25,7 +25,7 @@ WIDEST = 128
 def attend(
     q: Tensor, k: Tensor, v: Tensor, normalizer: Normalizer, bias: Bias, learned: Learned
 ) -> Tensor:
-    """As `lcg.attention.attend`; raises ValueError where `obstacle` finds one."""
+    """As `lcg.attention.functional`; raises ValueError where `obstacle` finds one."""
     problem = obstacle(q, normalizer, bias)
     if problem:
         others = " or ".join(name for name in normalizer.backends if name != "triton")

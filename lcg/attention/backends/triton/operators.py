@@ -20,7 +20,7 @@ from lcg.attention.backends.triton import forward as forward_kernels
 from lcg.attention.backends.triton import one_pass, rows, short
 from lcg.attention.backends.triton.interpreter import INTERPRETED
 from lcg.attention.backends.triton.tiles import FUSED, Tile, tile_for
-from lcg.attention.bias import Bias, Learned
+from lcg.attention.mask import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
 from lcg.attention.normalizers.entmax import LearnedEntmax
 from lcg.attention.normalizers.relu import ReLU

@@ -1,0 +1,215 @@
+# ruff: noqa: F722  (shapes in annotations)
+"""What the attention layers of a model work on, observed from outside.
+
+A layer's input says everything: the layer itself gives its weights and scalers again from it. So
+nothing in a forward pass knows that it is watched, and it runs on whatever backend it runs on.
+
+Shapes: b batch, h heads, g key heads, t tokens of the input, k keys, q queries, w model width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lcg.attention.layer import CrossAttention, Memory, MultiHeadAttention
+from lcg.attention.normalizers.entmax import LearnedEntmax
+from lcg.shapes import Bool, Float, Int, Shaped
+
+
+@dataclass(frozen=True)
+class Watched:
+    """One attention layer, and what it was called with.
+
+    name: see `headers.attention_layers`. kind: causal, full or cross. memory: what keys are made of
+    in cross-attention, at memory_positions; else None, and keys are made of x. key_mask: False on
+    keys that are padding, None where the layer is not told of any. query_mask: False where the
+    query is padding, whose weights mean nothing; None where none is, as far as the model knows.
+    """
+
+    layer: MultiHeadAttention
+    x: Float[Tensor, "b t w"]
+    positions: Shaped[Tensor, " t"]
+    name: str = ""
+    kind: str = "causal"
+    memory: Float[Tensor, "b k w"] | None = None
+    memory_positions: Shaped[Tensor, " k"] | None = None
+    key_mask: Bool[Tensor, "b k"] | None = None
+    query_mask: Bool[Tensor, "b t"] | None = None
+
+    def of(self, samples: slice) -> Watched:
+        """The same for some samples."""
+        fields = ("x", "memory", "key_mask", "query_mask")
+        found = {name: getattr(self, name) for name in fields}
+        return replace(self, **{n: None if f is None else f[samples] for n, f in found.items()})
+
+    @property
+    def key_count(self) -> int:
+        """How many keys there are, padding included."""
+        return (self.x if self.memory is None else self.memory).shape[1]
+
+    @property
+    def given(self) -> Memory | Tensor | None:
+        """What the layer was given besides x and positions."""
+        if self.memory is None:
+            return self.key_mask
+        return Memory(self.memory, self.memory_positions, self.key_mask)
+
+    def some_queries(self, queries: Int[Tensor, " q"] | None = None) -> Iterator[Tensor]:
+        """The queries, or all that are no padding in some sample, a portion at a time."""
+        if queries is None:
+            queries = torch.arange(self.x.shape[1], device=self.x.device)
+            if self.query_mask is not None:
+                queries = queries[self.query_mask.any(dim=0)]
+        row = len(self.x) * self.layer.sizes.heads * self.key_count
+        yield from queries.split(portion(row))
+
+    def weights(self, queries: Int[Tensor, " q"] | None = None) -> Float[Tensor, "b h q k"]:
+        """The weights of all queries, or of some; float32, 0 on keys that a query does not see."""
+        return self.layer.weights(self.x, self.positions, queries, self.given)
+
+    def scores(self, queries: Int[Tensor, " q"] | None = None) -> Float[Tensor, "b h q k"]:
+        """The scores that these weights are made of: see `MultiHeadAttention.scores`."""
+        return self.layer.scores(self.x, self.positions, queries, self.given)
+
+    def queries_and_keys(self) -> tuple[Float[Tensor, "b h t d"], Float[Tensor, "b g k d"]]:
+        """Queries and keys as `attend` got them: rotated, and queries scaled by the length scaling.
+
+        Scores without any bias are their products by √d.
+        """
+        return self.layer.queries_and_keys(self.x, self.positions, None, self.given)
+
+    def visible(self, queries: Int[Tensor, " q"]) -> Bool[Tensor, "b q k"]:
+        """The keys that a query sees: no padding, and under a causal mask none after it, nor its
+        own where the normalizer never sees that.
+        """
+        keys = torch.arange(self.key_count, device=self.x.device)
+        seen = torch.ones(len(queries), len(keys), dtype=torch.bool, device=keys.device)
+        if self.kind == "causal":
+            own = int(self.layer.attention.normalizer.sees_itself)
+            seen = keys < queries.to(keys.device)[:, None] + own
+        if self.key_mask is not None:
+            return seen & self.key_mask[:, None]
+        return seen.expand(len(self.x), -1, -1)
+
+    def scaler(self) -> Float[Tensor, "b h t"] | None:
+        """What the scaling multiplies each query by, 1 in heads it leaves alone; None without."""
+        found = self.layer.scaler(self.x, self.positions, self.given)
+        if found is None:
+            return None
+        found = found.float().expand(len(self.x), -1, -1)
+        ones = found.new_ones(len(self.x), self.layer.unscaled_heads, found.shape[-1])
+        return torch.cat([ones, found], dim=1)
+
+    def alpha(self) -> Float[Tensor, " h"] | None:
+        """α of each head where it is learned."""
+        return learned_alpha(self.layer)
+
+
+def learned_alpha(layer: MultiHeadAttention) -> Float[Tensor, " h"] | None:
+    """α of each head where the normalizer learns it, else None."""
+    normalizer = layer.attention.normalizer
+    if not isinstance(normalizer, LearnedEntmax):
+        return None
+    return 1 + normalizer.alpha_minus_one(layer.normalizer_state).detach().flatten()
+
+
+@contextmanager
+def watching(model: nn.Module) -> Iterator[list[Watched]]:
+    """Note what every attention layer is called with by forward passes inside, in call order.
+
+    All tokens of a call are noted, also where the model answers for some of them only.
+    """
+    watcher = _Watcher(model)
+    hooks = [
+        layer.register_forward_pre_hook(watcher.note, with_kwargs=True) for layer in watcher.names
+    ]
+    hooks.append(model.register_forward_pre_hook(watcher.before, with_kwargs=True))
+    hooks.append(model.register_forward_hook(watcher.after))
+    try:
+        yield watcher.seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+class _Watcher:
+    """The hooks of `watching`, and what they have noted."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.names = {layer: name for name, layer in model.attention_layers().items()}
+        self.crosses = any(isinstance(layer, CrossAttention) for layer in self.names)
+        self.seen: list[Watched] = []
+        self._real: Tensor | None = None
+        self._select: Tensor | None = None
+
+    def before(self, model: nn.Module, words: tuple, options: dict) -> tuple[tuple, dict] | None:
+        """Of a model's own call: which tokens are no padding, and all of them as queries.
+
+        The last block selects before it attends to the source: its cross-attention would see the
+        selected tokens only.
+        """
+        tokens = words[0]
+        self._real = None if model.pad is None else tokens != model.pad
+        if not self.crosses:
+            return None
+        self._select = options.get("select", words[2] if len(words) > 2 else None)
+        return words[:2], {key: value for key, value in options.items() if key != "select"}
+
+    def after(self, model: nn.Module, words: tuple, logits: Tensor) -> Tensor | None:
+        """The answers that were asked for."""
+        select, self._select = self._select, None
+        return None if select is None else logits[:, select]
+
+    def note(self, layer: MultiHeadAttention, words: tuple, options: dict) -> None:
+        """Of a layer's call, everything."""
+        call = dict(zip(("x", "positions", "select", "given"), words, strict=False)) | options
+        self.seen.append(
+            Watched(
+                layer,
+                call["x"].detach(),
+                call["positions"],
+                self.names[layer],
+                layer.kind,
+                **self._given(layer, call.get("given")),
+            )
+        )
+
+    def _given(self, layer: MultiHeadAttention, given: Any) -> dict[str, Tensor | None]:
+        """The fields of Watched that depend on the kind."""
+        if layer.kind == "full":
+            return {"key_mask": given, "query_mask": given}
+        if isinstance(given, Memory) and given.cache is None:
+            return {
+                "memory": given.states.detach(),
+                "memory_positions": given.positions,
+                "key_mask": given.mask,
+                "query_mask": self._real,
+            }
+        if given is None:
+            return {"query_mask": self._real}
+        raise ValueError("a layer that reads from a cache cannot be watched: give it all tokens")
+
+
+TOGETHER = 2**22
+"""Weights that exist at a time, beside what a solver needs for them."""
+COPIES = 24
+"""Tensors of that size at the peak: scores, weights, masks and a solver's own."""
+LEAST = 8
+"""Queries treated at a time, at least."""
+
+
+def portion(row: int) -> int:
+    """How many queries to treat at a time; row: weights of one, of all samples and heads."""
+    return max(LEAST, TOGETHER // row)
+
+
+def portion_bytes(heads: int, tokens: int) -> int:
+    """Memory that the weights of some queries of one sequence take at the peak, solver included."""
+    row = heads * tokens
+    return 4 * COPIES * row * min(portion(row), tokens)

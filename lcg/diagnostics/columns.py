@@ -1,0 +1,119 @@
+"""What a run logs of its heads and gradients, by the names of metrics.csv; without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+from lcg.attention.normalizers.base import Normalizer
+from lcg.attention.normalizers.entmax import LearnedEntmax
+from lcg.attention.scalings import NoScaling, QueryScaling
+from lcg.config import Config
+from lcg.config.compatibility import cross_encoding
+from lcg.positional.base import PositionEncoding
+
+QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
+"""Of the scalers of one layer: name -> share of the queries at or below."""
+
+
+def head_measures(normalizer: Normalizer) -> tuple[str, ...]:
+    """What the probe notes of a group of heads: null is the share of rows without any weight,
+    where rows need not sum to one."""
+    return ("support", "max_weight", *(() if normalizer.rows_sum_to_one else ("null",)))
+
+
+class AttentionLayer(NamedTuple):
+    """One attention layer: its name in columns of metrics.csv, and what its queries see."""
+
+    name: str
+    kind: Literal["causal", "full", "cross"]
+
+
+def attention_layers(config: Config) -> list[AttentionLayer]:
+    """The attention layers of a config's model, in the order in which a forward pass calls them."""
+    model = config.model
+    if model.kind != "encoder_decoder":
+        kind = "causal" if model.kind == "decoder" else "full"
+        return [AttentionLayer(f"layer_{i}", kind) for i in range(model.layers)]
+    layers = [AttentionLayer(f"encoder_{i}", "full") for i in range(model.source_layers)]
+    for i in range(model.layers):
+        layers += [AttentionLayer(f"decoder_{i}", "causal"), AttentionLayer(f"cross_{i}", "cross")]
+    return layers
+
+
+def layer_position(config: Config, layer: AttentionLayer) -> PositionEncoding:
+    """The encoding that a layer has: none in cross-attention unless the config asks for one."""
+    if layer.kind == "cross":
+        return cross_encoding(config.model, config.position)
+    return config.position
+
+
+def head_groups(position: PositionEncoding, heads: int) -> dict[str, slice]:
+    """The heads that a length scaling would apply to and the others, or all where that is all."""
+    start = position.scaled_heads(heads).start
+    if not 0 < start < heads:
+        return {"all": slice(0, heads)}
+    return {"unscaled": slice(0, start), "scaled": slice(start, heads)}
+
+
+def head_text(config: Config, layer: AttentionLayer, head: int) -> str:
+    """A head with what its encoding gives it alone, and `scaled` where some are: "head 4, no
+    position, scaled"."""
+    position, heads = layer_position(config, layer), config.model.heads
+    slopes = position.slopes(heads)
+    parts = [f"head {head}"]
+    if slopes is not None:
+        none = slopes[head] == 0 and not position.more_than_slopes
+        parts.append("no position" if none else f"ALiBi slope {slopes[head]:.3g}")
+    scales = not isinstance(config.attention.scaling, NoScaling)
+    if scales and len(head_groups(position, heads)) > 1 and head in position.scaled_heads(heads):
+        parts.append("scaled")
+    return ", ".join(parts)
+
+
+def probe_columns(config: Config) -> list[str]:
+    """The columns that the probe of the heads fills at every validation step."""
+    heads, attention = config.model.heads, config.attention
+    scaled = not isinstance(attention.scaling, NoScaling)
+    measures = head_measures(attention.normalizer)
+    names: list[str] = []
+    for layer in attention_layers(config):
+        position = layer_position(config, layer)
+        for group in head_groups(position, heads):
+            names += [f"heads/{layer.name}/{group}/{measure}" for measure in measures]
+        if scaled and len(position.scaled_heads(heads)):
+            names += [f"scaler/{layer.name}/{name}" for name in QUANTILES]
+    return names
+
+
+def alpha_columns(config: Config) -> list[str]:
+    """The columns of learned α, in every row of the loss; none where α is not learned."""
+    if not isinstance(config.attention.normalizer, LearnedEntmax):
+        return []
+    heads = range(config.model.heads)
+    return [f"alpha/{layer.name}/head_{h}" for layer in attention_layers(config) for h in heads]
+
+
+def gradient_groups(config: Config) -> Iterator[str]:
+    """The groups of parameters whose gradient norms a run logs: see `gradients.group_of`."""
+    yield from ("embedding", "attention")
+    if type(config.attention.scaling).learned is not QueryScaling.learned:
+        yield "scaling"
+    if type(config.attention.normalizer).learned is not Normalizer.learned:
+        yield "normalizer"
+    yield from ("mlp", "norm", "head")
+
+
+def gradient_columns(config: Config) -> list[str]:
+    """The columns of the gradient norms, in every row of the loss."""
+    return [f"grad_norm/{group}" for group in gradient_groups(config)]
+
+
+def columns(config: Config) -> list[str]:
+    """The metrics that a run writes, in the order of metrics.csv."""
+    names = ("loss", "lr", "grad_norm", "tokens_per_second", "steps_per_second", "seconds")
+    train = [f"train/{name}" for name in names]
+    kinds = ("exact_match", "token_accuracy")
+    val = [f"val/len_{n}/{kind}" for n in config.validation.lengths for kind in kinds]
+    heads = alpha_columns(config) + probe_columns(config)
+    return train + val + gradient_columns(config) + heads

@@ -1,0 +1,142 @@
+"""What became of a run, read off its metrics: the loss plateau, and scalers that exploded.
+
+A run that does not solve its task mostly sits on a plateau of its loss: MQMTAR's is near 0.53 nats,
+and the step at which a run leaves it decides how far it carries.
+
+Definition. Of the logged losses L(s) after half of the warm-up, not finite ones left out:
+
+1. Smoothed: ℓ(s) = log of the running median over w rows, w = the odd number next to rows/40, at
+   least 5. The median keeps steep drops where they are and is deaf to single spikes.
+2. A stretch of rows is level when max ℓ - min ℓ ≤ band = max(0.05, 5·σ/√w), at most 0.2; σ is the
+   noise of one row, 1.4826·median |Δ log L|/√2.
+3. A plateau is a level stretch of at least w rows and 3 % of the steps. It ends at 1.5 times the
+   step at which it starts or later, and at its own slope ℓ would fall over all steps by less than
+   30 % of what it did, or than 0.05: so that falling slowly is none. Its median is above 5 % of
+   the first losses, so that being done is none. The longest counts.
+4. It was left at the first logged step after it from which on, to the end, the smoothed loss stays
+   below 0.75 of its median: `plateau_left_at`; None if it never does.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lcg.runs.metrics import MetricsReader, number
+
+WINDOW = 5
+BAND, MOST = 0.05, 0.2
+NOISE = 5.0
+STRETCH, PART, SLOPE = 1.5, 0.03, 0.3
+DONE = 0.05
+LEFT = 0.75
+EXPLODED = {"p95": 10.0, "max": 100.0}
+"""Scalers beyond are worth a remark; ASEntmax runs stuck on the plateau were seen at a p95 of 18 to
+84 and a maximum near 300."""
+ROWS = 4000
+"""Of longer tables every n-th row is enough."""
+
+
+def fate(metrics: Path, warmup_steps: int) -> dict[str, Any]:
+    """What a metrics.csv says of a run: JSON types.
+
+    plateau_loss: nats, None without a plateau; plateau_left_at: step, None if it was not left.
+    scaler_p95, scaler_max: the largest of any layer when last probed, only where one exploded.
+    """
+    reader = MetricsReader(metrics)
+    steps, losses = array("q"), array("d")
+    probe: dict[str, str] = {}
+    for step, cells in reader.rows():
+        row = dict(zip(reader.columns, cells, strict=True))
+        loss = number(row.get("train/loss", ""))
+        if loss is not None:
+            steps.append(step)
+            losses.append(loss)
+        probe = _probe(row) or probe
+    return plateau(zip(steps, losses, strict=True), warmup_steps) | exploded([probe])
+
+
+def plateau(losses: Iterable[tuple[int, float]], warmup_steps: int = 0) -> dict[str, Any]:
+    """`plateau_loss` and `plateau_left_at` of logged (step, loss); see above."""
+    known = [(step, loss) for step, loss in losses if math.isfinite(loss)]
+    kept = [(step, max(loss, 1e-12)) for step, loss in known if step > warmup_steps / 2]
+    nothing = {"plateau_left_at": None, "plateau_loss": None}
+    kept = kept[:: -(-len(kept) // ROWS) or 1]
+    if len(kept) < 2 * WINDOW:
+        return nothing
+    steps = np.array([step for step, _ in kept])
+    raw = np.log([loss for _, loss in kept])
+    window = max(WINDOW, len(kept) // 40 | 1)
+    smooth = _running_median(raw, window)
+    noise = 1.4826 * float(np.median(np.abs(np.diff(raw)))) / math.sqrt(2)
+    band = min(MOST, max(BAND, NOISE * noise / math.sqrt(window)))
+    first = float(np.median([loss for _, loss in known[:WINDOW]]))
+    floor = math.log(DONE * max(first, 1e-12))
+    fall = max(BAND, SLOPE * (smooth[0] - smooth[-1]))
+
+    def counts(some: slice) -> bool:
+        slope = np.polyfit(steps[some], smooth[some], 1)[0]
+        return bool(np.median(smooth[some]) > floor and -slope * steps[-1] < fall)
+
+    found = max(
+        (some for some in _level(steps, smooth, window, band) if counts(some)),
+        key=lambda some: steps[some.stop - 1] - steps[some.start],
+        default=None,
+    )
+    if found is None:
+        return nothing
+    level = float(np.median(smooth[found]))
+    return {
+        "plateau_left_at": _left_at(steps[found.start :], smooth[found.start :], level),
+        "plateau_loss": round(math.exp(level), 4),
+    }
+
+
+def exploded(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
+    """`scaler_p95` and `scaler_max` over all layers, of the last probe, where one is too large."""
+    probe: dict[str, str] = {}
+    for row in rows:
+        probe = _probe(row) or probe
+    found = {
+        name: max((number(v) or 0.0 for k, v in probe.items() if k.endswith(f"/{name}")), default=0)
+        for name in EXPLODED
+    }
+    if not any(found[name] > limit for name, limit in EXPLODED.items()):
+        return {}
+    return {f"scaler_{name}": round(value, 3) for name, value in found.items()}
+
+
+def _probe(row: Mapping[str, str]) -> dict[str, str]:
+    return {key: text for key, text in row.items() if key.startswith("scaler/") and text}
+
+
+def _running_median(values: np.ndarray, window: int) -> np.ndarray:
+    """The median of the `window` values around each, fewer at both ends."""
+    half = window // 2
+    return np.array(
+        [np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
+    )
+
+
+def _level(steps: np.ndarray, smooth: np.ndarray, window: int, band: float) -> Iterator[slice]:
+    """Level stretches that cannot be extended to either side and are long enough."""
+    start = 0
+    for stop in range(1, len(steps) + 1):
+        while np.ptp(smooth[start:stop]) > band:
+            start += 1
+        if stop < len(steps) and np.ptp(smooth[start : stop + 1]) <= band:
+            continue
+        first, last = steps[start], steps[stop - 1]
+        if stop - start >= window and last >= STRETCH * first and last - first >= PART * steps[-1]:
+            yield slice(start, stop)
+
+
+def _left_at(steps: np.ndarray, smooth: np.ndarray, level: float) -> int | None:
+    above = np.flatnonzero(smooth >= level + math.log(LEFT))
+    first = above[-1] + 1 if len(above) else 0
+    return int(steps[first]) if first < len(steps) else None

@@ -1,0 +1,132 @@
+"""Evaluate a trained run on the test ladder and merge the cells into its record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lcg.attention.backends.triton import unrunnable
+from lcg.config import Config
+from lcg.evaluation.ladder import Progress, climb
+from lcg.evaluation.test_sets import rung
+from lcg.log import say
+from lcg.models.build import build_model
+from lcg.runs import checkpoints
+from lcg.runs.record import Cell, RunRecord
+from lcg.runs.run import check_selected
+
+
+def load_model(directory: Path, config: Config, device: str | torch.device = "cpu"):
+    """The selected checkpoint's model and its step.
+
+    A run of attention.backend=triton is read anywhere: where its kernels cannot run, with `auto`,
+    which gives the same to rounding.
+
+    Raises ValueError when there is no checkpoint, UnreadableCheckpoint when it cannot be used.
+    """
+    check_selected(directory)
+    attention = config.attention
+    if attention.backend == "triton" and (problem := unrunnable(torch.device(device))):
+        say(f"{directory}: attention.backend=triton {problem}; read with backend=auto")
+        config = replace(config, attention=replace(attention, backend="auto"))
+    model = build_model(config)
+
+    def check(content: dict[str, Any]) -> None:
+        checkpoints.check_step(content, "step")
+        checkpoints.check_weights(content.get("state_dict"), model)
+
+    try:
+        content = checkpoints.load(directory / "checkpoints" / checkpoints.BEST, check)
+    except checkpoints.UnreadableCheckpoint as error:
+        content = _of_the_same_step(directory, model, error)
+    model.load_state_dict(content["state_dict"])
+    return model.to(device).eval(), content["step"]
+
+
+def _of_the_same_step(
+    directory: Path, model: torch.nn.Module, problem: checkpoints.UnreadableCheckpoint
+) -> dict[str, Any]:
+    """The selected weights from a checkpoint of training, where one was made at the same step."""
+    selection = RunRecord.load(directory).selection
+    step = None if selection is None else selection.step
+
+    def check(content: dict[str, Any]) -> None:
+        checkpoints.check_step(content, "global_step")
+        checkpoints.check_weights(content.get("state_dict"), torch.nn.ModuleDict({"model": model}))
+
+    for name in (checkpoints.LAST, checkpoints.PREVIOUS):
+        try:
+            content = checkpoints.load(directory / "checkpoints" / name, check)
+        except (FileNotFoundError, checkpoints.UnreadableCheckpoint):
+            continue
+        if content["global_step"] == step:
+            say(f"{problem}; {name} has the same weights")
+            weights = content["state_dict"].items()
+            return {"state_dict": {k.removeprefix("model."): w for k, w in weights}, "step": step}
+    raise type(problem)(
+        f"{problem}, and no other checkpoint is of its step {step}; "
+        "restore it, or move the run away and train it again"
+    ) from problem
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name, `auto` being a GPU if there is one. Raises ValueError."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # a build without CUDA asserts
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"--device {name} cannot be used: {reason}") from None
+
+
+def evaluate(
+    directory: Path,
+    config: Config,
+    device: str = "auto",
+    progress: Progress = lambda length, done, total: None,
+) -> Iterator[Cell]:
+    """Evaluate at the test lengths of `config.evaluation` with a run's selected checkpoint.
+
+    A length that the same checkpoint was evaluated at before, on the same samples, is not evaluated
+    again, unless its record lacks the outcome of each sample or the task's metrics; what was out of
+    memory is tried again. Each cell is in results.json before it is yielded, so nothing is lost by
+    stopping.
+    """
+    model, step = load_model(directory, config, choose_device(device))
+    asked = config.evaluation
+    record = RunRecord.load(directory)
+    settled = (
+        cell
+        for cell in record.ladder
+        if (cell.outcomes and set(config.task.metrics) <= set(cell.metrics or ()))
+        or cell.state == "not_finite"
+    )
+    known = {cell.key: cell for cell in settled}
+    for length in sorted(asked.lengths):
+        key = rung(config, length, step)
+        if key in known:
+            yield known[key]
+            continue
+        with RunRecord.updating(directory):
+            pass  # a directory that cannot be written is told before the work, not after
+        (cell,) = climb(
+            model,
+            config,
+            [length],
+            asked.samples,
+            split="test",
+            seed=asked.seed,
+            decode=asked.decode,
+            batch_size=asked.batch_size,
+            step=step,
+            measure=True,
+            progress=progress,
+        )
+        with RunRecord.updating(directory):
+            RunRecord.load(directory, record.hash).merge([cell]).save(directory)
+        yield cell

@@ -1,0 +1,204 @@
+"""Checkpoints: written atomically, `previous` kept behind `last`, read only when whole.
+
+A file may load and still be none of ours: callers pass a `check` of its content, which raises
+ValueError for what does not fit. `check_like` is what such checks are made of.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from lcg.runs.files import move_aside, write_atomic
+
+LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
+NEXT = "next.ckpt"  # on its way to be `last`
+
+
+Check = Callable[[dict[str, Any]], None]
+
+
+class UnreadableCheckpoint(ValueError):
+    """A checkpoint that the system does not let us read; the message is one line, with the file."""
+
+
+class DamagedCheckpoint(UnreadableCheckpoint):
+    """A file that is no checkpoint, or none of this run; the message is one line, with the file."""
+
+
+class Resume(NamedTuple):
+    """Where to go on from: the file, its step, and the identity of the config it belongs to."""
+
+    path: Path
+    step: int
+    identity: str
+
+
+def load(path: Path, check: Check = lambda content: None) -> dict[str, Any]:
+    """Read a checkpoint, tensors on the CPU, no code executed.
+
+    Raises FileNotFoundError, UnreadableCheckpoint when the system does not let us read it, and
+    DamagedCheckpoint when what it lets us read is not what was written, or `check` refuses it.
+    """
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UnreadableCheckpoint(f"{path} cannot be read: {error.strerror}") from None
+    with file:
+        try:
+            # torch takes wrong bytes inside a tensor for right ones. The file is a zip archive with
+            # a checksum for each of its parts, so it is asked first.
+            with zipfile.ZipFile(file) as archive:
+                wrong = archive.testzip()
+            if wrong is not None:
+                raise ValueError(f"the checksum of its part {wrong} is wrong")
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        except OSError as error:
+            raise UnreadableCheckpoint(f"{path} cannot be read: {error.strerror}") from None
+        except Exception as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else "unreadable"
+            raise DamagedCheckpoint(f"{path} is damaged ({reason[:120]})") from None
+    try:
+        check_like(content, {}, "its content")
+        check(content)
+    except ValueError as error:
+        raise DamagedCheckpoint(f"{path} is no checkpoint of this run ({error})") from None
+    return content
+
+
+def check_like(found: Any, expected: Any, where: str) -> None:
+    """Raise ValueError, naming the part, unless `found` is built as `expected` is.
+
+    A mapping has all keys that are expected, a sequence as many items, a tensor the same shape and
+    floating point where that is expected; of other values the type counts, all numbers are one
+    type, and where None or a bool is expected both will do.
+    """
+    match expected:
+        case dict():
+            _check_type(found, dict, where)
+            for key, value in expected.items():
+                if key not in found:
+                    raise ValueError(f"{where} lacks {key}")
+                check_like(found[key], value, f"{where}[{key}]")
+        case list() | tuple():
+            _check_type(found, list | tuple, where)
+            if len(found) != len(expected):
+                raise ValueError(f"{where} has {len(found)} items, not {len(expected)}")
+            for i, (item, value) in enumerate(zip(found, expected, strict=True)):
+                check_like(item, value, f"{where}[{i}]")
+        case torch.Tensor():
+            _check_type(found, torch.Tensor, where)
+            shape, wanted = tuple(found.shape), tuple(expected.shape)
+            if shape != wanted:
+                raise ValueError(f"{where} has shape {shape}, not {wanted}")
+            if found.is_floating_point() != expected.is_floating_point():
+                raise ValueError(f"{where} is of {found.dtype}, not {expected.dtype}")
+        case None | bool():
+            _check_type(found, None | bool, where)
+        case int() | float():
+            _check_type(found, int | float, where)
+        case _:
+            _check_type(found, type(expected), where)
+
+
+def _check_type(found: Any, kinds: Any, where: str) -> None:
+    if not isinstance(found, kinds) or (isinstance(found, bool) and kinds == int | float):
+        raise ValueError(f"{where} is of type {type(found).__name__}")
+
+
+def check_weights(found: Any, model: torch.nn.Module, where: str = "state_dict") -> None:
+    """Raise ValueError unless `found` is a state_dict of this model, to the name and the shape."""
+    expected = model.state_dict()
+    check_like(found, expected, where)
+    if foreign := sorted(map(str, found.keys() - expected.keys())):
+        raise ValueError(f"{where} has {foreign[0]}, which the model does not have")
+
+
+def check_step(content: dict[str, Any], key: str) -> None:
+    """Raise ValueError unless a checkpoint has a step, a whole number from 0 on."""
+    check_like(content, {key: 0}, "its content")
+    step = content[key]
+    if type(step) is not int or step < 0:
+        raise ValueError(f"{key} is {step!r:.40}, not a step")
+
+
+def save(content: dict[str, Any], path: Path) -> None:
+    """Write a checkpoint so that a crash leaves either the old one or the new one."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def save_last(content: dict[str, Any], path: Path) -> None:
+    """Write `last`, and keep the one before as `previous`.
+
+    The new one is whole on disk before any other is touched, so that at every moment `last` or
+    `previous` is whole, also when the disk is full.
+    """
+    staged = path.with_name(NEXT)
+    save(content, staged)
+    if path.exists():
+        os.replace(path, path.with_name(PREVIOUS))
+    os.replace(staged, path)
+
+
+def newest_readable(
+    folder: Path, warn: Callable[[str], None], check: Check = lambda content: None
+) -> Resume | None:
+    """`last`, or `previous` when `last` cannot be used; None when there is nothing to go on from.
+
+    Calls `warn` with one line for a file that cannot be used: one that does not load, that `check`
+    refuses, or that the system does not let us read. Raises UnreadableCheckpoint, of a kind with
+    the worst of them, when that leaves none.
+    """
+
+    def check_all(content: dict[str, Any]) -> None:
+        check_step(content, "global_step")
+        check_like(content, {"identity": ""}, "its content")
+        check(content)
+
+    problems: list[UnreadableCheckpoint] = []
+    for path in (folder / LAST, folder / PREVIOUS):
+        try:
+            content = load(path, check_all)
+        except FileNotFoundError:
+            continue
+        except UnreadableCheckpoint as error:
+            problems.append(error)
+            continue
+        for problem in problems:
+            warn(f"{problem}; going on from {path.name}")
+        return Resume(path, content["global_step"], content["identity"])
+    if not problems:
+        return None
+    damaged = all(isinstance(problem, DamagedCheckpoint) for problem in problems)
+    remedy = "move the run away to start over" if damaged else "make it readable to go on"
+    kind = DamagedCheckpoint if damaged else UnreadableCheckpoint
+    raise kind(f"{' and '.join(map(str, problems))}; there is no other, {remedy}")
+
+
+def set_aside(folder: Path, resume: Resume | None) -> None:
+    """Take out of the way what a save would trip over, or keep as `previous`.
+
+    That is a `last` that could not be used, and a folder in the place of a checkpoint.
+    """
+    for name in (LAST, PREVIOUS, BEST, NEXT):
+        path = folder / name
+        unused = name == LAST and resume is not None and resume.path != path
+        if path.is_dir() or (unused and os.path.lexists(path)):
+            move_aside(path)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes were in the middle of writing."""
+    for path in folder.glob(".*.tmp"):
+        path.unlink(missing_ok=True)

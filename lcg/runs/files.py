@@ -1,0 +1,181 @@
+"""Who holds a run directory: one process at a time, until it is done or dies."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import platform
+import random
+import secrets
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TextIO
+
+from lcg.log import say
+
+
+class Busy(RuntimeError):
+    """Another process trains this run; the message is one line."""
+
+
+@contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Hold the run directory for this process alone; the system lets go when it dies.
+
+    Inside, nothing is written to it once it has been removed or replaced: that raises OSError.
+
+    Raises Busy when another process holds it, OSError when it cannot be written.
+    """
+    with _lock_file(directory) as file:
+        try:
+            _take(file)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip()
+            by = f"process {holder}" if holder else "another process"
+            raise Busy(f"{directory} is being trained by {by}") from None
+        except OSError:
+            say(f"{directory}: this file system has no locks; do not start the run twice")
+        with suppress(OSError):  # for the message above only
+            file.truncate(0)
+            file.write(f"{os.getpid()} on {platform.node()}")
+            file.flush()
+        try:
+            with holding(directory, file):
+                yield
+        finally:
+            with suppress(OSError):
+                file.truncate(0)
+
+
+def _lock_file(directory: Path) -> TextIO:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        return (directory / ".lock").open("a+")
+    except OSError as error:
+        remedy = f"{error.strerror}; make room, or choose another folder with runs=…"
+        raise OSError(error.errno, remedy, str(directory)) from None
+
+
+def _take(file: TextIO) -> None:
+    """Lock a file. Raises BlockingIOError where another process has it for itself.
+
+    Those who only look whether somebody has share it for a moment, as this does: they are waited
+    for, however long a busy machine keeps them.
+    """
+    while True:
+        with suppress(BlockingIOError):
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_UN)
+        time.sleep(random.uniform(0.005, 0.02))  # two who look at each other must part
+
+
+@contextmanager
+def exclusively(path: Path) -> Iterator[None]:
+    """Wait until nobody else is in here for the same lock file, which is made if missing.
+
+    A file system without locks lets everybody in.
+    """
+    check_held(path)
+    with path.open("a") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+_held: dict[Path, tuple[Path, int, int]] = {}  # a directory's lock file, its device and inode
+
+
+@contextmanager
+def holding(directory: Path, lock: TextIO) -> Iterator[None]:
+    """Let nothing be written below `directory` once `lock`, open, is not its lock file any more."""
+    facts = os.fstat(lock.fileno())
+    place = directory.resolve()
+    _held[place] = (place / Path(lock.name).name, facts.st_dev, facts.st_ino)
+    try:
+        yield
+    finally:
+        del _held[place]
+
+
+def check_held(path: Path) -> None:
+    """Raise OSError for a file of a directory that was removed or replaced while it was held."""
+    for directory, (lock, device, inode) in _held.items():
+        if not path.resolve().is_relative_to(directory):
+            continue
+        try:
+            facts = lock.stat()
+            same = (facts.st_dev, facts.st_ino) == (device, inode)
+        except OSError:
+            same = False
+        if not same:
+            raise OSError(
+                errno.EBUSY,
+                "was removed or replaced while this process was at work on it; "
+                "nothing more was written there",
+                str(directory),
+            )
+
+
+def write_atomic(path: str | os.PathLike, content: str | bytes | Iterable[str]) -> Path:
+    """Replace `path` by `content` so that a crash leaves either the old file or the new one.
+
+    Writes a hidden temporary file beside it, syncs, renames, and syncs the folder, which is created
+    if missing. Text is UTF-8, and may come in pieces. Raises OSError that names `path`, after it
+    has removed the temporary file.
+    """
+    path = Path(path)
+    check_held(path)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, str | bytes):
+            content = [content]
+        _replace(path, (part.encode() if isinstance(part, str) else part for part in content))
+    return path
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an OSError from in here name `path`: writing to an open file names none."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _replace(path: Path, content: Iterable[bytes]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            for part in content:
+                file.write(part)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def move_aside(path: Path) -> Path:
+    """Rename a file, folder or link that cannot be used, so that another can take its place.
+
+    Returns where it is now: `path.damaged`, or `path.damaged-2` and so on where that is taken.
+    """
+    aside, count = path.with_name(f"{path.name}.damaged"), 2
+    while os.path.lexists(aside):
+        aside, count = path.with_name(f"{path.name}.damaged-{count}"), count + 1
+    os.rename(path, aside)
+    return aside

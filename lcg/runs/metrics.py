@@ -1,0 +1,247 @@
+"""metrics.csv of a run: who reads it agrees here on what of it is whole.
+
+It is read row by row, since a long run has millions of them.
+"""
+
+import csv
+import io
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+from lcg.runs.files import check_held, naming, write_atomic
+
+METRICS = "metrics.csv"
+LONGEST = 2**20  # bytes of a line; no run logs more
+DIGITS = 15  # of a step
+LARGEST = 1e100  # beyond what float32 has; pictures of more overflow
+
+
+class MetricsReader:
+    """The whole rows of a metrics.csv; asked again, it reads what was appended since.
+
+    The last row of a killed run may be cut short, inside a number even, and a disk may lose others:
+    only what ends with its line counts, has every column, and a step. A file that is missing or
+    cannot be read has no rows.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.columns: list[str] = []
+        self._step: int | None = None  # its column
+        self.end = 0  # of the last whole line that was read
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Step and cells of each row, in the order of `columns`, which are read before the first.
+
+        Raises OSError when the disk fails in the middle.
+        """
+        if not self.path.is_file():
+            return
+        try:
+            file = self.path.open("rb")
+        except OSError:
+            return
+        with file:
+            file.seek(self.end)
+            for cells in self._lines(file):
+                if not self.columns:
+                    self.columns = cells
+                    self._step = cells.index("step") if "step" in cells else None
+                elif self._step is not None and len(cells) == len(self.columns):
+                    step = cells[self._step]
+                    if step.isdecimal() and step.isascii() and len(step) <= DIGITS:
+                        yield int(step), cells
+
+    def _lines(self, file: BinaryIO) -> Iterator[list[str]]:
+        """The cells of each whole line."""
+        overlong = False
+        while line := file.readline(LONGEST):
+            if not line.endswith(b"\n"):
+                if len(line) < LONGEST:
+                    return
+                overlong = True
+                continue
+            self.end = file.tell()
+            if overlong:
+                overlong = False
+                continue
+            text = line.decode("utf-8", errors="replace").rstrip("\r\n")
+            yield text.split(",") if '"' not in text else _quoted(text)
+
+
+def _quoted(text: str) -> list[str]:
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error:
+        return []
+
+
+def number(text: str) -> float | None:
+    """A number of at most LARGEST, or None for any other text."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if -LARGEST <= value <= LARGEST else None
+
+
+Series = dict[str, tuple[list[int], list[float]]]
+"""Columns by name: steps, ascending, and their values."""
+
+EXACT = 4096  # points of a column up to which each is kept
+
+
+def read_curves(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> Series:
+    """Read the columns that are wanted and have numbers in them; of several at a step the last.
+
+    Of a column with more than `EXACT` numbers, means over stretches of equally many rows are kept,
+    fewer than twice as many.
+    """
+    reader = MetricsReader(path)
+    curves: list[tuple[int, str, _Curve]] | None = None
+    for step, cells in reader.rows():
+        if curves is None:
+            named = enumerate(reader.columns)
+            curves = [(at, n, _Curve()) for at, n in named if n != "step" and wanted(n)]
+        for at, _, curve in curves:
+            if cells[at] and (value := number(cells[at])) is not None:
+                curve.add(step, value)
+    points = {name: curve.points() for _, name, curve in curves or ()}
+    return {name: found for name, found in points.items() if found[0]}
+
+
+class _Curve:
+    """A curve that is thinned while it grows: means of `size` points each, and those since."""
+
+    def __init__(self) -> None:
+        self.size = 1
+        self.means: tuple[list[float], list[float]] = ([], [])
+        self.steps: list[int] = []
+        self.values: list[float] = []
+
+    def add(self, step: int, value: float) -> None:
+        self.steps.append(step)
+        self.values.append(value)
+        if len(self.steps) == EXACT:
+            self._gather()
+
+    def _gather(self) -> None:
+        """Take the means of what was added; twice as many points to a mean when there are many."""
+        if self.size == 1:  # a step that was written twice is one point
+            self.steps, self.values = _in_order(self.steps, self.values)
+        for means, recent in zip(self.means, (self.steps, self.values), strict=True):
+            means += _means(recent, self.size)
+        self.steps, self.values = [], []
+        while len(self.means[0]) >= EXACT:
+            self.size *= 2
+            self.means = tuple(_means(means, 2) for means in self.means)
+
+    def points(self) -> tuple[list[int], list[float]]:
+        if self.size == 1 and not self.means[0]:
+            return _in_order(self.steps, self.values)
+        self._gather()
+        return _in_order(map(round, self.means[0]), self.means[1])
+
+
+def _in_order(steps: Iterable[int], values: Iterable[float]) -> tuple[list[int], list[float]]:
+    points = sorted(dict(zip(steps, values, strict=True)).items())
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _means(points: list[float], size: int) -> list[float]:
+    if size == 1:
+        return points
+    stretches = (points[i : i + size] for i in range(0, len(points), size))
+    return [sum(stretch) / len(stretch) for stretch in stretches]
+
+
+class Place(Protocol):
+    """Something that takes metrics."""
+
+    def log(self, step: int, metrics: dict[str, Any]) -> None: ...
+
+    def summarize(self, values: dict[str, Any]) -> None: ...
+
+    def close(self, exit_code: int) -> None: ...
+
+
+class Tracking:
+    """Hands every row to all places; has none in the processes that keep no books."""
+
+    def __init__(self) -> None:
+        self.places: list[Place] = []
+
+    def log(self, step: int, metrics: dict[str, Any]) -> None:
+        """Metrics of a step; several rows may have the same step."""
+        for place in self.places:
+            place.log(step, metrics)
+
+    def summarize(self, values: dict[str, Any]) -> None:
+        """What the run amounts to, at its end."""
+        for place in self.places:
+            place.summarize(values)
+
+    def close(self, exit_code: int) -> None:
+        """Nothing follows; the code is the one that the process will end with."""
+        for place in self.places:
+            place.close(exit_code)
+        self.places = []
+
+
+class CSVMetrics:
+    """One row per call, columns fixed at the start, appended to as training goes.
+
+    Resuming drops the rows of steps that are done again, and keeps columns that are asked for no
+    more.
+    """
+
+    def __init__(self, path: Path, columns: list[str], resume_step: int) -> None:
+        before = MetricsReader(path)
+        # From step 0 all is written again, the row of step 0 too.
+        rows = (cells for step, cells in before.rows() if resume_step and step <= resume_step)
+        first = list(itertools.islice(rows, 1))
+        kept = before.columns if first else []
+        self.path, self.columns = path, list(dict.fromkeys(["step", *columns, *kept]))
+        form = {"restval": "", "extrasaction": "ignore", "lineterminator": "\n"}
+        self._text = io.StringIO()
+        self._writer = csv.DictWriter(self._text, self.columns, **form)
+        self._writer.writeheader()
+        header = self._written()
+        old = (dict(zip(kept, cells, strict=True)) for cells in itertools.chain(first, rows))
+        write_atomic(path, itertools.chain([header], map(self._as_text, old)))
+        self._file = path.open("ab", buffering=0)
+
+    def _as_text(self, row: dict[str, Any]) -> str:
+        self._writer.writerow(row)
+        return self._written()
+
+    def _written(self) -> str:
+        text = self._text.getvalue()
+        self._text.seek(0)
+        self._text.truncate()
+        return text
+
+    def log(self, step: int, metrics: dict[str, Any]) -> None:
+        """Append one row; of one that the disk has no room for, nothing is left."""
+        rest = memoryview(self._as_text({"step": step} | metrics).encode())
+        end = self._file.tell()
+        check_held(self.path)
+        with naming(self.path):
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                with suppress(OSError):
+                    self._file.truncate(end)
+                raise
+
+    def summarize(self, values: dict[str, Any]) -> None:
+        """Not here: a summary is in results.json."""
+
+    def close(self, exit_code: int = 0) -> None:
+        """A row that could not be written has raised already."""
+        with suppress(OSError):
+            self._file.close()

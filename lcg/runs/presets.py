@@ -1,0 +1,139 @@
+"""Names of attentions that say nothing false of a config: a preset's only while it is that preset.
+
+    attention=topk attention.normalizer.k=4         topk, k=4
+    attention=entmax15 attention.normalizer.alpha=2 entmax, alpha=2
+    attention=asentmax attention.scaling=none       entmax
+
+Presets are read as data, the user's in ./configs first; no class of a user is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from lcg import registry
+from lcg.runs.record import RunRecord
+
+KINDS = ("normalizer", "scaling", "output_norm")
+PRESET = re.compile(r"\w[\w+/-]*(\.\w[\w+/-]*)*")
+BUILT_IN = Path(__file__).resolve().parents[1] / "configs"
+
+Parts = dict[str, dict[str, Any]]  # kind -> name and options
+
+
+def named(records: Iterable[RunRecord]) -> list[RunRecord]:
+    """Call all records of one config by the attention that it has, best by a preset's name.
+
+    Where none of their labels is true of it, the normalizer's name is the attention's.
+    """
+    records = list(records)
+    fitting = {record.labels["attention"] for record in records if label_fits(record)}
+    name = min(fitting, key=lambda label: (not _file(label, [BUILT_IN]), label), default="")
+    name = name or str(_short(_parts(records[0])["normalizer"].get("name")))
+    return [
+        record
+        if record.labels["attention"] == name
+        else replace(record, labels={**record.labels, "attention": name})
+        for record in records
+    ]
+
+
+def label_fits(record: RunRecord) -> bool:
+    """Tell a label that is true of the record's attention from one whose content was replaced."""
+    label, parts = record.labels["attention"], _parts(record)
+    if not parts["normalizer"] or label == _short(parts["normalizer"].get("name")):
+        return True  # it says no more than the normalizer; `changed` has what else differs
+    preset = _preset(label)
+    if preset is None:
+        pieces = label.split("+")
+        built_in = {name for kind in KINDS for name in registry.available(kind)}
+        return built_in.isdisjoint(pieces) or _names(parts).issuperset(pieces)
+    return all(
+        _short(value) == _short(parts[kind].get(key, value))
+        for kind, fields in preset.items()
+        for key, value in fields.items()
+        if kind in parts
+    )
+
+
+def changed(record: RunRecord) -> list[str]:
+    """The dotted fields in which an attention differs from what its label alone stands for."""
+    label, parts = record.labels["attention"], _parts(record)
+    if not parts["normalizer"]:
+        return []
+    preset = _preset(label)
+    if preset is None:
+        pieces = label.split("+")
+        if not _names(parts).issuperset(pieces):
+            return []  # a class's own name for itself, or a preset that is not here
+        preset = {k: {"name": p["name"]} for k, p in parts.items() if _short(p["name"]) in pieces}
+    found = []
+    for kind, own in parts.items():
+        said = {"name": "none"} | preset.get(kind, {})
+        if _short(said["name"]) != _short(own.get("name")):
+            found.append(f"attention.{kind}.name")
+            said = {}
+        usual = _defaults(kind, own.get("name")) | said
+        found += [
+            f"attention.{kind}.{key}"
+            for key, value in own.items()
+            if key != "name" and key in usual and value != usual[key]
+        ]
+    return found
+
+
+def _parts(record: RunRecord) -> Parts:
+    attention = record.config.get("attention")
+    inner = attention if isinstance(attention, dict) else {}
+    parts = {kind: inner[kind] for kind in KINDS if isinstance(inner.get(kind), dict)}
+    return {"normalizer": {}} | {kind: part for kind, part in parts.items() if "name" in part}
+
+
+def _names(parts: Parts) -> set[Any]:
+    return {_short(part.get("name")) for part in parts.values()}
+
+
+def _short(name: Any) -> Any:
+    """A class's name without its place and the hash of its code; any other value as it is."""
+    return name.partition("@")[0].rpartition(":")[2] if isinstance(name, str) else name
+
+
+def _defaults(kind: str, name: Any) -> dict[str, Any]:
+    """The options of a built-in class and what they are by default; of a user's class none."""
+    cls = registry.available(kind).get(name)
+    return {} if cls is None else {field.name: field.default for field in dataclasses.fields(cls)}
+
+
+def _preset(label: str) -> Parts | None:
+    """The content of a preset: the parts that it names and the options that it sets."""
+    file = _file(label, [Path.cwd() / "configs", BUILT_IN])
+    return None if file is None else _read(file)
+
+
+def _file(label: str, folders: Iterable[Path]) -> Path | None:
+    if len(label) > 128 or not PRESET.fullmatch(label):
+        return None
+    files = (folder / "attention" / f"{label}.yaml" for folder in folders)
+    return next((file for file in files if file.is_file()), None)
+
+
+@cache
+def _read(file: Path) -> Parts | None:
+    import yaml
+
+    try:
+        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
+        return None
+    if not isinstance(tree, dict):
+        return None
+    tree = {"normalizer": tree["name"]} | tree if "name" in tree else tree
+    parts = {kind: tree[kind] for kind in KINDS if kind in tree}
+    parts = {kind: {"name": v} if isinstance(v, str) else v for kind, v in parts.items()}
+    return {kind: part for kind, part in parts.items() if isinstance(part, dict)}

@@ -1,0 +1,170 @@
+"""Where a result came from: command, versions, code, device."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lcg.config import Config, identity, source_digests
+from lcg.log import say
+from lcg.runs.files import write_atomic
+from lcg.runs.record import check_json
+
+if TYPE_CHECKING:
+    import torch
+
+
+PROVENANCE = "provenance.json"
+PACKAGES = ("lcg", "torch", "lightning", "numpy", "einops", "omegaconf", "wandb")
+
+
+def write(config: Config, directory: Path, device: torch.device, resumed: bool) -> dict[str, Any]:
+    """Write provenance.json and return its content; say so if a run resumes with different code."""
+    before = read_provenance(directory)
+    facts = gather(config, device)
+    earlier = before.get("earlier_code", []) if resumed else []
+    if resumed and before.get("code") != facts["code"]:
+        earlier = [*earlier, before.get("code")]
+        say(f"note: {directory} resumes with different code than before; {PROVENANCE} says so")
+    facts |= {"earlier_code": earlier, "identity": identity(config)}
+    facts["wandb_ids"] = _wandb_ids(before)
+    facts["wandb_id"] = facts["wandb_ids"][-1]
+    write_atomic(directory / PROVENANCE, json.dumps(facts, indent=1) + "\n")
+    return facts
+
+
+def adopt_wandb_id(directory: Path) -> bool:
+    """Note the W&B run that an agent gave to a run that was finished before; whether it is new."""
+    facts = read_provenance(directory)
+    known = _wandb_ids(facts)
+    if known == facts.get("wandb_ids"):
+        return False
+    facts |= {"wandb_id": known[-1], "wandb_ids": known}
+    write_atomic(directory / PROVENANCE, json.dumps(facts, indent=1) + "\n")
+    return True
+
+
+def _wandb_ids(before: dict[str, Any]) -> list[str]:
+    """All W&B runs that a run has been, the present one last.
+
+    The agent decides it, and may give another to a run that resumes after preemption.
+    """
+    known = before.get("wandb_ids") or [before.get("wandb_id") or secrets.token_hex(4)]
+    present = os.environ.get("WANDB_RUN_ID")
+    if present is None:
+        return known
+    known = known if "wandb_id" in before else []
+    return [*(i for i in known if i != present), present]
+
+
+def gather(config: Config, device: torch.device) -> dict[str, Any]:
+    """Command, code, versions and machine."""
+    import torch
+
+    program = Path(sys.argv[0]).name
+    return {
+        "command": ["lcg" if program == "__main__.py" else program, *sys.argv[1:]],
+        "code": code_digest(),
+        "user_sources": source_digests(config),
+        "git": _git(),
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "machine": f"{platform.system()} {platform.machine()}",
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git() -> dict[str, Any] | None:
+    """Commit and dirty flag of the checkout that the code runs from; None outside one."""
+    here = Path(__file__).resolve().parents[2]
+    try:
+        top = _run_git(here, "rev-parse", "--show-toplevel")
+        if Path(top).resolve() != here:
+            return None  # installed inside somebody else's checkout
+        commit = _run_git(here, "rev-parse", "HEAD")
+        return {"commit": commit, "dirty": bool(_run_git(here, "status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _run_git(folder: Path, *words: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=60
+    )
+    return done.stdout.strip()
+
+
+# What decides which weights and which numbers come out; not the command line, tables or plots.
+CODE = (
+    *("lcg/tasks", "lcg/positional", "lcg/config/compatibility.py"),
+    *(f"lcg/{part}" for part in ("attention", "entmax", "models")),
+    *(f"lcg/{part}" for part in ("training", "evaluation", "runs")),
+)
+
+
+def code_digest() -> str:
+    """Hash of every source file of lcg that makes a run; users' own are in its identity."""
+    root = Path(__file__).resolve().parents[2]
+    files = [path for part in CODE for path in _sources(root / part)]
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def _sources(part: Path) -> Iterable[Path]:
+    """The files of a room that a run imports; programs that make corpora are none of them."""
+    if part.is_file():
+        return [part]
+    programs = part / "corpora"
+    return [
+        path for path in part.rglob("*.py") if path.parent != programs or path.stem == "numbers"
+    ]
+
+
+KINDS = {
+    "command": list,
+    "code": str,
+    "earlier_code": list,
+    "identity": str,
+    "user_sources": dict,
+    "git": dict | None,
+    "packages": dict,
+    "wandb_id": str,
+    "wandb_ids": list,
+    "device": str,
+    "device_name": str | None,
+}
+
+
+def read_provenance(directory: Path) -> dict[str, Any]:
+    """Read provenance.json: empty if missing or damaged, without what is of a wrong type."""
+    try:
+        found = json.loads((directory / PROVENANCE).read_text(encoding="utf-8"))
+        check_json(found)
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    kept = {name: v for name, v in found.items() if isinstance(v, KINDS.get(name, object))}
+    if not all(isinstance(i, str) for i in kept.get("wandb_ids", [])):
+        del kept["wandb_ids"]
+    return kept

@@ -1,0 +1,169 @@
+"""The code of users' own classes, kept in a run directory so that the run is whole without them.
+
+RUN/sources/task/rotate.py, helper.py, …   the modules of the task, by kind of class
+RUN/sources/origins.json                   the user's own file that each was copied from
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+from lcg import registry
+from lcg.config import SOURCES, Config, part_nodes, parts, user_modules
+from lcg.runs.files import write_atomic
+from lcg.user_source import UserModule, is_for_lcg, is_importable, place_of, same_code
+
+ORIGINS = "origins.json"
+FLAG = "--trust-source"
+HELP = "run the code of users' classes that a run keeps, whatever it is"
+
+Trust = Literal["none", "own", "any"]
+"""Which code of users' classes may run: none, what is this machine's own as well, any."""
+
+
+def copy_sources(config: Config, directory: Path) -> None:
+    """Write the modules of a run's user classes, and where they came from, into its directory."""
+    modules = user_modules(config)
+    _write(modules, directory / SOURCES)
+    if modules:
+        origins = {
+            kind: {"root": str(m.root), "module": m.name, "alone": m.alone, "packages": m.packages}
+            for kind, m in modules.items()
+        }
+        write_atomic(directory / SOURCES / ORIGINS, json.dumps(origins, indent=1) + "\n")
+
+
+def check_copies(config: Config) -> None:
+    """Raise ValueError for users' classes that could not be loaded from a copy of their code.
+
+    They import what is neither beside them nor installed, or read a file when they are imported.
+    """
+    modules = user_modules(config)
+    with tempfile.TemporaryDirectory() as folder:
+        _write(modules, Path(folder))
+        for kind, module in modules.items():
+            attribute = registry.name_of(type(parts(config)[kind])).rpartition(":")[2]
+            unknown = [top for top in module.unknown if is_importable(top)]
+            if unknown:
+                raise ValueError(
+                    f"{module.file_of(module.name)} imports {', '.join(unknown)}, which is neither "
+                    "beside it nor installed, so that the run could not keep it; put it beside"
+                )
+            try:
+                registry.find(kind, f"{folder}/{kind}:{module.name}:{attribute}")
+            except ValueError as error:
+                raise ValueError(
+                    f"the run could not keep the code of {attribute}, since a copy of it fails: "
+                    f"{error}; it may import modules beside it, and read files named in fields"
+                ) from None
+
+
+def _write(modules: dict[str, UserModule], folder: Path) -> None:
+    for kind, module in modules.items():
+        for place, content in module.copied().items():
+            write_atomic(folder / kind / place, content)
+
+
+def locate_sources(directory: Path, tree: dict[str, Any], trust: Trust) -> list[str]:
+    """Make the names of users' classes in a run's config lead to their copies; import nothing.
+
+    A copy is this machine's own code when each of its files says the same as the file that it was
+    copied from, which lies outside the folder of the run. Returns a line for all that differs, and
+    for each package that is of another version here.
+
+    Raises ValueError where something differs and `trust` is not "any", and for any class of a
+    user's when it is "none".
+    """
+    origins = _origins(directory)
+    differences, notes, users = [], [], []
+    for kind, node in part_nodes(tree).items():
+        name = node.get("name")
+        if not isinstance(name, str) or ":" not in name:
+            continue
+        users.append(name)
+        copied = re.fullmatch(rf"{SOURCES}/{kind}:(?:\w|-)+(?:\.\w+)*:\w+", name)
+        origin = _mapping(origins.get(kind))
+        if copied:
+            node["name"] = f"{directory.resolve()}/{name}"
+            differences += _differences(directory / SOURCES / kind, origin)
+        elif registry.user_module(name) is not None:
+            differences.append(f"{name} was never copied into it (an older lcg trained it)")
+        elif not is_for_lcg(name.rpartition(":")[0]):
+            differences.append(f"{name} is of an installed package that does not require lcg")
+        notes += _other_versions(origin)
+    if users and trust == "none":
+        raise ValueError(
+            f"{directory} has code of its own ({', '.join(users)}), which runs with {FLAG} alone"
+        )
+    if differences and trust == "own":
+        raise ValueError(
+            f"{directory}: {'; '.join(differences)}. Read this code, then add {FLAG} to run it"
+        )
+    return [f"{directory}: {line}" for line in (*differences, *notes)]
+
+
+def _differences(folder: Path, origin: dict[str, Any]) -> list[str]:
+    """List how a copy differs from the code that a run of the user's own file would import.
+
+    Every file is looked at, whether or not an import is known to lead to it.
+    """
+    walked = ((Path(place), names + files) for place, names, files in os.walk(folder))
+    every = [place / name for place, names in walked for name in names]
+    if folder.is_symlink() or any(path.is_symlink() for path in every):
+        return [f"{folder} holds links"]
+    copies = {path.relative_to(folder).as_posix(): path for path in every if path.is_file()}
+    if not copies:
+        return [f"{folder} has no code"]
+    owns = _own_files(folder, origin)
+    found = []
+    for place, copy in sorted(copies.items()):
+        if place not in owns:
+            found.append(f"{copy} has no original on this machine in {origin.get('root')}")
+        elif not same_code(copy, owns[place]):
+            found.append(f"{copy} differs from {owns[place]}, and is what the run was trained with")
+    missing = sorted(owns.keys() - copies.keys())
+    return found + [f"{owns[place]} has no copy in {folder}" for place in missing]
+
+
+def _own_files(folder: Path, origin: dict[str, Any]) -> dict[str, Path]:
+    """The files of the user's own class by their places in a copy; none that came with the run."""
+    root, name = origin.get("root"), origin.get("module")
+    if not (isinstance(root, str) and isinstance(name, str) and Path(root).is_absolute()):
+        return {}
+    runs = folder.resolve().parents[2]
+    try:
+        files = UserModule(Path(root), name, origin.get("alone") is True).files
+    except ValueError:
+        return {}
+    if any(path.resolve().is_relative_to(runs) for path in files.values()):
+        return {}
+    return {place_of(name, path): path for name, path in files.items()}
+
+
+def _other_versions(origin: dict[str, Any]) -> list[str]:
+    found = []
+    for package, version in _mapping(origin.get("packages")).items():
+        try:
+            here = importlib.metadata.version(str(package))
+        except importlib.metadata.PackageNotFoundError:
+            here = None
+        if here != version:
+            found.append(f"it was trained with {package} {version}; here is {here or 'none'}")
+    return found
+
+
+def _origins(directory: Path) -> dict[str, Any]:
+    try:
+        return _mapping(json.loads((directory / SOURCES / ORIGINS).read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return {}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

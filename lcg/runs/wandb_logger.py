@@ -1,0 +1,294 @@
+"""Weights & Biases, online or offline: whatever happens to it, training goes on.
+
+`wandb` is imported by the first run that uses it. Everything is in metrics.csv as well.
+"""
+
+from __future__ import annotations
+
+import json
+import netrc
+import os
+import shlex
+import socket
+import threading
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlparse
+
+from lcg.config import Config, to_tree
+from lcg.log import say
+from lcg.runs import provenance
+from lcg.runs.record import RunRecord
+from lcg.runs.wandb_reader import RECORD
+
+LOGIN_VARIABLES = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
+SERVICE = "api.wandb.ai"  # logins made before the service moved are under this name
+
+# An agent kills 30 s after a stop request. With a server that accepts connections and is silent,
+# wandb takes this long to finish, and then another 10 s, which cannot be set, to shut down.
+FINISH_SECONDS = 8
+START_SECONDS = 15
+
+
+def choose_mode(requested: str, timeout: float = 5.0) -> tuple[str, str]:
+    """The W&B mode to use, and why it is not online where that needs saying.
+
+    `wandb.init` waits 100 s for a network that is not there, so this looks first: for a login, and
+    for a server that accepts a connection, in at most `timeout` seconds. An address that is none,
+    of the server or of a proxy, means offline.
+    """
+    if requested != "auto":
+        return requested, ""
+    if asked := os.environ.get("WANDB_MODE"):
+        return {"dryrun": "offline", "run": "online"}.get(asked, asked), ""
+    if not any(map(os.environ.get, LOGIN_VARIABLES)) and not any(map(Path.exists, _netrc_files())):
+        return "offline", "there is no W&B login (wandb login)"
+    address, source, preferred = _settings()
+    if preferred in ("offline", "disabled"):
+        return preferred, "wandb's own settings say so"
+    try:
+        server = _address(address, source, {"http": 80, "https": 443})
+        door = _through_proxy(server)
+    except ValueError as error:
+        return "offline", str(error)
+    logged_in = any(map(os.environ.get, LOGIN_VARIABLES))
+    if not logged_in and not _has_password(server.netloc, SERVICE):
+        return "offline", f"there is no W&B login for {server.host} (wandb login)"
+    if not _reachable(door.host, door.port, timeout):
+        return "offline", f"{server.host} does not answer"
+    return "online", ""
+
+
+class Address(NamedTuple):
+    """Where something listens; netloc: host and, where it is given, port."""
+
+    scheme: str
+    host: str
+    port: int
+    netloc: str
+
+
+def _address(url: str, source: str, ports: dict[str, int]) -> Address:
+    """The parts of a URL; ports: what is taken for each scheme where it names none.
+
+    Raises ValueError, in one line that names the `source`, for a text that is no such URL.
+    """
+    try:
+        parts = urlparse(url)
+        host, port = parts.hostname or "", parts.port or ports[parts.scheme]
+        if not host or not host.encode("idna"):
+            raise ValueError("it names no host")
+    except KeyError:
+        raise ValueError(f"{source}={url} does not begin with {' or '.join(ports)}://") from None
+    except ValueError as error:
+        raise ValueError(f"{source}={url} is no address: {_one_line(error)}") from None
+    return Address(parts.scheme, host, port, parts.netloc)
+
+
+def _settings() -> tuple[str, str, str | None]:
+    """The server's address, what it is set by, and the mode that `wandb offline` may have set."""
+    if address := os.environ.get("WANDB_BASE_URL"):
+        return address, "WANDB_BASE_URL", None
+    try:
+        import wandb
+
+        settings = wandb.setup().settings
+        return settings.base_url, "base_url in wandb's settings", settings.mode
+    except Exception:
+        return f"https://{SERVICE}", "", None
+
+
+def _netrc_files() -> list[Path]:
+    """Where logins are looked up; without a home folder `~` stands for itself, and is not there."""
+    named = os.environ.get("NETRC")
+    return [Path(os.path.expanduser(p)) for p in ([named] if named else ["~/.netrc", "~/_netrc"])]
+
+
+def _has_password(*hosts: str) -> bool:
+    for path in _netrc_files():
+        try:
+            if any(map(netrc.netrc(str(path)).authenticators, hosts)):
+                return True
+        except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
+            continue
+    return False
+
+
+def _through_proxy(server: Address) -> Address:
+    """What a connection is really made to. Raises ValueError for a proxy that is no address."""
+    proxy = urllib.request.getproxies().get(server.scheme)
+    if not proxy or urllib.request.proxy_bypass(server.host):
+        return server
+    name = f"{server.scheme}_proxy"
+    set_by = next((v for v in os.environ if v.lower() == name and os.environ[v] == proxy), name)
+    ports = dict.fromkeys(("http", "https", "socks", "socks4", "socks5", "socks5h"), 3128)
+    return _address(proxy if "//" in proxy else f"http://{proxy}", set_by, ports)
+
+
+def _reachable(host: str, port: int, timeout: float) -> bool:
+    """Whether a connection opens in time, name lookup included."""
+    answer: list[bool] = []
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=timeout).close()
+            answer.append(True)
+        except (OSError, ValueError):  # ValueError: a name that cannot be looked up
+            answer.append(False)
+
+    # A thread, because a name lookup has no time-out of its own.
+    thread = threading.Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    return answer == [True]
+
+
+def summary(record: RunRecord) -> dict[str, Any]:
+    """What a W&B run shows on top, and the whole record beside it.
+
+    The record is one text under one key, because that is what arrives in every case: it comes with
+    the metrics, needs no file storage, is in an offline run's folder too, and a project's records
+    are read in a page of 50 runs a request. A file or an artifact would be a download for each run.
+    As a text, W&B takes it as it is; a mapping would be flattened and merged with what was there.
+    """
+    shown: dict[str, Any] = {"status": record.training.status}
+    for length, values in record.validation.items():
+        shown[f"best/len_{length}/exact_match"] = values.exact_match
+    return shown | {RECORD: json.dumps(record.to_dict(), allow_nan=False)}
+
+
+def send_record(config: Config, directory: Path, exit_code: int = 0, new: bool = False) -> None:
+    """Bring the record of a run that trains no more to its W&B run, which is opened again.
+
+    A `new` one has no metrics yet, and a sweep that chose its arguments waits for some: it gets the
+    selected checkpoint's validation. A run that W&B never knew gets nothing.
+    """
+    known = provenance.read_provenance(directory).get("wandb_id")
+    if known is None:
+        return
+    record = RunRecord.load(directory)
+    metrics = WandbMetrics(config, directory, known)
+    if new and record.selection:
+        values = record.validation.items()
+        row = {f"val/len_{length}/exact_match": value.exact_match for length, value in values}
+        metrics.log(record.selection.step, row)
+    metrics.summarize(summary(record))
+    metrics.close(exit_code)
+
+
+class WandbMetrics:
+    """A W&B run on a step axis of our own.
+
+    An offline run that resumes starts a second offline folder, and W&B drops rows whose own step
+    is lower than the last: hence `trainer/step` as the axis of every metric.
+    """
+
+    def __init__(self, config: Config, directory: Path, run_id: str) -> None:
+        self.run = None
+        mode, why = choose_mode(config.wandb.mode)
+        if mode == "disabled":
+            return
+        if refused := _drop_refused_variables():
+            mode, why = "offline", why or refused
+        try:
+            self._start(config, directory, run_id, mode)
+        except Exception as error:
+            why = f"it did not start: {_one_line(error)}"
+            try:
+                _forget_start()
+                self._start(config, directory, run_id, mode := "offline")
+            except Exception as error:
+                say(f"W&B: not used, {_one_line(error)}; metrics are in metrics.csv")
+                return
+        if mode == "offline":
+            because = f" because {why}" if why else ""
+            say(f"W&B: offline{because}; upload later with: {self._sync()}")
+        else:
+            say(f"W&B: {self.run.url}")
+
+    def _start(self, config: Config, directory: Path, run_id: str, mode: str) -> None:
+        import wandb
+
+        run = wandb.init(
+            project=config.wandb.project,
+            entity=config.wandb.entity,
+            group=config.wandb.group,
+            tags=config.wandb.tags or None,
+            name=directory.name,
+            id=run_id,
+            resume=None if mode == "offline" else "allow",
+            config=to_tree(config),
+            dir=directory,
+            mode=mode,
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                init_timeout=START_SECONDS,
+                finish_timeout=FINISH_SECONDS,
+                finish_timeout_raises=True,
+            ),
+        )
+        run.define_metric("trainer/step")
+        run.define_metric("*", step_metric="trainer/step")
+        self.run = run
+
+    def log(self, step: int, metrics: dict[str, Any]) -> None:
+        """Send a row."""
+        self._try(lambda run: run.log({"trainer/step": step} | metrics))
+
+    def summarize(self, values: dict[str, Any]) -> None:
+        """Set what the run's page shows on top."""
+        self._try(lambda run: run.summary.update(values))
+
+    def close(self, exit_code: int = 0) -> None:
+        """Wait for what is under way, but not for long: it is on disk as well."""
+        run, sync = self.run, self._sync()
+        self._try(lambda run: run.finish(exit_code=exit_code))
+        if run is not None and self.run is None:
+            say(f"W&B: not all of it arrived; upload the rest with: {sync}")
+        self.run = None
+
+    def _sync(self) -> str:
+        """The command that uploads what is on disk."""
+        return f"wandb sync {shlex.quote(str(Path(self.run.dir).parent))}" if self.run else ""
+
+    def _try(self, action: Callable[[Any], None]) -> None:
+        if self.run is None:
+            return
+        try:
+            action(self.run)
+        except Exception as error:
+            self.run = None
+            say(f"W&B: stopped working ({_one_line(error)}); metrics go on in metrics.csv")
+            if isinstance(
+                error, ConnectionError
+            ):  # its process ended: at exit it would ask for that
+                with suppress(ConnectionError):
+                    _forget_start()
+
+
+def _drop_refused_variables() -> str:
+    """Take variables out of the environment with which wandb would not start; says which."""
+    import wandb
+
+    refused = []
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        try:
+            wandb.Settings().update_from_env_vars({name: os.environ[name]})
+        except Exception:
+            refused.append(f"{name}={os.environ.pop(name)}")
+    return f"wandb does not take {', '.join(refused)}" if refused else ""
+
+
+def _forget_start() -> None:
+    """A start that timed out keeps the run's id; wandb refuses another start under it."""
+    import wandb
+
+    wandb.teardown()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

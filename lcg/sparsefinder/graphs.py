@@ -1,0 +1,74 @@
+"""What the attention layers of a model work on, and the graph that they make of it.
+
+The gold graph links a query to the keys that it gives weight to. It is asked for some queries at a
+time, so that a long sequence never needs all of its weights at once.
+
+Shapes: b batch, h heads, n queries of a sequence, m keys, q some of the queries, d head dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lcg.diagnostics.capture import Watched, watching
+
+
+@dataclass(frozen=True)
+class Heads:
+    """One attention layer and what it was called with.
+
+    q [b h n d] and k [b h m d] are as `attend()` gets them, rotated and scaled, keys repeated for
+    the heads that share them; real_queries [b n] and real_keys [b m] are False on padding.
+    """
+
+    name: str
+    watched: Watched
+    q: Tensor
+    k: Tensor
+    real_queries: Tensor
+    real_keys: Tensor
+
+    def visible(self, queries: Tensor) -> Tensor:
+        """Bool [b 1 q m]: the keys that each of the queries [q] may see; padding sees none."""
+        return (self.watched.visible(queries) & self.real_queries[:, queries, None])[:, None]
+
+    def weights(self, queries: Tensor) -> Tensor:
+        """Float32 [b h q m]."""
+        return self.watched.weights(queries)
+
+
+def heads_of(watched: Watched, real: Tensor | None = None) -> Heads:
+    """The queries and keys of a watched layer.
+
+    real [b n] says which tokens are no padding, for a causal layer that is not told: it need not
+    know, but ranks and counts of tokens do.
+    """
+    q, k = watched.queries_and_keys()
+    q, k = q.float(), k.float().repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+    real_queries, real_keys = watched.query_mask, watched.key_mask
+    if watched.memory is None:
+        if real_queries is None and watched.kind == "causal":
+            real_queries = real
+        real_keys = real_queries if real_keys is None else real_keys
+    if real_queries is None:
+        real_queries = q.new_ones(len(q), q.shape[2], dtype=torch.bool)
+    if real_keys is None:
+        real_keys = q.new_ones(len(k), k.shape[2], dtype=torch.bool)
+    return Heads(watched.name, watched, q, k, real_queries, real_keys)
+
+
+@torch.no_grad()
+def collect(model: nn.Module, reads: tuple[Tensor, ...], real: Tensor | None = None) -> list[Heads]:
+    """Every attention layer of a model that reads a batch, in call order.
+
+    real: see `heads_of`. Raises ValueError when a layer is called more than once.
+    """
+    with watching(model) as seen:
+        model(*reads)
+    found = [heads_of(watched, real) for watched in seen]
+    if len({heads.name for heads in found}) < len(found):
+        raise ValueError("an attention layer is called more than once by a forward pass")
+    return found

@@ -1,0 +1,75 @@
+"""How much memory this machine has to give, as the system says; without torch."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+ASSUMED = 8 * 2**30  # where the system does not say: a small laptop
+UNLIMITED = 2**62
+
+
+def host_memory() -> int:
+    """Bytes that can be had without swapping, within the limit of a container."""
+    return min(_meminfo(), _cgroup())
+
+
+def _meminfo() -> int:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # no such file outside Linux
+        return ASSUMED
+    fields = dict(line.split(":", 1) for line in lines)
+    return int(fields["MemAvailable"].split()[0]) * 1024
+
+
+def _cgroup() -> int:
+    root = Path("/sys/fs/cgroup")
+    try:
+        limit = (root / "memory.max").read_text().strip()
+        used = int((root / "memory.current").read_text())
+        inactive = dict(line.split() for line in (root / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return UNLIMITED
+    if limit == "max":
+        return UNLIMITED
+    return int(limit) - used + int(inactive.get("inactive_file", 0))
+
+
+NAMES = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ESTALE", "ENXIO")
+NUMBERS = {getattr(errno, name) for name in NAMES if hasattr(errno, name)}
+# What libraries say that do not raise OSError: SQLite, and torch of shared memory.
+PHRASES = {
+    "database or disk is full": errno.ENOSPC,
+    "disk I/O error": errno.EIO,
+    "attempt to write a readonly database": errno.EROFS,
+    os.strerror(errno.ENOSPC): errno.ENOSPC,
+    os.strerror(errno.EDQUOT): errno.EDQUOT,
+}
+
+
+def is_storage_error(error: BaseException) -> bool:
+    """Tell an error of the storage from one of the program that uses it."""
+    return isinstance(error, OSError) and error.errno in NUMBERS
+
+
+def storage_error(error: BaseException, path: Path) -> OSError | None:
+    """The error of the storage behind an error, naming its file, or `path` where it names none.
+
+    None when there is none behind it.
+    """
+    behind: BaseException | None = error
+    while behind is not None:
+        if is_storage_error(behind):
+            return OSError(behind.errno, behind.strerror, str(behind.filename or path))
+        for phrase, number in PHRASES.items():
+            if phrase in str(behind):
+                return OSError(number, os.strerror(number), str(path))
+        behind = behind.__cause__
+    return None
+
+
+def tells_storage_error(line: str) -> bool:
+    """Tell whether a line that another process printed is about the storage."""
+    return any(phrase in line for phrase in (*map(os.strerror, NUMBERS), *PHRASES))
