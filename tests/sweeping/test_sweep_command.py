@@ -54,9 +54,9 @@ def test_a_mistake_is_one_line_and_nothing_is_written(words, call, tmp_path, mon
 def test_the_launcher_does_without_torch():
     """It lives for days beside its workers, and its mistakes are answered at once."""
     code = (
-        "import sys; from lcg.sweeping import read_sweep, launcher, projection\n"
+        "import sys; from lcg.sweeping import read_sweep, launcher, state\n"
         "from lcg.sweeping.grid import configs\n"
-        "[projection.find_run(words) for words in configs(read_sweep('quick_factorial'))[:3]]\n"
+        "[state.find_run(words) for words in configs(read_sweep('quick_factorial'))[:3]]\n"
         "heavy = {'torch', 'lightning', 'wandb', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
