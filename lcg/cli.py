@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lcg import __version__, ranks
 from lcg.commands.args import EXIT_CODES, first_line
-from lcg.log import discard, open_streams, tell
+from lcg.log import discard, log, log_to_stderr, open_streams
 from lcg.registry import fault, nearest
 from lcg.system import is_storage_error
 
@@ -34,30 +34,31 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
     open_streams()
+    log_to_stderr()
     _choose_how_threads_wait()
     try:
         code = _run(words)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
-        tell("lcg: stopped")
+        log.error("lcg: stopped")
         return 130
     except BrokenPipeError:  # | head
         discard(sys.stdout)
         return 0
     except ValueError as error:
-        tell(f"lcg: {fault(error) or ' '.join(str(error).split())}")
+        log.error(f"lcg: {fault(error) or ' '.join(str(error).split())}")
         return 2
     except MemoryError as error:
-        tell(f"lcg: not enough memory: {' '.join(str(error).split())}")
+        log.error(f"lcg: not enough memory: {' '.join(str(error).split())}")
         return 1
     except OSError as error:
         if error.filename is not None:
-            tell(f"lcg: {error.filename}: {error.strerror}")
+            log.error(f"lcg: {error.filename}: {error.strerror}")
         elif _is_nowhere():
-            tell("lcg: the current folder is gone; change to one that exists")
+            log.error("lcg: the current folder is gone; change to one that exists")
         elif is_storage_error(error):
-            tell(f"lcg: cannot write: {error.strerror}")
+            log.error(f"lcg: cannot write: {error.strerror}")
             discard(sys.stdout)  # which may be what is full
         else:
             raise
@@ -66,7 +67,7 @@ def main(argv: list[str] | None = None) -> int:
         line = fault(error)
         if line is None:
             raise
-        tell(f"lcg: {line}")
+        log.error(f"lcg: {line}")
         return 2
 
 

@@ -1,16 +1,21 @@
 """Lines for the person in front of the terminal, on stderr; results go to stdout.
 
-A stream that is closed or full stops nothing: a run goes on without its lines.
+All of them go to the logger "lcg" of the standard library. The `lcg` command prints what is logged;
+a notebook or a script decides for itself what it shows. A stream that is closed or full stops
+nothing: a run goes on without its lines.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from typing import TextIO
 
 from lcg.ranks import is_rank_zero
+
+log = logging.getLogger("lcg")
 
 
 def open_streams() -> None:
@@ -73,15 +78,27 @@ def discard(stream: TextIO) -> None:
     os.close(null)
 
 
-def say(text: str) -> None:
-    """Print a line on stderr, once however many processes there are."""
-    if is_rank_zero():
-        tell(text)
+class _Lines(logging.Handler):
+    """Prints messages as they are on stderr.
+
+    A run of several processes says a thing once; an error is printed by each that has it.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR or is_rank_zero()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(plain(record.getMessage()), file=sys.stderr, flush=True)
+        except OSError:
+            discard(sys.stderr)
 
 
-def tell(text: str) -> None:
-    """Print a line on stderr from this process."""
-    try:
-        print(plain(text), file=sys.stderr, flush=True)
-    except OSError:
-        discard(sys.stderr)
+_lines = _Lines()
+
+
+def log_to_stderr() -> None:
+    """Show what is logged on stderr, there alone, as the `lcg` command and its processes do."""
+    log.addHandler(_lines)
+    log.setLevel(logging.INFO)
+    log.propagate = False

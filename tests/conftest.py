@@ -25,3 +25,7 @@ CHECKED = [
 ]
 
 install_import_hook(CHECKED, "beartype.beartype")
+
+from lcg.log import log_to_stderr  # noqa: E402
+
+log_to_stderr()  # as the command does: tests read what it shows

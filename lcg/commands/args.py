@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from lcg.log import say
+from lcg.log import log
 from lcg.runs.sources import FLAG, HELP, Trust
 
 if TYPE_CHECKING:
@@ -174,8 +174,8 @@ def read_sources(options) -> list:
 
     if not options.runs and not options.wandb:
         raise ValueError("name run directories, or a W&B project with --wandb")
-    records = load_runs(options.runs, report=say) if options.runs else []
-    records = with_wandb(records, options.wandb, report=say)
+    records = load_runs(options.runs, report=log.warning) if options.runs else []
+    records = with_wandb(records, options.wandb, report=log.warning)
     tell_changed_sources(records)
     return records
 
@@ -197,7 +197,7 @@ def tell_changed_sources(records: Iterable[RunRecord]) -> None:
         except (ValueError, OSError):
             problem = "is no longer there, or cannot be read,"
         others = f" and {len(trained) - 1} more were" if len(trained) > 1 else " was"
-        say(
+        log.warning(
             f"note: {name} {problem} since {trained[0]}{others} trained with it; "
             "what is shown is of the code then, which is in RUN/sources"
         )

@@ -6,7 +6,15 @@ from pathlib import Path
 
 from lcg.commands.args import Parser
 from lcg.commands.train import train_and_evaluate
-from lcg.log import say
+from lcg.log import log
+
+ABOUT = """\
+Two transformers learn to copy short sequences; then each is asked for longer ones.
+Each trains at the learning rate that validation chose from one grid for both, over
+three seeds. What follows is one seed of each, and seeds differ widely at this size: of
+the three, softmax got 67, 5 and 96 % right at length 64, ASEntmax 89, 0 and 4.5 %, so
+whichever is ahead below, it is no finding. docs/results.md has the whole grid.
+"""
 
 
 def run(words: list[str]) -> int:
@@ -19,11 +27,7 @@ def run(words: list[str]) -> int:
     _, overrides = parser.parse_words(words, options_called)
     sides = ("demo/softmax", "demo/asentmax")
     configs = [load_config([f"experiment={side}", *overrides]) for side in sides]
-    say("Two transformers learn to copy short sequences; then each is asked for longer ones.")
-    say("Each trains at the learning rate that validation chose from one grid for both, over")
-    say("three seeds. What follows is one seed of each, and seeds differ widely at this size: of")
-    say("the three, softmax got 67, 5 and 96 % right at length 64, ASEntmax 89, 0 and 4.5 %, so")
-    say("whichever is ahead below, it is no finding. docs/results.md has the whole grid.\n")
+    log.info(ABOUT)
     directories = []
     for config in configs:
         outcome = train_and_evaluate(config)
@@ -33,7 +37,7 @@ def run(words: list[str]) -> int:
     records = load_runs(directories)
     picture = plot(records, Path(configs[0].runs) / "accuracy_vs_length.png")
     print("\n" + table(records, whole=False))
-    say(f"picture: {picture}")
+    log.info(f"picture: {picture}")
     for directory in directories:
-        say(f"run:     {directory}  (config.yaml, metrics.csv, results.json, checkpoints/)")
+        log.info(f"run:     {directory}  (config.yaml, metrics.csv, results.json, checkpoints/)")
     return 0

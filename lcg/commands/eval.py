@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from lcg.commands.args import Parser, add_trust, trusted
-from lcg.log import say
+from lcg.log import log
 from lcg.results import wilson
 from lcg.results.measures import Measure
 from lcg.runs.record import Cell
@@ -78,7 +78,7 @@ def run(words: list[str]) -> int:
         if RunRecord.load(run) != before:
             send_record(config, run)
     for problem in problems:
-        say(f"lcg: {problem}")
+        log.warning(f"lcg: {problem}")
     return 2 if problems else 0
 
 
@@ -86,12 +86,12 @@ def evaluate_and_say(run: Path, config, device: str = "auto") -> None:
     """Evaluate one run at its test lengths, with a line per length on stderr."""
     from lcg.evaluation.evaluate import evaluate
 
-    say(f"{run}: test ladder, {_samples(config)} samples per length")
+    log.info(f"{run}: test ladder, {_samples(config)} samples per length")
     bar = LengthBar()
     try:
         for cell in evaluate(run, config, device, bar):
             bar.close()
-            say(f"  {cell.length:>7,}  {cell_text(cell)}")
+            log.info(f"  {cell.length:>7,}  {cell_text(cell)}")
     finally:
         bar.close()
 

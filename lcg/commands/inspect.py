@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lcg.commands.args import Parser, add_trust, trusted
-from lcg.log import say
+from lcg.log import log
 
 STATISTICS = 2**28  # weights of a layer; with more, one sample must do
 
@@ -29,7 +29,7 @@ def run(words: list[str]) -> int:
     for some in (config, *beside.runs.values()):
         _check_memory(some, options.length, tokens, device)
     model, step = load_model(directory, config, device)
-    say(f"{directory}: checkpoint of step {step}, test samples 0 to {options.samples - 1}")
+    log.info(f"{directory}: checkpoint of step {step}, test samples 0 to {options.samples - 1}")
     batch, target, predicted = _predictions(model, config, options)
     shown = _print_samples(config.task, batch["scored"], target, predicted, options)
     if config.task.kind == "seq2seq" and config.task.ragged:
@@ -233,7 +233,7 @@ def _compare(runs, directory: Path, options) -> None:
 
     print(f"\nhead analyses at length {options.length}\n{analyses_text(runs)}")
     for path in draw_analyses(runs, options.length, _folder(directory, options)):
-        say(str(path))
+        log.info(str(path))
 
 
 def _draw(config, facts, directory: Path, options, shown: int, tokens) -> None:
@@ -263,7 +263,7 @@ def _draw(config, facts, directory: Path, options, shown: int, tokens) -> None:
         name = layer.name.replace("_", " ")
         title = f"{label}: {name}, length {options.length}, sample {shown}"
         figure = draw_maps(maps, title, 4, 2.7, float(layer.pictures.max()), SIDE)
-        say(str(write_png(figure, _folder(directory, options) / f"{layer.name}.png")))
+        log.info(str(write_png(figure, _folder(directory, options) / f"{layer.name}.png")))
 
 
 SAMPLES = 32
@@ -322,9 +322,9 @@ def _each_once(directory: Path, words: list[str]) -> list[Path]:
     for other in map(Path, words):
         place = other.resolve()
         if place in found:
-            say(f"{other} is named twice; it is shown once")
+            log.info(f"{other} is named twice; it is shown once")
         elif place == directory.resolve():
-            say(f"{other} is the run itself; its columns will be those of A")
+            log.info(f"{other} is the run itself; its columns will be those of A")
         found.setdefault(place, other)
     return list(found.values())
 
@@ -380,7 +380,7 @@ def analysed(directory: Path, config: Any, model: Any, beside: Beside, options: 
     called = dict(zip(places, run_labels([load_run(place) for place in places]), strict=True))
     device = next(model.parameters()).device
     count = _sample_count(config, beside, options)
-    say(f"head analyses: test samples 0 to {count - 1}")
+    log.info(f"head analyses: test samples 0 to {count - 1}")
     own = _analysed(next(labels), directory, config, model, count, options)
     found = [dataclasses.replace(own, attention=called[directory])]
     for name, normalizer in beside.normalizers.items():

@@ -15,7 +15,7 @@ from lcg.commands.args import (
     tell_changed_sources,
     trusted,
 )
-from lcg.log import say
+from lcg.log import log
 
 ABOUT = """The page needs no network and nothing beside it. Progress and what had to be left out
 are told on stderr; the page's path is the result."""
@@ -60,7 +60,7 @@ def run(words: list[str]) -> int:
     project = _project(options.wandb) if options.wandb else None
     sources = find(options.runs)
     for problem in sources.problems:
-        say(f"left out: {problem}")
+        log.warning(f"left out: {problem}")
     tell_changed_sources(sources.records)
     command = shlex.join(["lcg", "report", *words])
     trust = trusted(options, otherwise="none")

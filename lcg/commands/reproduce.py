@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lcg.commands.args import EXIT_CODES, Parser, check_workers
-from lcg.log import plain, say
+from lcg.log import log, plain
 from lcg.registry import nearest
 
 USAGE = "BLOCK [--workers N] [--storage URL] [--dry-run] [key=value …]"
@@ -36,7 +36,7 @@ def run(words: list[str]) -> int:
     from lcg.sweeping.estimate import project_sweep
 
     sweep = read_sweep(options.block.replace("/", "_"), overrides)
-    show = print if options.dry_run else say
+    show = print if options.dry_run else log.info
     for text in project_sweep(sweep, options.workers):
         show(text)
     return 0 if options.dry_run else _reproduce(sweep, options)
@@ -50,11 +50,11 @@ def _reproduce(sweep, options) -> int:
     from lcg.runs.run import load_runs
 
     summary = launch(sweep, options.workers, options.storage)
-    say(summary.as_text())
+    log.info(summary.as_text())
     if summary.signal or summary.trouble or not summary.directories:
         return summary.exit_code
     settle(summary.directories)
-    records = load_runs(summary.directories, report=say)
+    records = load_runs(summary.directories, report=log.warning)
     found = verdicts(records, options.block)
     print(plain(table(records)))
     print(f"## {options.block}, published and ours\n\n{markdown_table(verdict_table(found))}\n")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lcg.commands.args import Parser, add_trust, tell_changed_sources, trusted
-from lcg.log import plain, say
+from lcg.log import log, plain
 from lcg.results import Choice
 from lcg.runs.record import RunRecord
 from lcg.runs.sources import Trust
@@ -53,7 +53,7 @@ def settle(
     from lcg.results.aggregate import group_runs
     from lcg.runs.run import read_runs
 
-    runs = read_runs(paths, report=say)
+    runs = read_runs(paths, report=log.warning)
     tell_changed_sources(runs.values())
     places = {(record.run, record.hash): directory for directory, record in runs.items()}
     for group in group_runs(runs.values(), metric):
@@ -78,7 +78,7 @@ def _settled(
     from lcg.evaluation.tie_break import break_tie
 
     names = ", ".join(record.run for record in choice.tied)
-    say(f"{len(choice.tied)} runs tie up to length {choice.path[-1]}: {names}")
+    log.info(f"{len(choice.tied)} runs tie up to length {choice.path[-1]}: {names}")
     bar = LengthBar()
     try:
         return break_tie(runs, longest, device, bar, metric, trust)

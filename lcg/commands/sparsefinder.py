@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from lcg.commands.args import Parser, add_trust, trusted
-from lcg.log import say
+from lcg.log import log
 
 RATIOS = (1, 4, 16)
 
@@ -28,7 +28,9 @@ def run(words: list[str]) -> int:
     for layer in attention_of(model):
         normalizer = layer.attention.normalizer
         check_identity(normalizer, layer.normalizer_state, layer.sizes.heads)
-    say(f"{directory}: checkpoint of step {step}, predictors learned at length {plan.learned_at}")
+    log.info(
+        f"{directory}: checkpoint of step {step}, predictors learned at length {plan.learned_at}"
+    )
     bars = _Bars()
     try:
         study = run_study(model, config, plan, bars)
@@ -39,7 +41,7 @@ def run(words: list[str]) -> int:
     print(f"\n{identity_text(study)}")
     for result in study.lengths:
         if result.skipped is not None:
-            say(f"length {result.length} skipped: {result.skipped}")
+            log.info(f"length {result.length} skipped: {result.skipped}")
     _write(study, directory, step, _folder(directory, plan.lengths, options))
     return 0
 
@@ -115,7 +117,9 @@ def _check_lengths(config, options: argparse.Namespace) -> None:
     if options.length is None:
         missing = [length for length in _defaults(config) if length not in lengths]
         if missing:
-            say(f"left out, for the test split has nothing so long: {', '.join(map(str, missing))}")
+            log.info(
+                f"left out, for the test split has nothing so long: {', '.join(map(str, missing))}"
+            )
 
 
 def _defaults(config) -> list[int]:
@@ -193,11 +197,11 @@ def _write(study, directory: Path, step: int, folder: Path) -> None:
 
     name = directory.resolve().name
     (label,) = run_labels([load_run(directory)])
-    say(str(write_atomic(folder / "results.json", as_json(study, name, step))))
-    say(str(write_atomic(folder / "table.md", document(study, name))))
+    log.info(str(write_atomic(folder / "results.json", as_json(study, name, step))))
+    log.info(str(write_atomic(folder / "table.md", document(study, name))))
     if any(result.skipped is None for result in study.lengths):
         for value, file in (("recall", "recall"), ("token_accuracy", "accuracy")):
-            say(str(draw(study, value, label, folder / f"sparsity_{file}.png")))
+            log.info(str(draw(study, value, label, folder / f"sparsity_{file}.png")))
 
 
 class _Bars:

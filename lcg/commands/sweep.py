@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 
 from lcg.commands.args import EXIT_CODES, Parser, check_workers
-from lcg.log import plain, say
+from lcg.log import log, plain
 
 USAGE = "FILE [--workers N] [--storage URL] [--dry-run] [--wandb] [key=value …]"
 ABOUT = """FILE is a path, or a name such as quick_copy of the built-in sweeps.
@@ -56,7 +56,7 @@ def launch(sweep, workers: int | None, storage: str | None):
 
     open_storage(storage, sweep.directory)  # what cannot be opened is said before anything is there
     write_atomic(sweep.directory / "sweep.yaml", as_yaml(sweep))
-    say(f"study: {shlex.quote(str(sweep.directory))}")
+    log.info(f"study: {shlex.quote(str(sweep.directory))}")
     return run_sweep(sweep, workers, storage)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lcg.commands.args import Parser, add_baseline, add_metric, add_sources, read_sources
-from lcg.log import plain, say
+from lcg.log import log, plain
 
 USAGE = "RUN … [--wandb ENTITY/PROJECT] [--metric NAME] [--format …] [--baseline NAME] [-o FILE]"
 
@@ -34,7 +34,7 @@ def run(words: list[str]) -> int:
     )
     if options.output:
         write_atomic(options.output, text)
-        say(f"wrote {options.output}")
+        log.info(f"wrote {options.output}")
     else:
         print(plain(text), end="" if text.endswith("\n") else "\n")
     return 0

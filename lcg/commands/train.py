@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 
 from lcg.commands.args import EXIT_CODES, Parser
-from lcg.log import say
+from lcg.log import log
 from lcg.ranks import is_rank_zero, take_rank
 
 
@@ -26,7 +26,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("-h", "--help", action="store_true", help="print this and all options")
     options, overrides = parser.parse_words(words, options_called)
     for word in filter(is_for_wandb, overrides):
-        say(f"note: {word.partition('=')[0]} is W&B's own and ignored")
+        log.warning(f"note: {word.partition('=')[0]} is W&B's own and ignored")
     config = load_config(overrides, fitting=not options.help)
     if options.help:
         from lcg.config.help import describe
@@ -35,19 +35,19 @@ def run(words: list[str]) -> int:
         return 0
     trainer = config.trainer
     if ignored := take_rank(trainer.devices, trainer.nodes):
-        say(
+        log.warning(
             f"note: {', '.join(ignored)} ignored: trainer.devices=1 and trainer.nodes=1 make a run "
             "of one process"
         )
     check_installed(config.attention.backend)
     check_machine(config.trainer)
     for remark in remarks(config):
-        say(f"note: {remark}")
+        log.warning(f"note: {remark}")
     place(config)
     if problem := memory_problem(config):
         if not options.dry_run:
             raise ValueError(problem)
-        say(f"warning: {problem}; no step is timed")
+        log.warning(f"warning: {problem}; no step is timed")
         print(without_timing(config))
         return 0
     if options.dry_run:
@@ -104,7 +104,7 @@ def train_and_evaluate(config):
 
     def climb(outcome) -> None:
         if outcome.already and outcome.status == "finished":
-            say(f"{outcome.directory} is finished, {outcome.step} steps")
+            log.info(f"{outcome.directory} is finished, {outcome.step} steps")
         if outcome.status == "finished" and config.evaluation.after_training:
             device = {"gpu": "cuda"}.get(config.trainer.accelerator, config.trainer.accelerator)
             evaluate_and_say(outcome.directory, config, device)
@@ -112,10 +112,10 @@ def train_and_evaluate(config):
     try:
         outcome = train(config, then=climb)
     except Busy as error:
-        say(f"lcg: {error}")
+        log.warning(f"lcg: {error}")
         return None
     if is_rank_zero() and outcome.status == "interrupted":
-        say(f"stopped at step {outcome.step}; the same command resumes from there")
+        log.info(f"stopped at step {outcome.step}; the same command resumes from there")
     elif is_rank_zero() and outcome.status == "not_finite":
-        say(f"stopped: {outcome.reason}; see {outcome.directory}/metrics.csv")
+        log.info(f"stopped: {outcome.reason}; see {outcome.directory}/metrics.csv")
     return outcome

@@ -13,7 +13,7 @@ from lcg.attention.backends.triton import unrunnable
 from lcg.config import Config
 from lcg.evaluation.ladder import Progress, climb
 from lcg.evaluation.test_sets import rung
-from lcg.log import say
+from lcg.log import log
 from lcg.models.build import build_model
 from lcg.runs import checkpoints
 from lcg.runs.record import Cell, RunRecord
@@ -31,7 +31,7 @@ def load_model(directory: Path, config: Config, device: str | torch.device = "cp
     check_selected(directory)
     attention = config.attention
     if attention.backend == "triton" and (problem := unrunnable(torch.device(device))):
-        say(f"{directory}: attention.backend=triton {problem}; read with backend=auto")
+        log.warning(f"{directory}: attention.backend=triton {problem}; read with backend=auto")
         config = replace(config, attention=replace(attention, backend="auto"))
     model = build_model(config)
 
@@ -64,7 +64,7 @@ def _of_the_same_step(
         except (FileNotFoundError, checkpoints.UnreadableCheckpoint):
             continue
         if content["global_step"] == step:
-            say(f"{problem}; {name} has the same weights")
+            log.warning(f"{problem}; {name} has the same weights")
             weights = content["state_dict"].items()
             return {"state_dict": {k.removeprefix("model."): w for k, w in weights}, "step": step}
     raise type(problem)(

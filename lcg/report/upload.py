@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
-from lcg.log import say
+from lcg.log import log
 from lcg.report.build import Report
 from lcg.runs.record import RunRecord
 from lcg.runs.wandb_logger import choose_mode
@@ -24,7 +24,7 @@ def upload(
     """
     mode, why = choose_mode("auto")
     if mode == "disabled":
-        say("W&B: is disabled, so nothing was sent")
+        log.info("W&B: is disabled, so nothing was sent")
         return
     import wandb
 
@@ -49,11 +49,11 @@ def upload(
         run.log_artifact(artifact)
         run.finish()
     except Exception as error:
-        say(f"W&B: the report was not sent ({' '.join(str(error).split())[:200]})")
+        log.warning(f"W&B: the report was not sent ({' '.join(str(error).split())[:200]})")
         return
     if mode == "offline":
         because = f" because {why}" if why else ""
         folder = shlex.quote(str(Path(run.dir).parent))
-        say(f"W&B: offline{because}; send the report later with: wandb sync {folder}")
+        log.info(f"W&B: offline{because}; send the report later with: wandb sync {folder}")
     else:
-        say(f"W&B: {run.url}")
+        log.info(f"W&B: {run.url}")

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from lcg.log import say
+from lcg.log import log
 
 
 class Busy(RuntimeError):
@@ -38,7 +38,7 @@ def locked(directory: Path) -> Iterator[None]:
             by = f"process {holder}" if holder else "another process"
             raise Busy(f"{directory} is being trained by {by}") from None
         except OSError:
-            say(f"{directory}: this file system has no locks; do not start the run twice")
+            log.warning(f"{directory}: this file system has no locks; do not start the run twice")
         with suppress(OSError):  # for the message above only
             file.truncate(0)
             file.write(f"{os.getpid()} on {platform.node()}")

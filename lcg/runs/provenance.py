@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcg.config import Config, identity, source_digests
-from lcg.log import say
+from lcg.log import log
 from lcg.runs.files import write_atomic
 from lcg.runs.record import check_json
 
@@ -34,7 +34,9 @@ def write(config: Config, directory: Path, device: torch.device, resumed: bool) 
     earlier = before.get("earlier_code", []) if resumed else []
     if resumed and before.get("code") != facts["code"]:
         earlier = [*earlier, before.get("code")]
-        say(f"note: {directory} resumes with different code than before; {PROVENANCE} says so")
+        log.warning(
+            f"note: {directory} resumes with different code than before; {PROVENANCE} says so"
+        )
     facts |= {"earlier_code": earlier, "identity": identity(config)}
     facts["wandb_ids"] = _wandb_ids(before)
     facts["wandb_id"] = facts["wandb_ids"][-1]

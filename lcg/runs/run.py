@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcg.config import Config, ConfigError, config_from_tree, identity, run_directory
 from lcg.config.groups import read_yaml
-from lcg.log import say
+from lcg.log import log
 from lcg.runs.presets import label_fits
 from lcg.runs.provenance import PROVENANCE, code_digest, read_provenance
 from lcg.runs.record import FILE_NAME, RecordError, RunRecord
@@ -253,7 +253,7 @@ def finished(config: Config, directory: Path) -> RunRecord | None:
     if record.training.status not in ("finished", "not_finite"):
         return None
     if read_provenance(directory).get("code") != code_digest():
-        say(f"{directory} was trained with different code; delete it to train again")
+        log.warning(f"{directory} was trained with different code; delete it to train again")
     return record
 
 
@@ -269,7 +269,7 @@ def read_config(directory: Path, trust: Trust = "own") -> Config:
     path = directory / "config.yaml"
     tree = read_yaml(path, resolve=False)
     for line in locate_sources(directory, tree, trust):
-        say(f"note: {line}")
+        log.warning(f"note: {line}")
     try:
         return config_from_tree(tree)
     except ConfigError as error:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlparse
 
 from lcg.config import Config, to_tree
-from lcg.log import say
+from lcg.log import log
 from lcg.runs import provenance
 from lcg.runs.record import RunRecord
 from lcg.runs.wandb_reader import RECORD
@@ -201,13 +201,13 @@ class WandbMetrics:
                 _forget_start()
                 self._start(config, directory, run_id, mode := "offline")
             except Exception as error:
-                say(f"W&B: not used, {_one_line(error)}; metrics are in metrics.csv")
+                log.warning(f"W&B: not used, {_one_line(error)}; metrics are in metrics.csv")
                 return
         if mode == "offline":
             because = f" because {why}" if why else ""
-            say(f"W&B: offline{because}; upload later with: {self._sync()}")
+            log.info(f"W&B: offline{because}; upload later with: {self._sync()}")
         else:
-            say(f"W&B: {self.run.url}")
+            log.info(f"W&B: {self.run.url}")
 
     def _start(self, config: Config, directory: Path, run_id: str, mode: str) -> None:
         import wandb
@@ -248,7 +248,7 @@ class WandbMetrics:
         run, sync = self.run, self._sync()
         self._try(lambda run: run.finish(exit_code=exit_code))
         if run is not None and self.run is None:
-            say(f"W&B: not all of it arrived; upload the rest with: {sync}")
+            log.warning(f"W&B: not all of it arrived; upload the rest with: {sync}")
         self.run = None
 
     def _sync(self) -> str:
@@ -262,7 +262,7 @@ class WandbMetrics:
             action(self.run)
         except Exception as error:
             self.run = None
-            say(f"W&B: stopped working ({_one_line(error)}); metrics go on in metrics.csv")
+            log.warning(f"W&B: stopped working ({_one_line(error)}); metrics go on in metrics.csv")
             if isinstance(
                 error, ConnectionError
             ):  # its process ended: at exit it would ask for that

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lcg.config import ConfigError, experiment_identity
-from lcg.log import say
+from lcg.log import log
 from lcg.sweeping.file import Sweep
 from lcg.sweeping.grid import combinations
 from lcg.sweeping.state import Run, State, find_run, state_of
@@ -130,7 +130,7 @@ def plan_runs(sweep: Sweep) -> Plan:
         try:
             run = find_run(sweep.words(chosen))
         except ConfigError as error:
-            say(f"not possible: {error}")
+            log.warning(f"not possible: {error}")
             continue
         found.append((chosen, run, state_of(run)))
     return Plan(found, len(found) if drawn is None else count, drawn)

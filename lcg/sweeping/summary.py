@@ -9,7 +9,7 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
-from lcg.log import tell
+from lcg.log import log
 from lcg.sweeping.file import Metric, Sweep
 from lcg.sweeping.state import find_run, state_of, value_of
 from lcg.sweeping.study import values_text
@@ -226,7 +226,7 @@ class Display:
     def event(self, text: str) -> None:
         """Something happened."""
         if self._bar is None:
-            tell(text)
+            log.info(text)
         else:
             self._bar.write(text, file=sys.stderr)
 

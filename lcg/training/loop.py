@@ -20,7 +20,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from lcg.config import Config, run_yaml
 from lcg.diagnostics.columns import columns
-from lcg.log import say
+from lcg.log import log
 from lcg.ranks import is_rank_zero, take_rank
 from lcg.runs import checkpoints, provenance
 from lcg.runs import run as directories
@@ -121,7 +121,7 @@ class _Run:
         _set_threads(config)
         module = TrainingModule(config)
         check = partial(check_resumable, module=module, trainer=self.trainer)
-        resume = checkpoints.newest_readable(self.folder, say, check)
+        resume = checkpoints.newest_readable(self.folder, log.warning, check)
         if resume:
             directories.check_same_checkpoint(config, resume)
         if mode := compile_mode(config.trainer, self.device):
@@ -183,14 +183,14 @@ class _Run:
             checkpoints.remove_leftovers(folder)
         checkpoints.set_aside(self.folder, resume)
         if resume:
-            say(f"resuming {self.directory} at step {step} of {config.trainer.steps}")
+            log.info(f"resuming {self.directory} at step {step} of {config.trainer.steps}")
         table = CSVMetrics(self.directory / "metrics.csv", columns(config), step)
         self.tracking.places.append(table)
         self.tracking.places.append(WandbMetrics(config, self.directory, facts["wandb_id"]))
         self.keeper.open(step)
-        say(realised_lengths(config))
+        log.info(realised_lengths(config))
         if note := slow_precision(config.trainer, self.device):
-            say(f"note: {note}")
+            log.warning(f"note: {note}")
 
     def _fit(self, module: TrainingModule, resume: checkpoints.Resume | None) -> None:
         path = resume.path if resume else None
@@ -287,9 +287,9 @@ def _one_line_when_unwritable(directory: Path) -> Iterator[None]:
 def _quiet() -> Iterator[None]:
     """Without Lightning's remarks on things that are meant as they are."""
     logs = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [log.level for log in logs]
-    for log in logs:
-        log.setLevel(logging.ERROR)
+    levels = [logger.level for logger in logs]
+    for logger in logs:
+        logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
         for pattern in (".*num_workers.*", ".*does not have many workers.*", ".*GPU available.*"):
             warnings.filterwarnings("ignore", pattern)
@@ -298,5 +298,5 @@ def _quiet() -> Iterator[None]:
         try:
             yield
         finally:
-            for log, level in zip(logs, levels, strict=True):
-                log.setLevel(level)
+            for logger, level in zip(logs, levels, strict=True):
+                logger.setLevel(level)

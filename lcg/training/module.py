@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from lcg.config import Config
 from lcg.config.schema import Optimizer, Trainer
-from lcg.log import say
+from lcg.log import log
 from lcg.models.build import build_model
 from lcg.models.model_inputs import reads
 from lcg.tasks.base import IGNORE
@@ -95,7 +95,7 @@ class TrainingModule(LightningModule):
                 torch.cuda.synchronize(self.device)
         except Exception as error:  # compilers have many of their own
             reason = " ".join(str(error).split())[:200]
-            say(f"torch cannot compile the training step, so it runs uncompiled: {reason}")
+            log.warning(f"torch cannot compile the training step, so it runs uncompiled: {reason}")
             self._compiled = None
 
     def _summed(self, labels: Tensor, *read: Tensor) -> Tensor:

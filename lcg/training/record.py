@@ -16,7 +16,7 @@ from lcg.config import (
     task_tree,
 )
 from lcg.diagnostics.loss_plateau import fate
-from lcg.log import say
+from lcg.log import log
 from lcg.ranks import is_rank_zero
 from lcg.runs.files import move_aside
 from lcg.runs.record import RecordError, RunRecord, Selection, Training, Validation
@@ -127,7 +127,7 @@ class RecordKeeper:
         try:
             RunRecord.load(self.directory)
         except RecordError as error:
-            say(f"{error}; it is set aside as {move_aside(path).name}, training goes on")
+            log.warning(f"{error}; it is set aside as {move_aside(path).name}, training goes on")
             return None
         return RunRecord.load(self.directory, identity(self.config))
 

@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 
 from lcg.config import Config, load_config
-from lcg.log import say
+from lcg.log import log, log_to_stderr
 from lcg.text import duration
 from lcg.training.estimate import Projection, as_text
 
@@ -40,7 +40,7 @@ def time_runs(
 
     Raises ValueError when a run cannot be made.
     """
-    say(f"timing a few steps, for at most {duration(seconds)} …")
+    log.info(f"timing a few steps, for at most {duration(seconds)} …")
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     arguments = (sender, runs, dict(environment or {}), seconds)
@@ -91,6 +91,7 @@ def _time_runs(
     """Send {i: what is known of run i} whenever there is more of it, or what is wrong, as text."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ.update(environment)
+    log_to_stderr()  # as the process that started it
     os.dup2(2, 1)  # what a user's class prints is no result
     started = time.perf_counter()
     try:

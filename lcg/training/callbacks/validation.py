@@ -10,7 +10,7 @@ from lightning import Callback
 
 from lcg.config import Config, to_tree
 from lcg.evaluation.ladder import climb
-from lcg.log import say
+from lcg.log import log
 from lcg.runs import checkpoints
 from lcg.runs.metrics import Tracking
 from lcg.training.callbacks.finite import Finite
@@ -62,7 +62,7 @@ class LadderValidation(Callback):
         if before == monitored:
             self.history, self.best = state["history"], state["best"]
         elif state["best"] is not None:
-            say(
+            log.info(
                 f"selection starts anew: it was by length {before} and now is by {monitored}; "
                 "checkpoints so far are no candidates"
             )
