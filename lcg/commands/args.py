@@ -46,7 +46,7 @@ def trusted(options: argparse.Namespace, otherwise: Trust = "own") -> Trust:
 
 def check_workers(workers: int | None) -> None:
     """Raise ValueError for a number of training processes that no machine runs."""
-    from lcg.config.limits import PROCESSES, shown
+    from lcg.config.schema import PROCESSES, shown
 
     if workers is not None and workers < 1:
         raise ValueError(f"--workers={workers} must be at least 1")
@@ -125,7 +125,7 @@ class Parser(argparse.ArgumentParser):
 
     def _get_value(self, action, text):
         """As argparse, but no number of any option is larger than a machine can count to."""
-        from lcg.config.limits import COUNT, shown
+        from lcg.config.schema import COUNT, shown
 
         value = super()._get_value(action, text)
         if isinstance(value, int) and abs(value) > COUNT:

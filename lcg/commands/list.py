@@ -18,7 +18,7 @@ LISTS = {
 
 
 def run(words: list[str]) -> int:
-    from lcg.config.listing import backends, difference, listing
+    from lcg.config.help import backends, difference, listing
 
     parser = Parser("list", "[WHAT] | --diff A B", __doc__)
     named = ", ".join([*LISTS, "backends"])

@@ -18,8 +18,7 @@ INDENT = 11  # of the columns, after the name of their row
 def run(words: list[str]) -> int:
     from lcg.config import load_task
     from lcg.config.compatibility import check_task
-    from lcg.config.limits import shown
-    from lcg.config.schema import Model
+    from lcg.config.schema import Model, shown
     from lcg.config.types import build, convert
 
     parser = Parser(

@@ -141,7 +141,7 @@ def _lengths(config, options: argparse.Namespace) -> tuple[int, ...]:
 
 
 def _numbers(name: str, text: str | None, least: int) -> list[int]:
-    from lcg.config.limits import COUNT, shown
+    from lcg.config.schema import COUNT, shown
 
     try:
         numbers = [int(part) for part in (text or "").split(",") if part or text]

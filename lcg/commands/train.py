@@ -15,9 +15,9 @@ from lcg.ranks import is_rank_zero, take_rank
 def run(words: list[str]) -> int:
     from lcg.attention.backends import check_installed
     from lcg.config import load_config
+    from lcg.config.compatibility import remarks
     from lcg.config.errors import options_called
-    from lcg.config.warnings import remarks
-    from lcg.config.words import is_for_wandb
+    from lcg.config.load import is_for_wandb
     from lcg.runs.run import place
     from lcg.training.devices import check_machine, memory_problem
 

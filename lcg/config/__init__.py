@@ -6,7 +6,6 @@ Nothing here imports torch, so a mistake is answered at once.
 import copyreg
 
 from lcg.config.errors import ConfigError
-from lcg.config.groups import choices
 from lcg.config.identity import (
     SOURCES,
     experiment_identity,
@@ -22,7 +21,7 @@ from lcg.config.identity import (
     to_yaml,
     user_modules,
 )
-from lcg.config.load import config_from_tree, load_config, load_task, with_overrides
+from lcg.config.load import choices, config_from_tree, load_config, load_task, with_overrides
 from lcg.config.schema import COMPONENTS, Config
 
 __all__ = [

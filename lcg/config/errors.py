@@ -31,7 +31,7 @@ def find_class(kind: str, name: str) -> type:
 
 
 @contextmanager
-def told_by(cls: type, where: str) -> Iterator[None]:
+def config_errors(cls: type, where: str) -> Iterator[None]:
     """Turn what a class says of its own options into a ConfigError that begins with `where`.
 
     A user's class that breaks is answered by the line of its file; one of ours that breaks is a

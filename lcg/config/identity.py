@@ -12,8 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lcg import registry
-from lcg.config.load import COMPONENTS
-from lcg.config.schema import ATTENTION_PARTS, Config
+from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, Config
 
 SOURCES = "sources"  # the folder of a run directory that holds users' own classes
 

@@ -1,30 +1,42 @@
-"""From words to a config: one mapping, then typed dataclasses, then whether they fit together."""
+"""From overrides and YAML files to one mapping, to typed dataclasses, to parts that fit together.
+
+A value comes, later over earlier, from the experiment's `base`, its own file, a group's file
+(`model=small` reads configs/model/small.yaml), and the `key=value` overrides. Choices of groups and
+classes are made before fields are set, and no key may be given twice, so the order of overrides
+never matters. A relative path of a user's file (`name: ./mine.py:Mine`) is relative to the current
+folder, in a YAML file as on the command line.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import json
 import typing
-from functools import partial
+from pathlib import Path
 from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
 
 from lcg import registry
 from lcg.attention import Attention
-from lcg.attention.backends import BACKENDS, check_backend
-from lcg.config.compatibility import check_parts, check_task
+from lcg.attention.backends import BACKENDS
+from lcg.config.compatibility import check_config
 from lcg.config.errors import (
     ConfigError,
     check_keys,
+    config_errors,
     find_class,
     hint_in,
     hint_of,
+    one_line,
+    options_called,
     suggestion,
-    told_by,
 )
 from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, PLAIN, SECTIONS, Config
-from lcg.config.sizes import check_sizes, check_task_sizes
-from lcg.config.types import build, convert
-from lcg.config.words import read_words, tree_from_words
-from lcg.positional.base import Sizes
+from lcg.config.sizes import check_task_sizes
+from lcg.config.types import as_text, build, convert, read_text
 
 DEFAULT_PART = {
     f.name: {"name": f.default_factory.name}
@@ -33,30 +45,30 @@ DEFAULT_PART = {
 }
 
 
-def load_config(words: list[str], fitting: bool = True) -> Config:
-    """The config that a list of `key=value` words describes.
+def load_config(overrides: list[str], fitting: bool = True) -> Config:
+    """The config that a list of `key=value` overrides describes.
 
     Raises ConfigError, in one line, for anything unknown or ill-typed, and, when it must be
     `fitting`, for parts that cannot work together.
     """
-    config = _build(tree_from_words(read_words(words)))
+    config = _build(_tree(read_overrides(overrides)))
     if fitting:
-        _check(config)
+        check_config(config)
     return config
 
 
-def load_task(words: list[str]) -> Any:
-    """The task alone that words describe; the rest need not fit it. Raises ConfigError."""
-    return _component("task", "task", tree_from_words(read_words(words))["task"])
+def load_task(overrides: list[str]) -> Any:
+    """The task alone that overrides describe; the rest need not fit it. Raises ConfigError."""
+    return _component("task", "task", _tree(read_overrides(overrides))["task"])
 
 
-def with_overrides(section: Any, words: list[str], path: str) -> Any:
-    """A section of a config with `field=value` words laid over it, the section's name optional.
+def with_overrides(section: Any, overrides: list[str], path: str) -> Any:
+    """A section of a config with `field=value` laid over it, the section's name optional.
 
     Raises ConfigError.
     """
-    said = {key.removeprefix(f"{path}."): text for key, text in read_words(words).items()}
-    return build(type(section), dataclasses.asdict(section) | said, "")
+    values = {key.removeprefix(f"{path}."): v for key, v in read_overrides(overrides).items()}
+    return build(type(section), dataclasses.asdict(section) | values, "")
 
 
 def config_from_tree(tree: dict[str, Any]) -> Config:
@@ -69,8 +81,307 @@ def config_from_tree(tree: dict[str, Any]) -> Config:
         if not isinstance(tree.get(group), dict):
             raise ConfigError(f"{group}: expected a name and its fields, got {tree.get(group)!r}")
     config = _build(tree)
-    _check(config)
+    check_config(config)
     return config
+
+
+# ---- overrides: `key=value` as texts
+
+
+def read_overrides(words: list[str]) -> dict[str, str]:
+    """`key=value` words as a mapping of dotted keys to texts.
+
+    Raises ConfigError for another form, an empty value, or a key that is given twice.
+    """
+    values: dict[str, str] = {}
+    for word in itertools.chain.from_iterable(map(_spelled_out, words)):
+        key, equals, text = word.lstrip("-").partition("=")
+        key, text = key.strip(), text.strip()
+        if not equals or not key:
+            raise ConfigError(f"{word!r} is not of the form key=value{_meant(word, words)}")
+        if is_for_wandb(word):
+            continue
+        if not text:
+            raise ConfigError(f"{key}= has no value; null stands for none")
+        try:
+            word.encode()
+        except UnicodeEncodeError:  # bytes that are no text, which Python reads as lone surrogates
+            raise ConfigError(f"{key}={text!r} is no UTF-8 text") from None
+        key = key.removesuffix(".name")  # task.name=copy is task=copy
+        if values.setdefault(key, text) != text:
+            raise ConfigError(f"{key} is given twice, as {values[key]} and as {text}")
+    return values
+
+
+def is_for_wandb(word: str) -> bool:
+    """True for the `_wandb=…` that an agent adds to the arguments of a run queued again."""
+    return word.lstrip("-").startswith("_wandb")
+
+
+def _meant(word: str, words: list[str]) -> str:
+    """`; did you mean …?` of a word without a key: a choice, or a key before its value."""
+    following = words[words.index(word) + 1 :] if word in words else []
+    if options_called(word) and following and "=" not in following[0]:
+        return f"; did you mean {options_called(word)[0]}={following[0]}?"
+    for group in ("experiment", *COMPONENTS):
+        classes = registry.available(group) if group in registry.HOMES else ()
+        if word in (*choices(group), *classes):
+            return f"; did you mean {group}={word}?"
+    return f"; did you mean task={word}?" if ".py:" in word else ""
+
+
+def _spelled_out(word: str) -> list[str]:
+    """A word, or the `key=value` words of the forms in which `wandb agent` hands them over.
+
+    These are JSON, a file of JSON, and `--section.field` for one that is true.
+    """
+    if word.startswith("{"):
+        return _from_json(word, word)
+    if word.endswith(".json") and "=" not in word:
+        try:
+            return _from_json(Path(word).read_text(encoding="utf-8"), word)
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{word} cannot be read: {one_line(error)}") from None
+    is_flag = word.startswith("--") and "=" not in word and "." in word
+    return [f"{word}=true" if is_flag else word]
+
+
+def _from_json(text: str, word: str) -> list[str]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{word[:60]} is no JSON: {one_line(error)}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{word[:60]}: expected keys and values")
+    return [
+        f"{key}={json.dumps(value) if isinstance(value, dict | list) else as_text(value)}"
+        for key, value in values.items()
+    ]
+
+
+# ---- YAML files: configs/GROUP/NAME.yaml, the user's and the built-in ones
+
+
+def config_folders() -> list[Path]:
+    """The folders that hold groups: the user's ./configs first, then the built-in ones."""
+    return [Path.cwd() / "configs", Path(__file__).resolve().parents[1] / "configs"]
+
+
+def choices(group: str) -> list[str]:
+    """Names of the files of a group, without .yaml."""
+    roots = [folder / group for folder in config_folders()]
+    files = [(root, file) for root in roots for file in root.rglob("*.yaml")]
+    return sorted({file.relative_to(root).with_suffix("").as_posix() for root, file in files})
+
+
+def sweep_files() -> dict[str, Path]:
+    """The sweep files by name: the user's in ./sweeps, and the built-in ones."""
+    folders = [folder.parent / "sweeps" for folder in reversed(config_folders())]
+    files = {file.stem: file for folder in folders for file in folder.glob("*.yaml")}
+    return dict(sorted(files.items()))
+
+
+def group_file(group: str, name: str) -> Path:
+    """The file of a choice. Raises ConfigError for a name that has none."""
+    for folder in config_folders():
+        path = folder / group / f"{name}.yaml"
+        if path.is_file():
+            return path
+    known = choices(group)
+    hint = registry.nearest(name, known) if known else f"there are no files in configs/{group}"
+    raise ConfigError(f"{group}={name} is not known; {hint}")
+
+
+def read_yaml(path: Path, resolve: bool = True) -> dict[str, Any]:
+    """The mapping in a YAML file, `${…}` left as it stands unless `resolve`.
+
+    Raises ConfigError, naming file and line.
+    """
+    try:
+        read_node(path)
+        tree = OmegaConf.to_container(OmegaConf.load(path), resolve=resolve)
+        if not isinstance(tree, dict):
+            raise ConfigError("expected a mapping of keys to values")
+    except Exception as error:
+        raise ConfigError(f"{path}: {_problem(error)}".replace(": line ", ":", 1)) from None
+    return tree
+
+
+BYTES = 10**6
+VALUES = 10_000
+DEPTH = 50
+
+
+def read_node(path: Path, loader: type = yaml.SafeLoader) -> yaml.Node | None:
+    """The graph of a YAML file, anchors not yet written out; None of an empty file.
+
+    A few lines of anchors that name each other stand for more values than any memory holds, and an
+    anchor inside itself for values without end. Raises ConfigError, in one line without the file's
+    name, for a file of more than BYTES, one that stands for more than VALUES values or is nested
+    more than DEPTH deep, one that is no YAML, and one that cannot be read.
+    """
+    try:
+        if path.stat().st_size > BYTES:
+            raise ConfigError(f"the file has more than {BYTES:,} bytes")
+        node = yaml.compose(path.read_text(encoding="utf-8"), loader)
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}") from None
+    except RecursionError:
+        raise ConfigError(f"it is nested more than {DEPTH} deep") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(_problem(error)) from None
+    if node is not None and _count(node, {}, 0) > VALUES:
+        raise ConfigError(f"it stands for more than {VALUES:,} values")
+    return node
+
+
+def _problem(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    line = f"line {mark.line + 1}: " if mark else ""
+    return line + (getattr(error, "problem", None) or one_line(error))
+
+
+def _count(node: yaml.Node, counts: dict[int, int | None], depth: int) -> int:
+    """Count the values a node stands for; one that occurs again is counted again, not visited.
+
+    counts: those of nodes by their id, None while a node is being counted.
+    """
+    if depth > DEPTH:
+        raise ConfigError(f"it is nested more than {DEPTH} deep")
+    if id(node) not in counts:
+        counts[id(node)] = None
+        inner = node.value if isinstance(node, yaml.CollectionNode) else []
+        if isinstance(node, yaml.MappingNode):
+            inner = itertools.chain.from_iterable(inner)
+        counts[id(node)] = 1 + sum(_count(part, counts, depth + 1) for part in inner)
+    if counts[id(node)] is None:
+        raise ConfigError(f"line {node.start_mark.line + 1}: an anchor holds itself")
+    return counts[id(node)]
+
+
+# ---- one mapping of all that was chosen and set, with each component spelled out
+
+
+def _tree(values: dict[str, str]) -> dict[str, Any]:
+    experiment = values.pop("experiment", None)
+    check_keys(values)
+    tree = _experiment(experiment) if experiment else {}
+    labels = {}
+    for group in COMPONENTS:
+        default = tree.get(group, getattr(Config, group))
+        chosen = _flow(values.pop(group)) if group in values else default
+        tree[group], labels[group] = _expand(group, chosen)
+    for section in SECTIONS:
+        fields = tree.get(section, {})
+        if section in values:
+            fields = _overlay(fields, _section(section, _flow(values.pop(section))))
+        tree[section] = fields
+    for key in sorted(values, key=lambda key: key.count(".")):  # a class before its fields
+        _put(tree, key, values[key])
+    return tree | {"labels": labels}
+
+
+def _experiment(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """An experiment's mapping, laid over that of the experiment it names as its `base`."""
+    if name in above:
+        raise ConfigError(f"experiment={above[0]}: base goes in a circle at {name}")
+    tree = read_yaml(group_file("experiment", name))
+    base = tree.pop("base", "")
+    check_keys(tree, f"experiment={name}: ")
+    if not isinstance(base, str):
+        raise ConfigError(f"experiment={name}: base must be an experiment's name, got {base!r}")
+    for group in tree.keys() & set(COMPONENTS):
+        tree[group] = _named(tree[group])
+    for section in SECTIONS:
+        tree[section] = _section(section, tree.get(section))
+    return _overlay(_experiment(base, (*above, name)), tree) if base else tree
+
+
+def _section(section: str, node: Any) -> dict[str, Any]:
+    """The fields that an experiment or an override gives to a section, or those of a file named."""
+    if isinstance(node, str):
+        return read_yaml(group_file(section, node))
+    if not isinstance(node, dict | None):
+        raise ConfigError(f"{section}: expected fields, got {node!r}")
+    return node or {}
+
+
+def _flow(text: str) -> Any:
+    """`{a: 1}` as a mapping, any other text as it is."""
+    return read_text(text) if text.startswith("{") else text
+
+
+def _expand(group: str, node: Any) -> tuple[dict[str, Any], str]:
+    """A component's mapping and label, from `asentmax` or `{name: asentmax, …}` with changes."""
+    node = _named(node)
+    if not isinstance(node, dict) or not isinstance(node.get("name", ""), str):
+        raise ConfigError(f"{group}: expected a name, got {node!r}")
+    name = node.get("name")
+    if name in choices(group):
+        changes = {key: value for key, value in node.items() if key != "name"}
+        preset = read_yaml(group_file(group, name))
+        return _overlay(_in_full(group, preset), _in_full(group, changes)), name
+    if group == "attention" and name is None:
+        node = _in_full(group, node)
+        parts = [(p, node[p]) for p in node if p in ATTENTION_PARTS and isinstance(node[p], dict)]
+        return node, "+".join(_label(kind, part.get("name", "?")) for kind, part in parts)
+    if group == "attention" and not any(mark in name for mark in ":./"):
+        known = sorted({*choices(group), *registry.available("normalizer")})
+        if name not in known:
+            raise ConfigError(f"attention={name} is not known; {registry.nearest(name, known)}")
+    kind = "normalizer" if group == "attention" else group
+    return _in_full(group, node), _label(kind, name or group)
+
+
+def _in_full(group: str, node: dict[str, Any]) -> dict[str, Any]:
+    """An attention with its parts as mappings and `name` its normalizer's; others as they are."""
+    if group != "attention":
+        return node
+    parts = {key: _named(v) if key in ATTENTION_PARTS else v for key, v in node.items()}
+    if "name" in parts:
+        parts = _overlay({"normalizer": {"name": parts.pop("name")}}, parts)
+    return parts
+
+
+def _named(node: Any) -> Any:
+    """`log` as {name: log}."""
+    return {"name": node} if isinstance(node, str) else node
+
+
+def _label(kind: str, name: str) -> str:
+    """The name that directories and tables show: of a user's class its own `name`."""
+    if ":" not in str(name):
+        return str(name)
+    cls = find_class(kind, name)
+    return vars(cls).get("name", cls.__name__)
+
+
+def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Mappings merged key by key; a named component replaces one of another name whole."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        both = isinstance(value, dict) and isinstance(old, dict)
+        renamed = both and "name" in value and value["name"] != old.get("name")
+        merged[key] = _overlay(old, value) if both and not renamed else value
+    return merged
+
+
+def _put(tree: dict[str, Any], key: str, text: str) -> None:
+    """Set one dotted key."""
+    *path, last = key.split(".")
+    node = tree
+    for i, step in enumerate(path):
+        if node.get(step) is None:
+            node[step] = {}
+        node = node[step]
+        if not isinstance(node, dict):
+            raise ConfigError(f"{key}: {'.'.join(path[: i + 1])} is a value, not a section")
+    is_part = path == ["attention"] and last in ATTENTION_PARTS
+    node[last] = _named(_flow(text)) if is_part else text
+
+
+# ---- typed dataclasses
 
 
 def _build(tree: dict[str, Any]) -> Config:
@@ -81,14 +392,12 @@ def _build(tree: dict[str, Any]) -> Config:
         "position": _component("position", "position", tree["position"]),
     }
     for section, cls in SECTIONS.items():
-        fields = tree.get(section)
-        values[section] = build(
-            cls, {} if fields is None else fields, section, hint_in(section, cls)
-        )
+        fields = {} if tree.get(section) is None else tree[section]
+        values[section] = build(cls, fields, section, hint_in(section, cls))
     for key in (*PLAIN, "labels"):
         if key in tree:
             values[key] = convert(hints[key], tree[key], key)
-    with told_by(Config, ""):
+    with config_errors(Config, ""):
         return Config(**values)
 
 
@@ -99,21 +408,21 @@ def _attention(node: dict[str, Any]) -> Attention:
         if isinstance(inner, dict):
             inner = DEFAULT_PART[part] | inner
         values[part] = _component(part, f"attention.{part}", inner)
-    known = [f"attention.{f.name}" for f in dataclasses.fields(Attention)]
+    own = [f"attention.{f.name}" for f in dataclasses.fields(Attention)]
     for key in node:
-        if f"attention.{key}" not in known:
-            inner = [
+        if f"attention.{key}" not in own:
+            of_parts = [
                 f"attention.{part}.{f.name}"
                 for part in ATTENTION_PARTS
                 for cls in registry.available(part).values()
                 for f in dataclasses.fields(cls)
             ]
-            hint = suggestion(f"attention.{key}", known, inner)
+            hint = suggestion(f"attention.{key}", own, of_parts)
             raise ConfigError(f"attention.{key} is not an option{hint}")
     if "backend" in node:
         backends = typing.Literal["auto", *BACKENDS]
         values["backend"] = convert(backends, node["backend"], "attention.backend")
-    with told_by(Attention, "attention"):
+    with config_errors(Attention, "attention"):
         return Attention(**values)
 
 
@@ -123,50 +432,10 @@ def _component(kind: str, path: str, node: Any) -> Any:
         raise ConfigError(f"{path}: expected a name and its fields, got {node!r}")
     cls = find_class(kind, node["name"])
     fields = {key: value for key, value in node.items() if key != "name"}
-    built = build(cls, fields, path, hint_of(kind, path, cls))
+    component = build(cls, fields, path, hint_of(kind, path, cls))
     if kind == "task":
-        with told_by(cls, "task"):
-            built.check_definition()
-        with told_by(cls, ""):
-            check_task_sizes(built)
-    return built
-
-
-def _check(config: Config) -> None:
-    """What only the whole config shows: whether its parts can work together, before any work."""
-    model, task, position = config.model, config.task, config.position
-    sizes = Sizes(model.heads, model.key_heads, model.width_of_head, model.d_model)
-    with told_by(type(position), "position"):
-        position.check(sizes)
-    with told_by(type(config.attention.normalizer), "attention.normalizer"):
-        config.attention.normalizer.check(sizes)
-    with told_by(type(position), "position"):
-        check_backend(config.attention.backend, config.attention.normalizer, position)
-    with told_by(type(task), ""):
-        check_parts(model, config.attention.normalizer, position)
-        check_task(model, task)
-    data, of_split = config.data, task.check_evaluation
-    lengths = [
-        ("data.min_length", [data.min_length], task.check_length),
-        ("data.max_length", [data.max_length], task.check_length),
-        ("validation.lengths", config.validation.lengths, partial(of_split, "validation")),
-        ("evaluation.lengths", config.evaluation.lengths, partial(of_split, "test")),
-    ]
-    for where, values, check in lengths:
-        for length in values:
-            with told_by(type(task), where):
-                check(length)
-    with told_by(type(task), ""):
-        check_sizes(config)
-    batch, trainer = config.data.batch_size, config.trainer
-    if batch % trainer.processes:
-        nodes = f" trainer.nodes={trainer.nodes}" if trainer.nodes > 1 else ""
-        raise ConfigError(
-            f"data.batch_size={batch} cannot be shared by trainer.devices={trainer.devices}{nodes}"
-            f"; use a multiple of {trainer.processes}"
-        )
-    if trainer.precision == "16-mixed" and trainer.accelerator == "cpu":
-        raise ConfigError(
-            "trainer.precision=16-mixed does not run with trainer.accelerator=cpu; "
-            "use bf16-mixed or 32-true"
-        )
+        with config_errors(cls, "task"):
+            component.check_definition()
+        with config_errors(cls, ""):
+            check_task_sizes(component)
+    return component

@@ -7,8 +7,7 @@ import dataclasses
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from lcg.config.limits import COUNT, HEADS, PARAMETERS, SHORTEST, VOCABULARY, shown
-from lcg.config.schema import Config, Model
+from lcg.config.schema import COUNT, HEADS, PARAMETERS, SHORTEST, VOCABULARY, Config, Model, shown
 
 if TYPE_CHECKING:
     from lcg.tasks.base import Task

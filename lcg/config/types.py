@@ -17,7 +17,7 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 
 from lcg import registry
-from lcg.config.errors import ConfigError, told_by
+from lcg.config.errors import ConfigError, config_errors
 
 NULL = ("null", "~", "None")  # W&B passes null as None
 BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
@@ -49,7 +49,7 @@ def build(cls: type, values: Any, where: str, unknown: Callable[[str], str] | No
     for f in fields.values():
         if f.name not in converted and f.default is f.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{where}.{f.name} must be given, it has no default")
-    with told_by(cls, where):
+    with config_errors(cls, where):
         return cls(**converted)
 
 
@@ -88,6 +88,19 @@ def read_text(text: str) -> Any:
         return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]
     except Exception:
         return text
+
+
+def as_text(value: Any) -> str:
+    """A value as it can be given on the command line."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ",".join(map(as_text, value)) or "[]"
+    if isinstance(value, float):
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+    return str(value)
 
 
 def _is_null(value: Any) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcg.config import Config, ConfigError, config_from_tree, identity, run_directory
-from lcg.config.groups import read_yaml
+from lcg.config.load import read_yaml
 from lcg.log import log
 from lcg.runs.presets import label_fits
 from lcg.runs.provenance import PROVENANCE, code_digest, read_provenance

@@ -18,11 +18,9 @@ from typing import Any
 import yaml
 
 from lcg.config.errors import ConfigError, one_line
-from lcg.config.groups import sweep_files
-from lcg.config.limits import COUNT, shown
+from lcg.config.load import read_node, read_overrides, sweep_files
+from lcg.config.schema import COUNT, shown
 from lcg.config.types import read_text
-from lcg.config.words import read_words
-from lcg.config.yaml_files import read_node
 from lcg.registry import nearest
 from lcg.sweeping.parameters import Choice, Range, read_parameter
 
@@ -229,7 +227,7 @@ def _command(content: dict[str, Any]) -> tuple[dict[str, str], str]:
         if "${" in word:
             raise ConfigError(f"command: {word} is not supported; use {' or '.join(MACROS)}")
     try:
-        return read_words(rest), macros[0]
+        return read_overrides(rest), macros[0]
     except ConfigError as error:
         raise ConfigError(f"command: {error}") from None
 

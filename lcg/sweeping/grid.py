@@ -13,8 +13,8 @@ from pathlib import Path
 
 from lcg.config import Config, ConfigError, load_config, run_directory
 from lcg.config.errors import one_line
-from lcg.config.limits import COUNT, shown
-from lcg.config.words import read_words
+from lcg.config.load import read_overrides
+from lcg.config.schema import COUNT, shown
 from lcg.diagnostics.columns import columns
 from lcg.registry import nearest
 from lcg.runs.run import check_folder
@@ -108,7 +108,7 @@ def read_sweep(path: str | Path, overrides: list[str] | None = None) -> Sweep:
     that is not a sweep, a metric that is no column of the runs, or runs that are not possible.
     """
     file = find_sweep(str(path))
-    said = read_words(overrides or [])
+    said = read_overrides(overrides or [])
     try:
         sweep = parse(file, said)
         check_runs(sweep)

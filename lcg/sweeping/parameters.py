@@ -10,9 +10,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from lcg.config.help import as_text
-from lcg.config.types import LARGEST, NUMBER
-from lcg.config.yaml_files import VALUES
+from lcg.config.load import VALUES
+from lcg.config.types import LARGEST, NUMBER, as_text
 from lcg.registry import nearest
 
 KEYS = ("value", "values", "distribution", "min", "max", "q")

@@ -33,7 +33,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import QueuePool
 from sqlalchemy.exc import DBAPIError
 
-from lcg.config.help import as_text
+from lcg.config.types import as_text
 from lcg.results.labels import short_names
 from lcg.sweeping.file import EarlyStop, Sweep
 from lcg.sweeping.grid import combinations

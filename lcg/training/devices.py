@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcg.config import Config
-from lcg.config.limits import shown
-from lcg.config.schema import Trainer
+from lcg.config.schema import Trainer, shown
 from lcg.config.sizes import largest_option, parameter_count
 from lcg.system import host_memory
 from lcg.text import size

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from lcg.config.listing import backends
+from lcg.config.help import backends
 
 PAGE = Path(__file__).parents[2] / "docs" / "attention-backends.md"
 

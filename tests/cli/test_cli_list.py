@@ -5,7 +5,7 @@ import pytest
 from lcg import registry
 from lcg.commands.list import LISTS
 from lcg.config import choices
-from lcg.config.groups import sweep_files
+from lcg.config.load import sweep_files
 
 
 @pytest.mark.parametrize("title", LISTS)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lcg.config import load_config
-from lcg.config.warnings import remarks
+from lcg.config.compatibility import remarks
 from lcg.tasks.corpora.numbers import pairs
 
 TINY = """

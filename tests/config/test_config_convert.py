@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lcg.config.errors import ConfigError
-from lcg.config.help import as_text
-from lcg.config.types import build, convert
+from lcg.config.types import as_text, build, convert
 
 GOOD = [
     (int, "3", 3),

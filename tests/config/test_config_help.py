@@ -8,8 +8,9 @@ import pytest
 from lcg import registry
 from lcg.attention import Attention
 from lcg.config import load_config
-from lcg.config.help import as_text, describe, describe_fields, field_help, first_sentence
+from lcg.config.help import describe, describe_fields, field_help, first_sentence
 from lcg.config.schema import SECTIONS, Config, Evaluation
+from lcg.config.types import as_text
 
 COMPONENTS = [
     pytest.param(cls, id=f"{kind}-{name}")

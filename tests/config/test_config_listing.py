@@ -4,7 +4,7 @@ import pytest
 
 from lcg import registry
 from lcg.config import ConfigError, choices, load_config, to_tree
-from lcg.config.listing import difference, listing
+from lcg.config.help import difference, listing
 
 
 @pytest.mark.parametrize("kind", registry.HOMES)

@@ -3,7 +3,7 @@
 import pytest
 
 from lcg.config import choices, load_config
-from lcg.config.warnings import remarks
+from lcg.config.compatibility import remarks
 
 NO_EFFECT = {
     "data.lengths_per=batch data.min_length=32": "data.lengths_per=batch has no effect",

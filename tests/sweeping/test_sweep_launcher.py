@@ -342,7 +342,9 @@ def test_values_that_cannot_be_drawn_together_are_recorded(sweep, plan):
 
 LAUNCH = """
 import json, sys
-from lcg.sweeping import launcher, read_sweep, study
+from lcg.log import log_to_stderr
+from lcg.sweeping import launcher, read_sweep
+log_to_stderr()
 launcher.TICK, launcher.LOOK = 0.02, 0.05
 asked = read_sweep(sys.argv[1], [sys.argv[2]])
 done = launcher.run_sweep(asked, 2, command=json.loads(sys.argv[3]))

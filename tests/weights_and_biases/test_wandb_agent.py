@@ -13,7 +13,7 @@ import yaml
 from training.processes import ROOT, differences, essence, only_run, record, tiny, wait_until
 
 from lcg.config import config_from_tree, load_config
-from lcg.config.groups import read_yaml
+from lcg.config.load import read_yaml
 from lcg.runs import provenance
 from lcg.runs.record import RunRecord
 from lcg.runs.wandb_reader import RECORD
