@@ -29,7 +29,7 @@ from lcg.attention.backends import blockwise
 from lcg.attention.functional import Bias, attend
 from lcg.attention.normalizers.entmax import Entmax
 from lcg.positional.slopes import NAPE
-from lcg.runs.run import read_config
+from lcg.runs.run import Run
 
 HEADS, WIDTH, SCORED = 16, 32, 12
 MODEL_LIMITS = {16384: 20.0, 65536: 240.0}
@@ -151,7 +151,7 @@ def model_pass(tokens: int, run: str | None):
         vocabulary, draw = model.head.out_features, torch.Generator().manual_seed(0)
         sequence = torch.randint(vocabulary, (1, tokens), generator=draw)
     else:
-        config = read_config(Path(run))
+        config = Run(Path(run)).config
         model, _ = load_model(Path(run), config)
         sequence = test_samples(config, tokens)
     select = torch.arange(tokens - SCORED, tokens)
@@ -248,7 +248,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"--lengths must be at least {SCORED}, the positions that are scored")
     for run in options.run:
         try:
-            read_config(Path(run))
+            _ = Run(Path(run)).config
         except ValueError as error:
             parser.error(str(error))
     return options

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from lcg.results import table
 from lcg.results.aggregate import group_runs
-from lcg.runs.run import load_runs
+from lcg.runs.run import Run
 
 SIDES = ("softmax", "asentmax")
 LEARNING_RATES = (2.0e-3, 4.0e-3, 8.0e-3, 1.6e-2)
@@ -38,7 +38,7 @@ def train(runs: Path, side: str, lr: float, seed: int) -> None:
 
 def chosen_runs(runs: Path) -> list[Path]:
     """The runs, one per seed, at the learning rate of each side's best run by validation."""
-    groups = group_runs(load_runs([runs]))
+    groups = group_runs([run.record for run in Run.find([runs])])
     return [runs / run.record.run for group in groups for run in group.seeds]
 
 
@@ -56,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
             job.result()
     names = [str(run) for run in chosen_runs(options.runs)]
     subprocess.run([sys.executable, "-m", "lcg", "eval", *names], check=True)
-    print(table(load_runs([options.runs])))
+    print(table([run.record for run in Run.find([options.runs])]))
     return 0
 
 

@@ -25,7 +25,7 @@ from lcg.diagnostics.inspection import check_fits
 from lcg.evaluation.evaluate import load_model
 from lcg.evaluation.ladder import climb
 from lcg.models.model_inputs import reads, tensors
-from lcg.runs.run import read_config
+from lcg.runs.run import Run
 from lcg.tasks.streams import eval_batch
 
 MEASURES = ("sum", "last_sum", "rms", "null")
@@ -106,7 +106,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--scored", type=int, default=200, help="for exact match")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
-    configs = {run: read_config(run) for run in options.runs}
+    configs = {run: Run(run).config for run in options.runs}
     first = configs[options.runs[0]]
     if any(config.task != first.task for config in configs.values()):
         parser.error("the runs must be on one task")

@@ -39,7 +39,7 @@ from benchmarks.gpu.results import Results
 from benchmarks.report import positive
 from lcg.attention.backends import TRITON
 from lcg.attention.backends.triton import WIDEST
-from lcg.runs.run import read_config
+from lcg.runs.run import Run
 
 SECTIONS: dict[str, Callable[[Plan, argparse.Namespace, Results], int]] = {
     section.__name__: section for section in (sort, short, attention, model, adasplash)
@@ -97,7 +97,7 @@ def parse(words: list[str]) -> argparse.Namespace:
         parser.error(f"--types are {', '.join(TYPES)}")
     if options.widths and max(options.widths) > WIDEST:
         parser.error(f"--widths are at most {WIDEST}")
-    if options.run and read_config(options.run).task.name != "mqmtar":
+    if options.run and Run(options.run).config.task.name != "mqmtar":
         parser.error(f"--run {options.run} is no run of mqmtar")
     options.sections = options.sections or list(SECTIONS)
     return options

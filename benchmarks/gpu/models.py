@@ -23,7 +23,7 @@ from lcg.config import load_config
 from lcg.evaluation.evaluate import load_model
 from lcg.evaluation.scoring import score_teacher_forcing, scored_positions
 from lcg.models.build import build_model
-from lcg.runs.run import read_config
+from lcg.runs.run import Run
 from lcg.tasks.streams import eval_batch
 from lcg.training.loop import train
 
@@ -102,7 +102,7 @@ def mqmtar(plan: Plan, run: Path | None) -> tuple[Any, dict[str, Any]]:
             own = (word for word in plan.words if word.startswith("model."))
             config = load_config(["experiment=paper/mqmtar", *own])
         else:
-            config = read_config(run)
+            config = Run(run).config
         config.attention.backend = backend
         if run is None:
             models[backend] = build_model(config).to(plan.device).eval()  # from the same seed

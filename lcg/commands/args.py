@@ -169,12 +169,13 @@ def add_baseline(parser: Parser) -> None:
 
 def read_sources(options) -> list:
     """Read the records they name; say what cannot be read. Raises ValueError for no record."""
-    from lcg.runs.run import load_runs
+    from lcg.runs.run import Run
     from lcg.runs.wandb_reader import with_wandb
 
     if not options.runs and not options.wandb:
         raise ValueError("name run directories, or a W&B project with --wandb")
-    records = load_runs(options.runs, report=log.warning) if options.runs else []
+    runs = Run.find(options.runs, report=log.warning) if options.runs else []
+    records = [run.record for run in runs]
     records = with_wandb(records, options.wandb, report=log.warning)
     tell_changed_sources(records)
     return records

@@ -21,7 +21,7 @@ def run(words: list[str]) -> int:
     from lcg.config import load_config
     from lcg.config.errors import options_called
     from lcg.results import plot, table
-    from lcg.runs.run import load_runs
+    from lcg.runs.run import Run
 
     parser = Parser("demo", "[key=value …]", __doc__, epilog="key=value is laid over both runs.")
     _, overrides = parser.parse_words(words, options_called)
@@ -34,7 +34,7 @@ def run(words: list[str]) -> int:
         if outcome is None or outcome.exit_code:
             return 3 if outcome is None else outcome.exit_code
         directories.append(outcome.directory)
-    records = load_runs(directories)
+    records = [run.record for run in Run.find(directories)]
     picture = plot(records, Path(configs[0].runs) / "accuracy_vs_length.png")
     print("\n" + table(records, whole=False))
     log.info(f"picture: {picture}")

@@ -18,7 +18,7 @@ def run(words: list[str]) -> int:
     from lcg.config.help import describe_fields
     from lcg.config.schema import Evaluation
     from lcg.runs.record import RunRecord
-    from lcg.runs.run import check_run, check_selected, read_config
+    from lcg.runs.run import Run
     from lcg.training.devices import evaluation_problem
 
     parser = Parser(
@@ -40,10 +40,10 @@ def run(words: list[str]) -> int:
         raise ValueError("after_training is about `lcg train`; it changes nothing here")
     configs, problems = {}, []
     for run in runs:  # what was typed is checked before any run is evaluated
-        check_run(run)
+        Run(run).check()
     for run in runs:
         try:
-            config = read_config(run, trusted(options))
+            config = Run(run, trusted(options)).config
         except ValueError as error:  # of this run; the others are evaluated
             problems.append(str(error))
             continue
@@ -53,7 +53,7 @@ def run(words: list[str]) -> int:
         if problem := evaluation_problem(config):
             raise ValueError(problem)
         try:
-            check_selected(run)
+            Run(run).check_selected()
             RunRecord.load(run)
         except ValueError as error:
             problems.append(str(error))

@@ -75,10 +75,11 @@ def _parsed(words: list[str]) -> argparse.Namespace:
 def _checked(directory: Path, options: argparse.Namespace):
     """The config, and the layers and heads asked for; raises ValueError before any work."""
     from lcg.diagnostics.columns import attention_layers
-    from lcg.runs.run import check_selected, read_config
+    from lcg.runs.run import Run
     from lcg.training.devices import TOKEN_BYTES, too_much
 
-    config = read_config(directory, trusted(options))
+    run = Run(directory, trusted(options))
+    config = run.config
     config.task.check_evaluation("test", options.length)
     if options.samples < 1 or options.failed < 0:
         raise ValueError("--samples must be at least 1 and --failed at least 0")
@@ -92,7 +93,7 @@ def _checked(directory: Path, options: argparse.Namespace):
     heads = _chosen("--heads", options.heads, model.heads, "heads")
     if options.output and Path(options.output).is_file():
         raise ValueError(f"{options.output} is a file; -o takes a folder")
-    check_selected(directory)
+    run.check_selected()
     return config, layers, heads
 
 
@@ -222,7 +223,9 @@ def _print_heads(facts, looked_at) -> None:
 
 
 def _folder(directory: Path, options) -> Path:
-    folder = directory / "plots" / f"inspect_len_{options.length}"
+    from lcg.runs.run import Run
+
+    folder = Run(directory).plots / f"inspect_len_{options.length}"
     return Path(options.output) if options.output else folder
 
 
@@ -243,9 +246,9 @@ def _draw(config, facts, directory: Path, options, shown: int, tokens) -> None:
     from lcg.diagnostics.maps import Map, draw_maps, tokens_of
     from lcg.diagnostics.plots import write_png
     from lcg.results.labels import run_labels
-    from lcg.runs.run import load_run
+    from lcg.runs.run import Run
 
-    (label,) = run_labels([load_run(directory)])
+    (label,) = run_labels([Run(directory).record])
     inputs, source = tokens[0], tokens[-1]
     for layer in facts:
         queries, keys = tokens_of(layer.name, inputs, source)
@@ -293,7 +296,7 @@ def add_beside(parser: argparse.ArgumentParser) -> None:
 
 def checked_beside(directory: Path, config: Any, options: argparse.Namespace) -> Beside:
     """The configs asked for; raises ValueError, in one line, before any work."""
-    from lcg.runs.run import check_selected, read_config
+    from lcg.runs.run import Run
 
     if (options.beside or options.normalizers) and not whole(options):
         raise ValueError("--beside and --as compare all heads; leave out --layer and --heads")
@@ -306,13 +309,14 @@ def checked_beside(directory: Path, config: Any, options: argparse.Namespace) ->
         )
     runs = {}
     for other in others:
-        runs[other] = read_config(other, trusted(options))
+        run = Run(other, trusted(options))
+        runs[other] = run.config
         if not _same_task(runs[other].task, config.task):
             raise ValueError(
                 f"{other} was trained on another task than {directory} (or with other options of "
                 f"{config.task.name}); --beside takes runs on the same one"
             )
-        check_selected(other)
+        run.check_selected()
     return Beside(runs, {name: _normalizer(name, config) for name in names})
 
 
@@ -373,11 +377,11 @@ def analysed(directory: Path, config: Any, model: Any, beside: Beside, options: 
     from lcg.diagnostics.heads import weights_by
     from lcg.evaluation.evaluate import load_model
     from lcg.results.labels import run_labels
-    from lcg.runs.run import load_run
+    from lcg.runs.run import Run
 
     labels = iter(string.ascii_uppercase)
     places = [directory, *beside.runs]
-    called = dict(zip(places, run_labels([load_run(place) for place in places]), strict=True))
+    called = dict(zip(places, run_labels([Run(place).record for place in places]), strict=True))
     device = next(model.parameters()).device
     count = _sample_count(config, beside, options)
     log.info(f"head analyses: test samples 0 to {count - 1}")

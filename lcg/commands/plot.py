@@ -11,6 +11,7 @@ USAGE = "RUN … [--wandb ENTITY/PROJECT] [--metric NAME] [--facet task|position
 
 def run(words: list[str]) -> int:
     from lcg.results import plot
+    from lcg.runs.run import Run
 
     parser = Parser("plot", USAGE, __doc__)
     add_sources(parser)
@@ -29,7 +30,7 @@ def run(words: list[str]) -> int:
     )
     options = parser.parse_intermixed_args(words)
     records = read_sources(options)
-    single = Path(*options.runs[:1]) / "plots" / "accuracy_vs_length.png"
+    single = Run(Path(*options.runs[:1])).plots / "accuracy_vs_length.png"
     alone = options.runs and len(records) == 1 and single.parent.is_dir()
     path = options.output or (single if alone else "accuracy_vs_length.png")
     print(plot(records, path, options.metric, options.facet))

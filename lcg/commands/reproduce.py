@@ -47,14 +47,14 @@ def _reproduce(sweep, options) -> int:
     from lcg.commands.select import settle
     from lcg.commands.sweep import launch
     from lcg.results import markdown_table, table, verdict_table, verdicts
-    from lcg.runs.run import load_runs
+    from lcg.runs.run import Run
 
     summary = launch(sweep, options.workers, options.storage)
     log.info(summary.as_text())
     if summary.signal or summary.trouble or not summary.directories:
         return summary.exit_code
     settle(summary.directories)
-    records = load_runs(summary.directories, report=log.warning)
+    records = [run.record for run in Run.find(summary.directories, report=log.warning)]
     found = verdicts(records, options.block)
     print(plain(table(records)))
     print(f"## {options.block}, published and ours\n\n{markdown_table(verdict_table(found))}\n")

@@ -51,9 +51,9 @@ def settle(
 ) -> None:
     """Print the selected run of every group below `paths`, and break ties."""
     from lcg.results.aggregate import group_runs
-    from lcg.runs.run import read_runs
+    from lcg.runs.run import Run
 
-    runs = read_runs(paths, report=log.warning)
+    runs = {run.path: run.record for run in Run.find(paths, report=log.warning)}
     tell_changed_sources(runs.values())
     places = {(record.run, record.hash): directory for directory, record in runs.items()}
     for group in group_runs(runs.values(), metric):

@@ -84,10 +84,11 @@ def _parsed(words: list[str]) -> argparse.Namespace:
 
 def _checked(directory: Path, options: argparse.Namespace):
     """The config; raises ValueError before any work."""
-    from lcg.runs.run import check_selected, read_config
+    from lcg.runs.run import Run
     from lcg.sparsefinder.checking import check_sparse
 
-    config = read_config(directory, trusted(options))
+    run = Run(directory, trusted(options))
+    config = run.config
     for name in ("samples", "rank", "steps"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name} must be at least 1")
@@ -104,7 +105,7 @@ def _checked(directory: Path, options: argparse.Namespace):
     _check_lengths(config, options)
     for name in ("windows", "globals"):
         _numbers(name, getattr(options, name), 0)
-    check_selected(directory)
+    run.check_selected()
     check_sparse(config.attention.normalizer)
     return config
 
@@ -183,21 +184,23 @@ def _plan(config, options: argparse.Namespace):
 
 
 def _folder(directory: Path, lengths: tuple[int, ...], options: argparse.Namespace) -> Path:
+    from lcg.runs.run import Run
+
     if options.output:
         return Path(options.output)
-    return directory / "plots" / f"sparsefinder_len_{'_'.join(map(str, lengths))}"
+    return Run(directory).plots / f"sparsefinder_len_{'_'.join(map(str, lengths))}"
 
 
 def _write(study, directory: Path, step: int, folder: Path) -> None:
     from lcg.results.labels import run_labels
-    from lcg.runs.files import write_atomic
-    from lcg.runs.run import load_run
+    from lcg.runs.files import RECORD, write_atomic
+    from lcg.runs.run import Run
     from lcg.sparsefinder.plots import draw
     from lcg.sparsefinder.writing import as_json, document
 
     name = directory.resolve().name
-    (label,) = run_labels([load_run(directory)])
-    log.info(str(write_atomic(folder / "results.json", as_json(study, name, step))))
+    (label,) = run_labels([Run(directory).record])
+    log.info(str(write_atomic(folder / RECORD, as_json(study, name, step))))
     log.info(str(write_atomic(folder / "table.md", document(study, name))))
     if any(result.skipped is None for result in study.lengths):
         for value, file in (("recall", "recall"), ("token_accuracy", "accuracy")):

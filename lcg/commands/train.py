@@ -18,7 +18,7 @@ def run(words: list[str]) -> int:
     from lcg.config.compatibility import remarks
     from lcg.config.errors import options_called
     from lcg.config.load import is_for_wandb
-    from lcg.runs.run import place
+    from lcg.runs.run import Run
     from lcg.training.devices import check_machine, memory_problem
 
     parser = Parser("train", "[experiment=NAME] [key=value …] [--dry-run]", __doc__, add_help=False)
@@ -43,7 +43,7 @@ def run(words: list[str]) -> int:
     check_machine(config.trainer)
     for remark in remarks(config):
         log.warning(f"note: {remark}")
-    place(config)
+    Run.place(config)
     if problem := memory_problem(config):
         if not options.dry_run:
             raise ValueError(problem)
@@ -91,12 +91,12 @@ def _end_by(number: int) -> None:
 
 def train_and_evaluate(config):
     """How training ended; None when the run is busy."""
-    from lcg.runs.run import check_same_config, place
+    from lcg.runs.run import Run
 
     # As `train` does, but before torch is imported, which takes seconds; it also has words for
     # folders that cannot be read.
     with suppress(OSError):
-        check_same_config(config, place(config))
+        Run.place(config).check_is_of(config)
 
     from lcg.commands.eval import evaluate_and_say
     from lcg.runs.files import Busy

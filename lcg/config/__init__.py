@@ -7,14 +7,12 @@ import copyreg
 
 from lcg.config.errors import ConfigError
 from lcg.config.identity import (
-    SOURCES,
     experiment_identity,
     experiment_tree,
     identity,
     part_nodes,
     parts,
     run_directory,
-    run_yaml,
     source_digests,
     task_tree,
     to_tree,
@@ -26,7 +24,6 @@ from lcg.config.schema import COMPONENTS, Config
 
 __all__ = [
     "COMPONENTS",
-    "SOURCES",
     "Config",
     "ConfigError",
     "choices",
@@ -39,7 +36,6 @@ __all__ = [
     "part_nodes",
     "parts",
     "run_directory",
-    "run_yaml",
     "source_digests",
     "task_tree",
     "to_tree",

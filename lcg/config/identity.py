@@ -14,8 +14,6 @@ from omegaconf import OmegaConf
 from lcg import registry
 from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, Config
 
-SOURCES = "sources"  # the folder of a run directory that holds users' own classes
-
 
 def to_tree(config: Config) -> dict[str, Any]:
     """The whole config as plain mappings, lists, numbers and strings, every field spelled out."""
@@ -42,16 +40,6 @@ def _plain(value: Any) -> Any:
 def to_yaml(config: Config) -> str:
     """The whole config as YAML."""
     return OmegaConf.to_yaml(OmegaConf.create(to_tree(config)))
-
-
-def run_yaml(config: Config) -> str:
-    """The config as a run directory keeps it: users' classes are named by their copies there."""
-    tree = to_tree(config)
-    for kind, module in user_modules(config).items():
-        node = part_nodes(tree)[kind]
-        attribute = node["name"].rpartition(":")[2]
-        node["name"] = f"{SOURCES}/{kind}:{module.name}:{attribute}"
-    return OmegaConf.to_yaml(OmegaConf.create(tree))
 
 
 def identity(config: Config) -> str:

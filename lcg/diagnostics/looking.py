@@ -68,14 +68,15 @@ def look(
     from lcg.evaluation.scoring import scored_positions
     from lcg.evaluation.test_sets import first_samples
     from lcg.models.model_inputs import reads, tensors
-    from lcg.runs.run import check_selected, read_config
+    from lcg.runs.run import Run
 
     directory = Path(directory)
-    config = read_config(directory, trust)
+    run = Run(directory, trust)
+    config = run.config
     if samples < 1:
         raise ValueError(f"samples must be at least 1, got {samples}")
     config.task.check_evaluation("test", length)
-    check_selected(directory)
+    run.check_selected()
     check_memory(config, length, samples)
     model, _ = load_model(directory, config, device)
     batch = tensors(first_samples(config, "test", length, samples))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lcg.runs.metrics import METRICS, read_curves
+from lcg.runs.run import Run
 
 ALPHA = re.compile(r"alpha/(\w+)/head_(\d+)")
 
@@ -28,7 +28,7 @@ def alpha_trajectories(run: Path, kinds: Mapping[str, str]) -> dict[str, list[Tr
     kinds: the attention kind of each layer by its name: see `headers.attention_layers`. Of several
     values at one step the last counts.
     """
-    curves = read_curves(run / METRICS, lambda name: _kind(name, kinds) is not None)
+    curves = Run(run).curves(lambda name: _kind(name, kinds) is not None)
     found: dict[str, list[Trajectory]] = {}
     for name, (steps, values) in curves.items():
         match = ALPHA.fullmatch(name)

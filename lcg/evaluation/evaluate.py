@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,9 +14,8 @@ from lcg.evaluation.ladder import Progress, climb
 from lcg.evaluation.test_sets import rung
 from lcg.log import log
 from lcg.models.build import build_model
-from lcg.runs import checkpoints
 from lcg.runs.record import Cell, RunRecord
-from lcg.runs.run import check_selected
+from lcg.runs.run import Run
 
 
 def load_model(directory: Path, config: Config, device: str | torch.device = "cpu"):
@@ -28,49 +26,16 @@ def load_model(directory: Path, config: Config, device: str | torch.device = "cp
 
     Raises ValueError when there is no checkpoint, UnreadableCheckpoint when it cannot be used.
     """
-    check_selected(directory)
+    run = Run(directory)
+    run.check_selected()
     attention = config.attention
     if attention.backend == "triton" and (problem := unrunnable(torch.device(device))):
         log.warning(f"{directory}: attention.backend=triton {problem}; read with backend=auto")
         config = replace(config, attention=replace(attention, backend="auto"))
     model = build_model(config)
-
-    def check(content: dict[str, Any]) -> None:
-        checkpoints.check_step(content, "step")
-        checkpoints.check_weights(content.get("state_dict"), model)
-
-    try:
-        content = checkpoints.load(directory / "checkpoints" / checkpoints.BEST, check)
-    except checkpoints.UnreadableCheckpoint as error:
-        content = _of_the_same_step(directory, model, error)
-    model.load_state_dict(content["state_dict"])
-    return model.to(device).eval(), content["step"]
-
-
-def _of_the_same_step(
-    directory: Path, model: torch.nn.Module, problem: checkpoints.UnreadableCheckpoint
-) -> dict[str, Any]:
-    """The selected weights from a checkpoint of training, where one was made at the same step."""
-    selection = RunRecord.load(directory).selection
-    step = None if selection is None else selection.step
-
-    def check(content: dict[str, Any]) -> None:
-        checkpoints.check_step(content, "global_step")
-        checkpoints.check_weights(content.get("state_dict"), torch.nn.ModuleDict({"model": model}))
-
-    for name in (checkpoints.LAST, checkpoints.PREVIOUS):
-        try:
-            content = checkpoints.load(directory / "checkpoints" / name, check)
-        except (FileNotFoundError, checkpoints.UnreadableCheckpoint):
-            continue
-        if content["global_step"] == step:
-            log.warning(f"{problem}; {name} has the same weights")
-            weights = content["state_dict"].items()
-            return {"state_dict": {k.removeprefix("model."): w for k, w in weights}, "step": step}
-    raise type(problem)(
-        f"{problem}, and no other checkpoint is of its step {step}; "
-        "restore it, or move the run away and train it again"
-    ) from problem
+    weights, step = run.weights(model)
+    model.load_state_dict(weights)
+    return model.to(device).eval(), step
 
 
 def choose_device(name: str) -> torch.device:

@@ -13,9 +13,9 @@ from lcg.evaluation.evaluate import choose_device, load_model
 from lcg.evaluation.ladder import Progress, climb
 from lcg.results import Choice, choose
 from lcg.results.selection import longer_lengths
-from lcg.runs.files import Busy, locked
+from lcg.runs.files import Busy
 from lcg.runs.record import RunRecord, Validation
-from lcg.runs.run import check_selected, read_config
+from lcg.runs.run import Run
 from lcg.runs.sources import Trust
 
 REACH = 8  # times the monitored length: how far a tie is followed by default
@@ -75,8 +75,9 @@ def validate(
     Raises MemoryError when it does not fit, ValueError when the run cannot be used, Busy when it is
     being trained.
     """
-    check_selected(directory)
-    config = read_config(directory, trust)
+    run = Run(directory, trust)
+    run.check_selected()
+    config = run.config
     config.task.check_evaluation("validation", length)
     model, step = load_model(directory, config, choose_device(device))
     before = RunRecord.load(directory)
@@ -98,7 +99,7 @@ def validate(
     if cell.state == "out_of_memory":
         raise MemoryError(f"out of memory ({cell.reason})")
     found = {length: Validation(cell.exact_match, cell.token_accuracy)}
-    with locked(directory), RunRecord.updating(directory):
+    with run.lock(), RunRecord.updating(directory):
         record = RunRecord.load(directory, before.hash)
         if record.selection != selection:
             raise ValueError("its training went on meanwhile and selected another checkpoint")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from lcg.diagnostics.columns import attention_layers, head_text
 from lcg.diagnostics.maps import MOST_TOKENS, Map, draw_maps, tokens_of
 from lcg.results.aggregate import Group
 from lcg.results.figure import SCALED, Drawing, look, svg_of
+from lcg.runs.run import Run
 from lcg.runs.sources import Trust
 
 Head = tuple[int | str, int]  # layer, by its place among all or by its name; head
@@ -55,7 +55,7 @@ def draw(name: str, group: Group, directory: Path, choice: MapChoice) -> Drawing
     about = f"{group.task}, {group.name}: no attention maps"
     record = group.best.record
     length = record.train_max if choice.length is None else choice.length
-    if not os.path.lexists(directory / "checkpoints" / "best.ckpt"):
+    if not Run(directory).is_selected:
         return f"{about}, {record.run} has no selected checkpoint."
     try:
         seen = look_at(directory, length, 1, trust=choice.trust)

@@ -10,7 +10,7 @@ from typing import Any
 from lcg.report.sources import Sources
 from lcg.report.tags import Markup, tag
 from lcg.results.aggregate import Group, Run
-from lcg.runs.provenance import read_provenance
+from lcg.runs.run import Run as RunDirectory
 
 SHOWN_PACKAGES = ("lcg", "torch", "lightning", "wandb")
 
@@ -48,7 +48,7 @@ def _with() -> str:
 
 
 def _row(run: Run, directory: Path) -> list[str]:
-    record, found = run.record, read_provenance(directory)
+    record, found = run.record, RunDirectory(directory).provenance
     training = record.training
     return [
         record.run,
@@ -81,7 +81,7 @@ def _versions(packages: Any) -> str:
 def _written(directory: Path) -> str:
     """When metrics.csv was last written: the date of training, unless files were copied since."""
     try:
-        stamp = (directory / "metrics.csv").stat().st_mtime
+        stamp = RunDirectory(directory).metrics_file.stat().st_mtime
     except OSError:
         return "—"
     return f"{datetime.fromtimestamp(stamp, UTC):%Y-%m-%d %H:%M}"

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lcg.runs.metrics import METRICS, Series, read_curves
+from lcg.runs.metrics import Series
 from lcg.runs.record import RecordError, RunRecord
-from lcg.runs.run import read_runs
+from lcg.runs.run import Run
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,11 @@ def find(paths: Iterable[str | os.PathLike]) -> Sources:
     """
     problems: list[str] = []
     try:
-        runs = read_runs(paths, problems.append)
+        runs = Run.find(paths, problems.append)
     except RecordError as error:
         raise ValueError(" | ".join(["no runs to report", *problems, str(error)])) from None
-    directories = {(record.run, record.hash): place for place, record in runs.items()}
-    return Sources(directories, tuple(runs.values()), tuple(problems))
+    directories = {(run.record.run, run.record.hash): run.path for run in runs}
+    return Sources(directories, tuple(run.record for run in runs), tuple(problems))
 
 
 def read_metrics(directory: Path, wanted: Callable[[str], bool] = lambda name: True) -> Series:
@@ -44,7 +44,7 @@ def read_metrics(directory: Path, wanted: Callable[[str], bool] = lambda name: T
 
     A row cut short by a crash is left out; where a step was logged twice the later one counts.
     """
-    return read_curves(directory / METRICS, wanted)
+    return Run(directory).curves(wanted)
 
 
 def thinned(steps: list[int], values: list[float], most: int = 200) -> tuple[list, list]:

@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from lcg.runs.files import move_aside, write_atomic
+from lcg.runs.files import BEST, LAST, PREVIOUS, move_aside, write_atomic
 
-LAST, PREVIOUS, BEST = "last.ckpt", "previous.ckpt", "best.ckpt"
 NEXT = "next.ckpt"  # on its way to be `last`
 
 

@@ -1,4 +1,15 @@
-"""Who holds a run directory: one process at a time, until it is done or dies."""
+"""The files of a run directory: their names, who may write them, and how a write is whole.
+
+config.yaml        the config, every choice spelled out; users' classes by their copies in sources/
+provenance.json    command, code, versions, machine
+metrics.csv        what was logged while it trained
+results.json       the record: selection, validation, the test ladder
+checkpoints/       best.ckpt, the selected weights; last.ckpt, from which training resumes, and
+                   previous.ckpt, the one before it
+plots/, sources/   pictures of this run; the code of users' classes
+
+`lcg.runs.run.Run` is how all other code asks for them.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +26,16 @@ from pathlib import Path
 from typing import TextIO
 
 from lcg.log import log
+
+CONFIG, PROVENANCE, METRICS, RECORD = (
+    "config.yaml",
+    "provenance.json",
+    "metrics.csv",
+    "results.json",
+)
+CHECKPOINTS, PLOTS, SOURCES = "checkpoints", "plots", "sources"
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+LOCK, RECORD_LOCK = ".lock", ".results.lock"
 
 
 class Busy(RuntimeError):
@@ -54,7 +75,7 @@ def locked(directory: Path) -> Iterator[None]:
 def _lock_file(directory: Path) -> TextIO:
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        return (directory / ".lock").open("a+")
+        return (directory / LOCK).open("a+")
     except OSError as error:
         remedy = f"{error.strerror}; make room, or choose another folder with runs=…"
         raise OSError(error.errno, remedy, str(directory)) from None
@@ -72,6 +93,18 @@ def _take(file: TextIO) -> None:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         fcntl.flock(file, fcntl.LOCK_UN)
         time.sleep(random.uniform(0.005, 0.02))  # two who look at each other must part
+
+
+def is_held(directory: Path) -> bool:
+    """Tell whether some process trains this run now."""
+    try:
+        with (directory / LOCK).open("r") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 @contextmanager

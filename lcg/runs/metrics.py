@@ -13,7 +13,6 @@ from typing import Any, BinaryIO, Protocol
 
 from lcg.runs.files import check_held, naming, write_atomic
 
-METRICS = "metrics.csv"
 LONGEST = 2**20  # bytes of a line; no run logs more
 DIGITS = 15  # of a step
 LARGEST = 1e100  # beyond what float32 has; pictures of more overflow

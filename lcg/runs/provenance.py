@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from lcg.config import Config, identity, source_digests
 from lcg.log import log
-from lcg.runs.files import write_atomic
+from lcg.runs.files import PROVENANCE, write_atomic
 from lcg.runs.record import check_json
 
 if TYPE_CHECKING:
     import torch
 
 
-PROVENANCE = "provenance.json"
 PACKAGES = ("lcg", "torch", "lightning", "numpy", "einops", "omegaconf", "wandb")
 
 

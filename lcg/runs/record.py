@@ -18,10 +18,9 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from lcg.runs.files import exclusively, write_atomic
+from lcg.runs.files import RECORD, RECORD_LOCK, exclusively, write_atomic
 
 SCHEMA = 1
-FILE_NAME = "results.json"
 STATES = ("value", "skipped", "out_of_memory", "did_not_train", "not_finite")
 STATUSES = ("running", "finished", "interrupted", "not_finite")
 REQUIRED_LABELS = ("task", "attention", "position")
@@ -267,7 +266,7 @@ class RunRecord:
 
         Raises RecordError: one line, file and remedy.
         """
-        file = Path(run_dir) / FILE_NAME
+        file = Path(run_dir) / RECORD
         try:
             data = json.loads(file.read_text(encoding="utf-8"))
             check_json(data)
@@ -294,12 +293,12 @@ class RunRecord:
     @staticmethod
     def updating(run_dir: str | os.PathLike) -> AbstractContextManager[None]:
         """Hold a run's record from `load` to `save`, so that of two who add to it both do."""
-        return exclusively(Path(run_dir) / ".results.lock")
+        return exclusively(Path(run_dir) / RECORD_LOCK)
 
     def save(self, run_dir: str | os.PathLike) -> Path:
         """Write `results.json` into a run directory atomically; returns its path."""
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
-        return write_atomic(Path(run_dir) / FILE_NAME, text)
+        return write_atomic(Path(run_dir) / RECORD, text)
 
 
 def check_json(data: Any, where: str = "it") -> None:

@@ -1,4 +1,4 @@
-"""Find run directories and read their records."""
+"""A run directory: `Run` reads what is in it, finds runs below folders, and says where one lies."""
 
 from __future__ import annotations
 
@@ -6,23 +6,27 @@ import glob
 import os
 import stat
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lcg.config import Config, ConfigError, config_from_tree, identity, run_directory
 from lcg.config.load import read_yaml
 from lcg.log import log
+from lcg.runs.files import BEST, CHECKPOINTS, CONFIG, METRICS, PLOTS, PROVENANCE, RECORD, locked
+from lcg.runs.metrics import Series, read_curves
 from lcg.runs.presets import label_fits
-from lcg.runs.provenance import PROVENANCE, code_digest, read_provenance
-from lcg.runs.record import FILE_NAME, RecordError, RunRecord
+from lcg.runs.provenance import code_digest, read_provenance
+from lcg.runs.record import RecordError, RunRecord
 from lcg.runs.sources import Trust, locate_sources
 from lcg.system import is_storage_error
 
 if TYPE_CHECKING:
-    from lcg.runs.checkpoints import Resume
+    from torch import Tensor
+    from torch.nn import Module
 
-CONFIG = "config.yaml"  # all that a run directory holds before the first record is written
 # The fields of a config.yaml that change the weights, but for seed and learning rate.
 SECTIONS = ("task", "attention", "position", "model", "data", "optimizer")
 OTHERS = {
@@ -34,76 +38,265 @@ OTHERS = {
 OF_TRAINER = ("steps", "precision")
 
 
-def load_runs(
-    paths: Iterable[str | os.PathLike], report: Callable[[str], None] | None = None
-) -> list[RunRecord]:
-    """Every run under `paths`: see `read_runs`."""
-    return list(read_runs(paths, report).values())
+class Run:
+    """A run directory, there or yet to be made; each of its files is read when first asked for.
 
-
-def read_runs(
-    paths: Iterable[str | os.PathLike], report: Callable[[str], None] | None = None
-) -> dict[Path, RunRecord]:
-    """Directory -> record of every run under `paths`: run directories, or folders that hold some.
-
-    Ordered by path within each argument; a directory reached twice is read once. A path that holds
-    no run, a record that cannot be read, a run that has no record yet, a folder that cannot be
-    entered and a run that lies in two places are problems: `report` is called with a line for each
-    and the rest goes on. Without `report`, or if no run could be read, RecordError names them.
-
-    Runs of one hash are one run, whatever they are called, and count once: the record that got
-    furthest, and of equal ones that whose label fits its attention.
+    Another `Run` of the same path reads it anew. trust: which code of users' classes may run.
     """
-    problems: list[str] = []
-    found: dict[Path, bool] = {}
-    for path in _expanded(paths):
-        before = len(problems)
-        directories = _run_directories(path, problems)
-        if not directories and len(problems) == before:
-            problem = f"no {FILE_NAME} in it or below it" if path.exists() else "no such folder"
-            if not path.exists() and glob.has_magic(str(path)):
-                problem = "nothing matches this pattern"
-            problems.append(f"{path}: {problem}; name a run directory or a folder of runs")
-        found.update(directories)
-    records: dict[Path, RunRecord] = {}
-    places: dict[tuple[str, str], Path] = {}
-    for directory, has_record in found.items():
-        if not has_record:
-            problems.append(f"{directory}: no {FILE_NAME} yet; its training has not begun")
-            continue
-        try:
-            record = load_run(directory)
-        except RecordError as error:
-            problems.append(str(error))
-            continue
-        key = (record.group, record.hash)
-        other = places.setdefault(key, directory)
-        if other != directory:
-            better = _worth(record) > _worth(records[other])
-            left, kept = (other, directory) if better else (directory, other)
-            problems.append(f"{left}: the same run as {kept}; name one of the two")
-            if not better:
+
+    def __init__(self, path: str | os.PathLike, trust: Trust = "own") -> None:
+        self.path, self.trust = Path(path), trust
+        self.config_file, self.record_file = self.path / CONFIG, self.path / RECORD
+        self.metrics_file = self.path / METRICS
+        self.checkpoints, self.plots = self.path / CHECKPOINTS, self.path / PLOTS
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @classmethod
+    def place(cls, config: Config) -> Run:
+        """The run of a config, whose directory need not be there yet.
+
+        Raises ValueError, in one line, for one that cannot be made, since a part of its path is a
+        file, and for one inside a run or around a run, where `lcg table` would show only the outer.
+        """
+        directory = run_directory(config)
+        asked = f"runs={config.runs}" if config.name is None else f"name={config.name}"
+        check_folder(f"runs={config.runs}", Path(config.runs))
+        check_folder(asked, directory)
+        inner = directory
+        while inner != inner.parent:
+            inner = inner.parent
+            if _is_run(inner):
+                asked = f"runs={config.runs}" if inner in _and_above(Path(config.runs)) else asked
+                raise ValueError(f"{asked} lies inside the run {inner}; choose another")
+        if directory.is_dir() and not _is_run(directory):
+            for folder, _, files in os.walk(directory):
+                if {RECORD, CONFIG} <= set(files):
+                    raise ValueError(f"{asked} holds the run {folder}; choose another name")
+        return cls(directory)
+
+    @classmethod
+    def find(
+        cls, paths: Iterable[str | os.PathLike], report: Callable[[str], None] | None = None
+    ) -> list[Run]:
+        """Every run under `paths`, with its record: run directories, or folders that hold some.
+
+        Ordered by path within each argument; a directory reached twice is read once. A path that
+        holds no run, a record that cannot be read, a run that has no record yet, a folder that
+        cannot be entered and a run that lies in two places are problems: `report` is called with a
+        line for each and the rest goes on. Without `report`, or if no run could be read,
+        RecordError names them.
+
+        Runs of one hash are one run, whatever they are called, and count once: the record that got
+        furthest, and of equal ones that whose label fits its attention.
+        """
+        problems: list[str] = []
+        found: dict[Path, bool] = {}
+        for path in _expanded(paths):
+            before = len(problems)
+            directories = _run_directories(path, problems)
+            if not directories and len(problems) == before:
+                problem = f"no {RECORD} in it or below it" if path.exists() else "no such folder"
+                if not path.exists() and glob.has_magic(str(path)):
+                    problem = "nothing matches this pattern"
+                problems.append(f"{path}: {problem}; name a run directory or a folder of runs")
+            found.update(directories)
+        runs: dict[tuple[str, str], Run] = {}
+        for directory, has_record in found.items():
+            run = cls(directory)
+            if not has_record:
+                problems.append(f"{directory}: no {RECORD} yet; its training has not begun")
                 continue
-            del records[other]
-            places[key] = directory
-        records[directory] = record
-    if problems and (report is None or (not records and len(problems) == 1)):
-        raise RecordError(" | ".join(problems))
-    for problem in problems:
-        report(problem)
-    if not records:
-        raise RecordError("none of them can be read, so there is nothing to show")
-    return records
+            try:
+                key = (run.record.group, run.record.hash)
+            except RecordError as error:
+                problems.append(str(error))
+                continue
+            if (other := runs.get(key)) is not None:
+                left, kept = (other, run) if _worth(run) > _worth(other) else (run, other)
+                problems.append(f"{left.path}: the same run as {kept.path}; name one of the two")
+                if left is run:
+                    continue
+                del runs[key]  # so that the one that stays stands where it was found
+            runs[key] = run
+        if problems and (report is None or (not runs and len(problems) == 1)):
+            raise RecordError(" | ".join(problems))
+        for problem in problems:
+            report(problem)
+        if not runs:
+            raise RecordError("none of them can be read, so there is nothing to show")
+        return list(runs.values())
+
+    @cached_property
+    def config(self) -> Config:
+        """The config it was trained with; users' classes come from their copies in the run.
+
+        A copy that differs from the user's own file is run with `trust` "any" alone, and said.
+        Nothing in the file is resolved: no environment variable gets in.
+
+        Raises ValueError, naming the directory, when there is none or it cannot be used.
+        """
+        self.check()
+        tree = read_yaml(self.config_file, resolve=False)
+        for line in locate_sources(self.path, tree, self.trust):
+            log.warning(f"note: {line}")
+        try:
+            return config_from_tree(tree)
+        except ConfigError as error:
+            raise ConfigError(f"{self.config_file}: {error}") from error.__cause__
+        except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+            problem = f"is no config of a run ({error!r:.80})"
+            raise ConfigError(f"{self.config_file}: {problem}") from error
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """The record, with its config. Raises RecordError."""
+        record = RunRecord.load(self.path)
+        return record if record.config else replace(record, config=_experiment(self.config_file))
+
+    @cached_property
+    def metrics(self) -> Series:
+        """All columns of metrics.csv: see `curves`."""
+        return self.curves()
+
+    def curves(self, wanted: Callable[[str], bool] = lambda name: True) -> Series:
+        """The columns of metrics.csv that are wanted: steps and finite values; empty without one.
+
+        A row cut short by a crash is left out; where a step was logged twice the later one counts.
+        """
+        return read_curves(self.metrics_file, wanted)
+
+    @cached_property
+    def provenance(self) -> dict[str, Any]:
+        """Command, code, versions and machine; empty where the file is missing or damaged."""
+        return read_provenance(self.path)
+
+    def checkpoint(
+        self, which: str = "best", check: Callable[[dict[str, Any]], None] = lambda content: None
+    ) -> dict[str, Any]:
+        """The content of the checkpoint `best`, `last` or `previous`, tensors on the CPU.
+
+        Raises FileNotFoundError, and UnreadableCheckpoint for one that cannot be used or that
+        `check` refuses: see `lcg.runs.checkpoints.load`.
+        """
+        from lcg.runs.checkpoints import load
+
+        return load(self.checkpoints / f"{which}.ckpt", check)
+
+    def weights(self, model: Module) -> tuple[dict[str, Tensor], int]:
+        """The selected checkpoint's weights, which fit `model`, and its step.
+
+        Where best.ckpt cannot be used, a checkpoint of training of the same step stands in.
+
+        Raises ValueError when there is no checkpoint, UnreadableCheckpoint when none can be used.
+        """
+        from torch.nn import ModuleDict
+
+        from lcg.runs.checkpoints import UnreadableCheckpoint, check_step, check_weights
+
+        def check_best(content: dict[str, Any]) -> None:
+            check_step(content, "step")
+            check_weights(content.get("state_dict"), model)
+
+        def check_training(content: dict[str, Any]) -> None:
+            check_step(content, "global_step")
+            check_weights(content.get("state_dict"), ModuleDict({"model": model}))
+
+        self.check_selected()
+        try:
+            content = self.checkpoint("best", check_best)
+            return content["state_dict"], content["step"]
+        except UnreadableCheckpoint as error:
+            problem = error
+        selection = RunRecord.load(self.path).selection
+        step = None if selection is None else selection.step
+        for which in ("last", "previous"):
+            try:
+                content = self.checkpoint(which, check_training)
+            except (FileNotFoundError, UnreadableCheckpoint):
+                continue
+            if content["global_step"] == step:
+                log.warning(f"{problem}; {which}.ckpt has the same weights")
+                weights = content["state_dict"].items()
+                return {name.removeprefix("model."): weight for name, weight in weights}, step
+        raise type(problem)(
+            f"{problem}, and no other checkpoint is of its step {step}; "
+            "restore it, or move the run away and train it again"
+        ) from problem
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the directory for this process alone: see `lcg.runs.files.locked`. Raises Busy."""
+        return locked(self.path)
+
+    def finished(self, config: Config) -> RunRecord | None:
+        """The record, if this run needs no more training; says so when its code has changed.
+
+        Raises ValueError for a run of another config.
+        """
+        if not self.record_file.exists():
+            return None
+        try:
+            record = RunRecord.load(self.path)
+        except RecordError:  # training sets it aside, and says so
+            return None
+        _check_identity(record.hash, config, self.record_file)
+        if record.training.status not in ("finished", "not_finite"):
+            return None
+        if self.provenance.get("code") != code_digest():
+            log.warning(f"{self.path} was trained with different code; delete it to train again")
+        return record
+
+    def check(self) -> None:
+        """Raise ValueError for a path that is no run directory, naming a run below it if any."""
+        if os.path.lexists(self.config_file):  # whatever it is: reading it says more
+            return
+        if not self.path.exists():
+            raise ValueError(f"{self.path} does not exist")
+        below = (
+            path for depth in range(1, 4) for path in sorted(self.path.glob("*/" * depth + CONFIG))
+        )
+        run = next((f"; name a run in it, such as {path.parent}" for path in below), "")
+        raise ValueError(f"{self.path} is no run directory: it has no {CONFIG}{run}")
+
+    @property
+    def is_selected(self) -> bool:
+        """A checkpoint was selected, whether or not it can be read."""
+        return os.path.lexists(self.checkpoints / BEST)
+
+    def check_selected(self) -> None:
+        """Raise ValueError when the run has no selected checkpoint yet."""
+        if not self.is_selected:
+            raise ValueError(f"{self.path} has no {BEST} yet; train it to a validation first")
+
+    def check_is_of(self, config: Config) -> None:
+        """Raise ValueError for a directory that holds a run of another config."""
+        if not self.config_file.exists():
+            return
+        held = self.provenance.get("identity")
+        if held is None:
+            raise ValueError(
+                f"{self.path / PROVENANCE} is missing or damaged, so it is unknown what the run "
+                "is; restore it, or choose another name"
+            )
+        _check_identity(held, config, self.path)
 
 
-def _worth(record: RunRecord) -> tuple[int, int, bool]:
-    return record.training.step, len(record.ladder), label_fits(record)
+def check_same_checkpoint(config: Config, resume: Any) -> None:
+    """Raise ValueError for a checkpoint of another config."""
+    _check_identity(resume.identity, config, resume.path)
 
 
-def load_run(directory: Path) -> RunRecord:
-    """The record of one run directory, with its config. Raises RecordError."""
-    record = RunRecord.load(directory)
-    return record if record.config else replace(record, config=config_of(directory))
+def _check_identity(held: str, config: Config, path: Path) -> None:
+    if held != identity(config):
+        raise ValueError(
+            f"{path} belongs to a run of another config ({held}, this is {identity(config)}); "
+            "choose another name"
+        )
+
+
+def _worth(run: Run) -> tuple[int, int, bool]:
+    return run.record.training.step, len(run.record.ladder), label_fits(run.record)
 
 
 def _expanded(paths: Iterable[str | os.PathLike]) -> list[Path]:
@@ -115,33 +308,9 @@ def _expanded(paths: Iterable[str | os.PathLike]) -> list[Path]:
     return found
 
 
-def config_of(directory: Path) -> dict[str, Any]:
-    """The config of a run whose record lacks it, as plain data; empty where it cannot be read.
-
-    As in `RunRecord.config`, fields that change no weight, seed and learning rate are left out.
-    """
-    import yaml
-
-    try:
-        text = (directory / CONFIG).read_text(encoding="utf-8")
-        tree = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return {}
-    if not isinstance(tree, dict):
-        return {}
-    sections = {name: tree[name] for name in SECTIONS if isinstance(tree.get(name), dict)}
-    kept: dict[str, Any] = {
-        name: {key: value for key, value in fields.items() if key not in OTHERS.get(name, ())}
-        for name, fields in sections.items()
-    }
-    if isinstance(tree.get("trainer"), dict):
-        kept |= {key: value for key, value in tree["trainer"].items() if key in OF_TRAINER}
-    return kept
-
-
 def _run_directories(path: Path, problems: list[str]) -> dict[Path, bool]:
     """Resolved run directories at or below `path`, hidden folders left out: have they a record?"""
-    if path.name == FILE_NAME and path.is_file():
+    if path.name == RECORD and path.is_file():
         return {path.parent.resolve(): True}
     found = {}
 
@@ -151,7 +320,7 @@ def _run_directories(path: Path, problems: list[str]) -> dict[Path, bool]:
 
     for folder, inner, files in os.walk(path, onerror=unreadable):
         place = Path(folder)
-        if FILE_NAME in files:
+        if RECORD in files:
             found[place] = True
             inner.clear()  # a run holds no other run
         elif CONFIG in files and not any(parent in found for parent in place.parents):
@@ -164,27 +333,23 @@ def _run_directories(path: Path, problems: list[str]) -> dict[Path, bool]:
     return {place.resolve(): has for place, has in found.items() if has or place not in outer}
 
 
-def place(config: Config) -> Path:
-    """The run's directory.
+def _experiment(file: Path) -> dict[str, Any]:
+    """The config of a run whose record lacks it, as plain data; empty where it cannot be read.
 
-    Raises ValueError, in one line, for one that cannot be made, since a part of its path is a file,
-    and for one inside a run or around a run, where `lcg table` would show only the outer.
+    As in `RunRecord.config`, fields that change no weight, seed and learning rate are left out.
     """
-    directory = run_directory(config)
-    asked = f"runs={config.runs}" if config.name is None else f"name={config.name}"
-    check_folder(f"runs={config.runs}", Path(config.runs))
-    check_folder(asked, directory)
-    inner = directory
-    while inner != inner.parent:
-        inner = inner.parent
-        if _is_run(inner):
-            asked = f"runs={config.runs}" if inner in _and_above(Path(config.runs)) else asked
-            raise ValueError(f"{asked} lies inside the run {inner}; choose another")
-    if directory.is_dir() and not _is_run(directory):
-        for folder, _, files in os.walk(directory):
-            if {FILE_NAME, CONFIG} <= set(files):
-                raise ValueError(f"{asked} holds the run {folder}; choose another name")
-    return directory
+    try:
+        tree = read_yaml(file, resolve=False)
+    except ValueError:
+        return {}
+    kept: dict[str, Any] = {
+        name: {key: value for key, value in tree[name].items() if key not in OTHERS.get(name, ())}
+        for name in SECTIONS
+        if isinstance(tree.get(name), dict)
+    }
+    if isinstance(tree.get("trainer"), dict):
+        kept |= {key: value for key, value in tree["trainer"].items() if key in OF_TRAINER}
+    return kept
 
 
 def check_folder(asked: str, folder: Path) -> None:
@@ -212,88 +377,4 @@ def _and_above(path: Path) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / CONFIG).is_file() and (folder / FILE_NAME).is_file()
-
-
-def check_same_config(config: Config, directory: Path) -> None:
-    """Raise ValueError for a directory that holds a run of another config."""
-    if not (directory / "config.yaml").exists():
-        return
-    held = read_provenance(directory).get("identity")
-    if held is None:
-        raise ValueError(
-            f"{directory}/{PROVENANCE} is missing or damaged, so it is unknown what the run "
-            "is; restore it, or choose another name"
-        )
-    _check(held, config, directory)
-
-
-def check_same_checkpoint(config: Config, resume: Resume) -> None:
-    """Raise ValueError for a checkpoint of another config."""
-    _check(resume.identity, config, resume.path)
-
-
-def _check(held: str, config: Config, path: Path) -> None:
-    if held != identity(config):
-        raise ValueError(
-            f"{path} belongs to a run of another config ({held}, this is {identity(config)}); "
-            "choose another name"
-        )
-
-
-def finished(config: Config, directory: Path) -> RunRecord | None:
-    """The record of a run that needs no more training; says so when its code has changed."""
-    if not (directory / "results.json").exists():
-        return None
-    try:
-        record = RunRecord.load(directory)
-    except RecordError:  # training sets it aside, and says so
-        return None
-    _check(record.hash, config, directory / FILE_NAME)
-    if record.training.status not in ("finished", "not_finite"):
-        return None
-    if read_provenance(directory).get("code") != code_digest():
-        log.warning(f"{directory} was trained with different code; delete it to train again")
-    return record
-
-
-def read_config(directory: Path, trust: Trust = "own") -> Config:
-    """The config a run was trained with; users' classes come from their copies in the run.
-
-    A copy that differs from the user's own file is run with `trust` "any" alone, and said.
-    Nothing in the file is resolved: no environment variable gets in.
-
-    Raises ValueError, naming the directory, when there is none or it cannot be used.
-    """
-    check_run(directory)
-    path = directory / "config.yaml"
-    tree = read_yaml(path, resolve=False)
-    for line in locate_sources(directory, tree, trust):
-        log.warning(f"note: {line}")
-    try:
-        return config_from_tree(tree)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error.__cause__
-    except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-        raise ConfigError(f"{path}: is no config of a run ({error!r:.80})") from error
-
-
-def check_run(directory: Path) -> None:
-    """Raise ValueError for a path that is no run directory; of a folder of runs it names one."""
-    if os.path.lexists(directory / "config.yaml"):  # whatever it is: reading it says more
-        return
-    if not directory.exists():
-        raise ValueError(f"{directory} does not exist")
-    below = (
-        path
-        for depth in range(1, 4)
-        for path in sorted(directory.glob("*/" * depth + "config.yaml"))
-    )
-    run = next((f"; name a run in it, such as {path.parent}" for path in below), "")
-    raise ValueError(f"{directory} is no run directory: it has no config.yaml{run}")
-
-
-def check_selected(directory: Path) -> None:
-    """Raise ValueError when a run has no selected checkpoint yet."""
-    if not os.path.lexists(directory / "checkpoints" / "best.ckpt"):
-        raise ValueError(f"{directory} has no best.ckpt yet; train it to a validation first")
+    return (folder / CONFIG).is_file() and (folder / RECORD).is_file()

@@ -14,9 +14,11 @@ import tempfile
 from pathlib import Path
 from typing import Any, Literal
 
+from omegaconf import OmegaConf
+
 from lcg import registry
-from lcg.config import SOURCES, Config, part_nodes, parts, user_modules
-from lcg.runs.files import write_atomic
+from lcg.config import Config, part_nodes, parts, to_tree, user_modules
+from lcg.runs.files import SOURCES, write_atomic
 from lcg.user_source import UserModule, is_for_lcg, is_importable, place_of, same_code
 
 ORIGINS = "origins.json"
@@ -25,6 +27,19 @@ HELP = "run the code of users' classes that a run keeps, whatever it is"
 
 Trust = Literal["none", "own", "any"]
 """Which code of users' classes may run: none, what is this machine's own as well, any."""
+
+
+def run_yaml(config: Config) -> str:
+    """The config as a run directory keeps it: users' classes are named by their copies there.
+
+    `locate_sources` leads these names to the copies.
+    """
+    tree = to_tree(config)
+    for kind, module in user_modules(config).items():
+        node = part_nodes(tree)[kind]
+        attribute = node["name"].rpartition(":")[2]
+        node["name"] = f"{SOURCES}/{kind}:{module.name}:{attribute}"
+    return OmegaConf.to_yaml(OmegaConf.create(tree))
 
 
 def copy_sources(config: Config, directory: Path) -> None:

@@ -17,10 +17,12 @@ from typing import Any
 from optuna.trial import Trial, TrialState
 
 from lcg.config import ConfigError
+from lcg.runs.files import LAST, is_held
 from lcg.runs.record import RecordError, RunRecord
+from lcg.runs.run import Run as RunDirectory
 from lcg.sweeping.file import Sweep
 from lcg.sweeping.grid import combinations
-from lcg.sweeping.state import MetricColumn, Run, State, find_run, is_held, state_of, value_of
+from lcg.sweeping.state import MetricColumn, Run, State, find_run, state_of, value_of
 from lcg.sweeping.study import Board, key_of, open_board, study_error, values_text
 from lcg.sweeping.summary import Counts, Display, Failure, Pace, Running, Summary, summarise
 from lcg.sweeping.worker import TRAIN, Slot, Worker, last_line, share, storage_trouble
@@ -385,7 +387,7 @@ def _event(run: str, text: str, chosen: str) -> str:
 def _mark(directory: Path) -> tuple[int, int]:
     """What changes when a run gets further: its last checkpoint, and its ladder."""
     try:
-        saved = (directory / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+        saved = (RunDirectory(directory).checkpoints / LAST).stat().st_mtime_ns
     except OSError:
         saved = 0
     try:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lcg.config import Config, load_config, run_directory
 from lcg.evaluation.test_sets import rung
-from lcg.runs.metrics import METRICS, MetricsReader, number
-from lcg.runs.provenance import code_digest, read_provenance
+from lcg.runs.metrics import MetricsReader, number
+from lcg.runs.provenance import code_digest
 from lcg.runs.record import RecordError, RunRecord
+from lcg.runs.run import Run as RunDirectory
 from lcg.sweeping.file import Metric
 
 DONE = ("finished", "not_finite")
@@ -97,23 +97,11 @@ def value_of(run: Run, metric: Metric | None, state: State) -> float | None:
     return rows[-1][1] if rows else None
 
 
-def is_held(directory: Path) -> bool:
-    """Whether some process trains this run now."""
-    try:
-        with (directory / ".lock").open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
 class MetricColumn:
     """One column of metrics.csv, as far as it is written; what was read is not read again."""
 
     def __init__(self, directory: Path, column: str | None) -> None:
-        self.path, self.column = directory / METRICS, column
+        self.path, self.column = RunDirectory(directory).metrics_file, column
         self._begin(None)
 
     def _begin(self, file: Any) -> None:
@@ -144,7 +132,7 @@ def _file_at(path: Path) -> tuple[Any, int]:
 
 
 def _code(directory: Path) -> str | None:
-    return read_provenance(directory).get("code")
+    return RunDirectory(directory).provenance.get("code")
 
 
 def _evaluated(config: Config, record: RunRecord) -> bool:

@@ -8,7 +8,6 @@ parameters, so that its run goes on from its checkpoint.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import re
@@ -35,6 +34,7 @@ from sqlalchemy.exc import DBAPIError
 
 from lcg.config.types import as_text
 from lcg.results.labels import short_names
+from lcg.runs.files import LOCK, exclusively
 from lcg.sweeping.file import EarlyStop, Sweep
 from lcg.sweeping.grid import combinations
 from lcg.sweeping.parameters import Choice, Range
@@ -179,9 +179,7 @@ def _alone(sweep: Sweep) -> Iterator[None]:
     a database server honours, means nothing to SQLite.
     """
     sweep.directory.mkdir(parents=True, exist_ok=True)
-    with (sweep.directory / ".lock").open("a") as file:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with exclusively(sweep.directory / LOCK):
         yield
 
 

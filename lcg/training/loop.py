@@ -18,16 +18,16 @@ from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 
-from lcg.config import Config, run_yaml
+from lcg.config import Config
 from lcg.diagnostics.columns import columns
 from lcg.log import log
 from lcg.ranks import is_rank_zero, take_rank
 from lcg.runs import checkpoints, provenance
-from lcg.runs import run as directories
-from lcg.runs.files import locked, write_atomic
+from lcg.runs.files import write_atomic
 from lcg.runs.metrics import CSVMetrics, Tracking
 from lcg.runs.record import RunRecord
-from lcg.runs.sources import check_copies, copy_sources
+from lcg.runs.run import Run, check_same_checkpoint
+from lcg.runs.sources import check_copies, copy_sources, run_yaml
 from lcg.runs.wandb_logger import WandbMetrics, send_record, summary
 from lcg.system import storage_error
 from lcg.training.callbacks import (
@@ -67,12 +67,12 @@ def train(
     """
     check_nodes(config.trainer.nodes)
     take_rank(config.trainer.devices, config.trainer.nodes)
-    directory = directories.place(config)
+    place = Run.place(config)
     if not is_rank_zero():
-        return _Run(config, directory, progress=False, then=then).go()
+        return _Run(config, place, progress=False, then=then).go()
     check_copies(config)
-    run = _Run(config, directory, progress, then)
-    with locked(directory), _one_line_when_unwritable(directory):
+    run = _Run(config, place, progress, then)
+    with place.lock(), _one_line_when_unwritable(place.path):
         return run.go()
 
 
@@ -82,12 +82,12 @@ class _Run:
     def __init__(
         self,
         config: Config,
-        directory: Path,
+        run: Run,
         progress: bool,
         then: Callable[[Outcome], None],
     ) -> None:
-        self.config, self.directory, self.then = config, directory, then
-        self.folder = directory / "checkpoints"
+        self.config, self.run, self.then = config, run, then
+        self.directory, self.folder = run.path, run.checkpoints
         self.tracking = Tracking()
         self.finite = Finite(config)
         self.metrics = Metrics(config, self.tracking)
@@ -102,7 +102,7 @@ class _Run:
             must_stop=lambda: self.stop.signal != 0,
             validated=lambda step: self.keeper.save("running", step),
         )
-        bar = [Progress(config, directory.name, self.metrics)] if progress else []
+        bar = [Progress(config, run.path.name, self.metrics)] if progress else []
         probe = HeadProbe(config, self.tracking, self.metrics, self.finite)
         logs = [self.finite, self.metrics, *bar, probe]
         callbacks = [*logs, self.validation, self.saver, self.stop]
@@ -111,8 +111,8 @@ class _Run:
 
     def go(self) -> Outcome:
         """Train, unless that has been done."""
-        directories.check_same_config(self.config, self.directory)
-        record = directories.finished(self.config, self.directory)
+        self.run.check_is_of(self.config)
+        record = self.run.finished(self.config)
         with self.stop.listening():
             return self._train() if record is None else self._finished(record)
 
@@ -123,7 +123,7 @@ class _Run:
         check = partial(check_resumable, module=module, trainer=self.trainer)
         resume = checkpoints.newest_readable(self.folder, log.warning, check)
         if resume:
-            directories.check_same_checkpoint(config, resume)
+            check_same_checkpoint(config, resume)
         if mode := compile_mode(config.trainer, self.device):
             module.compile_steps(mode)
         parameters = sum(p.numel() for p in module.model.parameters())
@@ -175,16 +175,16 @@ class _Run:
     def _open(self, resume: checkpoints.Resume | None) -> None:
         """Write what is known before the first step, and say it."""
         config, step = self.config, resume.step if resume else 0
-        (self.directory / "plots").mkdir(exist_ok=True)
+        self.run.plots.mkdir(exist_ok=True)
         facts = provenance.write(config, self.directory, self.device, bool(resume))
         copy_sources(config, self.directory)
-        write_atomic(self.directory / "config.yaml", run_yaml(config))
+        write_atomic(self.run.config_file, run_yaml(config))
         for folder in (self.directory, self.folder):
             checkpoints.remove_leftovers(folder)
         checkpoints.set_aside(self.folder, resume)
         if resume:
             log.info(f"resuming {self.directory} at step {step} of {config.trainer.steps}")
-        table = CSVMetrics(self.directory / "metrics.csv", columns(config), step)
+        table = CSVMetrics(self.run.metrics_file, columns(config), step)
         self.tracking.places.append(table)
         self.tracking.places.append(WandbMetrics(config, self.directory, facts["wandb_id"]))
         self.keeper.open(step)

@@ -20,6 +20,7 @@ from lcg.log import log
 from lcg.ranks import is_rank_zero
 from lcg.runs.files import move_aside
 from lcg.runs.record import RecordError, RunRecord, Selection, Training, Validation
+from lcg.runs.run import Run
 from lcg.training.callbacks import LadderValidation, Metrics
 
 
@@ -121,7 +122,7 @@ class RecordKeeper:
 
     def _before(self) -> RunRecord | None:
         """The record so far; one that cannot be read is set aside, and made anew."""
-        path = self.directory / "results.json"
+        path = Run(self.directory).record_file
         if not os.path.lexists(path):
             return None
         try:
@@ -132,4 +133,4 @@ class RecordKeeper:
         return RunRecord.load(self.directory, identity(self.config))
 
     def _fate(self) -> dict[str, Any]:
-        return fate(self.directory / "metrics.csv", self.config.optimizer.warmup_steps)
+        return fate(Run(self.directory).metrics_file, self.config.optimizer.warmup_steps)

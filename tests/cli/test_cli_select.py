@@ -65,9 +65,9 @@ def lengths(directory: Path) -> list[int]:
 
 def independent(directory: Path, length: int) -> Validation:
     """What the longer validation must find, from the ladder itself."""
-    from lcg.runs.run import read_config
+    from lcg.runs.run import Run
 
-    config = read_config(directory)
+    config = Run(directory).config
     model, step = load_model(directory, config)
     (cell,) = ladder.climb(
         model, config, [length], 16, split="validation", seed=config.evaluation.seed, step=step

@@ -18,7 +18,7 @@ from lcg.results import table
 from lcg.results.figure import look, shades, stacked, step_axis
 from lcg.results.published import blocks
 from lcg.runs.record import RunRecord
-from lcg.runs.run import load_runs
+from lcg.runs.run import Run
 
 VOID_HTML = {"meta", "link", "br"}
 REQUESTS = ("src", "href", "xlink:href", "srcset", "action", "poster", "data")
@@ -114,7 +114,7 @@ def test_every_figure_has_a_caption_and_its_own_svg(report: Report) -> None:
 
 def test_numbers_are_those_of_the_table(report: Report, folder: Path) -> None:
     """Every count, interval, mean and median in the page's tables, against `lcg table`'s JSON."""
-    document = json.loads(table(load_runs([folder]), "json"))
+    document = json.loads(table([run.record for run in Run.find([folder])], "json"))
     rows = Page(report.html).rows
     for group in document["groups"]:
         best = next(run for run in group["runs"] if run["run"] == group["best"])
@@ -310,7 +310,7 @@ def test_provenance_says_what_is_known(report: Report, folder: Path) -> None:
     assert "0123456789ab, changed files" in report.html
     assert "lcg 0.1.0, torch 2.13.0+cpu" in report.html
     assert "2023-11-14 22:13" in report.html, "when metrics.csv was last written"
-    records: list[RunRecord] = load_runs([folder])
+    records: list[RunRecord] = [run.record for run in Run.find([folder])]
     assert all(record.run in report.html and record.hash in report.html for record in records)
 
 

@@ -13,7 +13,7 @@ from lcg.results import table
 from lcg.results.aggregate import group_runs
 from lcg.results.labels import run_labels, short_names
 from lcg.runs.record import Cell, RunRecord
-from lcg.runs.run import load_runs
+from lcg.runs.run import Run
 
 Make = Callable[..., RunRecord]
 MEAN = """
@@ -154,7 +154,7 @@ def test_runs_of_one_hash_are_counted_once(record, tmp_path: Path) -> None:
     ):
         run.save(tmp_path / name)
     lines: list[str] = []
-    found = load_runs([tmp_path], lines.append)
+    found = [run.record for run in Run.find([tmp_path], lines.append)]
     line = "{}: the same run as {}; name one of the two"
     assert lines == [line.format(tmp_path / "a", tmp_path / "b")]
     assert names(*found) == ["softmax · nape", "topk · nape"]
@@ -162,7 +162,7 @@ def test_runs_of_one_hash_are_counted_once(record, tmp_path: Path) -> None:
     assert rows[1].split("|")[2].strip() == "softmax · nape", "it is the baseline"
     twin.merge([Cell(64, 9, 1, correct=3)]).save(tmp_path / "a")
     lines.clear()
-    found = load_runs([tmp_path], lines.append)
+    found = [run.record for run in Run.find([tmp_path], lines.append)]
     assert lines == [line.format(tmp_path / "b", tmp_path / "a")], "the one that got further counts"
     assert names(*found) == ["softmax · nape", "topk · nape"]
 
@@ -221,7 +221,7 @@ def test_a_record_without_a_config_is_labelled_by_its_config_file(record, tmp_pa
         replace(one, run=folder.name).save(folder)
         text = to_yaml(load_config(words)).replace("name: entmax", "name: /gone/x.py:Gone")
         (folder / "config.yaml").write_text(text.replace("alpha: 1.5", "alpha: ${oc.env:HOME}"))
-    assert names(*load_runs([tmp_path])) == [
+    assert names(*[run.record for run in Run.find([tmp_path])]) == [
         "Gone · nape, dropout=0",
         "Gone · nape, dropout=0.2",
     ]
@@ -231,7 +231,7 @@ def test_labels_are_the_same_in_the_record_and_in_the_config_file(record, tmp_pa
     words = ["experiment=quick/copy", "attention=topk", "optimizer.lr=0.01", "data.workers=2"]
     (tmp_path / "config.yaml").write_text(to_yaml(load_config(words)))
     record(*words[1:], keep=False).save(tmp_path)
-    (loaded,) = load_runs([tmp_path])
+    (loaded,) = [run.record for run in Run.find([tmp_path])]
     kept = dict(experiment_tree(load_config(words)))
     for name in ("encoder_layers", "cross_position"):  # of encoder-decoders alone
         loaded.config["model"].pop(name)

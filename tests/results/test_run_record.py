@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lcg.results import table
 from lcg.runs.files import write_atomic
 from lcg.runs.record import Cell, RecordError, RunRecord, Training
-from lcg.runs.run import load_runs, read_runs
+from lcg.runs.run import Run
 
 Make = Callable[..., RunRecord]
 
@@ -193,7 +193,7 @@ def test_a_crash_before_the_rename_leaves_the_old_record(make: Make, tmp_path: P
     command = [sys.executable, "-c", script, str(folder / "results.json")]
     assert subprocess.run(command, cwd=root, check=False).returncode == 9
     assert len(list(folder.iterdir())) == 2, "the temporary file is still there"
-    assert load_runs([tmp_path]) == [make({64: 993})]
+    assert [run.record for run in Run.find([tmp_path])] == [make({64: 993})]
 
 
 def test_a_failed_write_cleans_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,9 +213,10 @@ def test_load_runs_finds_runs_at_any_depth_once(make: Make, tmp_path: Path) -> N
     for seed, place in enumerate(["b/deep/run1", "a/run0", ".hidden/run2"]):
         make(seed=seed).save(tmp_path / place)
     (tmp_path / "a" / "other").mkdir()
-    runs = load_runs([tmp_path, tmp_path / "a" / "run0", tmp_path / "a/run0/results.json"])
-    assert [run.seed for run in runs] == [1, 0], "by path, hidden folders left out"
-    assert [run.seed for run in load_runs([str(tmp_path / "b"), tmp_path])] == [0, 1]
+    runs = Run.find([tmp_path, tmp_path / "a" / "run0", tmp_path / "a/run0/results.json"])
+    assert [run.record.seed for run in runs] == [1, 0], "by path, hidden folders left out"
+    runs = Run.find([str(tmp_path / "b"), tmp_path])
+    assert [run.record.seed for run in runs] == [0, 1]
 
 
 def broken_runs(make: Make, folder: Path) -> None:
@@ -236,10 +237,10 @@ def broken_runs(make: Make, folder: Path) -> None:
 def test_load_runs_reports_every_problem_and_goes_on(make: Make, tmp_path: Path) -> None:
     broken_runs(make, tmp_path)
     lines: list[str] = []
-    runs = read_runs([tmp_path, tmp_path / "nowhere"], lines.append)
+    runs = Run.find([tmp_path, tmp_path / "nowhere"], lines.append)
     good = ["locked/in", "project/runs/run3", "run1", "run2"]
-    assert [str(path.relative_to(tmp_path)) for path in runs] == good
-    assert [record.seed for record in runs.values()] == [0, 3, 1, 2]
+    assert [str(run.path.relative_to(tmp_path)) for run in runs] == good
+    assert [run.record.seed for run in runs] == [0, 3, 1, 2]
     expected = {
         "deep/results.json: nested too deeply",
         "foreign/results.json: the record is [], not dict",
@@ -252,7 +253,7 @@ def test_load_runs_reports_every_problem_and_goes_on(make: Make, tmp_path: Path)
     assert all(any(f"{tmp_path}/{text}" in line for line in lines) for text in expected)
     assert not any("\n" in line for line in lines)
     with pytest.raises(RecordError) as error:
-        load_runs([tmp_path])
+        Run.find([tmp_path])
     assert all(text in str(error.value) for text in expected - {"nowhere: no such folder"})
 
 
@@ -268,7 +269,7 @@ def test_a_folder_that_cannot_be_entered(make: Make, tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(os, "scandir", closed)
     lines: list[str] = []
-    assert len(load_runs([tmp_path], lines.append)) == 1
+    assert len(Run.find([tmp_path], lines.append)) == 1
     assert lines == [f"{tmp_path / 'closed'}: cannot be entered (Permission denied)"]
 
 
@@ -278,7 +279,7 @@ def test_load_runs_where_nothing_can_be_read(make: Make, tmp_path: Path) -> None
         (tmp_path / place / "results.json").write_text("{")
     lines: list[str] = []
     with pytest.raises(RecordError, match="nothing to show"):
-        load_runs([tmp_path], lines.append)
+        Run.find([tmp_path], lines.append)
     assert len(lines) == 2
 
 
@@ -315,7 +316,7 @@ def test_whatever_is_wrong_with_a_record_is_one_line_or_harmless(
             (tmp_path / "bad").mkdir(exist_ok=True)
             (tmp_path / "bad" / "results.json").write_text(json.dumps(data))
             lines: list[str] = []
-            records = load_runs([tmp_path], lines.append)
+            records = [run.record for run in Run.find([tmp_path], lines.append)]
             refused += len(lines)
             assert len(records) + len(lines) == 2, (path, value)
             for kind in ("markdown", "csv", "json"):
@@ -326,4 +327,4 @@ def test_whatever_is_wrong_with_a_record_is_one_line_or_harmless(
 @pytest.mark.parametrize(("name", "problem"), [("", "below it"), ("nowhere", "no such folder")])
 def test_load_runs_of_a_path_without_runs(tmp_path: Path, name: str, problem: str) -> None:
     with pytest.raises(RecordError, match=problem):
-        load_runs([tmp_path / name])
+        Run.find([tmp_path / name])

@@ -247,9 +247,9 @@ def test_what_is_learned_never_sees_the_test_stream(run, monkeypatch):
     asked = []
     draw = module.draw
     monkeypatch.setattr(module, "draw", lambda *words: asked.append(words[1:3]) or draw(*words))
-    from lcg.runs.run import read_config
+    from lcg.runs.run import Run
 
-    config = read_config(run)
+    config = Run(run).config
     model, _ = load_model(run, config)
     grid = Grid(l2=(1.0,), bucket_sizes=(None,), clusters=(1,), joined=((0, 0),), random=())
     plan = Plan(lengths=(6,), learned_at=6, samples=2, learn_samples=2, steps=2, grid=grid)

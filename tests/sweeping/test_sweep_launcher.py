@@ -18,10 +18,10 @@ from sqlalchemy.exc import OperationalError
 from sweeping.survivors import children, wait_until
 
 from lcg.config import load_config, run_directory
-from lcg.runs.files import locked
+from lcg.runs.files import is_held, locked
 from lcg.sweeping import launcher, read_sweep, study
 from lcg.sweeping.grid import configs
-from lcg.sweeping.state import find_run, is_held, state_of
+from lcg.sweeping.state import find_run, state_of
 from lcg.sweeping.study import Board, open_storage
 from lcg.sweeping.worker import share, storage_trouble
 

@@ -228,19 +228,19 @@ BEST = {
 @pytest.mark.parametrize("change", BEST.values(), ids=BEST)
 def test_a_best_that_is_none_is_one_line(run, change):
     from lcg.evaluation.evaluate import load_model
-    from lcg.runs.run import read_config
+    from lcg.runs.run import Run
 
     path = run / "checkpoints" / "best.ckpt"
     torch.save(change(checkpoint(run, "best")), path)
     with pytest.raises(checkpoints.DamagedCheckpoint) as raised:
-        load_model(run, read_config(run))
+        load_model(run, Run(run).config)
     line = str(raised.value)
     assert str(path) in line and "\n" not in line and len(line) < 500
 
 
 def test_a_best_that_is_none_is_replaced_by_one_of_its_step(lcg, run, capsys):
     from lcg.evaluation.evaluate import load_model
-    from lcg.runs.run import read_config
+    from lcg.runs.run import Run
 
     assert lcg.run("train", *tiny(f"runs={run.parent}")).code == 0
     path = run / "checkpoints" / "best.ckpt"
@@ -248,7 +248,7 @@ def test_a_best_that_is_none_is_replaced_by_one_of_its_step(lcg, run, capsys):
     assert checkpoint(run, "best")["step"] == record(run)["training"]["step"] == 30
     for spoil in (lambda: torch.save([1], path), lambda: (path.unlink(), path.mkdir())):
         spoil()
-        model, step = load_model(run, read_config(run))
+        model, step = load_model(run, Run(run).config)
         assert step == 30
         assert differences(weights, dict(model.state_dict())) == []
         assert "last.ckpt has the same weights" in capsys.readouterr().err

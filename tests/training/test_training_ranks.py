@@ -6,8 +6,7 @@ import pytest
 from training.processes import differences, essence, only_run, tiny
 
 from lcg.config import load_config
-from lcg.runs.files import locked
-from lcg.runs.run import place
+from lcg.runs.run import Run
 
 LAUNCHED = {"RANK": "1", "LOCAL_RANK": "1", "NODE_RANK": "1", "SLURM_PROCID": "3"}
 ODD = {"RANK": "x", "LOCAL_RANK": "x", "NODE_RANK": "-1", "WORLD_SIZE": ""}
@@ -29,7 +28,7 @@ def test_a_run_of_one_process_is_its_own_main_process(lcg, tmp_path, uninterrupt
 
 def test_it_takes_the_lock(lcg, tmp_path):
     words = tiny(f"runs={tmp_path}")
-    with locked(place(load_config(words))):
+    with Run.place(load_config(words)).lock():
         process = lcg.run("train", *words, environment=LAUNCHED)
     assert process.code == 3
     assert "is being trained by" in process.err
