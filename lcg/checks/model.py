@@ -68,7 +68,7 @@ class Parts:
             kv_heads=sizes.kv_heads,
             head_dim=sizes.head_dim,
             d_ff=8,
-            unordered=True,
+            allow_no_position=True,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

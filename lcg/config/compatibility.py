@@ -87,10 +87,11 @@ def check_parts(model: Model, normalizer: Any, position: PositionEncoding) -> No
             f"attention.normalizer={normalizer.name} runs in causal attention only and "
             f"model.kind={model.kind} has other; use model.kind=decoder or another normalizer"
         )
-    if not position.ordered and not model.unordered:
+    if not position.ordered and not model.allow_no_position:
         raise ValueError(
             f"position={position.name} tells model.kind={model.kind} nothing of order, since its "
-            "encoder has no causal mask; use another position, or model.unordered=true to force it"
+            "encoder has no causal mask; use another position, or "
+            "model.allow_no_position=true to force it"
         )
 
 
@@ -118,9 +119,9 @@ def remarks(config: Config) -> list[str]:
             f"{config.model.kind}",
         ),
         (
-            config.model.unordered and (config.model.kind == "decoder" or position.ordered),
-            f"model.unordered=true has no effect with position={position.name} and model.kind="
-            f"{config.model.kind}",
+            config.model.allow_no_position and (config.model.kind == "decoder" or position.ordered),
+            f"model.allow_no_position=true has no effect with position={position.name} and "
+            f"model.kind={config.model.kind}",
         ),
         (
             drawn_alpha and normalizer.alpha != type(normalizer).alpha,

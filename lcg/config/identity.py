@@ -75,7 +75,7 @@ def _identity_tree(config: Config) -> dict[str, Any]:
         if (name := registry.identity_of(type(part))) is not None:
             part_nodes(kept)[kind]["name"] = name
     kept["model"] |= {"encoder_layers": config.model.source_layers}
-    del kept["model"]["unordered"]  # permits, and changes no weight
+    del kept["model"]["allow_no_position"]  # permits, and changes no weight
     if config.model.kind != "encoder_decoder":
         del kept["model"]["encoder_layers"], kept["model"]["cross_position"]
     return kept

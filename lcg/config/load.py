@@ -77,6 +77,9 @@ def config_from_tree(tree: dict[str, Any]) -> Config:
     Raises ConfigError.
     """
     check_keys(tree.keys() - {"labels"})
+    if isinstance(model := tree.get("model"), dict) and "unordered" in model:  # of older runs
+        tree = tree | {"model": {"allow_no_position": model["unordered"]} | model}
+        del tree["model"]["unordered"]
     for group in COMPONENTS:
         if not isinstance(tree.get(group), dict):
             raise ConfigError(f"{group}: expected a name and its fields, got {tree.get(group)!r}")

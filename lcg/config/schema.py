@@ -91,7 +91,7 @@ class Model:
     """Blocks of an encoder_decoder's encoder; null: as many as layers."""
     cross_position: Literal["none", "same"] = "none"
     """Encoding in cross-attention; same: as elsewhere, by position ids of target and source."""
-    unordered: bool = False
+    allow_no_position: bool = False
     """Let an encoder run with an encoding that tells it nothing of order, such as nope."""
     d_model: int = 64
     """Width of the residual stream."""

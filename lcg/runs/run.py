@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SECTIONS = ("task", "attention", "position", "model", "data", "optimizer")
 OTHERS = {
     "attention": ("backend",),
-    "model": ("unordered",),
+    "model": ("allow_no_position", "unordered"),  # its name in older runs
     "data": ("workers",),
     "optimizer": ("lr",),
 }

@@ -191,7 +191,7 @@ BAD = {
     "nothing.json": "nothing.json cannot be read: ",
     "{seed: 1}": "{seed: 1} is no JSON: ",
     '{"sed": 1}': "sed is not an option; did you mean seed?",
-    "--model.unordred": "did you mean model.unordered?",
+    "--model.allow_no_postion": "did you mean model.allow_no_position?",
     # values
     "seed=-1": "seed must be in [0, 2^63), got -1",
     "evaluation.lengths=[]": "lengths is empty",

@@ -42,7 +42,7 @@ NO_CHANGE = [
     "wandb.mode=disabled",
     "runs=elsewhere",
     "attention.normalizer.name=softmax",
-    "model.unordered=true",
+    "model.allow_no_position=true",
     "model.encoder_layers=2",
     "model.cross_position=same",
 ]

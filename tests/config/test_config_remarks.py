@@ -12,8 +12,8 @@ NO_EFFECT = {
     "position=alibi position.variant=interleaved": "model.heads=8 is a power of two",
     "model.encoder_layers=1": "model.encoder_layers and model.cross_position have no effect",
     "task=n_back model.kind=encoder model.cross_position=same": "model.kind=encoder",
-    "model.unordered=true": "model.unordered=true has no effect",
-    "model.kind=encoder_decoder model.unordered=true": "no effect with position=nape",
+    "model.allow_no_position=true": "model.allow_no_position=true has no effect",
+    "model.kind=encoder_decoder model.allow_no_position=true": "no effect with position=nape",
     "trainer.steps=50": "the learning rate never reaches optimizer.lr=0.001",
 }
 COUNTS = [
@@ -22,7 +22,7 @@ COUNTS = [
     "attention=entmax_learned attention.normalizer.alpha=1.7 attention.normalizer.init=constant",
     "position=alibi position.variant=interleaved model.heads=6 model.d_model=48",
     "model.kind=encoder_decoder model.encoder_layers=1 model.cross_position=same",
-    "model.kind=encoder_decoder model.unordered=true position=nope",
+    "model.kind=encoder_decoder model.allow_no_position=true position=nope",
     "trainer.steps=50 optimizer.warmup_steps=10",
 ]
 

@@ -20,6 +20,7 @@ from lcg.config.schema import Evaluation
 
 WORDS = ["task=sort", "task.symbols=8", "attention=asentmax", "attention.scaling=log"]
 WORDS += ["attention.scaling.offset=2", "seed=3"]
+ENCODER = ["model.kind=encoder", "task=n_back", "position=nope", "model.allow_no_position=true"]
 
 
 def test_the_order_of_words_never_matters(here):
@@ -175,6 +176,13 @@ def test_a_run_s_config_comes_back_as_it_was(write):
     write("configs/attention/rela.yaml", "normalizer: softmax\n")
     assert to_tree(config_from_tree(tree)) == tree
     assert config_from_tree(tree) == config
+
+
+def test_a_run_s_config_of_before_a_field_was_renamed(here):
+    tree = to_tree(load_config(ENCODER))
+    assert tree["model"].pop("allow_no_position") is True
+    tree["model"]["unordered"] = True
+    assert config_from_tree(tree).model.allow_no_position
 
 
 def test_a_run_s_config_must_be_whole(here):

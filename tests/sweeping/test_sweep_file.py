@@ -331,7 +331,7 @@ VARIED = {
     "model.kv_heads": {"value": None},
     "evaluation.lengths": {"value": [32, 64]},
     "evaluation.after_training": {"values": [True]},
-    "model.unordered": {"values": [False]},
+    "model.allow_no_position": {"values": [False]},
 }
 
 
