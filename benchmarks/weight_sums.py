@@ -23,7 +23,8 @@ from lcg.diagnostics.capture import Watched, watching
 from lcg.diagnostics.columns import attention_layers
 from lcg.diagnostics.inspection import check_fits
 from lcg.evaluation.evaluate import load_model
-from lcg.evaluation.ladder import climb
+from lcg.evaluation.ladder import evaluate_lengths
+from lcg.evaluation.test_sets import TestSet
 from lcg.models.model_inputs import reads, tensors
 from lcg.runs.run import Run
 from lcg.tasks.streams import eval_batch
@@ -93,8 +94,7 @@ def by_kind(config, layers: dict[str, dict[str, float]]) -> dict[str, dict[str, 
 
 
 def exact_match(model, config, length: int, samples: int) -> float | None:
-    seed = config.evaluation.seed
-    (cell,) = climb(model, config, [length], samples, split="test", seed=seed)
+    (cell,) = evaluate_lengths(model, [TestSet(config, "test", length, samples)])
     return cell.exact_match
 
 

@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 
 from lcg.commands.args import Parser, add_trust, trusted
+from lcg.evaluation.test_sets import ladder_of
 from lcg.log import log
 from lcg.results import wilson
 from lcg.results.measures import Measure
 from lcg.runs.record import Cell
-from lcg.tasks.streams import samples_of
 
 
 def run(words: list[str]) -> int:
@@ -97,10 +97,9 @@ def evaluate_and_say(run: Path, config, device: str = "auto") -> None:
 
 
 def _samples(config) -> str:
-    """How many are asked for; "up to" where the test split has fewer at a length."""
-    asked, task = config.evaluation, config.task
-    fewest = min(samples_of(task, "test", length, asked.samples) for length in asked.lengths)
-    return f"{asked.samples}" if fewest == asked.samples else f"up to {asked.samples}"
+    """The count asked for; "up to" where the test split has fewer at a length."""
+    asked = config.evaluation.samples
+    return f"{asked}" if all(s.samples == asked for s in ladder_of(config)) else f"up to {asked}"
 
 
 def cell_text(cell: Cell) -> str:

@@ -136,17 +136,17 @@ def _predictions(model, config, options):
 
     from lcg.evaluation import memory
     from lcg.evaluation.scoring import scored_positions
-    from lcg.evaluation.test_sets import first_samples, stream_of
+    from lcg.evaluation.test_sets import TestSet
     from lcg.models.model_inputs import reads, tensors
     from lcg.tasks.base import IGNORE
 
-    batch = tensors(first_samples(config, "test", options.length, options.samples))
+    test_set = TestSet(config, "test", options.length, options.samples)
+    batch = tensors(test_set.batch())
     select = scored_positions(batch["labels"])
     target = batch["labels"][:, select]
     device = next(model.parameters()).device
     count = len(target)
-    needs = memory.tokens_of(config, stream_of(config, "test", options.length))
-    size = memory.batch_size(config, *needs, count, device)
+    size = memory.batch_size(config, *test_set.sample_size, count, device)
     best = []
     bar = tqdm(total=count, desc="answering", unit="sample", leave=False, disable=None)
     with bar, torch.no_grad():
@@ -187,10 +187,10 @@ def _print_samples(task, read, target, predicted, options) -> int:
 def _print_written(model, config, options) -> None:
     """The first samples as text, and what the model makes of them when it writes by itself."""
     from lcg.evaluation.generation_metrics import generated, references, sources
-    from lcg.evaluation.test_sets import first_samples
+    from lcg.evaluation.test_sets import TestSet
 
     task, count = config.task, min(options.samples, max(1, options.failed))
-    batch = first_samples(config, "test", options.length, count)
+    batch = TestSet(config, "test", options.length, count).batch()
     rows = (sources(task, batch), references(task, batch), generated(model, task, batch))
     for sample, texts in enumerate(zip(*rows, strict=True)):
         print(f"\nsample {sample}, written by the model until <eos>")
@@ -402,7 +402,7 @@ def analysed(directory: Path, config: Any, model: Any, beside: Beside, options: 
 def _sample_count(config: Any, beside: Beside, options: argparse.Namespace) -> int:
     """As many samples as take well under a minute."""
     from lcg.diagnostics.columns import attention_layers
-    from lcg.tasks.streams import samples_of
+    from lcg.evaluation.test_sets import TestSet
 
     configs = [config] * (1 + len(beside.normalizers)) + list(beside.runs.values())
     tokens = int(config.task.token_length(options.length))
@@ -411,7 +411,7 @@ def _sample_count(config: Any, beside: Beside, options: argparse.Namespace) -> i
         side = tokens // 2 if some.model.apart else tokens  # source and target are read apart
         weights += len(attention_layers(some)) * some.model.heads * side**2
     most = min(options.samples, SAMPLES, max(1, WEIGHTS // weights))
-    return samples_of(config.task, "test", options.length, most)
+    return TestSet(config, "test", options.length, most).samples
 
 
 def _analysed(label, directory, config, model, count, options, weigh=None):
@@ -441,7 +441,7 @@ def _analysed(label, directory, config, model, count, options, weigh=None):
 
 def _reads(config: Any, count: int, length: int, device: Any) -> tuple[Any, ...]:
     """What the model reads of the first test samples."""
-    from lcg.evaluation.test_sets import first_samples
+    from lcg.evaluation.test_sets import TestSet
     from lcg.models.model_inputs import reads, tensors
 
-    return reads(tensors(first_samples(config, "test", length, count), device))
+    return reads(tensors(TestSet(config, "test", length, count).batch(), device))

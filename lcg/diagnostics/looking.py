@@ -66,7 +66,7 @@ def look(
     from lcg.diagnostics.capture import watching
     from lcg.evaluation.evaluate import load_model
     from lcg.evaluation.scoring import scored_positions
-    from lcg.evaluation.test_sets import first_samples
+    from lcg.evaluation.test_sets import TestSet
     from lcg.models.model_inputs import reads, tensors
     from lcg.runs.run import Run
 
@@ -79,7 +79,7 @@ def look(
     run.check_selected()
     check_memory(config, length, samples)
     model, _ = load_model(directory, config, device)
-    batch = tensors(first_samples(config, "test", length, samples))
+    batch = tensors(TestSet(config, "test", length, samples).batch())
     inputs, labels = batch["inputs"], batch["labels"]
     positions = scored_positions(labels)
     predicted, layers = [], []

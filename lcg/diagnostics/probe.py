@@ -17,7 +17,7 @@ from lcg.config import Config
 from lcg.diagnostics.capture import Watched, learned_alpha, watching
 from lcg.diagnostics.columns import QUANTILES, head_groups
 from lcg.diagnostics.measures import max_weight, quantiles, support
-from lcg.evaluation.test_sets import first_samples
+from lcg.evaluation.test_sets import TestSet
 from lcg.models.model_inputs import reads, tensors
 from lcg.shapes import Int
 
@@ -33,7 +33,8 @@ class Probe:
     def __init__(self, config: Config) -> None:
         self.config = config
         model = config.model
-        found = reads(tensors(first_samples(config, "validation", probed_length(config), SAMPLES)))
+        test_set = TestSet(config, "validation", probed_length(config), SAMPLES)
+        found = reads(tensors(test_set.batch()))
         longest = max(tokens.shape[1] for tokens in found)
         samples = min(SAMPLES, max(1, SCORES // (model.heads * longest**2)))
         self.reads: tuple[Int[Tensor, "b t"], ...] = tuple(tokens[:samples] for tokens in found)

@@ -10,8 +10,8 @@ import torch
 
 from lcg.attention.backends.triton import unrunnable
 from lcg.config import Config
-from lcg.evaluation.ladder import Progress, climb
-from lcg.evaluation.test_sets import rung
+from lcg.evaluation.ladder import Progress, evaluate_lengths
+from lcg.evaluation.test_sets import ladder_of
 from lcg.log import log
 from lcg.models.build import build_model
 from lcg.runs.record import Cell, RunRecord
@@ -65,32 +65,27 @@ def evaluate(
     model, step = load_model(directory, config, choose_device(device))
     asked = config.evaluation
     record = RunRecord.load(directory)
-    settled = (
-        cell
+    settled = {
+        cell.key: cell
         for cell in record.ladder
         if (cell.outcomes and set(config.task.metrics) <= set(cell.metrics or ()))
         or cell.state == "not_finite"
-    )
-    known = {cell.key: cell for cell in settled}
-    for length in sorted(asked.lengths):
-        key = rung(config, length, step)
-        if key in known:
-            yield known[key]
+    }
+    for test_set in ladder_of(config):
+        key = test_set.cell_key(asked.decode, step)
+        if key in settled:
+            yield settled[key]
             continue
         with RunRecord.updating(directory):
             pass  # a directory that cannot be written is told before the work, not after
-        (cell,) = climb(
+        (cell,) = evaluate_lengths(
             model,
-            config,
-            [length],
-            asked.samples,
-            split="test",
-            seed=asked.seed,
+            [test_set],
             decode=asked.decode,
             batch_size=asked.batch_size,
             step=step,
-            measure=True,
-            progress=progress,
+            metrics=True,
+            on_progress=progress,
         )
         with RunRecord.updating(directory):
             RunRecord.load(directory, record.hash).merge([cell]).save(directory)

@@ -1,4 +1,4 @@
-"""What a task measures beside exact match, on what a model answers by itself.
+"""Compute what a task measures beside exact match, on what a model answers by itself.
 
 A target is generated greedily until EOS, as a translation is; labels of tokens that were read come
 from one forward pass.
@@ -9,30 +9,23 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from lcg.config import Config
 from lcg.evaluation import memory
+from lcg.evaluation.test_sets import TestSet
 from lcg.tasks.base import IGNORE, Batch, Task
-from lcg.tasks.streams import EvalStream
 
 ROOM = 2  # generated are up to this many times the nominal length
 
 
-def measured(
-    model,
-    config: Config,
-    stream: EvalStream,
-    samples: int,
-    batch_size: int | None = None,
-) -> dict[str, float]:
-    """`task.measure` over the first samples of a stream. Raises MemoryError as `in_batches`."""
-    task, device = config.task, next(model.parameters()).device
-    tokens, _ = memory.tokens_of(config, stream)
-    size = batch_size or memory.batch_size(config, ROOM * tokens, tokens, samples, device)
+def measured(model, test_set: TestSet, batch_size: int | None = None) -> dict[str, float]:
+    """`task.measure` over the samples of a test set. Raises MemoryError as `in_batches`."""
+    config, device = test_set.config, next(model.parameters()).device
+    task, (tokens, _) = config.task, test_set.sample_size
+    size = batch_size or memory.batch_size(config, ROOM * tokens, tokens, test_set.samples, device)
     answer = generated if task.kind == "seq2seq" else labelled
     predicted: list[np.ndarray] = []
     reference: list[np.ndarray] = []
     for answers, right in memory.in_batches(
-        stream, samples, size, lambda batch: (answer(model, task, batch), references(task, batch))
+        test_set, size, lambda batch: (answer(model, task, batch), references(task, batch))
     ):
         predicted += answers
         reference += right
@@ -55,7 +48,7 @@ def labelled(model, task: Task, batch: Batch) -> list[np.ndarray]:
 
 @torch.no_grad()
 def generated(model, task: Task, batch: Batch) -> list[np.ndarray]:
-    """What each row's target is when the model writes it, up to EOS or `ROOM` times the length."""
+    """Decode each row's target greedily, up to EOS or `ROOM` times the length."""
     device = next(model.parameters()).device
     count = ROOM * int(batch.lengths.max())
     first = (batch.labels != IGNORE).argmax(axis=1)  # where a row's prompt ends

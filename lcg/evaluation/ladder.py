@@ -9,96 +9,76 @@ from contextlib import suppress
 from lcg.evaluation import memory
 from lcg.evaluation.generation_metrics import measured
 from lcg.evaluation.scoring import Score, addressed_draws, score_greedy, score_teacher_forcing
-from lcg.evaluation.test_sets import decoding, stream_of
+from lcg.evaluation.test_sets import TestSet
 from lcg.models.model_inputs import tensors
 from lcg.runs.record import Cell
-from lcg.tasks.streams import samples_of
 
 Progress = Callable[[int, int, int], None]  # length, samples done, samples in all
 
 
-def climb(
+def evaluate_lengths(
     model,
-    config,
-    lengths: Iterable[int],
-    samples: int,
+    test_sets: Iterable[TestSet],
     *,
-    split: str,
-    seed: int,
     decode: str = "teacher_forcing",
     batch_size: int | None = None,
     step: int | None = None,
-    measure: bool = False,
-    progress: Progress = lambda length, done, total: None,
+    metrics: bool = False,
+    on_progress: Progress = lambda length, done, total: None,
 ) -> Iterator[Cell]:
-    """Yield the result of each length as soon as it is known.
+    """Yield the cell of each test set as soon as it is known.
 
-    Samples depend on (seed, split, length) alone. A length that does not fit in memory yields a
-    cell that says so, and the next length follows. A split that has fewer samples is taken whole.
-    With `measure` a cell also has the metrics of a task that has some.
+    A length that does not fit in memory yields a cell that says so, and the next length follows.
+    With `metrics` a cell also has what a task measures beside exact match. step: of the checkpoint.
     """
     training = model.training
     model.eval()
-    decoded = decoding(config, decode)
     try:
-        for length in lengths:
-            count = samples_of(config.task, split, length, samples)
-            identity = {"length": length, "samples": count, "seed": seed, "step": step}
-            identity |= {"decode": decoded, "tokens": int(config.task.token_length(length))}
+        for test_set in test_sets:
             started = time.perf_counter()
-            try:
-                score = _score_length(
-                    model, config, length, count, split, seed, decoded, batch_size, progress
-                )
-            except MemoryError as error:
-                yield Cell(**identity, state="out_of_memory", reason=str(error))
-                continue
-            if not score.finite:
-                reason, seconds = "the model's logits are not finite", _since(started)
-                yield Cell(**identity, state="not_finite", reason=reason, seconds=seconds)
-                continue
-            metrics = None
-            if measure and config.task.metrics:
-                stream = stream_of(config, split, length, seed)
-                with suppress(MemoryError):  # then the cell has what is known without them
-                    metrics = measured(model, config, stream, count, batch_size)
-            yield Cell(
-                **identity,
-                correct=score.correct,
-                token_accuracy=score.right / score.positions,
-                prefix=score.prefix / score.samples,
-                close_calls=None if decoded == "greedy" else score.close_calls,
-                seconds=_since(started),
-                outcomes=score.outcomes_in_hexadecimal,
-                metrics=metrics,
-            )
+            found = _evaluate(model, test_set, decode, batch_size, metrics, on_progress)
+            if found.get("state") != "out_of_memory":
+                found["seconds"] = round(time.perf_counter() - started, 3)
+            key = test_set.cell_key(decode, step)
+            yield Cell(*key, tokens=test_set.token_length, **found)
     finally:
         model.train(training)
 
 
-def _since(started: float) -> float:
-    return round(time.perf_counter() - started, 3)
+def _evaluate(model, test_set, decode, batch_size, metrics, on_progress) -> dict:
+    """The fields of a cell that depend on the model."""
+    greedy = test_set.decoding(decode) == "greedy"
+    try:
+        score = _score(model, test_set, greedy, batch_size, on_progress)
+    except MemoryError as error:
+        return {"state": "out_of_memory", "reason": str(error)}
+    if not score.finite:
+        return {"state": "not_finite", "reason": "the model's logits are not finite"}
+    found = {
+        "correct": score.correct,
+        "token_accuracy": score.right / score.positions,
+        "prefix": score.prefix / score.samples,
+        "close_calls": None if greedy else score.close_calls,
+        "outcomes": score.outcomes_in_hexadecimal,
+    }
+    if metrics and test_set.config.task.metrics:
+        with suppress(MemoryError):  # then the cell has what is known without them
+            found["metrics"] = measured(model, test_set, batch_size)
+    return found
 
 
-def _score_length(model, config, length, samples, split, seed, decode, batch_size, progress):
-    """The score of all samples of one length; raises MemoryError when not even one sample fits."""
+def _score(model, test_set: TestSet, greedy: bool, batch_size, on_progress: Progress) -> Score:
+    """The score of all samples; raises MemoryError when not even one fits."""
     device = next(model.parameters()).device
-    tokens = int(config.task.token_length(length))
-    if batch_size is None:
-        memory.check_fits(config, tokens, device)  # before a block of them is drawn
-    stream = stream_of(config, split, length, seed)
-    tokens, scored = memory.tokens_of(config, stream)
-    if batch_size is None:
-        memory.check_fits(config, tokens, device, scored)
-    size = batch_size or memory.batch_size(config, tokens, scored, samples, device)
-    score_batch = score_greedy if decode == "greedy" else score_teacher_forcing
-    total = Score()
+    size = batch_size or memory.batch_size_of(test_set, device)
+    score_batch = score_greedy if greedy else score_teacher_forcing
+    total, address = Score(), (test_set.seed, test_set.split, test_set.length)
 
-    def scored_batch(batch) -> Score:
-        with addressed_draws(seed, split, length, device):
+    def scored(batch) -> Score:
+        with addressed_draws(*address, device):
             return score_batch(model, **tensors(batch, device))
 
-    for score in memory.in_batches(stream, samples, size, scored_batch):
+    for score in memory.in_batches(test_set, size, scored):
         total = total + score
-        progress(length, total.samples, samples)
+        on_progress(test_set.length, total.samples, test_set.samples)
     return total

@@ -1,4 +1,4 @@
-"""How much memory a forward pass takes, and how much there is.
+"""Estimate the memory that a forward pass takes, and ask how much there is.
 
 On a CPU many small allocations beyond memory do not raise: the kernel kills the process. So the
 need is estimated and held against what is available before anything is run.
@@ -11,9 +11,9 @@ from typing import TypeVar
 
 import torch
 
+from lcg.evaluation.test_sets import TestSet
 from lcg.system import host_memory
-from lcg.tasks.base import IGNORE, Batch
-from lcg.tasks.streams import EvalStream
+from lcg.tasks.base import Batch
 
 Found = TypeVar("Found")
 
@@ -38,20 +38,6 @@ def forward_bytes(config, batch: int, tokens: int, scored: int) -> int:
     return scores + bias + activations + logits
 
 
-def tokens_of(config, stream: EvalStream) -> tuple[int, int]:
-    """Tokens of one sample of a stream, source and target together, and how many are scored.
-
-    Of a task whose rows differ in length the most there can be. An encoder–decoder counts as a
-    decoder over both in a row, which takes no less.
-    """
-    if config.task.ragged or config.task.partly_scored:  # each row is scored elsewhere
-        tokens = int(config.task.token_length(stream.length)) + 2 * config.model.apart
-        return tokens, tokens
-    first = stream.batch(0, 1)
-    tokens = first.inputs.shape[1] + (0 if first.source is None else first.source.shape[1])
-    return tokens, int((first.labels != IGNORE).sum())
-
-
 def available_bytes(device: torch.device) -> int:
     """Free memory of a device; on a CPU what the kernel says can be had without swapping."""
     if device.type == "cuda":
@@ -73,17 +59,24 @@ def batch_size(config, tokens: int, scored: int, samples: int, device: torch.dev
     return size
 
 
-def in_batches(
-    stream: EvalStream, samples: int, size: int, work: Callable[[Batch], Found]
-) -> Iterator[Found]:
-    """work(batch) for the first samples of a stream, `size` at a time.
+def batch_size_of(test_set: TestSet, device: torch.device) -> int:
+    """The batch size for a test set; raises MemoryError when not even one sequence fits."""
+    config = test_set.config
+    check_fits(config, test_set.token_length, device)  # before any sample is drawn
+    tokens, scored = test_set.sample_size
+    check_fits(config, tokens, device, scored)
+    return batch_size(config, tokens, scored, test_set.samples, device)
+
+
+def in_batches(test_set: TestSet, size: int, work: Callable[[Batch], Found]) -> Iterator[Found]:
+    """Yield work(batch) for the samples of a test set, `size` at a time.
 
     Batches are halved where memory runs out all the same. Raises MemoryError when one sample alone
     does not fit.
     """
     done = 0
-    while done < samples:
-        batch = stream.batch(done, min(size, samples - done))
+    while done < test_set.samples:
+        batch = test_set.stream.batch(done, min(size, test_set.samples - done))
         try:
             found = work(batch)
         except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -100,7 +93,7 @@ def in_batches(
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether torch raised this for want of memory; the CPU allocator has no error of its own."""
+    """Tell an error for want of memory from others; the CPU allocator has no error of its own."""
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 

@@ -1,5 +1,5 @@
 # ruff: noqa: F722  (shapes in annotations)
-"""What one forward pass says about a batch: who is right, where, and by how much.
+"""Score a batch by one forward pass: who is right, where, and by how much.
 
 Greedy decoding reproduces a target exactly if and only if the teacher-forced argmax is right at
 every scored position (induction over positions), so exact match needs one pass whatever the
@@ -26,9 +26,8 @@ CLOSE = 1e-4  # two best logits nearer than this: rounding may order them either
 class Score:
     """Sums over samples; `+` adds them up."""
 
-    samples: int = 0
-    correct: int = 0
-    """Samples with every scored position right."""
+    outcomes: str = ""
+    """A digit per sample, in order: 1 where every scored position is right, else 0."""
     positions: int = 0
     right: int = 0
     """Scored positions that are right."""
@@ -37,26 +36,32 @@ class Score:
     close_calls: int = 0
     """Scored positions whose two best logits differ by less than CLOSE."""
     finite: bool = True
-    outcomes: int = 0
-    """One bit per sample, the first the most significant: is it an exact match?"""
 
     def __add__(self, other: Score) -> Score:
         return Score(
-            self.samples + other.samples,
-            self.correct + other.correct,
+            self.outcomes + other.outcomes,
             self.positions + other.positions,
             self.right + other.right,
             self.prefix + other.prefix,
             self.close_calls + other.close_calls,
             self.finite and other.finite,
-            self.outcomes << other.samples | other.outcomes,
         )
+
+    @property
+    def samples(self) -> int:
+        """The number of samples."""
+        return len(self.outcomes)
+
+    @property
+    def correct(self) -> int:
+        """Samples with every scored position right."""
+        return self.outcomes.count("1")
 
     @property
     def outcomes_in_hexadecimal(self) -> str:
         """`outcomes` as a ladder cell keeps them, zeros after the last sample."""
         digits = -(-self.samples // 4)
-        return f"{self.outcomes << (-self.samples % 4):0{digits}x}"
+        return f"{int(self.outcomes.ljust(4 * digits, '0'), 2):0{digits}x}"
 
 
 def scored_positions(labels: Int[Tensor, "b t"]) -> Int[Tensor, " m"]:
@@ -80,9 +85,7 @@ def score_teacher_forcing(
     target = labels[:, select]
     close = ((best[..., 0] - best[..., 1] < CLOSE) & (target != IGNORE)).sum()
     # argmax, as decoding does, since topk may order ties another way
-    score = _score(logits.argmax(dim=-1), target, close)
-    score.finite = bool(logits.isfinite().all())
-    return score
+    return _score(logits.argmax(dim=-1), target, int(close), bool(logits.isfinite().all()))
 
 
 @torch.no_grad()
@@ -107,35 +110,28 @@ def score_greedy(
         predicted[rows, start : start + count] = decoded
         finite &= bool((decoded >= 0).all())
     select = scored_positions(labels)
-    score = _score(predicted[:, select], labels[:, select], torch.zeros((), dtype=torch.long))
-    score.finite = finite
-    return score
+    return _score(predicted[:, select], labels[:, select], 0, finite)
 
 
 def _reads(inputs: Tensor, source: Tensor | None) -> tuple[Tensor, ...]:
     return (inputs,) if source is None else (inputs, source)
 
 
-def _score(predicted: Int[Tensor, "b m"], target: Int[Tensor, "b m"], close: Tensor) -> Score:
+def _score(
+    predicted: Int[Tensor, "b m"], target: Int[Tensor, "b m"], close: int, finite: bool
+) -> Score:
     scored = target != IGNORE
     right = predicted == target
     unbroken = (right | ~scored).long().cumprod(dim=-1)
-    exact = unbroken.all(dim=-1).tolist()
     if bool(scored.all()):
         prefix = unbroken.sum(dim=-1).double().mean(dim=0) * len(target) / target.shape[1]
     else:
         counts = scored.sum(dim=-1)
         shares = (unbroken * scored).sum(dim=-1) / counts.clamp_min(1).double()
         prefix = shares.masked_fill(counts == 0, 1.0).sum()  # nothing to get wrong
-    return Score(
-        samples=len(target),
-        correct=sum(exact),
-        positions=int(scored.sum()),
-        right=int((right & scored).sum()),
-        prefix=float(prefix),
-        close_calls=int(close),
-        outcomes=int("".join("01"[flag] for flag in exact), 2),
-    )
+    outcomes = "".join("01"[exact] for exact in unbroken.all(dim=-1).tolist())
+    counts = int(scored.sum()), int((right & scored).sum())
+    return Score(outcomes, *counts, float(prefix), close, finite)
 
 
 @contextmanager

@@ -5,35 +5,64 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from lcg.config import Config
-from lcg.tasks.base import Batch
+from lcg.tasks.base import IGNORE, Batch
 from lcg.tasks.streams import EvalStream, samples_of
 
 
-def stream_of(config: Config, split: str, length: int, seed: int | None = None) -> EvalStream:
-    """The samples of a split at a length; seed: which ones, None: those of `evaluation.seed`.
+class TestSet:
+    """The samples of a split at one length: `samples` of them, or all where there are fewer.
 
-    Raises ValueError, in one line, where the split has none of this length.
+    seed: which samples they are, by default those of `config.evaluation.seed`.
     """
-    seed = config.evaluation.seed if seed is None else seed
-    return EvalStream(config.task, seed, split, length, config.model.apart)
+
+    __test__ = False  # pytest takes classes of this name for tests
+
+    def __init__(
+        self, config: Config, split: str, length: int, samples: int, seed: int | None = None
+    ) -> None:
+        self.config, self.split, self.length = config, split, length
+        self.seed = config.evaluation.seed if seed is None else seed
+        self.samples = samples_of(config.task, split, length, samples)
+        self.token_length = int(config.task.token_length(length))
+
+    @cached_property
+    def stream(self) -> EvalStream:
+        """The stream that draws them; raises ValueError where the split has none of this length."""
+        config = self.config
+        return EvalStream(config.task, self.seed, self.split, self.length, config.model.apart)
+
+    @cached_property
+    def sample_size(self) -> tuple[int, int]:
+        """Tokens of one sample, source and target together, and how many are scored.
+
+        Where rows differ in length, the most there can be. An encoder–decoder counts as a decoder
+        over both in a row, which takes no less.
+        """
+        task, apart = self.config.task, self.config.model.apart
+        if task.ragged or task.partly_scored:  # each row is scored elsewhere
+            return (self.token_length + 2 * apart,) * 2
+        first = self.stream.batch(0, 1)
+        tokens = first.inputs.shape[1] + (0 if first.source is None else first.source.shape[1])
+        return tokens, int((first.labels != IGNORE).sum())
+
+    def batch(self) -> Batch:
+        """All samples in one batch."""
+        return self.stream.batch(0, self.samples)
+
+    def decoding(self, decode: str) -> str:
+        """The decoding that `decode` amounts to: labels of tokens that were read are never decoded,
+        since nothing is generated."""
+        return decode if self.config.task.kind == "seq2seq" else "teacher_forcing"
+
+    def cell_key(self, decode: str, step: int | None) -> tuple:
+        """The `Cell.key` of an evaluation of the checkpoint of a step on this test set."""
+        return (self.length, self.samples, self.seed, self.decoding(decode), step)
 
 
-def first_samples(config: Config, split: str, length: int, count: int) -> Batch:
-    """The first samples of a split, as many as it has without repeating any, at most `count`."""
-    stream = stream_of(config, split, length)
-    return stream.batch(0, samples_of(config.task, split, length, count))
-
-
-def decoding(config: Config, decode: str) -> str:
-    """How this config's task is decoded where `decode` is asked for: a label at every position is
-    not generated, so there is nothing to decode."""
-    return decode if config.task.kind == "seq2seq" else "teacher_forcing"
-
-
-def rung(config: Config, length: int, step: int | None) -> tuple:
-    """The `Cell.key` that `config.evaluation` asks for at a length of the test ladder, of the
-    checkpoint of a step. A split that has fewer samples than asked is taken whole."""
+def ladder_of(config: Config) -> list[TestSet]:
+    """The test sets that `config.evaluation` asks for, the shortest first."""
     asked = config.evaluation
-    samples = samples_of(config.task, "test", length, asked.samples)
-    return (length, samples, asked.seed, decoding(config, asked.decode), step)
+    return [TestSet(config, "test", n, asked.samples) for n in sorted(asked.lengths)]

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from lcg.evaluation.evaluate import choose_device, load_model
-from lcg.evaluation.ladder import Progress, climb
+from lcg.evaluation.ladder import Progress, evaluate_lengths
+from lcg.evaluation.test_sets import TestSet
 from lcg.results import Choice, choose
 from lcg.results.selection import longer_lengths
 from lcg.runs.files import Busy
@@ -85,16 +86,12 @@ def validate(
     if selection is None or selection.step != step:
         recorded = "none" if selection is None else f"step {selection.step}"
         raise ValueError(f"best.ckpt is of step {step}, its record selects {recorded}; train it on")
-    (cell,) = climb(
+    (cell,) = evaluate_lengths(
         model,
-        config,
-        [length],
-        config.validation.samples,
-        split="validation",
-        seed=config.evaluation.seed,
+        [TestSet(config, "validation", length, config.validation.samples)],
         batch_size=config.evaluation.batch_size,
         step=step,
-        progress=progress,
+        on_progress=progress,
     )
     if cell.state == "out_of_memory":
         raise MemoryError(f"out of memory ({cell.reason})")

@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from lcg.evaluation import memory
 from lcg.evaluation.scoring import Score, score_teacher_forcing
-from lcg.evaluation.test_sets import stream_of
+from lcg.evaluation.test_sets import TestSet
 from lcg.models.model_inputs import reads, tensors
-from lcg.tasks.streams import samples_of
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,9 @@ def draw(config: Any, split: str, length: int, count: int, model: nn.Module) -> 
     """The first samples, at most `count`, each once, and no more than fit in memory, on the model's
     device."""
     device = next(model.parameters()).device
-    count = samples_of(config.task, split, length, count)
-    stream = stream_of(config, split, length)
-    count = memory.batch_size(config, *memory.tokens_of(config, stream), count, device)
-    parts = tensors(stream.batch(0, count), device)
+    test_set = TestSet(config, split, length, count)
+    count = memory.batch_size(config, *test_set.sample_size, test_set.samples, device)
+    parts = tensors(test_set.stream.batch(0, count), device)
     return Samples(parts, parts["inputs"] != config.task.pad)
 
 

@@ -17,7 +17,7 @@ from torch import nn
 from lcg.diagnostics.capture import portion_bytes
 from lcg.evaluation import memory
 from lcg.evaluation.scoring import Score
-from lcg.evaluation.test_sets import stream_of
+from lcg.evaluation.test_sets import TestSet
 from lcg.sparsefinder.graphs import collect
 from lcg.sparsefinder.grid import Cell, Grid
 from lcg.sparsefinder.knowledge import Known, learn_centroids
@@ -123,7 +123,7 @@ def obstacle(config: Any, length: int, device: torch.device) -> str | None:
     tokens = int(config.task.token_length(length))
     need = needed(tokens, 1)
     if need <= memory.SHARE * have:  # before any sequence is drawn
-        tokens, scored = memory.tokens_of(config, stream_of(config, "test", length))
+        tokens, scored = TestSet(config, "test", length, 1).sample_size
         need = needed(tokens, scored)
     if need <= memory.SHARE * have:
         return None

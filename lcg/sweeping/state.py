@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lcg.config import Config, load_config, run_directory
-from lcg.evaluation.test_sets import rung
+from lcg.evaluation.test_sets import ladder_of
 from lcg.runs.metrics import MetricsReader, number
 from lcg.runs.provenance import code_digest
 from lcg.runs.record import RecordError, RunRecord
@@ -141,6 +141,5 @@ def _evaluated(config: Config, record: RunRecord) -> bool:
     if not asked.after_training:
         return True
     step = record.selection.step if record.selection else None
-    climbed = {cell.key for cell in record.ladder}
-    wanted = {rung(config, length, step) for length in asked.lengths}
-    return wanted <= climbed
+    evaluated = {cell.key for cell in record.ladder}
+    return {s.cell_key(asked.decode, step) for s in ladder_of(config)} <= evaluated

@@ -15,7 +15,8 @@ import torch
 
 from lcg.config import Config
 from lcg.evaluation import memory
-from lcg.evaluation.ladder import climb
+from lcg.evaluation.ladder import evaluate_lengths
+from lcg.evaluation.test_sets import TestSet
 from lcg.models.build import build_model
 from lcg.tasks.streams import samples_of
 from lcg.training.data import Batches
@@ -277,9 +278,7 @@ def _validation(model, config: Config, length: int) -> Callable[[int], float]:
 
     def work(samples: int) -> float:
         started = time.perf_counter()
-        (cell,) = climb(
-            model, config, [length], samples, split="validation", seed=config.evaluation.seed
-        )
+        (cell,) = evaluate_lengths(model, [TestSet(config, "validation", length, samples)])
         if cell.state == "out_of_memory":
             raise MemoryError(cell.reason)
         return time.perf_counter() - started

@@ -10,6 +10,7 @@ import pytest
 from lcg.cli import main
 from lcg.evaluation import ladder, tie_break
 from lcg.evaluation.evaluate import load_model
+from lcg.evaluation.test_sets import TestSet
 from lcg.runs.files import locked
 from lcg.runs.record import Cell, RunRecord, Validation
 
@@ -69,9 +70,8 @@ def independent(directory: Path, length: int) -> Validation:
 
     config = Run(directory).config
     model, step = load_model(directory, config)
-    (cell,) = ladder.climb(
-        model, config, [length], 16, split="validation", seed=config.evaluation.seed, step=step
-    )
+    test_set = TestSet(config, "validation", length, 16)
+    (cell,) = ladder.evaluate_lengths(model, [test_set], step=step)
     return Validation(cell.exact_match, cell.token_accuracy)
 
 
@@ -121,16 +121,16 @@ def test_training_on_and_evaluating_keep_it_while_the_checkpoint_stays(call, tie
 
 
 def constant(cell: dict):
-    def climb(model, config, lengths, samples, *, seed, step, **options):
-        for length in lengths:
-            yield Cell(length, samples, seed, step=step, **cell)
+    def evaluate_lengths(model, test_sets, *, step, **options):
+        for s in test_sets:
+            yield Cell(s.length, s.samples, s.seed, step=step, **cell)
 
-    return climb
+    return evaluate_lengths
 
 
 def test_a_tie_that_lasts_is_followed_to_the_limit_and_said(call, tied, monkeypatch):
     equal = {"correct": 16, "token_accuracy": 1.0}
-    monkeypatch.setattr(tie_break, "climb", constant(equal))
+    monkeypatch.setattr(tie_break, "evaluate_lengths", constant(equal))
     code, out, _ = call("select", "runs")
     assert code == 0
     assert lengths(tied[0]) == lengths(tied[1]) == [4, 8, 16, 32, 64], "8 times the monitored 8"
@@ -142,7 +142,7 @@ def test_a_tie_that_lasts_is_followed_to_the_limit_and_said(call, tied, monkeypa
 
 def test_what_does_not_fit_in_memory_ends_it(call, tied, monkeypatch):
     full = {"state": "out_of_memory", "reason": "needs 31 GiB"}
-    monkeypatch.setattr(tie_break, "climb", constant(full))
+    monkeypatch.setattr(tie_break, "evaluate_lengths", constant(full))
     code, out, _ = call("select", "runs")
     assert code == 0
     assert "at length 16: out of memory (needs 31 GiB)" in out

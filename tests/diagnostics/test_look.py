@@ -8,7 +8,8 @@ import torch
 
 from lcg.diagnostics import look
 from lcg.evaluation.evaluate import load_model
-from lcg.evaluation.ladder import climb
+from lcg.evaluation.ladder import evaluate_lengths
+from lcg.evaluation.test_sets import TestSet
 from lcg.tasks.base import IGNORE
 
 
@@ -20,7 +21,7 @@ def test_look_sees_what_is_evaluated(tiny_run):
     scored = (found.labels[0] != IGNORE).nonzero().flatten()
     assert torch.equal(found.positions, scored)
     model, step = load_model(tiny_run, config)
-    (cell,) = climb(model, config, [8], 5, split="test", seed=config.evaluation.seed, step=step)
+    (cell,) = evaluate_lengths(model, [TestSet(config, "test", 8, 5)], step=step)
     right = found.predicted == found.labels[:, found.positions]
     assert right.float().mean().item() == pytest.approx(cell.token_accuracy)
     assert len(found.layers) == layers

@@ -6,6 +6,7 @@ import torch
 from lcg.config import load_config
 from lcg.evaluation import ladder, memory
 from lcg.evaluation.scoring import score_greedy, score_teacher_forcing, scored_positions
+from lcg.evaluation.test_sets import TestSet
 from lcg.models.build import build_model
 from lcg.tasks.streams import EvalStream
 
@@ -32,15 +33,15 @@ class Knows(torch.nn.Module):
         return logits
 
 
-def climb(model, config, lengths, samples=100, **options):
-    options = {"split": "test", "seed": 0} | options
-    return list(ladder.climb(model, config, lengths, samples, **options))
+def evaluate(model, config, lengths, samples=100, **options):
+    sets = [TestSet(config, "test", length, samples) for length in lengths]
+    return list(ladder.evaluate_lengths(model, sets, **options))
 
 
 def test_cell_counts_samples_tokens_and_prefix():
     config = load_config(["task=copy", *SMALL])
     model = Knows(config.task, wrong=[(3, 0), (3, 4), (70, 8)])
-    (cell,) = climb(model, config, [8])
+    (cell,) = evaluate(model, config, [8])
     assert (cell.state, cell.correct, cell.samples, cell.tokens) == ("value", 98, 100, 19)
     assert cell.token_accuracy == pytest.approx(1 - 3 / 900)  # 8 symbols and EOS per sample
     assert cell.prefix == pytest.approx(1 - (9 + 1) / 900)  # all of sample 3, the EOS of sample 70
@@ -59,7 +60,7 @@ def test_result_does_not_depend_on_batch_size(task):
     kept = [
         [
             (c.correct, c.token_accuracy, round(c.prefix, 12), c.outcomes)
-            for c in climb(model, config, [12, 17], 90, batch_size=size)
+            for c in evaluate(model, config, [12, 17], 90, batch_size=size)
         ]
         for size in (1, 7, 64, 90)
     ]
@@ -79,7 +80,7 @@ def test_length_without_room_is_recorded_and_the_ladder_goes_on(monkeypatch):
     model = build_model(config)
     room = memory.forward_bytes(config, 1, 40, 20) / memory.SHARE
     monkeypatch.setattr(memory, "available_bytes", lambda device: room)
-    cells = climb(model, config, [8, 4096, 9], 4)
+    cells = evaluate(model, config, [8, 4096, 9], 4)
     assert [cell.state for cell in cells] == ["value", "out_of_memory", "value"]
     assert "GiB" in cells[1].reason and cells[1].correct is None
 
@@ -107,10 +108,10 @@ def test_allocation_that_fails_halves_the_batch(monkeypatch, error):
         return run
 
     monkeypatch.setattr(ladder, "score_teacher_forcing", at_most(5))
-    (cell,) = climb(model, config, [8], 20, batch_size=20)
+    (cell,) = evaluate(model, config, [8], 20, batch_size=20)
     assert cell.state == "value" and sizes == [20, 10, 5, 5, 5, 5]
     monkeypatch.setattr(ladder, "score_teacher_forcing", at_most(0))
-    (cell,) = climb(model, config, [8], 20, batch_size=2)
+    (cell,) = evaluate(model, config, [8], 20, batch_size=2)
     assert cell.state == "out_of_memory" and "allocate" in cell.reason
 
 
@@ -122,14 +123,14 @@ def test_other_errors_are_not_taken_for_memory(monkeypatch):
 
     monkeypatch.setattr(ladder, "score_teacher_forcing", broken)
     with pytest.raises(RuntimeError, match="shapes"):
-        climb(build_model(config), config, [8], 4)
+        evaluate(build_model(config), config, [8], 4)
 
 
 def test_logits_that_are_not_finite_are_a_state():
     config = load_config(["task=copy", *SMALL])
     model = build_model(config)
     model.head.weight.data[0, 0] = torch.nan
-    (cell,) = climb(model, config, [8], 4)
+    (cell,) = evaluate(model, config, [8], 4)
     assert cell.state == "not_finite" and cell.correct is None
 
 
@@ -137,20 +138,20 @@ def test_model_is_left_in_the_mode_it_was_found_in():
     config = load_config(["task=copy", *SMALL])
     for training in (True, False):
         model = build_model(config).train(training)
-        climb(model, config, [8], 2)
+        evaluate(model, config, [8], 2)
         assert model.training is training
 
 
 def test_progress_reaches_the_end_of_each_length():
     config = load_config(["task=copy", *SMALL])
     seen = []
-    climb(
+    evaluate(
         build_model(config),
         config,
         [8, 9],
         10,
         batch_size=4,
-        progress=lambda length, done, total: seen.append((length, done, total)),
+        on_progress=lambda length, done, total: seen.append((length, done, total)),
     )
     assert seen == [(n, d, 10) for n in (8, 9) for d in (4, 8, 10)]
 

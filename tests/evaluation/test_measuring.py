@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from lcg.config import load_config
-from lcg.evaluation import ladder
 from lcg.evaluation.generation_metrics import generated, labelled, measured, references, sources
-from lcg.evaluation.test_sets import rung
+from lcg.evaluation.ladder import evaluate_lengths
+from lcg.evaluation.test_sets import TestSet, ladder_of
 from lcg.models.build import build_model
 from lcg.tasks.base import IGNORE
 from lcg.tasks.parallel_text import ParallelText
@@ -81,7 +81,7 @@ def test_masked_tokens_are_counted_one_by_one():
             scored += int(label != IGNORE)
             right += int(label != IGNORE and answer == label)
     for size in (7, 30, None):
-        found = measured(model, config, stream, 30, size)
+        found = measured(model, TestSet(config, "test", 32, 30), size)
         assert found == {"masked_accuracy": pytest.approx(100 * right / scored)}
     assert len(labelled(model, config.task, stream.batch(0, 3))) == 3
 
@@ -96,8 +96,8 @@ def test_a_ladder_takes_what_there_is_and_measures_it(monkeypatch):
     batch = stream.batch(0, count)
     letters = (batch.labels != IGNORE).sum() - count  # EOS is none
     cells = [
-        *ladder.climb(model, config, [32], 10**6, split="test", seed=0, measure=True),
-        *ladder.climb(model, config, [32], 10**6, split="test", seed=0),
+        *evaluate_lengths(model, [TestSet(config, "test", 32, 10**6)], metrics=True),
+        *evaluate_lengths(model, [TestSet(config, "test", 32, 10**6)]),
     ]
     assert [cell.metrics for cell in cells] == [{"letters": float(letters)}, None]
     assert {cell.samples for cell in cells} == {count}
@@ -113,7 +113,7 @@ def test_metrics_that_do_not_fit_in_memory_cost_nothing_else(monkeypatch):
         raise RuntimeError("can't allocate memory: you tried to allocate 9 bytes")
 
     monkeypatch.setattr("lcg.evaluation.generation_metrics.generated", too_large)
-    (cell,) = ladder.climb(model, config, [32], 8, split="test", seed=0, batch_size=4, measure=True)
+    (cell,) = evaluate_lengths(model, [TestSet(config, "test", 32, 8)], batch_size=4, metrics=True)
     assert sizes == [4, 2, 1]
     assert cell.state == "value" and cell.metrics is None
 
@@ -121,7 +121,8 @@ def test_metrics_that_do_not_fit_in_memory_cost_nothing_else(monkeypatch):
 def test_labels_are_never_recorded_as_decoded():
     config = load_config(["task=n_back", "evaluation.decode=greedy", *SMALL])
     model = build_model(config).eval()
-    (cell,) = ladder.climb(model, config, [32], 4, split="test", seed=0, decode="greedy")
+    (cell,) = evaluate_lengths(model, [TestSet(config, "test", 32, 4)], decode="greedy")
     assert cell.decode == "teacher_forcing" and cell.close_calls is not None
     config.evaluation.samples = 4
-    assert cell.key == rung(config, 32, None)
+    (test_set,) = ladder_of(config)
+    assert cell.key == test_set.cell_key("greedy", None)

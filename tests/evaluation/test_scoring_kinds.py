@@ -65,7 +65,7 @@ def test_scores_are_what_a_count_row_by_row_gives(kind, task):
     assert (score.samples, score.correct) == (12, sum(exact))
     assert (score.right, score.positions) == (right, positions)
     assert score.prefix == pytest.approx(prefix)
-    assert score.outcomes == int("".join("01"[flag] for flag in exact), 2)
+    assert score.outcomes == "".join("01"[flag] for flag in exact)
     assert score.finite
 
 
@@ -97,5 +97,5 @@ def test_a_row_in_which_nothing_is_scored_has_nothing_to_get_wrong():
     batch["labels"][1] = IGNORE
     score = score_teacher_forcing(made("encoder", task), **batch)
     assert score.positions == int((batch["labels"] != IGNORE).sum())
-    assert format(score.outcomes, "03b")[1] == "1"
+    assert score.outcomes[1] == "1"
     assert np.isfinite(score.prefix)

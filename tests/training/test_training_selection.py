@@ -54,7 +54,7 @@ def validate(config, tmp_path, monkeypatch):
             callbacks[words] = LadderValidation(
                 options, tmp_path, tracking, Metrics(options, tracking), Finite(options)
             )
-        monkeypatch.setattr(validation_module, "climb", lambda *a, **k: cells(results))
+        monkeypatch.setattr(validation_module, "evaluate_lengths", lambda *a, **k: cells(results))
         model = torch.nn.Linear(1, 1)
         model.weight.data.fill_(step)
         callbacks[words]._validate(SimpleNamespace(model=model), step)
@@ -152,16 +152,16 @@ def test_the_record_tells_the_selection(config):
 
 def test_validation_samples_are_not_test_samples(config, monkeypatch):
     splits = []
-    climb = validation_module.climb
+    evaluate_lengths = validation_module.evaluate_lengths
 
-    def spy(*words, **options):
-        splits.append(options["split"])
-        return climb(*words, **options)
+    def spy(model, test_sets, **options):
+        splits.extend(test_set.split for test_set in test_sets)
+        return evaluate_lengths(model, test_sets, **options)
 
-    monkeypatch.setattr(validation_module, "climb", spy)
+    monkeypatch.setattr(validation_module, "evaluate_lengths", spy)
     options = config()
     train(options, progress=False)
-    assert splits == ["validation", "validation"]
+    assert splits == ["validation"] * 4, "two lengths, twice"
     streams = [
         {tuple(row) for row in eval_batch(options.task, 0, split, 16, 0, 200).inputs}
         for split in ("validation", "test")
@@ -172,13 +172,15 @@ def test_validation_samples_are_not_test_samples(config, monkeypatch):
 def test_the_best_model_is_the_one_that_was_validated(config):
     """best.ckpt, loaded for evaluation, scores on the validation set what the record says."""
     from lcg.evaluation.evaluate import load_model
-    from lcg.evaluation.ladder import climb
+    from lcg.evaluation.ladder import evaluate_lengths
+    from lcg.evaluation.test_sets import TestSet
 
     options = config("trainer.steps=300", "validation.every=100", "optimizer.lr=1e-2")
     outcome = train(options, progress=False)
     model, step = load_model(outcome.directory, options)
     assert step == record(outcome.directory)["selection"]["step"]
-    for cell in climb(model, options, [4, 8], 8, split="validation", seed=0):
+    sets = [TestSet(options, "validation", length, 8, seed=0) for length in (4, 8)]
+    for cell in evaluate_lengths(model, sets):
         saved = record(outcome.directory)["validation"][str(cell.length)]
         assert saved["token_accuracy"] == pytest.approx(cell.token_accuracy)
         assert saved["exact_match"] == pytest.approx(cell.exact_match)

@@ -19,16 +19,16 @@ from lcg.runs.wandb_reader import RECORD
 
 LADDER = ("evaluation.after_training=true", "evaluation.lengths=4,8")
 
-# Do something when a rung of the test ladder is under way.
-AT_RUNG = """
+# Do something when a length of the test ladder is under way.
+AT_LENGTH = """
 import os, signal, time
 import lcg.evaluation.evaluate as evaluation
-climb = evaluation.climb
-def climbing(model, config, lengths, *rest, **options):
-    if list(lengths) == [{length}] and options["split"] == "test":
+evaluate_lengths = evaluation.evaluate_lengths
+def watched(model, test_sets, **options):
+    if [(s.length, s.split) for s in test_sets] == [({length}, "test")]:
         {action}
-    yield from climb(model, config, lengths, *rest, **options)
-evaluation.climb = climbing
+    yield from evaluate_lengths(model, test_sets, **options)
+evaluation.evaluate_lengths = watched
 """
 SIGTERM = "os.kill(os.getpid(), signal.SIGTERM); time.sleep(10**6)"
 
@@ -77,7 +77,7 @@ def test_a_stop_in_the_ladder_is_answered_at_once(server, lcg, words, tmp_path, 
 
     W&B takes exit code 130 as it takes any but 0: the run is not finished.
     """
-    before = AT_RUNG.format(length=8, action=SIGTERM.replace("SIGTERM", name))
+    before = AT_LENGTH.format(length=8, action=SIGTERM.replace("SIGTERM", name))
     process = lcg("train", *words(*LADDER), before=before)  # returns, so it did not sleep on
     assert process.code == code, process.err
     assert "Traceback" not in process.err
@@ -165,7 +165,7 @@ def test_a_stop_with_a_silent_server_ends(server, lcg, words, tmp_path, where):
     wait = f"open({str(ready)!r}, 'w').close()\n        "
     wait += f"while not os.path.exists({str(gone)!r}): time.sleep(0.01)"
     if where == "ladder":
-        before = AT_RUNG.format(length=8, action=wait + "\n        time.sleep(10**6)")
+        before = AT_LENGTH.format(length=8, action=wait + "\n        time.sleep(10**6)")
     else:
         before = at_step(15, wait)
     process = lcg("train", *words(*LADDER), before=before, wait=False)

@@ -9,7 +9,8 @@ from typing import Any
 from lightning import Callback
 
 from lcg.config import Config, to_tree
-from lcg.evaluation.ladder import climb
+from lcg.evaluation.ladder import evaluate_lengths
+from lcg.evaluation.test_sets import TestSet
 from lcg.log import log
 from lcg.runs import checkpoints
 from lcg.runs.metrics import Tracking
@@ -87,16 +88,11 @@ class LadderValidation(Callback):
     def _validate(self, module, step: int) -> None:
         validation = self.config.validation
         self.pending = step
-        cells = climb(
-            module.model,
-            self.config,
-            validation.lengths,
-            validation.samples,
-            split="validation",
-            seed=self.config.evaluation.seed,
-            step=step,
-            progress=self._go_on,
-        )
+        sets = [
+            TestSet(self.config, "validation", length, validation.samples)
+            for length in validation.lengths
+        ]
+        cells = evaluate_lengths(module.model, sets, step=step, on_progress=self._go_on)
         try:
             cells = {cell.length: cell for cell in cells}
         except _Abandoned:
