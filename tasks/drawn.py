@@ -37,6 +37,8 @@ def check_drawn(task: Any, method: str, drawn: Any, lengths: np.ndarray) -> None
         counts = _counts(task, "target_length", target, lengths)
     allowed = (IGNORE,) if task.partly_scored else ()
     _check_rows(where, "target", target, counts, task.symbol_count, allowed)
+    if task.kind != "seq2seq":  # there EOS is scored
+        _check_scored(where, target, counts)
 
 
 def _check_rows(
@@ -62,6 +64,18 @@ def _check_rows(
         raise ValueError(
             f"{where} returned the symbol {wrong[0]} in the {name}, expected 0 to {symbols - 1}, "
             f"since symbol_count is {symbols}"
+        )
+
+
+def _check_scored(where: str, target: np.ndarray, counts: np.ndarray) -> None:
+    """Raise ValueError for a row without a scored position: it would always be an exact match."""
+    width = counts.max(initial=0)
+    scored = (target[:, :width] != IGNORE) & (np.arange(width) < counts)
+    empty = np.flatnonzero(~scored.any(axis=1))
+    if len(empty):
+        raise ValueError(
+            f"{where} returned a target with no scored position in row {empty[0]} of "
+            f"{len(target)}, expected at least one label that is not IGNORE in each row"
         )
 
 

@@ -17,7 +17,7 @@ BROKEN = {
     ("task", "Right"): [],
     ("task", "Narrow"): ["shapes"],
     ("task", "ByProcess"): ["same elsewhere"],
-    ("task", "Unscored"): ["scored positions"],
+    ("task", "Unscored"): ["shapes"],
     ("task", "Counted"): ["mixed lengths"],
     ("task", "Spaced"): ["symbols"],
     ("task", "Remembers"): ["evaluation"],
@@ -82,7 +82,8 @@ def test_a_broken_class_lacks_the_property_that_it_breaks(kind, name):
 
 def test_the_smallest_failing_input_is_named():
     assert failures("task", f"{FILE}:Unscored") == {
-        "scored positions": "sample 0 has no position that is scored "
+        "shapes": "Unscored.sample() returned a target with no scored position in row 0 of 1, "
+        "expected at least one label that is not IGNORE in each row "
         "(length 5, batch size 1, seed 0)"
     }
     (said,) = failures("normalizer", f"{FILE}:WrongGradient").values()

@@ -20,6 +20,8 @@ TASKS = {
     "Symbol": "Symbol.sample() returned the symbol 8 in the source, expected 0 to 7",
     "Floats": "Floats.sample() returned a target of float64, expected whole numbers",
     "Negative": "Negative.sample() returned the symbol -1 in the target, expected 0 to 7",
+    "Unscored": "Unscored.sample() returned a target with no scored position in row 0 of {rows}, "
+    "expected at least one label",
     "NoneTask": "NoneTask.sample() returned None, expected (source, target)",
     "Lists": "Lists.sample() returned a list of {rows} as the source, expected a numpy array",
     "Raises": "Base.sample(): {file}:{line}: KeyError: 'x'",

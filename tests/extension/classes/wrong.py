@@ -51,6 +51,14 @@ class Negative(Base):
 
 
 @dataclass
+class Unscored(Base):
+    kind: ClassVar[str] = "labelled"
+
+    def change(self, s, t, n):
+        return s, np.where(np.arange(len(n))[:, None] == 0, IGNORE, t)
+
+
+@dataclass
 class NoneTask(Base):
     def change(self, s, t, n):
         return None
