@@ -142,7 +142,7 @@ def model_pass(tokens: int, run: str | None):
     """One pass, ready to be run: random tokens, or what a trained model knows."""
     from lcg.config import load_config
     from lcg.evaluation.evaluate import load_model
-    from lcg.models.build import build_model
+    from lcg.models.transformer import build_model
 
     if run is None:
         words = ["experiment=paper/mqmtar", "attention=asentmax", "position=nape"]

@@ -16,7 +16,7 @@ import torch
 from benchmarks.report import median_ratio, publish, time_in_turn
 from lcg.config import load_config
 from lcg.evaluation.scoring import score_greedy, score_teacher_forcing, scored_positions
-from lcg.models.build import build_model
+from lcg.models.transformer import build_model
 from lcg.tasks.streams import eval_batch
 
 LIMIT = 5.0

@@ -23,7 +23,7 @@ import torch
 from benchmarks.report import median_ratio, publish
 from lcg.config import load_config
 from lcg.diagnostics.probe import Probe, group_norms
-from lcg.models.build import build_model
+from lcg.models.transformer import build_model
 from lcg.training.batches import Batches
 from lcg.training.callbacks import HeadProbe, Metrics
 from lcg.training.loop import train

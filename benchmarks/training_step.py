@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from benchmarks.report import median_ratio, publish, time_in_turn
 from lcg.config import load_config
-from lcg.models.build import build_model
+from lcg.models.transformer import build_model
 from lcg.tasks.base import IGNORE
 from lcg.tasks.streams import train_batch
 

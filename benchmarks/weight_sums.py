@@ -25,7 +25,7 @@ from lcg.diagnostics.inspection import check_fits
 from lcg.evaluation.evaluate import load_model
 from lcg.evaluation.ladder import evaluate_lengths
 from lcg.evaluation.test_sets import TestSet
-from lcg.models.model_inputs import reads, tensors
+from lcg.models.transformer import batch_tensors, model_inputs
 from lcg.runs.run import Run
 from lcg.tasks.streams import eval_batch
 
@@ -71,7 +71,7 @@ def measured(model, config, length: int, samples: int) -> dict[str, dict[str, fl
     device = next(model.parameters()).device
     first = torch.zeros(1, dtype=torch.long, device=device)
     found: dict[str, dict[str, float]] = {}
-    given = reads(tensors(batch, device))
+    given = model_inputs(batch_tensors(batch, device))
     for sample in zip(*(tokens.split(1) for tokens in given), strict=True):
         with torch.no_grad(), watching(model) as seen:
             model(*sample, select=first)

@@ -19,9 +19,7 @@ CHECKED = [
     "lcg.diagnostics.measures",
     "lcg.diagnostics.capture",
     "lcg.evaluation.scoring",
-    "lcg.models.decoder",
-    "lcg.models.encoder",
-    "lcg.models.encoder_decoder",
+    "lcg.models.transformer",
 ]
 
 install_import_hook(CHECKED, "beartype.beartype")

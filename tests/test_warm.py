@@ -22,7 +22,7 @@ def run(program: str) -> str:
     ).stdout
 
 
-@pytest.mark.parametrize("module", ["lcg.entmax", "lcg.attention.mask", "lcg.models.build"])
+@pytest.mark.parametrize("module", ["lcg.entmax", "lcg.attention.mask", "lcg.models.transformer"])
 def test_who_computes_is_warm(module):
     assert run(f"import sys, {module}; print('lcg.mkl_workaround' in sys.modules)") == "True\n"
 

@@ -22,7 +22,7 @@ from benchmarks.report import median_ratio, time_in_turn
 from lcg.config import load_config
 from lcg.evaluation.evaluate import load_model
 from lcg.evaluation.scoring import score_teacher_forcing, scored_positions
-from lcg.models.build import build_model
+from lcg.models.transformer import build_model
 from lcg.runs.run import Run
 from lcg.tasks.streams import eval_batch
 from lcg.training.loop import train

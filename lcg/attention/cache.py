@@ -7,26 +7,31 @@ from collections.abc import Callable
 from torch import Tensor
 
 
-class CrossCache:
-    """Keys and values [b g k d] that one layer makes of an encoder's output, once."""
+class NoCache:
+    """Stands where nothing is kept: what is given is all there is."""
 
-    def __init__(self) -> None:
-        self._held: tuple[Tensor, Tensor] | None = None
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both as they are."""
+        return keys, values
 
     def once(self, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """What was made when this was first called."""
-        if self._held is None:
-            self._held = make()
-        return self._held
+        """Return what is made now."""
+        return make()
+
+
+NO_CACHE = NoCache()
 
 
 class LayerCache:
-    """Keys (rotated) and values [b g k d] of one layer, in room that doubles when it is full."""
+    """Keys (rotated) and values [b g k d] of one block: of the tokens it has read, in room that
+    doubles when it is full, and those that cross-attention makes of an encoder's output, once.
+    """
 
     def __init__(self) -> None:
         self.length = 0
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
+        self._of_memory: tuple[Tensor, Tensor] | None = None
 
     def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Add keys and values; returns all of them so far."""
@@ -37,6 +42,12 @@ class LayerCache:
         self._values[..., self.length : end, :] = values
         self.length = end
         return self._keys[..., :end, :], self._values[..., :end, :]
+
+    def once(self, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        """What was made when this was first called."""
+        if self._of_memory is None:
+            self._of_memory = make()
+        return self._of_memory
 
     def _fit(self, held: Tensor | None, new: Tensor, end: int) -> Tensor:
         if held is not None and held.shape[-2] >= end:
@@ -75,11 +86,3 @@ class KVCache:
                 f"the cache was made for {len(self.positions)} tokens and is asked for {end}"
             )
         return self.positions[:end]
-
-
-class CrossKVCache(KVCache):
-    """A KVCache of a decoder that attends to a source: also one CrossCache per layer."""
-
-    def __init__(self, layers: int, positions: Tensor) -> None:
-        super().__init__(layers, positions)
-        self.crossed = [CrossCache() for _ in range(layers)]

@@ -20,46 +20,56 @@ from torch import Tensor, nn
 from lcg.attention import Attention
 from lcg.attention.backends import check_backend, usable
 from lcg.attention.backends.reference import attention_weights, biased_scores
-from lcg.attention.cache import CrossCache, LayerCache
+from lcg.attention.cache import NO_CACHE, LayerCache, NoCache
 from lcg.attention.functional import attend
-from lcg.attention.hooks import broadcastable, learned_tensors, returned
-from lcg.attention.mask import Bias
+from lcg.attention.hooks import broadcastable, learned_tensors, position_ids, returned
+from lcg.attention.mask import ALL, Bias, Learned
 from lcg.positional.base import BiasContext, PositionEncoding, Sizes
 from lcg.shapes import Bool, Float, Int, Shaped
 
 
-class View(NamedTuple):
-    """What the queries of one call see.
-
-    Keys and values are made of `memory`, whose tokens are at the last of k_positions; those before
-    are in the cache. n counts the keys that a query sees, padding excluded, and is at least 1.
-    """
-
-    memory: Float[Tensor, "b s w"]
-    k_positions: Shaped[Tensor, " k"]
-    n: Float[Tensor, " t"] | Float[Tensor, "b t"]
-    key_mask: Bool[Tensor, "b k"] | None = None
-    cache: LayerCache | CrossCache | None = None
-
-
 class Memory(NamedTuple):
     """What cross-attention attends to: an encoder's output, its tokens' position ids, and which of
-    them are no padding (None: all). With a cache, keys and values are made of it once.
+    them are no padding (None: all).
     """
 
     states: Float[Tensor, "b k w"]
     positions: Shaped[Tensor, " k"]
     mask: Bool[Tensor, "b k"] | None = None
-    cache: CrossCache | None = None
+
+
+class View(NamedTuple):
+    """What the queries of one call see.
+
+    Keys and values are made of `states`, whose tokens are at the last of k_positions; those before
+    are in the cache. n counts the keys that a query sees, padding excluded, and is at least 1.
+    """
+
+    states: Float[Tensor, "b s w"]
+    q_positions: Shaped[Tensor, " t"]
+    k_positions: Shaped[Tensor, " k"]
+    n: Float[Tensor, " t"] | Float[Tensor, "b t"]
+    key_mask: Bool[Tensor, "b k"] | None = None
+    cache: LayerCache | NoCache = NO_CACHE
+
+
+class Projected(NamedTuple):
+    """What `attend` gets: queries (rotated, scaled by the length scaling but not by 1/√d), keys
+    (rotated) and values of all that is visible, and the bias.
+    """
+
+    q: Float[Tensor, "b h q d"]
+    k: Float[Tensor, "b g k d"]
+    v: Float[Tensor, "b g k d"]
+    bias: Bias
 
 
 class MultiHeadAttention(nn.Module):
     """Causal self-attention without projection biases.
 
-    The learned tensors of normalizer, scaling, encoding and output norm live here, one set per
-    layer; the choices themselves are stateless and shared between layers.
-
-    `given` is what the kind needs besides its input: here a LayerCache, or None.
+    `layer(x)` is all it takes; with a `cache`, x continues what that holds. The learned tensors of
+    normalizer, scaling, encoding and output norm live here, one set per layer; the choices
+    themselves are stateless and shared between layers.
 
     Raises ValueError, in one line, for sizes that a choice cannot work with.
     """
@@ -69,7 +79,11 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, attention: Attention, position: PositionEncoding, sizes: Sizes) -> None:
         super().__init__()
         attention.normalizer.check(sizes)
-        check_kind(self.kind, attention.normalizer)
+        if self.kind != "causal" and attention.normalizer.causal_only:
+            raise ValueError(
+                f"attention.normalizer={attention.normalizer.name} runs in causal attention only, "
+                f"not in {self.kind} attention; use model.kind=decoder or another normalizer"
+            )
         position.check(sizes)
         self.attention, self.position, self.sizes = attention, position, sizes
         scaled = position.scaled_heads(sizes.heads)
@@ -124,93 +138,70 @@ class MultiHeadAttention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b t w"],
-        positions: Shaped[Tensor, " k"],
-        select: Int[Tensor, " q"] | None = None,
-        given: Any = None,
+        positions: Shaped[Tensor, " k"] | None = None,
+        select: Int[Tensor, " q"] | slice = ALL,
+        **seen: Any,
     ) -> Float[Tensor, "b q w"]:
         """x is at positions[-t:]; the queries are all of x, or x[:, select].
 
-        positions covers all keys: those in the cache, then those of x.
+        positions covers all keys: those in the cache, then those of x; if not given they are the
+        encoding's own, 0, 1, 2, … in most. seen: the keywords of `view`.
         """
-        q, k, v, bias = self._prepare(x, positions, select, given)
         choice = self.attention
+        q, k, v, bias = self.project(x, positions, select, **seen)
         heads = attend(q, k, v, choice.normalizer, bias, self.normalizer_state, self.backend)
         joined = rearrange(heads, "b h q d -> b q (h d)")
         normed = choice.output_norm(joined, self.output_norm_state)
         return self.output(returned(choice.output_norm, "__call__", normed, joined.shape))
 
-    def weights(
-        self,
-        x: Float[Tensor, "b t w"],
-        positions: Shaped[Tensor, " t"],
-        select: Int[Tensor, " q"] | None = None,
-        given: Any = None,
-    ) -> Float[Tensor, "b h q k"]:
-        """The weights that `forward` uses, for whoever wants to look at them."""
-        q, k, _, bias = self._prepare(x, positions, select, given)
+    def weights(self, *call: Any, **seen: Any) -> Float[Tensor, "b h q k"]:
+        """The weights of a call of `forward` with these arguments, to look at."""
+        q, k, _, bias = self.project(*call, **seen)
         return attention_weights(q, k, self.attention.normalizer, bias, self.normalizer_state)
 
-    def scores(
-        self,
-        x: Float[Tensor, "b t w"],
-        positions: Shaped[Tensor, " t"],
-        select: Int[Tensor, " q"] | None = None,
-        given: Any = None,
-    ) -> Float[Tensor, "b h q k"]:
-        """What the normalizer makes weights of: scaled, biased, -inf on keys that are hidden.
+    def scores(self, *call: Any, **seen: Any) -> Float[Tensor, "b h q k"]:
+        """The scores that these weights are made of: scaled, biased, -inf on keys that are hidden.
 
         A query that sees no key at all has zeros.
         """
-        q, k, _, bias = self._prepare(x, positions, select, given)
+        q, k, _, bias = self.project(*call, **seen)
         return biased_scores(q, k, self.attention.normalizer, bias)[0]
 
-    def queries_and_keys(
-        self,
-        x: Float[Tensor, "b t w"],
-        positions: Shaped[Tensor, " t"],
-        select: Int[Tensor, " q"] | None = None,
-        given: Any = None,
-    ) -> tuple[Float[Tensor, "b h q d"], Float[Tensor, "b g k d"]]:
-        """As `attend` gets them: rotated, queries scaled by the length scaling but not by 1/√d."""
-        return self._prepare(x, positions, select, given)[:2]
-
     def scaler(
-        self, x: Float[Tensor, "b t w"], positions: Shaped[Tensor, " k"], given: Any = None
+        self, x: Float[Tensor, "b t w"], positions: Shaped[Tensor, " k"] | None = None, **seen: Any
     ) -> Float[Tensor, "b h t"] | Float[Tensor, "h t"] | None:
         """The multiplier of the scaled heads' queries; None is 1."""
-        return self._scaler(x, self._view(x, positions, given).n)
+        return self._scaler(x, self.view(x, positions, **seen).n)
 
-    def _scaler(self, x: Tensor, n: Tensor) -> Tensor | None:
-        scaling, heads = self.attention.scaling, self.sizes.heads - self.unscaled_heads
-        scaler = scaling(x, n, self.scaling_state)
-        if scaler is None:
-            return None
-        per_head = heads, x.shape[1]
-        return returned(scaling, "__call__", scaler, per_head, (len(x), *per_head))
-
-    def _view(self, x: Tensor, positions: Tensor, given: LayerCache | None) -> View:
+    def view(
+        self, x: Tensor, positions: Tensor | None, *, cache: LayerCache | NoCache = NO_CACHE
+    ) -> View:
+        """The queries of x see all that the cache holds, and of x what is not after them."""
+        positions = self._ids(x, positions)
         # n_i counts visible keys: the order of a key, not its position id, and at least 1.
-        seen = torch.arange(len(positions), device=x.device)[-x.shape[1] :]
-        n = (seen + self.attention.normalizer.sees_itself).clamp_min(1).float()
-        return View(x, positions, n, cache=given)
+        order = torch.arange(len(positions), device=x.device)[-x.shape[1] :]
+        n = (order + self.attention.normalizer.sees_itself).clamp_min(1).float()
+        return View(x, positions[-x.shape[1] :], positions, n, cache=cache)
 
-    def _prepare(self, x, positions, select, given):
-        """Queries (rotated and scaled), keys and values of all that is visible, and the bias."""
-        view = self._view(x, positions, given)
-        q_positions, queried = positions[-x.shape[1] :], x
+    def project(
+        self,
+        x: Float[Tensor, "b t w"],
+        positions: Shaped[Tensor, " k"] | None = None,
+        select: Int[Tensor, " q"] | slice = ALL,
+        **seen: Any,
+    ) -> Projected:
+        """From the arguments of `forward` to those of `attend`."""
+        view = self.view(x, positions, **seen)
         scaler = self._scaler(x, view.n)
-        if select is not None:
-            q_positions, queried = q_positions[select], x[:, select]
-            scaler = None if scaler is None else scaler[..., select]
+        queried, q_positions = x[:, select], view.q_positions[select]
         q = rearrange(self.query(queried), "b q (h d) -> b h q d", d=self.sizes.head_dim)
         rotated = self.position.rotate_queries(q, q_positions)
         q = returned(self.position, "rotate_queries", rotated, q.shape)
         k, v = self._keys_and_values(view)
         context = BiasContext(q, k, queried, q_positions, view.k_positions)
         if scaler is not None:
-            q = torch.cat(
-                [q[:, : self.unscaled_heads], q[:, self.unscaled_heads :] * scaler[..., None]], 1
-            )
+            scaled = q[:, self.unscaled_heads :] * scaler[..., select, None]
+            q = torch.cat([q[:, : self.unscaled_heads], scaled], 1)
         bias = Bias(
             q_positions,
             view.k_positions,
@@ -222,21 +213,34 @@ class MultiHeadAttention(nn.Module):
             bias = bias._replace(
                 additive=partial(self._additive, context), additive_learned=self.position_state
             )
-        return q.to(v.dtype), k, v, bias
+        return Projected(q.to(v.dtype), k, v, bias)
+
+    def _ids(self, x: Tensor, positions: Tensor | None) -> Tensor:
+        if positions is not None:
+            return positions
+        ids = self.position.positions(x.shape[1], device=x.device)
+        return position_ids(self.position, ids, x.shape[1])
+
+    def _scaler(self, x: Tensor, n: Tensor) -> Tensor | None:
+        scaling, heads = self.attention.scaling, self.sizes.heads - self.unscaled_heads
+        scaler = scaling(x, n, self.scaling_state)
+        if scaler is None:
+            return None
+        per_head = heads, x.shape[1]
+        return returned(scaling, "__call__", scaler, per_head, (len(x), *per_head))
 
     def _keys_and_values(self, view: View) -> tuple[Tensor, Tensor]:
-        """Keys (rotated) and values of all that is visible."""
-        k, v = self._project(view)
-        return (k, v) if view.cache is None else view.cache.append(k, v)
+        return view.cache.append(*self._of_states(view))
 
-    def _project(self, view: View) -> tuple[Tensor, Tensor]:
-        memory = view.memory
-        k = rearrange(self.key(memory), "b k (g d) -> b g k d", d=self.sizes.head_dim)
-        v = rearrange(self.value(memory), "b k (g d) -> b g k d", d=self.sizes.head_dim)
-        rotated = self.position.rotate_keys(k, view.k_positions[-memory.shape[1] :])
+    def _of_states(self, view: View) -> tuple[Tensor, Tensor]:
+        k = rearrange(self.key(view.states), "b k (g d) -> b g k d", d=self.sizes.head_dim)
+        v = rearrange(self.value(view.states), "b k (g d) -> b g k d", d=self.sizes.head_dim)
+        rotated = self.position.rotate_keys(k, view.k_positions[-view.states.shape[1] :])
         return returned(self.position, "rotate_keys", rotated, k.shape), v
 
-    def _additive(self, context, queries, keys, learned):
+    def _additive(
+        self, context: BiasContext, queries: slice, keys: slice, learned: Learned
+    ) -> Tensor | None:
         context = context.crop(queries, keys)
         bias = self.position.bias(context, learned)
         if bias is None:
@@ -246,19 +250,18 @@ class MultiHeadAttention(nn.Module):
 
 
 class FullAttention(MultiHeadAttention):
-    """Self-attention in which every query sees every key but padding; n is the number of these.
-
-    `given` is the key mask [b t], False where padded, or None where nothing is.
-    """
+    """Self-attention in which every query sees every key but padding; n is the number of these."""
 
     kind: ClassVar[str] = "full"
 
-    def _view(self, x: Tensor, positions: Tensor, given: Tensor | None) -> View:
-        return View(x, positions, unpadded(x, x, given), given)
+    def view(self, x: Tensor, positions: Tensor | None, *, mask: Tensor | None = None) -> View:
+        """The queries of x see what mask [b t] leaves: it is False where padded; None: nothing."""
+        positions = self._ids(x, positions)
+        return View(x, positions, positions, unpadded(x, x, mask), mask)
 
 
 class CrossAttention(MultiHeadAttention):
-    """Attention to a Memory, `given`: every query sees every key but padding, n is their number.
+    """Attention to a memory: every query sees every key but padding, n is their number.
 
     `positions` are those of the queries alone; an encoding compares them with those of the memory.
     An attention without an encoding is one with `NoPE`: then all heads have the length scaling.
@@ -266,14 +269,21 @@ class CrossAttention(MultiHeadAttention):
 
     kind: ClassVar[str] = "cross"
 
-    def _view(self, x: Tensor, positions: Tensor, given: Memory) -> View:
-        n = unpadded(x, given.states, given.mask)
-        return View(given.states, given.positions, n, given.mask, given.cache)
+    def view(
+        self,
+        x: Tensor,
+        positions: Tensor | None,
+        *,
+        memory: Memory,
+        cache: LayerCache | NoCache = NO_CACHE,
+    ) -> View:
+        """The queries of x see the memory; with a cache its keys and values are made once."""
+        states, k_positions, mask = memory
+        n = unpadded(x, states, mask)
+        return View(states, self._ids(x, positions), k_positions, n, mask, cache)
 
     def _keys_and_values(self, view: View) -> tuple[Tensor, Tensor]:
-        if view.cache is None:
-            return self._project(view)
-        return view.cache.once(partial(self._project, view))
+        return view.cache.once(partial(self._of_states, view))
 
 
 def unpadded(
@@ -285,12 +295,3 @@ def unpadded(
         count = float(memory.shape[1])
         return torch.full((tokens,), count, dtype=torch.float32, device=x.device)
     return mask.sum(dim=-1, keepdim=True).clamp_min(1).float().expand(-1, tokens)
-
-
-def check_kind(kind: str, normalizer: Any) -> None:
-    """Raise ValueError, naming both, when a normalizer cannot run in an attention of this kind."""
-    if kind != "causal" and normalizer.causal_only:
-        raise ValueError(
-            f"attention.normalizer={normalizer.name} runs in causal attention only, not in {kind} "
-            "attention; use model.kind=decoder or another normalizer"
-        )

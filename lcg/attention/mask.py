@@ -18,6 +18,7 @@ from lcg.shapes import Bool, Float, Shaped
 Learned = Mapping[str, Tensor] | nn.ParameterDict
 Additive = Callable[[slice, slice, Learned], Tensor | None]
 ALL = slice(None)
+"""Every query, key or head, where some may be selected."""
 
 
 class Bias(NamedTuple):

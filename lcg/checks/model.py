@@ -15,8 +15,7 @@ from lcg.attention.backends.triton import obstacle
 from lcg.attention.layer import MultiHeadAttention
 from lcg.checks.properties import Cases, DoesNotApply, Property, expect
 from lcg.config.schema import Model
-from lcg.models.decoder import Decoder
-from lcg.models.encoder import Encoder
+from lcg.models.transformer import Decoder, Encoder
 from lcg.positional.base import PositionEncoding, Sizes
 
 VOCABULARY, PAD = 11, 10
@@ -195,7 +194,7 @@ def backends(parts: Parts, cases: Cases) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for case in cases.each(each_case(parts, LONG_LENGTHS, 1)):
         layer = parts.layer(case.sizes).to(device)
-        q, k, v, bias = layer._prepare(*_read(case, device), None, None)
+        q, k, v, bias = layer.project(*_read(case, device))
         problem = obstacle(q, normalizer, bias)
         if problem:
             raise DoesNotApply(f"triton {problem}")
@@ -263,7 +262,7 @@ def _attended(parts: Parts, case: Case, run: Any) -> Mapping[str, Tensor]:
     layer = parts.layer(case.sizes)
     x, _ = _read(case)
     positions = parts.position.positions(case.length)
-    q, k, v, bias = layer._prepare(2 * x, positions, None, None)
+    q, k, v, bias = layer.project(2 * x, positions)
     out = run(q, k, v, parts.attention.normalizer, bias, layer.normalizer_state)
     draw = torch.Generator().manual_seed(2)
     out.backward(torch.randn(out.shape, generator=draw))

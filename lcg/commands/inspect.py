@@ -137,11 +137,11 @@ def _predictions(model, config, options):
     from lcg.evaluation import memory
     from lcg.evaluation.scoring import scored_positions
     from lcg.evaluation.test_sets import TestSet
-    from lcg.models.model_inputs import reads, tensors
+    from lcg.models.transformer import batch_tensors, model_inputs
     from lcg.tasks.base import IGNORE
 
     test_set = TestSet(config, "test", options.length, options.samples)
-    batch = tensors(test_set.batch())
+    batch = batch_tensors(test_set.batch())
     select = scored_positions(batch["labels"])
     target = batch["labels"][:, select]
     device = next(model.parameters()).device
@@ -150,12 +150,14 @@ def _predictions(model, config, options):
     best = []
     bar = tqdm(total=count, desc="answering", unit="sample", leave=False, disable=None)
     with bar, torch.no_grad():
-        for some in zip(*(tokens.split(max(1, size)) for tokens in reads(batch)), strict=True):
+        for some in zip(
+            *(tokens.split(max(1, size)) for tokens in model_inputs(batch)), strict=True
+        ):
             on_device = (tokens.to(device) for tokens in some)
             best.append(model(*on_device, select=select.to(device)).argmax(dim=-1).cpu())
             bar.update(len(some[0]))
     predicted = torch.cat(best).masked_fill(target == IGNORE, IGNORE)
-    read = {"reads": reads(batch), "scored": batch["inputs"][:, select].numpy()}
+    read = {"reads": model_inputs(batch), "scored": batch["inputs"][:, select].numpy()}
     return read, target.numpy(), predicted.numpy()
 
 
@@ -442,6 +444,6 @@ def _analysed(label, directory, config, model, count, options, weigh=None):
 def _reads(config: Any, count: int, length: int, device: Any) -> tuple[Any, ...]:
     """What the model reads of the first test samples."""
     from lcg.evaluation.test_sets import TestSet
-    from lcg.models.model_inputs import reads, tensors
+    from lcg.models.transformer import batch_tensors, model_inputs
 
-    return reads(tensors(TestSet(config, "test", length, count).batch(), device))
+    return model_inputs(batch_tensors(TestSet(config, "test", length, count).batch(), device))

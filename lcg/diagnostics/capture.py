@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lcg.attention.cache import LayerCache
 from lcg.attention.layer import CrossAttention, Memory, MultiHeadAttention
+from lcg.attention.mask import ALL
 from lcg.attention.normalizers.entmax import LearnedEntmax
 from lcg.shapes import Bool, Float, Int, Shaped
 
@@ -54,11 +56,11 @@ class Watched:
         return (self.x if self.memory is None else self.memory).shape[1]
 
     @property
-    def given(self) -> Memory | Tensor | None:
-        """What the layer was given besides x and positions."""
-        if self.memory is None:
-            return self.key_mask
-        return Memory(self.memory, self.memory_positions, self.key_mask)
+    def keywords(self) -> dict[str, Any]:
+        """What the layer was called with besides x and positions."""
+        if self.memory is not None:
+            return {"memory": Memory(self.memory, self.memory_positions, self.key_mask)}
+        return {"mask": self.key_mask} if self.kind == "full" else {}
 
     def some_queries(self, queries: Int[Tensor, " q"] | None = None) -> Iterator[Tensor]:
         """The queries, or all that are no padding in some sample, a portion at a time."""
@@ -69,20 +71,20 @@ class Watched:
         row = len(self.x) * self.layer.sizes.heads * self.key_count
         yield from queries.split(portion(row))
 
-    def weights(self, queries: Int[Tensor, " q"] | None = None) -> Float[Tensor, "b h q k"]:
+    def weights(self, queries: Int[Tensor, " q"] | slice = ALL) -> Float[Tensor, "b h q k"]:
         """The weights of all queries, or of some; float32, 0 on keys that a query does not see."""
-        return self.layer.weights(self.x, self.positions, queries, self.given)
+        return self.layer.weights(self.x, self.positions, queries, **self.keywords)
 
-    def scores(self, queries: Int[Tensor, " q"] | None = None) -> Float[Tensor, "b h q k"]:
+    def scores(self, queries: Int[Tensor, " q"] | slice = ALL) -> Float[Tensor, "b h q k"]:
         """The scores that these weights are made of: see `MultiHeadAttention.scores`."""
-        return self.layer.scores(self.x, self.positions, queries, self.given)
+        return self.layer.scores(self.x, self.positions, queries, **self.keywords)
 
     def queries_and_keys(self) -> tuple[Float[Tensor, "b h t d"], Float[Tensor, "b g k d"]]:
         """Queries and keys as `attend` got them: rotated, and queries scaled by the length scaling.
 
         Scores without any bias are their products by √d.
         """
-        return self.layer.queries_and_keys(self.x, self.positions, None, self.given)
+        return self.layer.project(self.x, self.positions, **self.keywords)[:2]
 
     def visible(self, queries: Int[Tensor, " q"]) -> Bool[Tensor, "b q k"]:
         """The keys that a query sees: no padding, and under a causal mask none after it, nor its
@@ -99,7 +101,7 @@ class Watched:
 
     def scaler(self) -> Float[Tensor, "b h t"] | None:
         """What the scaling multiplies each query by, 1 in heads it leaves alone; None without."""
-        found = self.layer.scaler(self.x, self.positions, self.given)
+        found = self.layer.scaler(self.x, self.positions, **self.keywords)
         if found is None:
             return None
         found = found.float().expand(len(self.x), -1, -1)
@@ -168,7 +170,7 @@ class _Watcher:
 
     def note(self, layer: MultiHeadAttention, words: tuple, options: dict) -> None:
         """Of a layer's call, everything."""
-        call = dict(zip(("x", "positions", "select", "given"), words, strict=False)) | options
+        call = dict(zip(("x", "positions", "select"), words, strict=False)) | options
         self.seen.append(
             Watched(
                 layer,
@@ -176,24 +178,27 @@ class _Watcher:
                 call["positions"],
                 self.names[layer],
                 layer.kind,
-                **self._given(layer, call.get("given")),
+                **self._kept(layer, call),
             )
         )
 
-    def _given(self, layer: MultiHeadAttention, given: Any) -> dict[str, Tensor | None]:
+    def _kept(self, layer: MultiHeadAttention, call: dict[str, Any]) -> dict[str, Tensor | None]:
         """The fields of Watched that depend on the kind."""
+        if isinstance(call.get("cache"), LayerCache):
+            raise ValueError(
+                "a layer that reads from a cache cannot be watched: give it all tokens"
+            )
         if layer.kind == "full":
-            return {"key_mask": given, "query_mask": given}
-        if isinstance(given, Memory) and given.cache is None:
-            return {
-                "memory": given.states.detach(),
-                "memory_positions": given.positions,
-                "key_mask": given.mask,
-                "query_mask": self._real,
-            }
-        if given is None:
+            return {"key_mask": call.get("mask"), "query_mask": call.get("mask")}
+        if layer.kind == "causal":
             return {"query_mask": self._real}
-        raise ValueError("a layer that reads from a cache cannot be watched: give it all tokens")
+        states, positions, mask = call["memory"]
+        return {
+            "memory": states.detach(),
+            "memory_positions": positions,
+            "key_mask": mask,
+            "query_mask": self._real,
+        }
 
 
 TOGETHER = 2**22

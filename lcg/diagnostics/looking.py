@@ -67,7 +67,7 @@ def look(
     from lcg.evaluation.evaluate import load_model
     from lcg.evaluation.scoring import scored_positions
     from lcg.evaluation.test_sets import TestSet
-    from lcg.models.model_inputs import reads, tensors
+    from lcg.models.transformer import batch_tensors, model_inputs
     from lcg.runs.run import Run
 
     directory = Path(directory)
@@ -79,14 +79,14 @@ def look(
     run.check_selected()
     check_memory(config, length, samples)
     model, _ = load_model(directory, config, device)
-    batch = tensors(TestSet(config, "test", length, samples).batch())
+    batch = batch_tensors(TestSet(config, "test", length, samples).batch())
     inputs, labels = batch["inputs"], batch["labels"]
     positions = scored_positions(labels)
     predicted, layers = [], []
     with torch.no_grad():
         for i in range(len(inputs)):
             with watching(model) as seen:
-                one = (tokens[i : i + 1].to(device) for tokens in reads(batch))
+                one = (tokens[i : i + 1].to(device) for tokens in model_inputs(batch))
                 logits = model(*one, select=positions.to(device))
             predicted.append(logits.argmax(dim=-1).cpu())
             layers.append([_layer_look(watched) for watched in seen])

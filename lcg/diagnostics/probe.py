@@ -18,7 +18,7 @@ from lcg.diagnostics.capture import Watched, learned_alpha, watching
 from lcg.diagnostics.columns import QUANTILES, head_groups
 from lcg.diagnostics.measures import max_weight, quantiles, support
 from lcg.evaluation.test_sets import TestSet
-from lcg.models.model_inputs import reads, tensors
+from lcg.models.transformer import batch_tensors, model_inputs
 from lcg.shapes import Int
 
 SAMPLES = 4
@@ -34,7 +34,7 @@ class Probe:
         self.config = config
         model = config.model
         test_set = TestSet(config, "validation", probed_length(config), SAMPLES)
-        found = reads(tensors(test_set.batch()))
+        found = model_inputs(batch_tensors(test_set.batch()))
         longest = max(tokens.shape[1] for tokens in found)
         samples = min(SAMPLES, max(1, SCORES // (model.heads * longest**2)))
         self.reads: tuple[Int[Tensor, "b t"], ...] = tuple(tokens[:samples] for tokens in found)
@@ -70,7 +70,7 @@ class Probe:
             if not watched.layer.attention.normalizer.rows_sum_to_one:
                 row[f"heads/{name}/{group}/null"] = float((counts[:, heads] == 0).float().mean())
         # Of the scaled heads alone, where `watched.scaler` has all.
-        scaler = watched.layer.scaler(watched.x, watched.positions, watched.given)
+        scaler = watched.layer.scaler(watched.x, watched.positions, **watched.keywords)
         if scaler is not None and scaler.numel():
             if scaler.dim() == 3:
                 scaler = _of_tokens(scaler, watched, slice(None))

@@ -13,7 +13,7 @@ from lcg.config import Config
 from lcg.evaluation.ladder import Progress, evaluate_lengths
 from lcg.evaluation.test_sets import ladder_of
 from lcg.log import log
-from lcg.models.build import build_model
+from lcg.models.transformer import build_model
 from lcg.runs.record import Cell, RunRecord
 from lcg.runs.run import Run
 

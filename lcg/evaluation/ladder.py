@@ -10,7 +10,7 @@ from lcg.evaluation import memory
 from lcg.evaluation.generation_metrics import measured
 from lcg.evaluation.scoring import Score, addressed_draws, score_greedy, score_teacher_forcing
 from lcg.evaluation.test_sets import TestSet
-from lcg.models.model_inputs import tensors
+from lcg.models.transformer import batch_tensors
 from lcg.runs.record import Cell
 
 Progress = Callable[[int, int, int], None]  # length, samples done, samples in all
@@ -76,7 +76,7 @@ def _score(model, test_set: TestSet, greedy: bool, batch_size, on_progress: Prog
 
     def scored(batch) -> Score:
         with addressed_draws(*address, device):
-            return score_batch(model, **tensors(batch, device))
+            return score_batch(model, **batch_tensors(batch, device))
 
     for score in memory.in_batches(test_set, size, scored):
         total = total + score

@@ -1,34 +1,152 @@
 # ruff: noqa: F722  (shapes in annotations)
-"""What models of every kind have at both ends: embedding and head.
+"""Decoder, encoder and encoder–decoder, from the norm to the model of a config.
 
-Shapes: b batch, t tokens, w model width, v vocabulary.
+All are composed in their constructors, by the style of their blocks: `prenorm` is the plain
+pre-norm block with RMSNorm and a GELU MLP; `gemma2` is the block of the ASEntmax authors
+(2506.16640, after Gemma 2, 2408.00118), with RMSNorms before and after both sublayers, and GeGLU.
+
+Shapes: b batch, t tokens, s source tokens, q selected positions, w model width, v vocabulary.
 """
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from lcg.attention import Attention
+from lcg.attention.cache import NO_CACHE, KVCache, LayerCache, NoCache
 from lcg.attention.hooks import learned_tensors, position_ids, returned
-from lcg.attention.layer import MultiHeadAttention
+from lcg.attention.layer import CrossAttention, FullAttention, Memory, MultiHeadAttention
+from lcg.attention.mask import ALL
+from lcg.config import Config
+from lcg.config.compatibility import cross_encoding
 from lcg.config.schema import Model
-from lcg.models.block import RMSNorm, initialise, sizes_of
-from lcg.positional.base import PositionEncoding
-from lcg.shapes import Float, Int, Shaped
+from lcg.positional.base import PositionEncoding, Sizes
+from lcg.shapes import Bool, Float, Int, Shaped
+from lcg.tasks.base import Batch
 
 
-class Transformer(nn.Module, ABC):
-    """Embedding, and after the blocks a final RMSNorm and an untied head; the embedding is
-    multiplied by √d_model in the gemma2 style.
+class RMSNorm(nn.Module):
+    """x · rsqrt(mean x² + eps) · (1 + w), w = 0 at the start (1910.07467), computed in float32."""
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (normed * (1 + self.weight.float())).to(x.dtype)
+
+
+class GELUMLP(nn.Module):
+    """W_out · gelu(W_in · x)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.input = nn.Linear(width, hidden, bias=False)
+        self.output = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(F.gelu(self.input(x), approximate="tanh"))
+
+
+class GeGLU(nn.Module):
+    """W_out · (gelu(W_gate · x) * (W_in · x)), gelu with the tanh approximation (2002.05202)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(width, hidden, bias=False)
+        self.input = nn.Linear(width, hidden, bias=False)
+        self.output = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.output(F.gelu(self.gate(x), approximate="tanh") * self.input(x))
+
+
+class Block(nn.Module):
+    """x + post(attention(pre(x))), then the same around the MLP."""
+
+    def __init__(
+        self,
+        model: Model,
+        attention: Attention,
+        position: PositionEncoding,
+        kind: type[MultiHeadAttention] = MultiHeadAttention,
+    ) -> None:
+        super().__init__()
+        gemma = model.block == "gemma2"
+        self.attention_norm = RMSNorm(model.d_model)
+        self.attention = kind(attention, position, sizes_of(model))
+        self.attention_post_norm = RMSNorm(model.d_model) if gemma else nn.Identity()
+        self.mlp_norm = RMSNorm(model.d_model)
+        self.mlp = (GeGLU if gemma else GELUMLP)(model.d_model, model.d_ff)
+        self.mlp_post_norm = RMSNorm(model.d_model) if gemma else nn.Identity()
+        self.dropout = nn.Dropout(model.dropout)
+
+    def forward(
+        self, x: Tensor, positions: Tensor, select: Tensor | slice = ALL, **seen: Any
+    ) -> Tensor:
+        """x [b t w] -> [b q w] at x[:, select]; seen: the keywords of its kind of attention."""
+        return self.feed_forward(self.attend(x, positions, select, **seen))
+
+    def attend(self, x: Tensor, positions: Tensor, select: Tensor | slice, **seen: Any) -> Tensor:
+        """The first half of the block, around self-attention."""
+        heads = self.attention(self.attention_norm(x), positions, select, **seen)
+        return x[:, select] + self.dropout(self.attention_post_norm(heads))
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The second half of the block, around the MLP."""
+        return x + self.dropout(self.mlp_post_norm(self.mlp(self.mlp_norm(x))))
+
+
+class CrossBlock(Block):
+    """A block of a decoder that reads a source: cross-attention between self-attention and MLP."""
+
+    def __init__(self, model: Model, attention: Attention, position: PositionEncoding) -> None:
+        super().__init__(model, attention, position)
+        self.cross_norm = RMSNorm(model.d_model)
+        self.cross = CrossAttention(attention, cross_encoding(model, position), sizes_of(model))
+        self.cross_post_norm = RMSNorm(model.d_model) if model.block == "gemma2" else nn.Identity()
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        select: Tensor | slice = ALL,
+        *,
+        memory: Memory,
+        cache: LayerCache | NoCache = NO_CACHE,
+    ) -> Tensor:
+        """As `Block`, and attends to the memory."""
+        own = positions[-x.shape[1] :][select]
+        x = self.attend(x, positions, select, cache=cache)
+        heads = self.cross(self.cross_norm(x), own, memory=memory, cache=cache)
+        return self.feed_forward(x + self.dropout(self.cross_post_norm(heads)))
+
+
+def sizes_of(model: Model) -> Sizes:
+    """The sizes of each of its attention layers."""
+    return Sizes(model.heads, model.key_heads, model.width_of_head, model.d_model)
+
+
+class Transformer(nn.Module):
+    """Embedding, blocks, and then a final RMSNorm and an untied head; the embedding is multiplied
+    by √d_model in the gemma2 style.
 
     Weights are drawn in the order in which modules are made, so a seed gives the same model only
-    while that order stays. pad: the token that fills up rows, where there is one.
+    while that order stays. pad: the token that fills up rows, where there is one. Nothing depends
+    on a maximum length.
     """
+
+    attention_kind: ClassVar[type[MultiHeadAttention]] = MultiHeadAttention
 
     def __init__(
         self,
@@ -46,14 +164,22 @@ class Transformer(nn.Module, ABC):
         self.make_blocks(model, attention)
         self.norm = RMSNorm(model.d_model)
         self.head = nn.Linear(model.d_model, vocabulary, bias=False)
-        initialise(self, model, self.embedding_scale)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=model.init_std or module.in_features**-0.5)
+            elif isinstance(module, nn.Embedding):  # 1 where the blocks begin
+                std = model.init_std or 1 / self.embedding_scale
+                nn.init.normal_(module.weight, std=std)
 
-    @abstractmethod
     def make_blocks(self, model: Model, attention: Attention) -> None:
-        """What lies between embedding and norm, with the encoding's own tensors."""
+        """Make what lies between embedding and norm, with the encoding's own tensors."""
+        self.position_state = self.position_tensors(model)
+        self.blocks = nn.ModuleList(
+            Block(model, attention, self.position, self.attention_kind) for _ in range(model.layers)
+        )
 
     def position_tensors(self, model: Model) -> nn.ParameterDict:
-        """The tensors that the encoding learns for the embedding."""
+        """Make the tensors that the encoding learns for the embedding."""
         tensors = self.position.learned_embedding(sizes_of(model))
         return learned_tensors(self.position, tensors, "learned_embedding")
 
@@ -61,21 +187,231 @@ class Transformer(nn.Module, ABC):
         """The attention layers by their names, in the order in which they are called."""
         return {f"layer_{i}": block.attention for i, block in enumerate(self.blocks)}
 
+    def positions(self, length: int) -> Shaped[Tensor, " t"]:
+        """Position ids of a sequence of that length."""
+        ids = self.position.positions(length, device=self.embedding.weight.device)
+        return position_ids(self.position, ids, length)
+
     def embed(
         self,
         tokens: Int[Tensor, "b t"],
         positions: Shaped[Tensor, " t"],
         learned: Mapping[str, Tensor] | Any,
     ) -> Float[Tensor, "b t w"]:
-        """What the first block reads; learned: the encoding's own tensors."""
+        """Embed the tokens for the first block; learned: the encoding's own tensors."""
         x = self.embedding(tokens) * self.embedding_scale
         embedded = self.position.embed(x, positions, learned)
         return self.dropout(returned(self.position, "embed", embedded, x.shape))
 
-    def positions(self, length: int, device: Any) -> Shaped[Tensor, " t"]:
-        """Position ids of a sequence of that length."""
-        return position_ids(self.position, self.position.positions(length, device=device), length)
-
     def logits(self, x: Float[Tensor, "b t w"]) -> Float[Tensor, "b t v"]:
-        """In float32, of what the last block gives."""
+        """Logits in float32, from the output of the last block."""
         return self.head(self.norm(x)).float()
+
+
+def run_blocks(
+    blocks: nn.ModuleList,
+    x: Tensor,
+    positions: Tensor,
+    seen: Iterable[dict[str, Any]],
+    select: Tensor | slice = ALL,
+) -> Tensor:
+    """Run x through the blocks, each with its keywords; only x[:, select] has queries in the last
+    one.
+    """
+    selects = [ALL] * (len(blocks) - 1) + [select]
+    for block, queries, keywords in zip(blocks, selects, seen, strict=True):
+        x = block(x, positions, queries, **keywords)
+    return x
+
+
+class Decoder(Transformer):
+    """Blocks with causal attention between embedding and head.
+
+    Padding comes last, so a causal model needs no mask; `pad` is known for who looks at it.
+    """
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "b t"],
+        select: Int[Tensor, " q"] | slice = ALL,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "b q v"]:
+        """Next-token logits in float32, of all tokens or at tokens[:, select].
+
+        Only the selected positions have queries in the last layer and logits. With a cache, tokens
+        continue what the cache has read.
+        """
+        positions, caches = self.read_on(tokens, cache)
+        x = self.embed(tokens, positions[-tokens.shape[1] :], self.position_state)
+        seen = [{"cache": one} for one in caches]
+        return self.logits(run_blocks(self.blocks, x, positions, seen, select))
+
+    def read_on(
+        self, tokens: Tensor, cache: KVCache | None
+    ) -> tuple[Tensor, list[LayerCache | NoCache]]:
+        """Position ids of what a cache has read and of the tokens, and the cache of each block."""
+        if cache is None:
+            return self.positions(tokens.shape[1]), [NO_CACHE] * len(self.blocks)
+        return cache.next_positions(tokens.shape[1]), cache.layers
+
+    def make_cache(self, length: int) -> KVCache:
+        """An empty cache for sequences of up to `length` tokens."""
+        return KVCache(len(self.blocks), self.positions(length))
+
+    @torch.no_grad()
+    def greedy(self, tokens: Int[Tensor, "b t"], count: int) -> Int[Tensor, "b {count}"]:
+        """Continue tokens by `count` greedy tokens, read one at a time; -1 where logits are not
+        finite.
+        """
+        cache = self.make_cache(tokens.shape[1] + count)
+        return decode_greedily(partial(self, cache=cache), tokens, count)
+
+
+class Encoder(Transformer):
+    """As `Decoder`, with full attention and without a cache: for tagging and masked tokens.
+
+    Padding, the tokens that are `pad`, is never attended to. What is answered at a padded position
+    means nothing.
+    """
+
+    attention_kind = FullAttention
+
+    def forward(
+        self, tokens: Int[Tensor, "b t"], select: Int[Tensor, " q"] | slice = ALL
+    ) -> Float[Tensor, "b q v"]:
+        """Logits in float32, of all tokens or at tokens[:, select]; only these positions have
+        queries in the last layer.
+        """
+        positions = self.positions(tokens.shape[1])
+        seen = [{"mask": real_tokens(tokens, self.pad)}] * len(self.blocks)
+        x = self.embed(tokens, positions, self.position_state)
+        return self.logits(run_blocks(self.blocks, x, positions, seen, select))
+
+
+def real_tokens(tokens: Int[Tensor, "b t"], pad: int) -> Bool[Tensor, "b t"] | None:
+    """Mark tokens that are no padding; None where it is known at no cost that all of them are."""
+    real = tokens != pad
+    if tokens.device.type == "cpu" and bool(real.all()):  # elsewhere asking stalls the device
+        return None
+    return real
+
+
+class EncoderDecoder(Decoder):
+    """Blocks with full attention and a final RMSNorm over the source; blocks with causal attention,
+    cross-attention to that, and MLP over the target (1706.03762, with the norms of `Block`).
+
+    Both sides share the embedding; each has its own tensors of an encoding that learns. Padding of
+    the source, the tokens that are `pad`, is never attended to; that of the target comes last.
+    """
+
+    def make_blocks(self, model: Model, attention: Attention) -> None:
+        self.source_position_state = self.position_tensors(model)
+        self.position_state = self.position_tensors(model)
+        self.source_blocks = nn.ModuleList(
+            Block(model, attention, self.position, FullAttention)
+            for _ in range(model.source_layers)
+        )
+        self.source_norm = RMSNorm(model.d_model)
+        self.blocks = nn.ModuleList(
+            CrossBlock(model, attention, self.position) for _ in range(model.layers)
+        )
+
+    def attention_layers(self) -> dict[str, MultiHeadAttention]:
+        layers = {f"encoder_{i}": block.attention for i, block in enumerate(self.source_blocks)}
+        for i, block in enumerate(self.blocks):
+            layers |= {f"decoder_{i}": block.attention, f"cross_{i}": block.cross}
+        return layers
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "b t"],
+        source: Int[Tensor, "b s"],
+        select: Int[Tensor, " q"] | slice = ALL,
+    ) -> Float[Tensor, "b q v"]:
+        """Next-token logits of the target in float32, of all tokens or at tokens[:, select]."""
+        return self.decode(tokens, self.encode(source), select)
+
+    def encode(self, source: Int[Tensor, "b s"]) -> Memory:
+        """Encode the source for the decoder's cross-attention."""
+        positions = self.positions(source.shape[1])
+        mask = real_tokens(source, self.pad)
+        x = self.embed(source, positions, self.source_position_state)
+        x = run_blocks(self.source_blocks, x, positions, [{"mask": mask}] * len(self.source_blocks))
+        return Memory(self.source_norm(x), positions, mask)
+
+    def decode(
+        self,
+        tokens: Int[Tensor, "b t"],
+        memory: Memory,
+        select: Int[Tensor, " q"] | slice = ALL,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "b q v"]:
+        """As `forward`, from an encoded source.
+
+        Only the selected positions have queries in the last layer and logits. With a cache, tokens
+        continue what the cache has read, and keys and values are made of the memory once.
+        """
+        positions, caches = self.read_on(tokens, cache)
+        x = self.embed(tokens, positions[-tokens.shape[1] :], self.position_state)
+        seen = [{"memory": memory, "cache": one} for one in caches]
+        return self.logits(run_blocks(self.blocks, x, positions, seen, select))
+
+    @torch.no_grad()
+    def greedy(
+        self, tokens: Int[Tensor, "b t"], source: Int[Tensor, "b s"], count: int
+    ) -> Int[Tensor, "b {count}"]:
+        """Continue the target's tokens by `count` greedy tokens, read one at a time; -1 where
+        logits are not finite. The source is encoded once.
+        """
+        memory, cache = self.encode(source), self.make_cache(tokens.shape[1] + count)
+        return decode_greedily(partial(self.decode, memory=memory, cache=cache), tokens, count)
+
+
+def decode_greedily(
+    read: Callable[..., Tensor], tokens: Int[Tensor, "b t"], count: int
+) -> Int[Tensor, "b {count}"]:
+    """Continue tokens by the `count` best ones; -1 where logits are not finite.
+
+    read(tokens, select=…) gives the logits [b q v] after tokens that continue all those read
+    before.
+    """
+    last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
+    decoded = [best_tokens(read(tokens, select=last))]  # [b 1] each
+    for _ in range(count - 1):
+        decoded.append(best_tokens(read(decoded[-1].clamp_min(0))))
+    return torch.cat(decoded, dim=1)
+
+
+def best_tokens(logits: Float[Tensor, "b q v"]) -> Int[Tensor, "b q"]:
+    """The best token at each position; -1 where logits are not finite."""
+    return logits.argmax(dim=-1).masked_fill_(~logits.isfinite().all(dim=-1), -1)
+
+
+KINDS = {"decoder": Decoder, "encoder": Encoder, "encoder_decoder": EncoderDecoder}
+"""model.kind -> its class."""
+
+
+def build_model(config: Config) -> Transformer:
+    """Build the model of a config, its weights drawn from the run's seed."""
+    task = config.task
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        cls = KINDS[config.model.kind]
+        return cls(config.model, config.attention, config.position, task.vocabulary, task.pad)
+
+
+def batch_tensors(batch: Batch, device: Any = None) -> dict[str, Tensor]:
+    """A drawn batch as tensors by name: inputs, labels, and source where there is one."""
+    found = {"inputs": batch.inputs, "labels": batch.labels, "source": batch.source}
+    return {
+        name: torch.from_numpy(array).to(device)
+        for name, array in found.items()
+        if array is not None
+    }
+
+
+def model_inputs(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """The positional arguments of a model of any kind, from `batch_tensors`: (inputs,), or
+    (inputs, source) where an encoder reads the source.
+    """
+    return tuple(batch[name] for name in ("inputs", "source") if name in batch)

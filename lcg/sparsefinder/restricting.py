@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from lcg.attention.backends.reference import grouped_matmul
 from lcg.attention.layer import MultiHeadAttention
+from lcg.attention.mask import ALL
 from lcg.diagnostics.capture import Watched, watching
 from lcg.sparsefinder.graphs import Heads, heads_of
 from lcg.sparsefinder.metrics import weights_on
@@ -59,13 +60,13 @@ def _replacement(
     @torch.no_grad()
     def forward(*words, **options) -> Tensor:
         watched = seen.pop()  # noted by the hook that runs before
-        select = signature.bind(layer, *words, **options).arguments.get("select")
+        select = signature.bind(layer, *words, **options).arguments.get("select", ALL)
         return output(heads_of(watched, real), graph, select)
 
     return forward
 
 
-def output(heads: Heads, graph: Graph, select: Tensor | None = None) -> Tensor:
+def output(heads: Heads, graph: Graph, select: Tensor | slice = ALL) -> Tensor:
     """What the layer would return [b q w] for all queries, or some, if it used the graph only."""
     watched = heads.watched
     layer = watched.layer
@@ -74,7 +75,7 @@ def output(heads: Heads, graph: Graph, select: Tensor | None = None) -> Tensor:
     links = graph(heads)
     every = torch.arange(heads.q.shape[2], device=heads.q.device)
     parts = []
-    for queries in watched.some_queries(every if select is None else select):
+    for queries in watched.some_queries(every[select]):
         allowed = links(queries) & heads.visible(queries)
         allowed = allowed.expand(*heads.q.shape[:2], -1, -1)
         weights = weights_on(heads, watched.scores(queries), allowed)

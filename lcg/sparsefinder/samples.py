@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lcg.evaluation import memory
 from lcg.evaluation.scoring import Score, score_teacher_forcing
 from lcg.evaluation.test_sets import TestSet
-from lcg.models.model_inputs import reads, tensors
+from lcg.models.transformer import batch_tensors, model_inputs
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Samples:
     @property
     def reads(self) -> tuple[Tensor, ...]:
         """What the model is called with."""
-        return reads(self.parts)
+        return model_inputs(self.parts)
 
 
 def draw(config: Any, split: str, length: int, count: int, model: nn.Module) -> Samples:
@@ -38,7 +38,7 @@ def draw(config: Any, split: str, length: int, count: int, model: nn.Module) -> 
     device = next(model.parameters()).device
     test_set = TestSet(config, split, length, count)
     count = memory.batch_size(config, *test_set.sample_size, test_set.samples, device)
-    parts = tensors(test_set.stream.batch(0, count), device)
+    parts = batch_tensors(test_set.stream.batch(0, count), device)
     return Samples(parts, parts["inputs"] != config.task.pad)
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from lcg.config import Config, config_from_tree, identity, to_tree
-from lcg.models.model_inputs import tensors
+from lcg.models.transformer import batch_tensors
 from lcg.registry import fault
 from lcg.tasks.base import IGNORE
 from lcg.tasks.streams import train_batch
@@ -76,7 +76,7 @@ class Batches(Dataset):
             apart=self.config.model.apart,
         )
         rows = slice(self.rank, None, self.world)
-        own = {name: tensor[rows].contiguous() for name, tensor in tensors(batch).items()}
+        own = {name: tensor[rows].contiguous() for name, tensor in batch_tensors(batch).items()}
         if self.one_width:
             own = {name: self._widened(name, tensor) for name, tensor in own.items()}
         return own | {"scored": torch.tensor((batch.labels != IGNORE).sum())}

@@ -17,7 +17,7 @@ from lcg.config import Config
 from lcg.evaluation import memory
 from lcg.evaluation.ladder import evaluate_lengths
 from lcg.evaluation.test_sets import TestSet
-from lcg.models.build import build_model
+from lcg.models.transformer import build_model
 from lcg.tasks.streams import samples_of
 from lcg.training.data import Batches
 from lcg.training.devices import device_of, slow_precision

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from lcg.config import Config
 from lcg.config.schema import Optimizer, Trainer
 from lcg.log import log
-from lcg.models.build import build_model
-from lcg.models.model_inputs import reads
+from lcg.models.transformer import build_model, model_inputs
 from lcg.tasks.base import IGNORE
 
 
@@ -72,7 +71,7 @@ class TrainingModule(LightningModule):
 
     def summed_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Cross-entropy summed over the scored positions of a batch."""
-        given = batch["labels"], *reads(batch)
+        given = batch["labels"], *model_inputs(batch)
         if self._compiled and not self._tried:
             self._try_compiled(given)
         # A clone: what is computed by a CUDA graph is overwritten when it runs again.

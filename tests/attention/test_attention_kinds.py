@@ -16,8 +16,9 @@ from oracles.registered import (
 
 from lcg.attention import Attention
 from lcg.attention.backends import blockwise
-from lcg.attention.cache import CrossCache
+from lcg.attention.cache import LayerCache
 from lcg.attention.layer import CrossAttention, FullAttention, Memory
+from lcg.attention.mask import ALL
 from lcg.attention.normalizers.entmax import LearnedEntmax
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.normalizers.stick_breaking import StickBreaking
@@ -46,15 +47,15 @@ def layer_of(kind, row):
 
 
 def given_to(layer, memory, mask=None):
-    """What the layer is given besides its input, which has the memory's tokens if it is full."""
+    """The layer's keywords; its input has the memory's tokens if it is full."""
     if layer.kind == "full":
-        return mask
-    return Memory(memory, layer.position.positions(memory.shape[1]), mask)
+        return {"mask": mask}
+    return {"memory": Memory(memory, layer.position.positions(memory.shape[1]), mask)}
 
 
-def call(layer, x, memory, mask=None, select=None):
+def call(layer, x, memory, mask=None, select=ALL):
     positions = layer.position.positions(x.shape[1])
-    return layer(x, positions, select, given_to(layer, memory, mask))
+    return layer(x, positions, select, **given_to(layer, memory, mask))
 
 
 def inputs(kind, sizes, queries, keys, batch=1, seed=0):
@@ -106,7 +107,7 @@ def test_weights_match_the_formulas_and_are_zero_on_padding(row, kind):
     mask = torch.arange(11)[None] < 7
     queries = padded if kind == "full" else x
     positions = position.positions(queries.shape[1])
-    weights = layer.weights(queries, positions, None, given_to(layer, padded, mask))[0]
+    weights = layer.weights(queries, positions, **given_to(layer, padded, mask))[0]
     assert (weights[..., 7:] == 0).all()
     state = {name: p.detach().double() for name, p in layer.named_parameters()}
     chosen = choices(Attention(normalizer, scaling, output_norm), position, sizes)
@@ -176,10 +177,10 @@ def test_n_is_the_number_of_keys_without_padding():
         torch.nn.init.ones_(layer.scaling_state["s"])
         memory, x = torch.randn(2, 9, sizes.d_model), torch.randn(2, 3, sizes.d_model)
         x = memory if kind == "full" else x
-        scaler = layer.scaler(x, torch.arange(x.shape[1]), given_to(layer, memory, mask))
+        scaler = layer.scaler(x, torch.arange(x.shape[1]), **given_to(layer, memory, mask))
         expected = torch.tensor([5.0, 10.0]).log()[:, None, None].expand_as(scaler)
         assert_near(scaler, expected, 1e-6)
-        scaler = layer.scaler(x, torch.arange(x.shape[1]), given_to(layer, memory))
+        scaler = layer.scaler(x, torch.arange(x.shape[1]), **given_to(layer, memory))
         assert_near(scaler, torch.full_like(scaler, 10.0).log(), 1e-6)
 
 
@@ -196,11 +197,11 @@ def test_a_cache_makes_keys_and_values_once():
     layer = layer_of("cross", PAIRS[0])
     x, memory = inputs("cross", PAIRS[0][-1], 3, 6)
     positions = layer.position.positions(3)
-    given = given_to(layer, memory)._replace(cache=CrossCache())
+    given = given_to(layer, memory) | {"cache": LayerCache()}
     expected, calls = call(layer, x, memory), []
     layer.key.register_forward_hook(lambda *words: calls.append(1))
     for i in range(3):
-        out = layer(x[:, i : i + 1], positions[i : i + 1], None, given)
+        out = layer(x[:, i : i + 1], positions[i : i + 1], **given)
         assert_near(out, expected[:, i : i + 1], FORWARD)
     assert len(calls) == 1
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from lcg.config import load_config, to_tree
 from lcg.evaluation import memory
-from lcg.models.build import build_model
+from lcg.models.transformer import build_model
 from lcg.text import duration, size
 from lcg.training import estimate, measurement, timing
 

@@ -115,7 +115,7 @@ KINDS = [
 @pytest.mark.parametrize("words", KINDS)
 def test_parameters_are_counted_as_the_model_has_them(words):
     """But for what normalizer, scaling, output norm and encoding learn."""
-    from lcg.models.build import build_model
+    from lcg.models.transformer import build_model
 
     small = ["model.d_model=16", "model.heads=4", "data.min_length=16", "data.max_length=20"]
     given = {word.partition("=")[0] for word in words}

@@ -14,7 +14,7 @@ from lcg.diagnostics import capture
 from lcg.diagnostics.capture import watching
 from lcg.diagnostics.heads import analyse_heads, weights_by
 from lcg.diagnostics.side_by_side import Analysed, analyses_text
-from lcg.models.build import KINDS
+from lcg.models.transformer import KINDS
 from lcg.positional.nope import NoPE
 from lcg.positional.slopes import NAPE
 from lcg.registry import available

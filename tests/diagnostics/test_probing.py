@@ -16,7 +16,7 @@ from lcg.diagnostics.capture import watching
 from lcg.diagnostics.columns import alpha_columns, gradient_groups, probe_columns
 from lcg.diagnostics.probe import Probe, group_norms, group_of, learned_alphas, probed_length
 from lcg.diagnostics.trajectories import alpha_trajectories
-from lcg.models.build import build_model
+from lcg.models.transformer import build_model
 from lcg.tasks.streams import eval_batch
 from lcg.training.callbacks import HeadProbe, Metrics
 from lcg.training.loop import train

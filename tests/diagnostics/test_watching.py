@@ -22,8 +22,7 @@ from lcg.config import load_config
 from lcg.config.schema import Model
 from lcg.diagnostics.capture import watching
 from lcg.diagnostics.columns import attention_layers
-from lcg.models.encoder import Encoder
-from lcg.models.encoder_decoder import EncoderDecoder
+from lcg.models.transformer import Encoder, EncoderDecoder
 from lcg.positional.rotary import RoPE
 
 NEAR = 1e-5

@@ -14,7 +14,7 @@ from lcg.attention.scalings import NoScaling
 from lcg.config import load_config
 from lcg.diagnostics import capture
 from lcg.diagnostics.capture import watching
-from lcg.models.build import build_model
+from lcg.models.transformer import build_model
 from lcg.positional.slopes import NAPE
 
 

@@ -7,7 +7,7 @@ from lcg.config import load_config
 from lcg.evaluation import ladder, memory
 from lcg.evaluation.scoring import score_greedy, score_teacher_forcing, scored_positions
 from lcg.evaluation.test_sets import TestSet
-from lcg.models.build import build_model
+from lcg.models.transformer import build_model
 from lcg.tasks.streams import EvalStream
 
 SMALL = ["model.d_model=16", "model.heads=2", "model.d_ff=16", "validation.lengths=8"]

@@ -8,7 +8,7 @@ from lcg.config import load_config
 from lcg.evaluation.generation_metrics import generated, labelled, measured, references, sources
 from lcg.evaluation.ladder import evaluate_lengths
 from lcg.evaluation.test_sets import TestSet, ladder_of
-from lcg.models.build import build_model
+from lcg.models.transformer import build_model
 from lcg.tasks.base import IGNORE
 from lcg.tasks.parallel_text import ParallelText
 from lcg.tasks.streams import EvalStream

@@ -10,10 +10,7 @@ from lcg.attention import Attention
 from lcg.attention.normalizers.entmax import Entmax
 from lcg.config.schema import Model
 from lcg.evaluation.scoring import score_greedy, score_teacher_forcing
-from lcg.models.decoder import Decoder
-from lcg.models.encoder import Encoder
-from lcg.models.encoder_decoder import EncoderDecoder
-from lcg.models.model_inputs import reads, tensors
+from lcg.models.transformer import Decoder, Encoder, EncoderDecoder, batch_tensors, model_inputs
 from lcg.positional.rotary import RoPE
 from lcg.tasks.base import IGNORE
 from lcg.tasks.streams import eval_batch
@@ -32,7 +29,7 @@ def made(kind, task):
 def own_answers(model, batch, share=0.5):
     """Labels that the model itself gives, in some rows; so that some samples are right."""
     with torch.no_grad():
-        best = model(*reads(batch)).argmax(-1)
+        best = model(*model_inputs(batch)).argmax(-1)
     labels = batch["labels"].clone()
     rows = torch.arange(len(labels)) < share * len(labels)
     replaced = (labels != IGNORE) & rows[:, None]
@@ -47,14 +44,14 @@ def own_answers(model, batch, share=0.5):
 )
 def test_scores_are_what_a_count_row_by_row_gives(kind, task):
     model = made(kind, task)
-    batch = tensors(eval_batch(task, 0, "test", 9, 0, 12, kind == "encoder_decoder"))
+    batch = batch_tensors(eval_batch(task, 0, "test", 9, 0, 12, kind == "encoder_decoder"))
     batch["labels"] = own_answers(model, batch)
     score = score_teacher_forcing(model, **batch)
     right = positions = 0
     exact, prefix = [], 0.0
     for i, labels in enumerate(batch["labels"].tolist()):
         with torch.no_grad():  # this row alone, without its padding
-            row = [tokens[i][tokens[i] != task.pad][None] for tokens in reads(batch)]
+            row = [tokens[i][tokens[i] != task.pad][None] for tokens in model_inputs(batch)]
             best = model(*row).argmax(-1)[0].tolist()
         scored = [j for j, label in enumerate(labels) if label != IGNORE]
         hits = [best[j] == labels[j] for j in scored]
@@ -75,12 +72,12 @@ def test_greedy_scores_are_teacher_forced_scores(kind):
     task = Ragged()
     model = made(kind, task)
     drawn = eval_batch(task, 0, "test", 9, 0, 10, kind == "encoder_decoder")
-    batch = tensors(drawn)
+    batch = batch_tensors(drawn)
     for i in range(5):  # the model's own continuation as the target
         labels = batch["labels"][i]
         scored = (labels != IGNORE).nonzero()[:, 0]
         start, count = int(scored[0]), len(scored)
-        known = [tokens[i : i + 1] for tokens in reads(batch)]
+        known = [tokens[i : i + 1] for tokens in model_inputs(batch)]
         known[0] = known[0][:, : start + 1]
         written = model.greedy(*known, count=count)[0]
         labels[scored] = written
@@ -93,7 +90,7 @@ def test_greedy_scores_are_teacher_forced_scores(kind):
 
 def test_a_row_in_which_nothing_is_scored_has_nothing_to_get_wrong():
     task = RaggedMasked()
-    batch = tensors(eval_batch(task, 0, "test", 9, 0, 3))
+    batch = batch_tensors(eval_batch(task, 0, "test", 9, 0, 3))
     batch["labels"][1] = IGNORE
     score = score_teacher_forcing(made("encoder", task), **batch)
     assert score.positions == int((batch["labels"] != IGNORE).sum())

@@ -21,8 +21,7 @@ from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.scalings import AdaptiveScaling
 from lcg.config import Config
 from lcg.config.schema import Model
-from lcg.models.build import build_model
-from lcg.models.decoder import Decoder
+from lcg.models.transformer import Decoder, build_model
 from lcg.positional.slopes import NAPE
 from lcg.tasks.copy import Copy
 

@@ -18,8 +18,7 @@ from oracles.registered import (
 from lcg.attention import Attention
 from lcg.config.compatibility import cross_encoding
 from lcg.config.schema import Model
-from lcg.models.encoder import Encoder
-from lcg.models.encoder_decoder import EncoderDecoder
+from lcg.models.transformer import Encoder, EncoderDecoder
 
 CLOSE = 5e-5  # as for the decoder: float32 through several layers
 PAD = VOCABULARY  # a token beside those that `tokens` draws

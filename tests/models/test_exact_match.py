@@ -15,7 +15,7 @@ from lcg.attention.normalizers.stick_breaking import StickBreaking
 from lcg.attention.scalings import AdaptiveScaling, NoScaling
 from lcg.config.schema import Model
 from lcg.evaluation.scoring import Score, score_greedy, score_teacher_forcing, scored_positions
-from lcg.models.decoder import Decoder
+from lcg.models.transformer import Decoder
 from lcg.positional.rotary import RoPE
 from lcg.positional.slopes import NAPE
 from lcg.tasks.base import IGNORE

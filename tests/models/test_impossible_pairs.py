@@ -14,7 +14,7 @@ from lcg.attention.layer import MultiHeadAttention
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.scalings import AdaptiveScaling, HeadScaling, LogScaling
 from lcg.config.schema import Model
-from lcg.models.decoder import Decoder
+from lcg.models.transformer import Decoder
 from lcg.positional.base import Sizes
 from lcg.positional.nope import NoPE
 from lcg.positional.rotary import RoPE

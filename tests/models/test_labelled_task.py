@@ -11,7 +11,7 @@ from lcg.commands.show import introduction
 from lcg.config.compatibility import check_task
 from lcg.config.schema import Model
 from lcg.evaluation.scoring import score_teacher_forcing
-from lcg.models.model_inputs import tensors
+from lcg.models.transformer import batch_tensors
 from lcg.tasks.base import IGNORE, Task
 
 
@@ -40,7 +40,7 @@ def test_it_is_for_decoders():
 
 def test_it_is_scored_where_it_has_labels_and_nowhere_else():
     task = Asked()
-    batch = tensors(task.encode(np.random.default_rng(0), np.full(9, 12)))
+    batch = batch_tensors(task.encode(np.random.default_rng(0), np.full(9, 12)))
 
     def model(inputs, select):
         """Says what came before, and nonsense wherever nothing is scored."""

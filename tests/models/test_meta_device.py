@@ -10,7 +10,7 @@ from lcg.attention import Attention
 from lcg.attention.normalizers.entmax import LearnedEntmax
 from lcg.attention.scalings import AdaptiveScaling
 from lcg.config.schema import Model
-from lcg.models.build import KINDS
+from lcg.models.transformer import KINDS
 from lcg.positional.absolute import Sinusoidal
 from lcg.positional.rotary import RoPE
 from lcg.positional.slopes import NAPE, ALiBi

@@ -13,7 +13,7 @@ from lcg.attention.output_norms import RMSNorm
 from lcg.attention.scalings import AdaptiveScaling
 from lcg.config.schema import Model
 from lcg.evaluation.scoring import scored_positions
-from lcg.models.decoder import Decoder
+from lcg.models.transformer import Decoder
 from lcg.positional.rotary import RoPE
 from lcg.positional.slopes import NAPE, ALiBi
 from lcg.tasks.base import IGNORE

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lcg.attention import Attention
 from lcg.config.schema import Model
-from lcg.models.decoder import Decoder
+from lcg.models.transformer import Decoder
 from lcg.positional.base import Sizes
 from lcg.registry import available
 

@@ -7,8 +7,7 @@ from oracles.registered import SIZES, VOCABULARY, randomize, small_decoder
 from lcg.attention import Attention
 from lcg.attention.scalings import NoScaling
 from lcg.config.schema import Model
-from lcg.models.encoder import Encoder
-from lcg.models.encoder_decoder import EncoderDecoder
+from lcg.models.transformer import Encoder, EncoderDecoder
 from lcg.positional.slopes import NAPE
 
 PAD = VOCABULARY - 1

@@ -107,7 +107,7 @@ def test_trying_draws_no_random_numbers(config, monkeypatch):
 WHOLE = """
 import torch
 from lcg.config import load_config
-from lcg.models.model_inputs import reads
+from lcg.models.transformer import model_inputs
 from lcg.training.batches import Batches
 from lcg.training.module import TrainingModule
 options = load_config({words!r})
@@ -115,7 +115,7 @@ module, batches = TrainingModule(options), Batches(options, 0, 1, one_width=True
 compiled = torch.compile(module._summed, backend="eager", fullgraph=True, dynamic=False)
 for t in range(3):
     with torch.compiler.set_stance("fail_on_recompile" if t else "default"):
-        compiled(batches[t]["labels"], *reads(batches[t])).backward()
+        compiled(batches[t]["labels"], *model_inputs(batches[t])).backward()
 """
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lcg.config import Config
 from lcg.diagnostics.probe import group_norms, learned_alphas
-from lcg.models.model_inputs import reads
+from lcg.models.transformer import model_inputs
 from lcg.runs.metrics import Tracking
 from lcg.training.module import learning_rate_factor
 
@@ -45,7 +45,7 @@ class Metrics(Callback):
             self._norms = group_norms(module.model)
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx: int) -> None:
-        self._tokens += sum(tokens.numel() for tokens in reads(batch))
+        self._tokens += sum(tokens.numel() for tokens in model_inputs(batch))
         self._steps += 1
         step, options = trainer.global_step, self.config.optimizer
         if not self._due(step):
