@@ -150,9 +150,8 @@ def _predictions(model, config, options):
     best = []
     bar = tqdm(total=count, desc="answering", unit="sample", leave=False, disable=None)
     with bar, torch.no_grad():
-        for some in zip(
-            *(tokens.split(max(1, size)) for tokens in model_inputs(batch)), strict=True
-        ):
+        portions = (tokens.split(max(1, size)) for tokens in model_inputs(batch))
+        for some in zip(*portions, strict=True):
             on_device = (tokens.to(device) for tokens in some)
             best.append(model(*on_device, select=select.to(device)).argmax(dim=-1).cpu())
             bar.update(len(some[0]))
