@@ -6,6 +6,8 @@ from one forward pass.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -29,7 +31,21 @@ def measured(model, test_set: TestSet, batch_size: int | None = None) -> dict[st
     ):
         predicted += answers
         reference += right
-    return task.measure(predicted, reference)
+    return _finite(task, task.measure(predicted, reference))
+
+
+def _finite(task: Task, found: dict[str, float]) -> dict[str, float]:
+    """Return what `task.measure` found. Raises ValueError unless all metrics are finite numbers."""
+    try:
+        numbers = {str(name): float(value) for name, value in found.items()}
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        numbers = {"": math.nan}
+    if not all(map(math.isfinite, numbers.values())):
+        raise ValueError(
+            f"{type(task).__name__}.measure() returned {found!r:.80}, expected finite numbers for "
+            f"{', '.join(task.metrics)}"
+        )
+    return numbers
 
 
 def references(task: Task, batch: Batch) -> list[np.ndarray]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lcg.config import Config, identity, source_digests
 from lcg.log import log
 from lcg.runs.files import PROVENANCE, write_atomic
-from lcg.runs.record import check_json
+from lcg.runs.record import load_json
 
 if TYPE_CHECKING:
     import torch
@@ -159,8 +159,7 @@ KINDS = {
 def read_provenance(directory: Path) -> dict[str, Any]:
     """Read provenance.json: empty if missing or damaged, without what is of a wrong type."""
     try:
-        found = json.loads((directory / PROVENANCE).read_text(encoding="utf-8"))
-        check_json(found)
+        found = load_json((directory / PROVENANCE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):

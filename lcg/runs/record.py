@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from lcg.config.schema import COUNT, RATE, SEED
 from lcg.runs.files import RECORD, RECORD_LOCK, exclusively, write_atomic
 
 SCHEMA = 1
@@ -25,6 +27,7 @@ STATES = ("value", "skipped", "out_of_memory", "did_not_train", "not_finite")
 STATUSES = ("running", "finished", "interrupted", "not_finite")
 REQUIRED_LABELS = ("task", "attention", "position")
 REQUIRED_SETTINGS = ("seed", "lr", "train_lengths")
+LABEL = 1000  # characters
 HEXADECIMAL = re.compile("[0-9a-f]+")
 
 
@@ -65,8 +68,10 @@ class Cell:
 
     def __post_init__(self) -> None:
         where = f"ladder cell at length {self.length}"
-        if self.length < 1 or self.samples < 0:
-            raise ValueError(f"{where}: a length is at least 1, a count of samples at least 0")
+        _within(where, self, least=1, most=COUNT, names=("length",))
+        _within(where, self, most=COUNT, names=("samples", "step"))
+        _within(where, self, most=SEED, names=("seed", "tokens", "close_calls", "seconds"))
+        _within(where, self, most=1, names=("token_accuracy", "prefix"))
         if self.state not in STATES:
             raise ValueError(f"{where}: state {self.state!r} is none of {', '.join(STATES)}")
         if self.state != "value":
@@ -77,7 +82,8 @@ class Cell:
         elif self.correct is None or not 0 <= self.correct <= self.samples or self.samples < 1:
             raise ValueError(f"{where}: {self.correct} correct of {self.samples} is not a count")
         for name, value in (self.metrics or {}).items():
-            _typed(value, float, f"{where}: metrics.{name}")
+            if not math.isfinite(_typed(value, float, f"{where}: metrics.{name}")):
+                raise ValueError(f"{where}: metrics.{name} is {value!r}, not finite")
         if self.outcomes is not None and not self._outcomes_fit():
             raise ValueError(
                 f"{where}: outcomes are not {self.samples} bits of which {self.correct} are set"
@@ -124,6 +130,8 @@ class Training:
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise ValueError(f"training status {self.status!r} is none of {', '.join(STATUSES)}")
+        _within("training", self, most=COUNT, names=("step",))
+        _within("training", self, most=SEED, names=("seconds",))
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,10 @@ class Selection:
     degenerate: bool = False
     reason: str = ""
 
+    def __post_init__(self) -> None:
+        _within("selection", self, most=COUNT, names=("step",))
+        _within("selection", self, most=1, names=("value", "token_accuracy"))
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -144,6 +156,9 @@ class Validation:
 
     exact_match: float | None
     token_accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        _within("validation", self, most=1, names=("exact_match", "token_accuracy"))
 
 
 @dataclass(frozen=True)
@@ -183,11 +198,14 @@ class RunRecord:
         for name, label in self.labels.items():
             _typed(label, str, f"labels.{name}")
         lengths = self.settings["train_lengths"]
-        whole = isinstance(lengths, list | tuple) and all(isinstance(n, int) for n in lengths)
-        if not whole or not lengths or min(lengths) < 1:
-            raise ValueError(f"settings.train_lengths is {lengths!r}, not [shortest, longest]")
-        _typed(self.settings["seed"], int, "settings.seed")
-        _typed(self.settings["lr"], float, "settings.lr")
+        whole = isinstance(lengths, list | tuple) and all(type(n) is int for n in lengths)
+        if not whole or len(lengths) != 2 or not 1 <= lengths[0] <= lengths[1] <= COUNT:
+            raise ValueError(
+                f"settings.train_lengths is {lengths!r:.40}, not [shortest, longest], 1 to {COUNT}"
+            )
+        for name, kind, most in (("seed", int, SEED), ("lr", float, RATE)):
+            _typed(self.settings[name], kind, f"settings.{name}")
+            _within("settings", self.settings, most=most, names=(name,))
         for kind, source in _typed(
             self.settings.get("sources", {}), dict, "settings.sources"
         ).items():
@@ -246,6 +264,9 @@ class RunRecord:
             raise ValueError(
                 f"schema {schema!r}, this version reads {SCHEMA}: use the lcg that wrote it"
             )
+        for name, label in _typed(data.get("labels", {}), dict, "labels").items():
+            if len(_typed(label, str, f"labels.{name}")) > LABEL or "\n" in label:
+                raise ValueError(f"labels.{name} is no line of at most {LABEL} characters")
         parts = {"training": Training, "selection": Selection}
         for name, part in parts.items():
             if data.get(name) is not None:
@@ -268,9 +289,7 @@ class RunRecord:
         """
         file = Path(run_dir) / RECORD
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-            check_json(data)
-            record = cls.from_dict(data)
+            record = cls.from_dict(load_json(file.read_text(encoding="utf-8")))
             if of not in (None, record.hash):
                 raise ValueError(
                     f"it is of another run ({record.hash}) than the one at work ({of})"
@@ -296,27 +315,38 @@ class RunRecord:
         return exclusively(Path(run_dir) / RECORD_LOCK)
 
     def save(self, run_dir: str | os.PathLike) -> Path:
-        """Write `results.json` into a run directory atomically; returns its path."""
+        """Write `results.json` into a run directory atomically; returns its path.
+
+        Raises ValueError, naming the part, for a record that could not be read again.
+        """
         text = json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+        self.from_dict(load_json(text))
         return write_atomic(Path(run_dir) / RECORD, text)
 
 
-def check_json(data: Any, where: str = "it") -> None:
-    """Raise ValueError for JSON that Python reads and nobody can use or write again.
+def load_json(text: str) -> Any:
+    """Parse JSON. Raises ValueError for what Python reads and nobody can use or write again.
 
-    That is a number that is not finite or beyond 64 bits, half of a character, or deep nesting.
+    That is a number that is not finite or beyond what a float holds, half of a character, or deep
+    nesting.
     """
+    data = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 500 else math.inf)
+    _check_json(data, "it")
+    return data
+
+
+def _check_json(data: Any, where: str) -> None:
     if isinstance(data, dict):
         for key, value in data.items():
-            check_json(key, "a key")
-            check_json(value, key)
+            _check_json(key, "a key")
+            _check_json(value, key)
     elif isinstance(data, list):
         for value in data:
-            check_json(value, where)
+            _check_json(value, where)
     elif isinstance(data, str):
         if any("\ud800" <= character <= "\udfff" for character in data):
             raise ValueError(f"{where!r:.40} has half of a character")
-    elif isinstance(data, int | float) and not -(2**63) <= data < 2**63:
+    elif isinstance(data, int | float) and not abs(data) <= sys.float_info.max:
         raise ValueError(f"{where!r:.40} is no number that can be used")
 
 
@@ -362,8 +392,18 @@ def _typed_as(value: Any, kinds: tuple[type, ...], where: str) -> Any:
     return value
 
 
+def _within(
+    where: str, values: Any, *, names: tuple[str, ...], most: float, least: float = 0
+) -> None:
+    """Raise ValueError for a number that is there and not from `least` to `most`."""
+    for name in names:
+        value = values[name] if isinstance(values, dict) else getattr(values, name)
+        if value is not None and not math.isnan(value) and not least <= value <= most:
+            raise ValueError(f"{where}: {name} is {value!r:.40}, not from {least} to {most}")
+
+
 def _length(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < 19 and int(text) > 0):
+    if not (text.isascii() and text.isdecimal() and len(text) < 19 and 0 < int(text) <= COUNT):
         raise ValueError(f"validation length {text!r:.40} is not a number")
     return int(text)
 

@@ -126,3 +126,13 @@ def test_labels_are_never_recorded_as_decoded():
     config.evaluation.samples = 4
     (test_set,) = ladder_of(config)
     assert cell.key == test_set.cell_key("greedy", None)
+
+
+@pytest.mark.parametrize("found", [{"bleu": float("nan")}, {"bleu": "high"}, 3])
+def test_a_measure_that_is_no_number_is_refused(monkeypatch, found):
+    config, model, _ = drawn("parallel_text", "encoder_decoder")
+    monkeypatch.setattr(ParallelText, "measure", lambda self, own, right: found)
+    with pytest.raises(
+        ValueError, match=r"ParallelText.measure\(\) returned .*, expected finite num"
+    ):
+        measured(model, TestSet(config, "test", 32, 2), 2)

@@ -136,6 +136,20 @@ def test_outcomes_are_bits_of_which_sample_0_is_the_first() -> None:
         (lambda d: d["training"].update(status="done"), "'done' is none of"),
         (lambda d: d["validation"].update({"long": {}}), "'long' is not a number"),
         (lambda d: d.update(ladder={}), "ladder is {}, not list"),
+        (lambda d: d["ladder"][0].update(token_accuracy=5.0), "token_accuracy is 5.0, not from"),
+        (lambda d: d["ladder"][0].update(prefix=-0.1), "64: prefix is -0.1, not from 0 to 1"),
+        (lambda d: d["ladder"][0].update(length=2**62), "length is 46116.*, not from 1 to 10000"),
+        (lambda d: d["ladder"][0].update(seed=-1), "64: seed is -1, not from 0"),
+        (lambda d: d["validation"].update({"32": {"exact_match": 7}}), "exact_match is 7, not"),
+        (lambda d: d["validation"].update({str(2**62): {"exact_match": 1}}), "is not a number"),
+        (lambda d: d["selection"].update(step=-1), "selection: step is -1, not from 0"),
+        (lambda d: d["training"].update(seconds=-1.0), "training: seconds is -1.0, not from 0"),
+        (lambda d: d["settings"].update(seed=-5), "settings: seed is -5, not from 0"),
+        (lambda d: d["settings"].update(lr=-0.1), "settings: lr is -0.1, not from 0 to 1000000"),
+        (lambda d: d["settings"].update(train_lengths=[2**60, 1]), "not .shortest, longest., 1 to"),
+        (lambda d: d["labels"].update(task="a\nb"), "labels.task is no line"),
+        (lambda d: d["labels"].update(task="a" * 100_000), "labels.task is no line"),
+        (lambda d: d["settings"].update(steps=10**4000), "'steps' is no number that can be used"),
     ],
 )
 def test_load_names_file_and_fault(
@@ -148,6 +162,20 @@ def test_load_names_file_and_fault(
         RunRecord.load(tmp_path)
     assert str(tmp_path / "results.json") in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_what_is_saved_is_read(make: Make, tmp_path: Path) -> None:
+    """Options of a user's class may be larger than a machine's whole numbers."""
+    options = {"prime": 2**89 - 1, "base": 1e300, "least": -(10**299), "rate": float("inf")}
+    record = replace(make({64: 993}, options=options), config={"task": options})
+    record.save(tmp_path)
+    assert RunRecord.load(tmp_path).config["task"] == options | {"rate": None}
+
+
+def test_what_could_not_be_read_is_not_saved(make: Make, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'prime' is no number that can be used"):
+        make({64: 993}, options={"prime": 10**400}).save(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [b'{"schema": 1,', b"\xff\xfe", b"[]", b""])
