@@ -9,7 +9,7 @@ from lcg.commands.args import Parser, add_trust, trusted
 from lcg.evaluation.test_sets import ladder_of
 from lcg.log import log
 from lcg.results import wilson
-from lcg.results.measures import Measure
+from lcg.results.statistics import Measure
 from lcg.runs.record import Cell
 
 

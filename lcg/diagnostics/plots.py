@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from lcg.diagnostics.heads import LayerHeads, most_diverse
 from lcg.diagnostics.maps import palette, scale
 from lcg.diagnostics.side_by_side import BINS, LARGEST, Analysed
-from lcg.results.plot import COLOURS, FONTS
+from lcg.results.figure import COLOURS, FONTS
 
 if TYPE_CHECKING:
     pass

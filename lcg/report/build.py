@@ -1,28 +1,33 @@
-"""From runs to a page: which figures there are, drawn one by one."""
+"""From runs to a page: find them, draw the figures one by one, fill the template."""
 
 from __future__ import annotations
 
+import os
+import platform
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
+from typing import Any
 
-from lcg.report import accuracy, heads, learning_rate, loss, maps, provenance
-from lcg.report.page import Block, page
-from lcg.report.sources import Series, Sources, read_metrics
-from lcg.report.tables import html_table
+from lcg.report import figures, maps
+from lcg.report.figures import Drawing
 from lcg.results.aggregate import Group, group_runs, training_lengths
-from lcg.results.figure import Drawing, Planned
-from lcg.results.measures import EXACT_MATCH, Measure, measure_named, task_measures
-from lcg.results.notes import notes, published_notes
-from lcg.results.paired import Difference, differences, not_compared
+from lcg.results.notes import notes
+from lcg.results.paired import differences
 from lcg.results.plot import method_styles
-from lcg.results.published import Block as Published
 from lcg.results.published import published_beside
-from lcg.results.tables import best_table, difference_table, metric_table, run_table
+from lcg.results.statistics import EXACT_MATCH, Measure, measure_named
+from lcg.results.tables import NOTHING, Table, sections, state_text
+from lcg.runs.record import RecordError, RunRecord
+from lcg.runs.run import Run
 
-RESULTS, TRAINING, MAPS = "results", "Over training", "Attention maps"
+TEMPLATE = "report.html.j2"
+RESULTS, TRAINING, MAPS = "", "Over training", "Attention maps"  # headings above figures
+GLYPHS = {"o": "●", "s": "■", "^": "▲", "D": "◆", "v": "▼", "P": "✚", "X": "✖", "h": "⬢"}
+PACKAGES = ("lcg", "torch", "lightning", "wandb")  # whose versions are shown
 
 
 @dataclass(frozen=True)
@@ -33,15 +38,60 @@ class Report:
     drawings: tuple[Drawing, ...]
 
 
+@dataclass(frozen=True)
+class Sources:
+    """Runs that can be read, and one line for every one that cannot."""
+
+    runs: tuple[Run, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def records(self) -> list[RunRecord]:
+        """Of each run."""
+        return [run.record for run in self.runs]
+
+
+def find(paths: Iterable[str | os.PathLike]) -> Sources:
+    """Every run at or below `paths`; what cannot be read is told and left out.
+
+    Raises ValueError if no run is left.
+    """
+    problems: list[str] = []
+    try:
+        return Sources(tuple(Run.find(paths, problems.append)), tuple(problems))
+    except RecordError as error:
+        raise ValueError(" | ".join(["no runs to report", *problems, str(error)])) from None
+
+
 @dataclass
 class _Task:
-    """What one task's part of the page is made of; `drawn` and `missing` fill as figures are."""
+    """One task's part of the page; `figures` fill as they are drawn, by their heading."""
 
     name: str
     anchor: str
-    groups: list[Group]
-    drawn: dict[str, list[Drawing]] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
+    groups: list[Group] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    figures: dict[str, list[Drawing]] = field(
+        default_factory=lambda: {RESULTS: [], TRAINING: [], MAPS: []}
+    )
+
+    @property
+    def about(self) -> str:
+        runs = sum(len(group.runs) for group in self.groups)
+        return (
+            f"Trained at {training_lengths(self.groups)}. {_count(len(self.groups), 'method')}, "
+            f"{_count(runs, 'run')}. Validation selects one run of each method over seeds and "
+            "learning rates; test results play no part in it."
+        )
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A figure that `draw` makes, or says in a line why it cannot, and the list it goes to."""
+
+    title: str
+    place: list[Drawing]
+    draw: Callable[[], Drawing | str]
 
 
 def make(
@@ -62,32 +112,35 @@ def make(
     groups = group_runs(sources.records)
     measure = measure_named(metric, sources.records)
     compared = differences(groups, baseline) if measure == EXACT_MATCH else []
-    styles = method_styles(groups)
-    tasks = _tasks(groups)
-    plans = [
-        (task, *plan) for task in tasks for plan in _plan(task, styles, sources, choice, measure)
-    ]
-    for (task, part, _), planned in zip(plans, watch([plan[2] for plan in plans]), strict=True):
-        drawn = planned.draw()
-        if isinstance(drawn, Drawing):
-            task.drawn.setdefault(part, []).append(drawn)
-        else:
-            task.missing.append(drawn)
     beside = published_beside(groups)
-    blocks = [
-        _block(task, styles, beside.get(task.name), compared, measure, baseline) for task in tasks
-    ]
-    alone = not_compared(groups, baseline) if measure == EXACT_MATCH else []
-    missing = [line for task in tasks for line in task.missing]
-    html = page(
-        _title(tasks),
-        _lead(groups, tasks),
-        sources.problems,
-        blocks,
-        [*notes(groups, measure), *published_notes(groups, beside), *alone, *missing],
-        provenance.section(groups, sources, command, made),
+    styles = method_styles(groups)
+    runs = {(run.record.run, run.record.hash): run for run in sources.runs}
+    tasks = _tasks(groups)
+    drawings, missing = [], []
+    plan = [each for task in tasks for each in _plan(task, styles, runs, choice, measure)]
+    for planned in watch(plan):
+        with figures.look():
+            drawn = planned.draw()
+        if isinstance(drawn, Drawing):
+            drawings.append(drawn)
+            planned.place.append(drawn)
+        else:
+            missing.append(drawn)
+    for task in tasks:
+        shown = sections(task.groups, measure, beside, compared, baseline)
+        task.tables = [table for ((_, table),) in shown]
+    html = _render(
+        title=f"Length generalization: {', '.join(task.name for task in tasks)}",
+        lead=_lead(groups),
+        problems=sources.problems,
+        tasks=tasks,
+        styles=styles,
+        notes=[*notes(groups, measure, beside, baseline), *missing],
+        command=command,
+        made=made,
+        provenance=[_provenance(runs[run.key]) for group in groups for run in group.runs],
     )
-    return Report(html, tuple(d for t in tasks for part in t.drawn.values() for d in part))
+    return Report(html, tuple(drawings))
 
 
 def _tasks(groups: list[Group]) -> list[_Task]:
@@ -96,101 +149,107 @@ def _tasks(groups: list[Group]) -> list[_Task]:
     for group in groups:
         slug = re.sub(r"[^a-z0-9]+", "-", group.task.lower()).strip("-")
         anchor = f"task-{len(tasks) + 1}{'-' * bool(slug)}{slug}"
-        tasks.setdefault(group.task, _Task(group.task, anchor, [])).groups.append(group)
+        tasks.setdefault(group.task, _Task(group.task, anchor)).groups.append(group)
     return list(tasks.values())
 
 
 def _plan(
     task: _Task,
-    styles: dict,
-    sources: Sources,
+    styles: figures.Styles,
+    runs: dict[tuple[str, str], Run],
     choice: maps.MapChoice | None,
     measure: Measure,
-) -> Iterator[tuple[str, Planned]]:
-    """The figures of a task with the part of the block that each belongs to."""
-    names = _names(task)
-    own = (task.name, task.groups, styles)
-    lengths = partial(accuracy.draw, f"{task.anchor}-accuracy", *own, measure)
-    yield RESULTS, Planned("accuracy", lengths)
-    rates = partial(learning_rate.draw, f"{task.anchor}-learning-rate", *own, measure)
-    yield RESULTS, Planned("learning rates", rates)
+) -> Iterator[Planned]:
+    """The figures of a task."""
+
+    def planned(title: str, place: str, draw: Callable, name: str, *arguments: Any) -> Planned:
+        return Planned(title, task.figures[place], partial(draw, name, *arguments))
+
+    own = (task.groups, styles)
+    name = f"{task.anchor}-accuracy"
+    yield planned("accuracy", RESULTS, figures.draw_accuracy, name, *own, measure)
+    name = f"{task.anchor}-learning-rate"
+    yield planned("learning rates", RESULTS, figures.draw_learning_rates, name, *own, measure)
     series = {
-        run.record.run: read_metrics(sources.directory(run.record), _is_drawn)
+        run.record.run: runs[run.key].curves(figures.is_drawn)
         for group in task.groups
         for run in group.seeds
     }
-    curves = partial(loss.draw, f"{task.anchor}-loss", *own, series)
-    yield TRAINING, Planned("loss", curves)
-    yield from _plan_heads(task, names, styles, series)
+    yield planned("loss", TRAINING, figures.draw_loss, f"{task.anchor}-loss", *own, series)
+    for number, group in enumerate(task.groups, 1):
+        shown = (group, styles[group.name], series[group.best.record.run])
+        name = f"{task.anchor}-method-{number}-heads"
+        yield planned("heads", TRAINING, figures.draw_heads, name, *shown)
     if choice is not None:
-        for group, name in zip(task.groups, names, strict=True):
-            directory = sources.directory(group.best.record)
-            drawing = partial(maps.draw, f"{name}-maps", group, directory, choice)
-            yield MAPS, Planned("attention maps", drawing)
+        for number, group in enumerate(task.groups, 1):
+            shown = (group, runs[group.best.key], choice)
+            name = f"{task.anchor}-method-{number}-maps"
+            yield planned("attention maps", MAPS, maps.draw, name, *shown)
 
 
-def _is_drawn(column: str) -> bool:
-    return column == loss.LOSS or heads.is_shown(column)
+def _render(**page: Any) -> str:
+    """The template filled in."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    from lcg import __version__
 
-def _plan_heads(
-    task: _Task, names: list[str], styles: dict, series: dict[str, Series]
-) -> Iterator[tuple[str, Planned]]:
-    for group, name in zip(task.groups, names, strict=True):
-        columns = series[group.best.record.run]
-        drawing = partial(heads.draw, f"{name}-heads", group, styles[group.name], columns)
-        yield TRAINING, Planned("heads", drawing)
-
-
-def _names(task: _Task) -> list[str]:
-    return [f"{task.anchor}-method-{index + 1}" for index in range(len(task.groups))]
-
-
-def _block(
-    task: _Task,
-    styles: dict,
-    beside: Published | None,
-    compared: list[Difference],
-    measure: Measure,
-    baseline: str | None,
-) -> Block:
-    runs = sum(len(group.runs) for group in task.groups)
-    about = (
-        f"Trained at {training_lengths(task.groups)}. {_count(len(task.groups), 'method')}, "
-        f"{_count(runs, 'run')}. Validation selects one run of each method over seeds and "
-        "learning rates; test results play no part in it."
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    exact = measure == EXACT_MATCH
-    tables = [best_table(task.groups, measure, beside if exact else None)]
-    records = [run.record for group in task.groups for run in group.runs]
-    tables += [metric_table(task.groups, other) for other in task_measures(records) if exact]
-    if own := [difference for difference in compared if difference.group.task == task.name]:
-        tables.append(difference_table(own, task.groups, baseline))
-    tables.append(run_table(task.groups, measure))
-    parts = [(table.title, html_table(table, styles), table is tables[-1]) for table in tables]
-    return Block(
-        anchor=task.anchor,
-        title=task.name,
-        about=about,
-        results=task.drawn.get(RESULTS, []),
-        tables=parts,
-        more=[(part, task.drawn.get(part, [])) for part in (TRAINING, MAPS)],
-    )
+    environment.filters["code"] = _code
+    environment.globals["glyphs"] = GLYPHS
+    environment.globals["versions"] = f"lcg {__version__}, Python {platform.python_version()}"
+    return environment.get_template(TEMPLATE).render(page) + "\n"
 
 
-def _title(tasks: list[_Task]) -> str:
-    return f"Length generalization: {', '.join(task.name for task in tasks)}"
+def _code(text: str) -> str:
+    """A note with what it has between backquotes set as code."""
+    from markupsafe import Markup
+
+    parts = re.split(r"`([^`]*)`", text)
+    code = Markup("<code>{}</code>").format
+    return Markup().join(code(part) if i % 2 else part for i, part in enumerate(parts))
 
 
-def _lead(groups: list[Group], tasks: list[_Task]) -> str:
-    runs = [run for group in groups for run in group.runs]
-    seeds = {run.record.seed for run in runs}
+def _lead(groups: list[Group]) -> str:
+    records = [run.record for group in groups for run in group.runs]
     return (
-        f"{_count(len(runs), 'run')} of {_count(len({g.name for g in groups}), 'method')} on "
-        f"{_count(len(tasks), 'task')}, {_count(len(seeds), 'seed')}. Trained on short "
+        f"{_count(len(records), 'run')} of {_count(len({g.name for g in groups}), 'method')} on "
+        f"{_count(len({g.task for g in groups}), 'task')}, "
+        f"{_count(len({record.seed for record in records}), 'seed')}. Trained on short "
         "sequences, how far does each carry?"
     )
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'' if number == 1 else 's'}"
+
+
+def _provenance(run: Run) -> dict[str, str]:
+    """Where a run's numbers come from; the date is that of training unless files were copied."""
+    training, written = run.record.training, run.provenance
+    git, packages = written.get("git") or {}, written.get("packages")
+    changed = ", changed files" if git.get("dirty") else ""
+    try:
+        stamp = run.metrics_file.stat().st_mtime
+        date = f"{datetime.fromtimestamp(stamp, UTC):%Y-%m-%d %H:%M}"
+    except OSError:
+        date = NOTHING
+    shown = [f"{name} {packages[name]}" for name in PACKAGES if name in (packages or {})]
+    return {
+        "run": run.record.run,
+        "hash": run.record.hash,
+        "group": run.record.group,
+        "state": state_text(training.status),
+        "steps": str(training.step),
+        "seconds": f"{training.seconds:.0f}",
+        "device": str(written.get("device_name") or training.device or NOTHING),
+        "code": str(written.get("code") or NOTHING),
+        "git commit": f"{str(git['commit'])[:12]}{changed}" if git.get("commit") else NOTHING,
+        "versions": NOTHING if packages is None else ", ".join(shown),
+        "last step written (UTC)": date,
+    }

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lcg.diagnostics.columns import attention_layers, head_text
 from lcg.diagnostics.maps import MOST_TOKENS, Map, draw_maps, tokens_of
+from lcg.report.figures import SCALED, Drawing, svg_of
 from lcg.results.aggregate import Group
-from lcg.results.figure import SCALED, Drawing, look, svg_of
 from lcg.runs.run import Run
 from lcg.runs.sources import Trust
 
@@ -48,17 +47,17 @@ def default_heads(layers: int, heads: int, scaled: range) -> tuple[Head, ...]:
     return tuple((layer, head) for layer in dict.fromkeys((0, layers - 1)) for head in firsts)
 
 
-def draw(name: str, group: Group, directory: Path, choice: MapChoice) -> Drawing | str:
+def draw(name: str, group: Group, run: Run, choice: MapChoice) -> Drawing | str:
     """The maps of a method's selected run, or a note why there are none."""
     from lcg.diagnostics import look as look_at
 
     about = f"{group.task}, {group.name}: no attention maps"
     record = group.best.record
     length = record.train_max if choice.length is None else choice.length
-    if not Run(directory).is_selected:
+    if not run.is_selected:
         return f"{about}, {record.run} has no selected checkpoint."
     try:
-        seen = look_at(directory, length, 1, trust=choice.trust)
+        seen = look_at(run.path, length, 1, trust=choice.trust)
     except (ValueError, OSError, RuntimeError) as error:
         return f"{about}, {' '.join(str(error).split())}."
     every = attention_layers(seen.config)
@@ -82,14 +81,9 @@ def draw(name: str, group: Group, directory: Path, choice: MapChoice) -> Drawing
                 scored=None if layer.name.startswith("encoder") else int(seen.positions[0]),
             )
         )
-    with look():
-        svg = svg_of(draw_maps(maps, group.name, 2, SIDE))
-    return Drawing(
-        name,
-        f"Attention maps: {group.name}",
-        _caption(group, seen, length, maps),
-        svg,
-    )
+    svg = svg_of(draw_maps(maps, group.name, 2, SIDE))
+    caption = _caption(group, seen, length, maps)
+    return Drawing(name, f"Attention maps: {group.name}", caption, svg)
 
 
 def _texts(seen: Any) -> tuple[list[str], list[str]]:

@@ -3,12 +3,11 @@
 Importing this is cheap; matplotlib is loaded by the first call of `plot`.
 """
 
-from lcg.results.markdown import markdown_table
 from lcg.results.plot import plot
 from lcg.results.published import Verdict, verdicts
 from lcg.results.selection import Choice, choose
 from lcg.results.statistics import effective_length, mean_out_of_distribution, wilson
-from lcg.results.table import table
+from lcg.results.table import markdown_table, table
 from lcg.results.tables import verdict_table
 
 __all__ = [

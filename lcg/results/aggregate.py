@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from lcg.results.labels import labels
-from lcg.results.measures import EXACT_MATCH, Measure
 from lcg.results.selection import Choice, choose
 from lcg.results.statistics import (
+    EXACT_MATCH,
     Mean,
+    Measure,
     OverSeeds,
     effective_length,
     mean_out_of_distribution,
@@ -23,8 +24,8 @@ TRAINED_AT = 0.5  # in-distribution exact match below this: the run did not trai
 
 
 @dataclass(frozen=True)
-class Run:
-    """A record as tables and plots read it."""
+class RunResult:
+    """A record as tables and plots read it: one cell per length, and did it train?"""
 
     record: RunRecord
 
@@ -35,6 +36,11 @@ class Run:
         for cell in sorted(self.record.ladder, key=self._preference):
             chosen.setdefault(cell.length, cell)
         return dict(sorted(chosen.items()))
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Name and hash: two runs that differ in neither are one."""
+        return self.record.run, self.record.hash
 
     def _preference(self, cell: Cell) -> tuple:
         selection = self.record.selection
@@ -92,11 +98,11 @@ class Run:
 
     def effective_length(self, measure: Measure = EXACT_MATCH) -> int | None:
         """See `statistics.effective_length`, at its default threshold."""
-        return effective_length(self.cells.values(), of=measure.of)
+        return effective_length(self.cells.values(), measure=measure)
 
     def mean_out_of_distribution(self, measure: Measure = EXACT_MATCH) -> Mean:
         """The mean of a measure over the lengths beyond the training maximum."""
-        return mean_out_of_distribution(self.cells.values(), self.record.train_max, of=measure.of)
+        return mean_out_of_distribution(self.cells.values(), self.record.train_max, measure=measure)
 
 
 @dataclass(frozen=True)
@@ -110,8 +116,8 @@ class Group:
     key: str
     task: str
     name: str
-    runs: tuple[Run, ...]
-    best: Run
+    runs: tuple[RunResult, ...]
+    best: RunResult
     choice: Choice
 
     @property
@@ -120,13 +126,13 @@ class Group:
         return self.best.record.lr
 
     @property
-    def seeds(self) -> tuple[Run, ...]:
+    def seeds(self) -> tuple[RunResult, ...]:
         """The runs at the selected learning rate: what statistics over seeds are taken over."""
         return tuple(run for run in self.runs if run.record.lr == self.lr)
 
     @property
     def judged(self) -> bool:
-        """Can it be said of all `seeds` whether they trained? See `Run.judged`."""
+        """Can it be said of all `seeds` whether they trained? See `RunResult.judged`."""
         return all(run.judged for run in self.seeds)
 
     @property
@@ -182,7 +188,7 @@ def group_runs(records: Iterable[RunRecord], selected_by: str = "exact_match") -
         together.setdefault((record.labels["task"], record.group), []).append(record)
     if not together:
         raise ValueError("no runs to show")
-    by_key = {key: [Run(record) for record in named(own)] for key, own in together.items()}
+    by_key = {key: [RunResult(record) for record in named(own)] for key, own in together.items()}
     for runs in by_key.values():
         runs.sort(key=lambda run: (run.record.lr, run.record.seed, run.record.run))
     names: dict[tuple[str, str], str] = {}

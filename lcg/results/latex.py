@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterable, Sequence
 
-from lcg.results.document import Document
 from lcg.results.tables import DID_NOT_TRAIN, Entry, Table
 
 HEAD = r"""% \usepackage{booktabs,graphicx}
@@ -44,18 +44,18 @@ SYMBOLS = {
 }
 
 
-def latex(document: Document) -> str:
+def latex(shown: Sequence[Sequence[tuple[str, Table]]], lines: Sequence[str]) -> str:
     """A `table` environment for every table, its task in the caption; notes are comments."""
     parts = [HEAD]
-    for section in document.sections:
-        for heading, table in section.tables:
-            parts.append(latex_table(table, f"{heading}. {section.title}."))
-    if document.notes:
-        parts.append("\n".join(f"% {' '.join(note.split())}" for note in document.notes))
+    for tables in shown:
+        title = tables[0][1].title
+        parts += [_table(table, f"{heading}. {title}.") for heading, table in tables]
+    if lines:
+        parts.append("\n".join(f"% {' '.join(line.split())}" for line in lines))
     return "\n\n".join(parts) + "\n"
 
 
-def latex_table(table: Table, caption: str) -> str:
+def _table(table: Table, caption: str) -> str:
     """One table that is no wider than the line, with what one must know to read it under it."""
     columns = "l" + "r" * (len(table.header) - 1)
     rows = [[_text(entry) for entry in row] for row in table.rows]
@@ -92,13 +92,13 @@ def _character(character: str) -> str:
     return f"[U+{ord(character):04X}]"
 
 
-def _row(cells) -> str:
+def _row(cells: Iterable[str]) -> str:
     return " & ".join(cells) + r" \\"
 
 
 def _text(entry: Entry) -> str:
     text = escaped(entry.text)
-    if entry.strong:
+    if entry.selected:
         text = f"\\textbf{{{text}}}"
     note = escaped(entry.note)
     if entry.note.startswith("["):  # an interval stands under its number

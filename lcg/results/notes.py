@@ -2,25 +2,38 @@
 
 from collections.abc import Iterable, Mapping
 
-from lcg.results.aggregate import Group, Run
-from lcg.results.measures import EXACT_MATCH, FIELDS, Measure
+from lcg.results.aggregate import Group, RunResult
+from lcg.results.paired import not_compared
 from lcg.results.published import Block
-from lcg.results.statistics import PASSES
-from lcg.results.tables import DID_NOT_TRAIN
+from lcg.results.statistics import EXACT_MATCH, FIELDS, PASSES, Measure
+from lcg.results.tables import DID_NOT_TRAIN, state_text
 
 
-def notes(groups: list[Group], measure: Measure = EXACT_MATCH) -> list[str]:
-    """One sentence each, worst first, in a deterministic order."""
+def notes(
+    groups: list[Group],
+    measure: Measure = EXACT_MATCH,
+    beside: Mapping[str, Block] | None = None,
+    baseline: str | None = None,
+) -> list[str]:
+    """One sentence each, worst first, in a deterministic order.
+
+    beside: the published block under each task; baseline: see `differences`.
+    """
     runs = [run for group in groups for run in group.runs]
     return [
         *_measure(measure),
         *_training(runs),
-        *_untrained(groups),
         *_all_zero(groups, measure),
         *_selection(runs),
         *(line for group in groups for line in _group(group)),
         *_evaluation(runs),
         *_missing([group.best for group in groups]),
+        *(
+            line
+            for task, block in (beside or {}).items()
+            for line in _published(task, block, groups)
+        ),
+        *(not_compared(groups, baseline) if measure == EXACT_MATCH else ()),
     ]
 
 
@@ -39,22 +52,16 @@ def _measure(measure: Measure) -> Iterable[str]:
         )
 
 
-def _training(runs: list[Run]) -> Iterable[str]:
+def _training(runs: list[RunResult]) -> Iterable[str]:
+    """How training ended where it did not finish, and the rule behind † where any run has it."""
+    status = {"running": "still training", "not_finite": "training was not finite"}
     for run in runs:
-        training = run.record.training
-        if training.status == "finished":
-            continue
-        status = {"running": "still training", "not_finite": "training was not finite"}
-        steps = run.record.settings.get("steps")
-        where = f"at step {training.step}" + (f" of {steps}" if steps else "")
-        yield _about(
-            run, f"{status.get(training.status, training.status)} {where}", training.reason
-        )
-
-
-def _untrained(groups: list[Group]) -> Iterable[str]:
-    """The rule behind the mark, where any run has it."""
-    if any(run.trained is False for group in groups for run in group.runs):
+        training, steps = run.record.training, run.record.settings.get("steps")
+        if training.status != "finished":
+            where = f"at step {training.step}" + (f" of {steps}" if steps else "")
+            text = f"{status.get(training.status, training.status)} {where}"
+            yield _about(run, text, training.reason)
+    if any(run.trained is False for run in runs):
         yield DID_NOT_TRAIN
 
 
@@ -78,7 +85,7 @@ def _all_zero(groups: list[Group], measure: Measure) -> Iterable[str]:
             )
 
 
-def _selection(runs: list[Run]) -> Iterable[str]:
+def _selection(runs: list[RunResult]) -> Iterable[str]:
     for run in runs:
         selection = run.record.selection
         if selection is None:
@@ -116,44 +123,41 @@ def _group(group: Group) -> Iterable[str]:
         yield f"{title}: in-distribution accuracy of {of} is unknown."
 
 
-def published_notes(groups: list[Group], beside: Mapping[str, Block]) -> Iterable[str]:
+def _published(task: str, block: Block, groups: list[Group]) -> Iterable[str]:
     """Where the published rows come from, how they differ, and which cells are doubted."""
-    for task, block in beside.items():
-        own = [group for group in groups if group.task == task]
-        end = max(group.train_range[1] for group in own)
-        rows = "; ".join(
-            f"{row.name} as transcribed by {row.transcriber}"
-            if row.values
-            else f"{row.name} not found"
-            for row in block.rows
-        )
-        low, high = block.train_lengths
+    own = [group for group in groups if group.task == task]
+    end = max(group.train_range[1] for group in own)
+    rows = "; ".join(
+        f"{row.name} as transcribed by {row.transcriber}" if row.values else f"{row.name} not found"
+        for row in block.rows
+    )
+    low, high = block.train_lengths
+    yield (
+        f"{task}, published: {block.source}, {block.samples} samples per length, trained at "
+        f"{low}–{high} for {block.steps} steps of {block.batch_size} by the authors' "
+        f"configuration: {rows}. "
+        "The version is given where the transcriber says it."
+    )
+    for group in own:
+        if block.fits(group.best.record) and (more := block.deviations(group.best.record)):
+            yield f"{task}, published: {group.name} has {'; '.join(more)}."
+    other = [group.name for group in own if not block.fits(group.best.record)]
+    if other:
         yield (
-            f"{task}, published: {block.source}, {block.samples} samples per length, trained at "
-            f"{low}–{high} for {block.steps} steps of {block.batch_size} by the authors' "
-            f"configuration: {rows}. "
-            "The version is given where the transcriber says it."
+            f"{task}, published: the setting differs from that of {', '.join(other)} (task "
+            "options, training lengths or position encoding); only multiples can be compared."
         )
-        for group in own:
-            if block.fits(group.best.record) and (more := block.deviations(group.best.record)):
-                yield f"{task}, published: {group.name} has {'; '.join(more)}."
-        other = [group.name for group in own if not block.fits(group.best.record)]
-        if other:
-            yield (
-                f"{task}, published: the setting differs from that of {', '.join(other)} (task "
-                "options, training lengths or position encoding); only multiples can be compared."
-            )
-        steps = {group.best.record.settings.get("steps") for group in own} - {None, block.steps}
-        if steps:
-            ours = ", ".join(map(str, sorted(steps)))
-            yield f"{task}, published: {block.steps} training steps, here {ours}."
-        for row in block.rows:
-            for multiple, reason in row.suspect.items():
-                length = round(multiple * end)
-                yield f"{task}, published, suspect: {row.name} at {length}: {reason}."
+    steps = {group.best.record.settings.get("steps") for group in own} - {None, block.steps}
+    if steps:
+        ours = ", ".join(map(str, sorted(steps)))
+        yield f"{task}, published: {block.steps} training steps, here {ours}."
+    for row in block.rows:
+        for multiple, reason in row.suspect.items():
+            length = round(multiple * end)
+            yield f"{task}, published, suspect: {row.name} at {length}: {reason}."
 
 
-def _evaluation(runs: list[Run]) -> Iterable[str]:
+def _evaluation(runs: list[RunResult]) -> Iterable[str]:
     """Lengths at which rows of one task were not measured on the same samples."""
     lengths: dict[tuple[str, str], list[int]] = {}
     for task in dict.fromkeys(run.record.labels["task"] for run in runs):
@@ -181,7 +185,7 @@ def _describe(setups: dict[tuple[int, int], list[str]]) -> str:
     return "; ".join(parts)
 
 
-def _missing(runs: list[Run]) -> Iterable[str]:
+def _missing(runs: list[RunResult]) -> Iterable[str]:
     """Why the best run has no value somewhere."""
     for run in runs:
         reasons: dict[tuple[str, str], list[str]] = {}
@@ -189,9 +193,9 @@ def _missing(runs: list[Run]) -> Iterable[str]:
             if cell.state != "value":
                 reasons.setdefault((cell.state, cell.reason), []).append(str(length))
         for (state, reason), lengths in reasons.items():
-            yield _about(run, f"{state.replace('_', ' ')} at {', '.join(lengths)}", reason)
+            yield _about(run, f"{state_text(state)} at {', '.join(lengths)}", reason)
 
 
-def _about(run: Run, text: str, reason: str) -> str:
+def _about(run: RunResult, text: str, reason: str) -> str:
     sentence = f"`{run.record.run}`: {text}" + (f" ({reason.rstrip('.')})" if reason else "")
     return f"{sentence}."

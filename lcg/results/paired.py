@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from lcg.registry import nearest
-from lcg.results.aggregate import Group, Run
+from lcg.results.aggregate import Group, RunResult
 from lcg.results.labels import config_fields
 from lcg.runs.record import Cell
 
@@ -213,7 +213,7 @@ def _names(group: Group) -> list[str]:
     return [group.name, group.best.record.labels["attention"], *re.split(" · |, ", group.name)]
 
 
-def _paired(first: Run, second: Run) -> dict[int, Paired]:
+def _paired(first: RunResult, second: RunResult) -> dict[int, Paired]:
     """Where both have a value and saw the same samples."""
     if not _same_task(first, second):
         return {}
@@ -226,7 +226,7 @@ def _paired(first: Run, second: Run) -> dict[int, Paired]:
     return dict(sorted(lengths.items()))
 
 
-def _same_task(first: Run, second: Run) -> bool:
+def _same_task(first: RunResult, second: RunResult) -> bool:
     """Tell tasks of one name but other options, whose samples are others, apart."""
     a, b = first.record.task, second.record.task
     return not a or not b or a == b

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, isnan, log2
@@ -18,31 +17,32 @@ from statistics import fmean
 from typing import Any
 
 from lcg.results.aggregate import Group, group_runs, training_lengths
-from lcg.results.measures import EXACT_MATCH, Measure, measure_named
-from lcg.results.statistics import wilson
+from lcg.results.figure import (
+    COLOURS,
+    DASHES,
+    FAINT,
+    FONTS,
+    INK,
+    MARKERS,
+    PAPER,
+    SHARED,
+    SMALL_HEIGHT,
+    SMALL_WIDTH,
+    SOFT,
+    frame,
+    hollow,
+    legend_entry,
+    wrapped,
+)
+from lcg.results.statistics import EXACT_MATCH, Measure, measure_named, wilson
 from lcg.results.tables import state_text
 from lcg.runs.record import RunRecord, write_atomic
 
 SUFFIXES = (".png", ".svg", ".pdf")
 FACETS = ("task", "position")
-# Okabe and Ito's colours that stay apart under colour blindness, without yellow and black.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A5ACD", "#7F7F7F")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
-DASHES = ("-", (0, (5, 2)), (0, (1, 1.2)))  # one more round of colours each
 STATE_MARKERS = {"did_not_train": "x", "out_of_memory": "s", "skipped": ">", "not_finite": "d"}
-INK, SOFT, FAINT, PAPER = "#000000", "#555555", "#C4C4C4", "#ffffff"
 NOTHING = float("nan")  # matplotlib leaves a gap there
-SHARED = len(COLOURS)  # methods that have room in one panel
 WIDTH, HEIGHT = 6.3, 3.4  # of a panel with its labels, in inches
-SMALL_WIDTH, SMALL_HEIGHT = 1.75, 1.45  # of one panel of many
-FONTS = {
-    "font.size": 11,
-    "axes.titlesize": 13,
-    "axes.labelsize": 11.5,
-    "legend.fontsize": 10,
-    "svg.hashsalt": "lcg",
-    "text.parse_math": False,  # a dollar in a label is a dollar
-}
 
 
 @dataclass(frozen=True)
@@ -112,24 +112,22 @@ def plot(
     return write_atomic(path, image.getvalue())
 
 
-def task_block(task: str, groups: Sequence[Group]) -> Block:
+def task_block(groups: Sequence[Group]) -> Block:
     """All methods of a task."""
-    title = f"{task}, trained at {training_lengths(groups)}"
+    title = f"{groups[0].task}, trained at {training_lengths(groups)}"
     return Block(title, groups, [group.name for group in groups])
 
 
 def _blocks(groups: Sequence[Group], facet: str) -> list[Block]:
+    tasks = {task: [g for g in groups if g.task == task] for task in (g.task for g in groups)}
+    if facet == "task":
+        return [task_block(own) for own in tasks.values()]
     blocks = []
-    for task in dict.fromkeys(group.task for group in groups):
-        own = [group for group in groups if group.task == task]
-        if facet == "task":
-            blocks.append(task_block(task, own))
-            continue
+    for task, own in tasks.items():
         for position in sorted(set(map(_position, own))):
             at = [group for group in own if _position(group) == position]
-            names = list(map(_without_position, at))
             title = f"{task}, {position}, trained at {training_lengths(at)}"
-            blocks.append(Block(title, at, names))
+            blocks.append(Block(title, at, list(map(_without_position, at))))
     return blocks
 
 
@@ -204,7 +202,7 @@ def draw_block(
         _axes(panel, block.groups, lengths, depth, room)
     if block.shared:
         panel = shown[0]
-        panel.set_title(_wrapped(block.title, int(8 * width)), loc="left", pad=20, weight="bold")
+        panel.set_title(wrapped(block.title, 8 * width), loc="left", pad=20, weight="bold")
         _name_training_maximum(panel, block.groups)
         ends = [_draw(panel, group, styles[group.name], measure, spread) for group in block.groups]
         row = 0
@@ -214,7 +212,7 @@ def draw_block(
         panel.set_ylabel(f"{measure.title} ({measure.scale})")
         panel.set_xlabel("test length")
     else:
-        title = _wrapped(block.title, int(8 * width))
+        title = wrapped(block.title, 8 * width)
         figure.suptitle(title, x=0.01, ha="left", weight="bold")
         for panel, group, name in zip(shown, block.groups, block.names, strict=False):
             for other in block.groups:
@@ -228,7 +226,7 @@ def draw_block(
                 small=True,
             )
             _draw_states(panel, group, styles[group.name], measure, 1)
-            panel.set_title(_wrapped(_named(group, name), 24), loc="left", fontsize=8.5, pad=3)
+            panel.set_title(wrapped(_named(group, name), 24), loc="left", fontsize=8.5, pad=3)
         for panel in shown[len(block.groups) :]:
             panel.remove()
         for index, panel in enumerate(shown[: len(block.groups)]):
@@ -265,19 +263,9 @@ def _draw(
     low, high = ([100 * bound[side] for bound in bounds] for side in (0, 1))
     band = {"color": style["color"], "alpha": 0.16, "linewidth": 0, "zorder": 1}
     panel.fill_between(lengths, low, high, **band)
-    hollow = group.untrained
-    panel.plot(
-        lengths,
-        means,
-        linewidth=1.6 if small else 2.0,
-        markersize=4 if small else 6,
-        markerfacecolor=PAPER if hollow else style["color"],
-        markeredgecolor=style["color"] if hollow else PAPER,
-        markeredgewidth=1.2 if hollow else 0.6,
-        zorder=4,
-        clip_on=False,
-        **style,
-    )
+    sizes = {"linewidth": 1.6 if small else 2.0, "markersize": 4 if small else 6}
+    face = hollow(style, group.untrained)
+    panel.plot(lengths, means, **sizes, **face, **style, zorder=4, clip_on=False)
     points = [(x, y) for x, y in zip(lengths, means, strict=True) if not isnan(y)]
     return points[-1] if points else None
 
@@ -300,10 +288,6 @@ def _named(group: Group, name: str) -> str:
     return f"{name} ({group.trained}/{len(group.seeds)}\N{NO-BREAK SPACE}trained)"
 
 
-def _wrapped(text: str, width: int) -> str:
-    return textwrap.fill(text, width)
-
-
 def _label_ends(
     panel: Any, block: Block, styles: dict, ends: Sequence[tuple[float, float] | None], depth: float
 ) -> None:
@@ -311,7 +295,7 @@ def _label_ends(
     lines of text; a thin line leads from the point."""
     line = (depth + 106) / (HEIGHT * 72) * 13.5  # in percent, of one line of text
     texts = [
-        _wrapped(_named(group, name), 36)
+        wrapped(_named(group, name), 36)
         for group, name in zip(block.groups, block.names, strict=True)
     ]
     heights = [line * (text.count("\n") + 1) for text in texts]
@@ -411,13 +395,6 @@ def _legend(figure: Any, block: Block, measure: Measure, spread: bool, width: fl
         )
 
 
-def legend_entry(label: str, **style: Any) -> Any:
-    """A legend entry that belongs to no method."""
-    from matplotlib.lines import Line2D
-
-    return Line2D([], [], color=SOFT, label=label, **style)
-
-
 def _axes(
     panel: Any, groups: Sequence[Group], lengths: list[int], depth: float, width: float
 ) -> None:
@@ -435,11 +412,10 @@ def _axes(
     panel.set_ylim(-depth - 4 if depth else -4, 102)
     small = width < WIDTH / 2
     panel.set_yticks(range(0, 101, 50 if small else 20))
-    panel.grid(axis="y", color=INK, alpha=0.08, linewidth=0.8)
+    frame(panel)
     if depth:
         panel.axhline(0, color="#999999", linewidth=0.8, zorder=1)
-    panel.spines[["top", "right"]].set_visible(False)
-    panel.tick_params(length=3.5, color="#888888", labelsize=8 if small else None)
+    panel.tick_params(labelsize=8 if small else None)
     panel.set_xticks(lengths, _tick_labels(lengths, ends[0], width))
 
 

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from lcg.results.aggregate import Group, Run
+from lcg.results.aggregate import Group, RunResult
 from lcg.results.selection import choose
 from lcg.results.statistics import wilson
 from lcg.runs.presets import changed, named
@@ -170,10 +170,10 @@ def verdicts(records: Iterable[RunRecord], block: str = "table1/sort") -> list[V
         raise ValueError(f"nothing is published as {block}; there is {', '.join(blocks())}")
     chosen = blocks()[block]
     fitting = [one for record in records if chosen.fits(record) for one in named([record])]
-    ours: dict[str, Run | None] = {}
+    ours: dict[str, RunResult | None] = {}
     for method in dict.fromkeys(row.method for row in chosen.rows):
         own = [r for r in fitting if r.labels["attention"] == method and not changed(r)]
-        ours[method] = Run(choose(own).record) if own else None
+        ours[method] = RunResult(choose(own).record) if own else None
     return [
         _verdict(chosen, row, multiple, ours[row.method])
         for row in chosen.rows
@@ -181,7 +181,7 @@ def verdicts(records: Iterable[RunRecord], block: str = "table1/sort") -> list[V
     ]
 
 
-def _verdict(block: Block, row: Row, multiple: float, run: Run | None) -> Verdict:
+def _verdict(block: Block, row: Row, multiple: float, run: RunResult | None) -> Verdict:
     length = round(multiple * block.train_lengths[1])
     published = row.values[multiple]
     notes = [f"suspect: {row.suspect[multiple]}"] if multiple in row.suspect else []

@@ -1,22 +1,74 @@
-"""Numbers made from ladder cells: intervals, effective length, aggregation over seeds.
+"""Numbers made from ladder cells: measures, intervals, effective length, statistics over seeds.
 
-Everything is a fraction in [0, 1]. A cell without a value (skipped, out of memory, not finite) has
-exact match None and is left out of every mean, never counted as 0.
+Everything is a fraction in [0, 1]. A cell without a value (skipped, out of memory, not finite) is
+left out of every mean, never counted as 0.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from lcg.runs.record import Cell
+from lcg.runs.record import Cell, RunRecord
 
 NOT_EVALUATED = ("skipped", "out_of_memory")
 PASSES = 0.9  # what a length must reach to count towards the effective length
+TITLES = {
+    "exact_match": "exact match",
+    "token_accuracy": "token accuracy",
+    "prefix": "longest correct prefix",
+    "bleu": "BLEU",
+    "chrf": "chrF",
+    "masked_accuracy": "masked-token accuracy",
+}
+FIELDS = ("exact_match", "token_accuracy", "prefix")  # of every cell; others are its `metrics`
 
 
-def _exact_match(cell: Cell) -> float | None:
-    return cell.exact_match
+@dataclass(frozen=True)
+class Measure:
+    """A number that cells hold, by its name in a record: exact match, token accuracy, BLEU, …"""
+
+    name: str
+
+    @property
+    def title(self) -> str:
+        """The name in words."""
+        return TITLES.get(self.name, self.name.replace("_", " "))
+
+    @property
+    def scale(self) -> str:
+        """The unit that tables and plots show it in."""
+        return "%" if self.name in FIELDS else "0 to 100"
+
+    def of(self, cell: Cell) -> float | None:
+        """The value in [0, 1] (a metric of a task, which is 0 to 100, divided by 100), or None."""
+        if cell.state != "value":
+            return None
+        if self.name in FIELDS:
+            return getattr(cell, self.name)
+        value = (cell.metrics or {}).get(self.name)
+        return None if value is None else value / 100
+
+
+EXACT_MATCH = Measure("exact_match")
+
+
+def task_measures(records: Iterable[RunRecord]) -> list[Measure]:
+    """The measures of a task's own that any cell holds, in the order of the records."""
+    cells = (cell for record in records for cell in record.ladder)
+    return [Measure(n) for n in dict.fromkeys(name for c in cells for name in c.metrics or ())]
+
+
+def measure_named(name: str, records: Sequence[RunRecord]) -> Measure:
+    """The measure of that name. Raises ValueError, listing those the records hold, for another."""
+    cells = [cell for record in records for cell in record.ladder]
+    fields = [Measure(field) for field in FIELDS]
+    held = [m for m in fields if m == EXACT_MATCH or any(m.of(cell) is not None for cell in cells)]
+    held += task_measures(records)
+    if Measure(name) not in held:
+        names = ", ".join(measure.name for measure in held)
+        raise ValueError(f"--metric {name}: no run holds it; the runs hold {names}")
+    return Measure(name)
 
 
 def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
@@ -35,9 +87,7 @@ def wilson(correct: int, n: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def effective_length(
-    cells: Iterable[Cell],
-    threshold: float = PASSES,
-    of: Callable[[Cell], float | None] = _exact_match,
+    cells: Iterable[Cell], threshold: float = PASSES, measure: Measure = EXACT_MATCH
 ) -> int | None:
     """The largest evaluated length L such that every evaluated length <= L passes.
 
@@ -47,7 +97,7 @@ def effective_length(
     passes: dict[int, bool] = {}
     for cell in cells:
         if cell.state not in NOT_EVALUATED:
-            value = of(cell)
+            value = measure.of(cell)
             passed = value is not None and value >= threshold
             passes[cell.length] = passes.get(cell.length, True) and passed
     reached = None
@@ -75,10 +125,10 @@ def mean(values: Iterable[float | None]) -> Mean:
 
 
 def mean_out_of_distribution(
-    cells: Iterable[Cell], train_max: int, of: Callable[[Cell], float | None] = _exact_match
+    cells: Iterable[Cell], train_max: int, measure: Measure = EXACT_MATCH
 ) -> Mean:
     """The mean over the lengths beyond `train_max`; `n` < `of` if some have no value."""
-    return mean(of(cell) for cell in cells if cell.length > train_max)
+    return mean(measure.of(cell) for cell in cells if cell.length > train_max)
 
 
 @dataclass(frozen=True)

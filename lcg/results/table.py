@@ -1,26 +1,25 @@
-"""Tables of runs: Markdown and LaTeX to read and paste, CSV and JSON to compute with."""
+"""Runs as text: Markdown and LaTeX to read and paste, CSV and JSON to compute with."""
 
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from lcg.results.aggregate import Group, Run, group_runs
-from lcg.results.document import document
+from lcg.results.aggregate import Group, RunResult, group_runs
 from lcg.results.labels import setting_text
 from lcg.results.latex import latex
-from lcg.results.markdown import markdown
-from lcg.results.measures import EXACT_MATCH, Measure, measure_named
-from lcg.results.notes import notes, published_notes
-from lcg.results.paired import Difference, differences, not_compared
+from lcg.results.notes import notes
+from lcg.results.paired import Difference, differences
 from lcg.results.published import Block, published_beside
-from lcg.results.statistics import wilson
-from lcg.runs.record import RunRecord
+from lcg.results.statistics import EXACT_MATCH, Measure, measure_named, wilson
+from lcg.results.tables import Entry, Table, sections
+from lcg.runs.record import Cell, RunRecord
 
 FORMATS = ("markdown", "latex", "csv", "json")
-RENDERERS = {"markdown": markdown, "latex": latex}
+TAG = re.compile(r"<(?=[A-Za-z/!?])")  # where HTML would begin
 
 
 def table(
@@ -51,11 +50,55 @@ def table(
     if format == "csv":
         return _csv(groups, measure)
     beside = published_beside(groups, forced=published)
-    lines = [*extra_notes, *notes(groups, measure), *published_notes(groups, beside)]
-    lines += not_compared(groups, baseline) if measure == EXACT_MATCH else []
+    lines = [*extra_notes, *notes(groups, measure, beside, baseline)]
     if format == "json":
         return _json(groups, lines, compared, beside, measure)
-    return RENDERERS[format](document(groups, lines, compared, beside, measure, whole, baseline))
+    shown = sections(groups, measure, beside, compared, baseline)
+    render = markdown if format == "markdown" else latex
+    return render(shown, lines) if whole else render(shown[:1], [])
+
+
+def markdown(shown: Sequence[Sequence[tuple[str, Table]]], lines: Sequence[str]) -> str:
+    """Sections of tables, padded to read well unrendered, and the notes."""
+    parts = []
+    for tables in shown:
+        first = tables[0][1]
+        parts += [f"## {_escape(first.title)}", *filter(None, [first.about])]
+        for heading, table in tables:
+            parts += [f"### {_escape(heading)}", markdown_table(table)]
+    if lines:
+        parts += ["## Notes", "\n".join(f"- {_escape(line)}" for line in lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown_table(table: Table) -> str:
+    """One table: the first column left, the others right."""
+    return aligned(table.header, [[_text(entry) for entry in row] for row in table.rows])
+
+
+def _text(entry: Entry) -> str:
+    text = f"{entry.text} {entry.note}".strip()
+    return f"**{text}**" if entry.selected else text
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table of texts."""
+    body = [[_escape(text) for text in row] for row in [header, *rows]]
+    widths = [max(4, *map(len, column)) for column in zip(*body, strict=True)]
+    rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    lines = []
+    for row in [body[0], rules, *body[1:]]:
+        padded = [text.rjust(width) for text, width in zip(row, widths, strict=True)]
+        padded[0] = row[0].ljust(widths[0])
+        lines.append("| " + " | ".join(padded) + " |")
+    return "\n".join(lines)
+
+
+def _escape(text: str) -> str:
+    """Keep a reason or a label from breaking out of its table cell or line, or being HTML."""
+    text = " ".join(text.split()).replace("|", "\\|")
+    parts = re.split(r"(`[^`]*`)", text)  # code is shown as it stands
+    return "".join(p if p.startswith("`") else re.sub(TAG, r"\\<", p) for p in parts)
 
 
 def _csv(groups: list[Group], measure: Measure) -> str:
@@ -64,8 +107,7 @@ def _csv(groups: list[Group], measure: Measure) -> str:
     for group in groups:
         for run in group.runs:
             cells = [_cell_fields(cell) for cell in run.cells.values()]
-            own = _run_fields(group, run, measure)
-            rows += [{**own, **cell} for cell in cells or [{}]]
+            rows += [_run_fields(group, run, measure) | cell for cell in cells or [{}]]
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -74,7 +116,7 @@ def _csv(groups: list[Group], measure: Measure) -> str:
     return text.getvalue()
 
 
-def _run_fields(group: Group, run: Run, measure: Measure) -> dict[str, Any]:
+def _run_fields(group: Group, run: RunResult, measure: Measure) -> dict[str, Any]:
     record, selection = run.record, run.record.selection
     settings = {k: v for k, v in record.settings.items() if k != "train_lengths"}
     return {
@@ -99,7 +141,7 @@ def _run_fields(group: Group, run: Run, measure: Measure) -> dict[str, Any]:
     }
 
 
-def _cell_fields(cell: Any) -> dict[str, Any]:
+def _cell_fields(cell: Cell) -> dict[str, Any]:
     low, high = wilson(cell.correct, cell.samples) if cell.state == "value" else ("", "")
     fields = dict(vars(cell))
     fields |= fields.pop("metrics") or {}

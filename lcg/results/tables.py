@@ -1,4 +1,4 @@
-"""Tables of runs as data, for every format: markdown, LaTeX and the report's HTML.
+"""Tables of runs as data; `table` and `latex` print them, the report's template shows them.
 
 Measures of cells are in percent with one decimal; `—` was not evaluated, a state in words stands
 where there is no number, † marks the numbers of a run that did not train.
@@ -6,16 +6,25 @@ where there is no number, † marks the numbers of a run that did not train.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from lcg.results.aggregate import TRAINED_AT, Group, Run
+from lcg.results.aggregate import TRAINED_AT, Group, RunResult, training_lengths
 from lcg.results.labels import setting_text
-from lcg.results.measures import EXACT_MATCH, FIELDS, Measure
-from lcg.results.paired import Difference, Paired, rule
+from lcg.results.paired import Difference, rule
 from lcg.results.published import Block, Row, Verdict
-from lcg.results.statistics import NOT_EVALUATED, Mean, OverSeeds, mean, wilson
+from lcg.results.statistics import (
+    EXACT_MATCH,
+    FIELDS,
+    NOT_EVALUATED,
+    Mean,
+    Measure,
+    OverSeeds,
+    mean,
+    task_measures,
+    wilson,
+)
 
 NOTHING = "—"
 UNTRAINED = "†"
@@ -31,28 +40,20 @@ DID_NOT_TRAIN = (
     "shown and count in medians; a mean of those that trained leaves them out."
 )
 
-Kind = Literal["text", "method", "state", "none"]
-
 
 @dataclass(frozen=True)
 class Entry:
-    """One place of a table.
+    """One place of a table: `text`, and a `note` set smaller behind it, such as an interval.
 
-    text: the number or words; note: set smaller behind it, such as an interval. kind: a method's
-    label, a state in place of a number, nothing, or any other text. about: why, where there is no
-    number. strong: set in bold.
+    kind: a method's label, a state in place of a number, nothing, or any other text. about: why
+    there is no number. selected: it is of the run that validation selects, and set in bold.
     """
 
     text: str
     note: str = ""
-    kind: Kind = "text"
+    kind: Literal["text", "method", "state", "none"] = "text"
     about: str = ""
-    strong: bool = False
-
-    @property
-    def whole(self) -> str:
-        """Text and note."""
-        return f"{self.text} {self.note}".strip()
+    selected: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,51 @@ class Table:
 
 
 EMPTY = Entry(NOTHING, kind="none")
+
+
+def sections(
+    groups: Sequence[Group],
+    measure: Measure = EXACT_MATCH,
+    published: Mapping[str, Block] | None = None,
+    compared: Sequence[Difference] = (),
+    baseline: str | None = None,
+) -> list[list[tuple[str, Table]]]:
+    """All tables of the groups: for each kind a list of (heading, table), one for each task.
+
+    The selected runs come first and every run last. Between them stand the task's own measures and
+    the differences, beside exact match alone. published: by task, the rows under ours. baseline:
+    the name that was asked for.
+    """
+    tasks: dict[str, list[Group]] = {}
+    for group in groups:
+        tasks.setdefault(group.task, []).append(group)
+    exact = measure == EXACT_MATCH
+    blocks = published if exact and published else {}
+    kinds = [
+        [
+            (f"{task}, {trained_at(own)}", best_table(own, measure, blocks.get(task)))
+            for task, own in tasks.items()
+        ]
+    ]
+    if exact:
+        measures = {
+            task: task_measures(run.record for group in own for run in group.runs)
+            for task, own in tasks.items()
+        }
+        kinds += [
+            [(task, metric_table(own, m)) for task, own in tasks.items() if m in measures[task]]
+            for m in dict.fromkeys(m for own in measures.values() for m in own)
+        ]
+        pairs = {task: [each for each in compared if each.group.task == task] for task in tasks}
+        kinds.append(
+            [
+                (task, difference_table(pairs[task], own, baseline))
+                for task, own in tasks.items()
+                if pairs[task]
+            ]
+        )
+    kinds.append([(task, run_table(own, measure)) for task, own in tasks.items()])
+    return [tables for tables in kinds if tables]
 
 
 def best_table(
@@ -105,7 +151,7 @@ def best_table(
         rows.append([Entry(f"published: {row.name}"), EMPTY, EMPTY, *cells, EMPTY, EMPTY, EMPTY])
     best = "best run of each method by validation"
     intervals = " [95 % Wilson interval]" if measure == EXACT_MATCH else ""
-    title = f"{_capital(measure.title)} ({measure.scale}), {best}{intervals}"
+    title = f"{capital(measure.title)} ({measure.scale}), {best}{intervals}"
     return Table(title, header, rows, frozenset(range(len(groups), len(rows))))
 
 
@@ -154,7 +200,7 @@ def run_table(groups: Sequence[Group], measure: Measure = EXACT_MATCH) -> Table:
         for run in group.runs:
             named = _named(group, run, edge=False)
             if run is group.best and group.choice.monitored is not None:
-                named = [replace(entry, strong=True) for entry in named]
+                named = [replace(entry, selected=True) for entry in named]
             values = [_value(run, length, measure) for length in lengths]
             rows.append([*named, *values, *_over_lengths(run, lengths, measure)])
         if len(group.seeds) > 1:
@@ -208,11 +254,13 @@ def headings(groups: Iterable[Group], lengths: Iterable[int]) -> list[str]:
     if len(ends) > 1:
         return [str(n) for n in lengths]
     (end,) = ends
-    return [str(n) if n < end else f"{n} ({_multiple(n, end)})" for n in lengths]
+    multiples = {n: "train" if n == end else f"{round(n / end, 2):g}×" for n in lengths}
+    return [str(n) if n < end else f"{n} ({multiples[n]})" for n in lengths]
 
 
-def _multiple(length: int, end: int) -> str:
-    return "train" if length == end else f"{round(length / end, 2):g}×"
+def capital(text: str) -> str:
+    """The text with its first letter in upper case."""
+    return text[:1].upper() + text[1:]
 
 
 def state_text(state: str) -> str:
@@ -236,17 +284,21 @@ def published_at(row: Row, end: int) -> dict[int, str]:
     }
 
 
-def samples_text(groups: Iterable[Group]) -> str:
-    """How many samples are behind each value: "200", "100–1000", "" where there is none."""
+def span(numbers: Iterable[int]) -> str:
+    """The lowest and the highest number: "1–3", or "2" if they are the same."""
+    ordered = sorted(numbers)
+    return "–".join(map(str, dict.fromkeys((ordered[0], ordered[-1]))))
+
+
+def trained_at(groups: Sequence[Group]) -> str:
+    """The setting in words: "trained at lengths 8–32, 200 samples per length"."""
     cells = [cell for group in groups for run in group.runs for cell in run.cells.values()]
     counts = {cell.samples for cell in cells if cell.state == "value"}
-    if not counts:
-        return ""
-    low, high = min(counts), max(counts)
-    return str(low) if low == high else f"{low}–{high}"
+    behind = f", {span(counts)} samples per length" if counts else ""
+    return f"trained at {training_lengths(groups)}{behind}"
 
 
-def _named(group: Group, run: Run, edge: bool = True) -> list[Entry]:
+def _named(group: Group, run: RunResult, edge: bool = True) -> list[Entry]:
     """The method, and the seed and learning rate of a run; `edge` marks the end of the grid."""
     at_edge = edge and group.beyond_grid is not None
     rate = Entry(
@@ -257,7 +309,7 @@ def _named(group: Group, run: Run, edge: bool = True) -> list[Entry]:
     return [Entry(group.name, kind="method"), Entry(str(run.record.seed)), rate]
 
 
-def _value(run: Run, length: int, measure: Measure, interval: bool = False) -> Entry:
+def _value(run: RunResult, length: int, measure: Measure, interval: bool = False) -> Entry:
     """A number, marked if the run did not train; else the state in words, or —."""
     cell = run.cells.get(length)
     if cell is None:
@@ -278,14 +330,14 @@ def _marked(text: str, untrained: bool) -> str:
     return f"{text} {UNTRAINED}" if untrained and text != NOTHING else text
 
 
-def _over_lengths(run: Run, lengths: Iterable[int], measure: Measure) -> list[Entry]:
+def _over_lengths(run: RunResult, lengths: Iterable[int], measure: Measure) -> list[Entry]:
     """The mean beyond training, over those of `lengths`, and the effective length."""
     beyond = mean(run.value(n, measure) for n in lengths if n > run.record.train_max)
     texts = [_mean(beyond), effective_length_text(run, measure)]
     return [Entry(_marked(text, run.trained is False)) for text in texts]
 
 
-def effective_length_text(run: Run, measure: Measure) -> str:
+def effective_length_text(run: RunResult, measure: Measure) -> str:
     """≥ L if the longest evaluated length passes, < L if the shortest fails; of proportions."""
     evaluated = [n for n, cell in run.cells.items() if cell.state not in NOT_EVALUATED]
     if not evaluated or measure.name not in FIELDS:
@@ -343,26 +395,15 @@ def _effective_range(group: Group, measure: Measure) -> str:
 
 def _difference(difference: Difference, length: int) -> Entry:
     """Points, interval and p-value of a pair, or why there is none."""
-    pair = difference.lengths.get(length)
     sides = (difference.group, difference.baseline)
-    if pair is not None:
-        points, note = _paired(pair)
-        return Entry(_marked(points, any(side.best.trained is False for side in sides)), note)
-    for side in sides:
-        state = side.best.state(length)
+    if (pair := difference.lengths.get(length)) is not None:
+        low, high = (f"{100 * bound:+.1f}" for bound in pair.interval)
+        p = "p < 0.0001" if pair.p_value < 1e-4 else f"p = {pair.p_value:.2g}"
+        untrained = any(side.best.trained is False for side in sides)
+        points = _marked(f"{100 * pair.difference:+.1f}", untrained)
+        return Entry(points, f"[{low}, {high}], {p}")
+    states = [side.best.state(length) for side in sides]
+    for state, whose in zip(states, ("", "baseline "), strict=True):
         if state not in (None, "value"):
-            whose = "" if side is difference.group else "baseline "
             return Entry(whose + state_text(state), kind="state")
-    if all(side.best.state(length) == "value" for side in sides):
-        return Entry(difference.obstacle(length), kind="state")
-    return EMPTY
-
-
-def _paired(pair: Paired) -> tuple[str, str]:
-    low, high = (f"{100 * bound:+.1f}" for bound in pair.interval)
-    p = "p < 0.0001" if pair.p_value < 1e-4 else f"p = {pair.p_value:.2g}"
-    return f"{100 * pair.difference:+.1f}", f"[{low}, {high}], {p}"
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return EMPTY if None in states else Entry(difference.obstacle(length), kind="state")

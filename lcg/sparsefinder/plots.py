@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lcg.diagnostics.plots import write_png
-from lcg.results.plot import FAINT, FONTS
+from lcg.results.figure import FAINT, FONTS
 from lcg.sparsefinder.fronts import front
 from lcg.sparsefinder.study import LengthResult, Study
 from lcg.sparsefinder.writing import fronts_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 
-from lcg.results.markdown import aligned
+from lcg.results.table import aligned
 from lcg.sparsefinder.fronts import best
 from lcg.sparsefinder.metrics import Identity
 from lcg.sparsefinder.study import CellResult, LengthResult, Study

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from lcg.results.aggregate import Run, group_runs
+from lcg.results.aggregate import RunResult, group_runs
 from lcg.runs.record import Cell, RunRecord, Selection, Training
 
 Make = Callable[..., RunRecord]
@@ -16,9 +16,9 @@ def test_the_cell_of_a_length(make: Make) -> None:
     more = replace(selected, samples=1000, correct=510)
     stale = replace(selected, samples=5000, step=1800)
     broken = Cell(64, 9000, 1, step=2000, state="out_of_memory", reason="x")
-    run = Run(make().merge([stale, broken, selected, more]))
+    run = RunResult(make().merge([stale, broken, selected, more]))
     assert run.cells == {64: more}
-    assert Run(make().merge([stale])).cells == {64: stale}
+    assert RunResult(make().merge([stale])).cells == {64: stale}
 
 
 @pytest.mark.parametrize(
@@ -38,21 +38,21 @@ def test_the_cell_of_a_length(make: Make) -> None:
     ],
 )
 def test_trained(make: Make, ladder: dict, validation: dict, trained: bool | None) -> None:
-    assert Run(make(ladder, validation=validation)).trained is trained
+    assert RunResult(make(ladder, validation=validation)).trained is trained
 
 
 def test_a_run_that_diverged_did_not_train(make: Make) -> None:
     record = make(training=Training("not_finite", 3, reason="loss is NaN"))
-    assert Run(replace(record, validation={})).trained is False
+    assert RunResult(replace(record, validation={})).trained is False
 
 
 def test_a_run_under_way_is_not_judged_by_its_validation(make: Make) -> None:
     record = make({}, validation={32: (0.1, 0.9)}, training=Training("running", 300))
-    assert Run(record).trained is None
+    assert RunResult(record).trained is None
 
 
 def test_a_run_that_did_not_train_keeps_its_numbers(make: Make) -> None:
-    run = Run(make({32: 30, 64: 10, 128: "skipped"}))
+    run = RunResult(make({32: 30, 64: 10, 128: "skipped"}))
     states = {length: run.state(length) for length in (32, 64, 128, 256)}
     assert states == {32: "value", 64: "value", 128: "skipped", 256: None}
     assert run.trained is False
@@ -113,6 +113,6 @@ def test_names_tell_kinds_of_models_apart(make: Make) -> None:
 
 def test_a_cell_of_another_step_yields_to_the_selected_one(make: Make) -> None:
     record = make({64: 900}, step=1000, selection=Selection(2000, "val"))
-    assert Run(record).cells[64].step == 1000
+    assert RunResult(record).cells[64].step == 1000
     fresh = Cell(64, 100, 1, step=2000, state="out_of_memory", reason="x")
-    assert Run(record.merge([fresh])).cells[64] == fresh
+    assert RunResult(record.merge([fresh])).cells[64] == fresh
