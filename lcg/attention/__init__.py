@@ -6,7 +6,7 @@ Importing this package does not import torch, so that a config can be checked at
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lcg.attention.backends import check_backend
 from lcg.attention.normalizers.softmax import Softmax
@@ -14,6 +14,7 @@ from lcg.attention.output_norms import NoNorm, OutputNorm
 from lcg.attention.scalings import NoScaling, QueryScaling
 
 if TYPE_CHECKING:
+    from lcg.attention.functional import attend as attend
     from lcg.attention.normalizers.base import Normalizer
 
 
@@ -33,3 +34,12 @@ class Attention:
 
     def __post_init__(self) -> None:
         check_backend(self.backend, self.normalizer)
+
+
+def __getattr__(name: str) -> Any:
+    """`from lcg.attention import attend`, which imports torch when it is first asked for."""
+    if name == "attend":
+        from lcg.attention.functional import attend
+
+        return attend
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,39 +6,81 @@ Shapes: b batch, h heads, g key heads (h is a multiple of g), q queries, k keys,
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from lcg import registry
 from lcg.attention.backends import blockwise, check_backend, reference
 from lcg.attention.backends.reference import attention_weights
 from lcg.attention.mask import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
-from lcg.shapes import Float
+from lcg.shapes import Bool, Float
 
-__all__ = ["Bias", "attend", "attention_weights"]
+__all__ = ["Bias", "attend", "attention_weights", "scores_at_once"]
 
 
 def attend(
     q: Float[Tensor, "b h q d"],
     k: Float[Tensor, "b g k d"],
     v: Float[Tensor, "b g k d"],
-    normalizer: Normalizer,
-    bias: Bias,
+    /,
+    normalizer: Normalizer | str = "softmax",
+    bias: Bias | None = None,
     learned: Learned | None = None,
     backend: str = "auto",
+    *,
+    slopes: Float[Tensor, " h"] | None = None,
+    causal: bool = True,
+    key_mask: Bool[Tensor, "b k"] | None = None,
+    **options: Any,
 ) -> Float[Tensor, "b h q d"]:
     """Attend with queries q to keys k and values v.
 
-    q carries any length scaling already; the 1/√d is applied here. Scores, row statistics and
-    weights are float32 whatever the input; the result has the dtype of v. A query that sees no key
-    gets zeros and passes no gradient. `auto` takes the fastest backend that can run it.
+    Scores, row statistics and weights are float32 whatever the input; the result has the dtype of
+    v. The 1/√d is applied here, so that q carries no scaling but one by length. A query that sees
+    no key gets zeros and passes no gradient. Products are formed in the types of q, k and v,
+    whatever autocast says. Differentiable once, backwards: `blockwise` and `triton` know neither
+    second derivatives nor torch.func.
 
-    Products are formed in the types of q, k and v, whatever autocast says. Differentiable once,
-    backwards: `blockwise` and `triton` know neither second derivatives nor torch.func.
+    Args:
+        q, k, v: heads of queries may share heads of keys.
+        normalizer: a name that `lcg list` shows, or `file.py:Class`, with its options as keywords:
+            normalizer="entmax", alpha=1.5; or a normalizer itself.
+        bias: positions, what is added to the scores, and who sees whom; if not given it is made of
+            the next three and of positions 0, 1, 2, …: causal queries are the last of the keys.
+        slopes: m of each head in a bias -m·|i - j|.
+        causal: a query sees no key after it.
+        key_mask: False on keys that nobody sees, as padding.
+        learned: the tensors, by name, of a normalizer that learns: see its `learned`.
+        backend: reference, blockwise or triton; auto takes the fastest that can run this.
 
-    Raises ValueError, in one line, when the normalizer has no such backend, when the backend cannot
-    differentiate the slopes and they ask for it, and when sizes do not fit each other.
+    Raises:
+        ValueError: in one line, for an unknown normalizer, when the normalizer has no such backend,
+            when the backend cannot differentiate the slopes and they ask for it, and when sizes do
+            not fit each other.
+
+    >>> q = k = v = torch.eye(2).view(1, 1, 2, 2)
+    >>> attend(8 * q, k, v, normalizer="entmax", alpha=2.0)
+    tensor([[[[1., 0.],
+              [0., 1.]]]])
     """
+    if isinstance(normalizer, str):
+        normalizer = registry.find("normalizer", normalizer)(**options)
+    elif options:
+        raise ValueError(f"options go with the name of a normalizer: {', '.join(options)}")
+    if bias is None:
+        first = k.shape[-2] - q.shape[-2] if causal else 0
+        if first < 0:
+            raise ValueError(
+                f"{q.shape[-2]} causal queries cannot be the last of {k.shape[-2]} keys"
+            )
+        queries = torch.arange(first, first + q.shape[-2], device=q.device)
+        keys = torch.arange(k.shape[-2], device=k.device)
+        bias = Bias(queries, keys, slopes, causal=causal, key_mask=key_mask)
+    elif slopes is not None or key_mask is not None or bias.causal > causal:
+        raise ValueError("give either a bias or slopes, causal and key_mask, not both")
     learned = {} if learned is None else learned
     check_backend(backend, normalizer)
     check_sizes(q, k, v, bias, learned)
@@ -102,3 +144,11 @@ def _fastest(q: Tensor, normalizer: Normalizer, bias: Bias) -> str:
         if obstacle(q, normalizer, bias) is None:
             return "triton"
     return "blockwise" if "blockwise" in normalizer.backends else normalizer.backends[0]
+
+
+def scores_at_once(backend: str, queries: int, keys: int) -> int:
+    """The most scores that a backend makes at a time, of so many queries of all heads and samples
+    together.
+    """
+    most = queries * keys
+    return most if backend == "reference" else min(most, blockwise.most_scores(queries))

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from lcg.attention.cache import LayerCache
 from lcg.attention.layer import CrossAttention, Memory, MultiHeadAttention
 from lcg.attention.mask import ALL
-from lcg.attention.normalizers.entmax import LearnedEntmax
 from lcg.shapes import Bool, Float, Int, Shaped
 
 
@@ -116,7 +115,7 @@ class Watched:
 def learned_alpha(layer: MultiHeadAttention) -> Float[Tensor, " h"] | None:
     """α of each head where the normalizer learns it, else None."""
     normalizer = layer.attention.normalizer
-    if not isinstance(normalizer, LearnedEntmax):
+    if not normalizer.learns_alpha:
         return None
     return 1 + normalizer.alpha_minus_one(layer.normalizer_state).detach().flatten()
 

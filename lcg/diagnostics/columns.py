@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from lcg.attention.normalizers.base import Normalizer
-from lcg.attention.normalizers.entmax import LearnedEntmax
 from lcg.attention.scalings import NoScaling, QueryScaling
 from lcg.config import Config
 from lcg.config.compatibility import cross_encoding
@@ -88,7 +87,7 @@ def probe_columns(config: Config) -> list[str]:
 
 def alpha_columns(config: Config) -> list[str]:
     """The columns of learned α, in every row of the loss; none where α is not learned."""
-    if not isinstance(config.attention.normalizer, LearnedEntmax):
+    if not config.attention.normalizer.learns_alpha:
         return []
     heads = range(config.model.heads)
     return [f"alpha/{layer.name}/head_{h}" for layer in attention_layers(config) for h in heads]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from lcg.attention.backends.triton import unrunnable
+from lcg.attention.backends import unrunnable
 from lcg.config import Config
 from lcg.evaluation.ladder import Progress, evaluate_lengths
 from lcg.evaluation.test_sets import ladder_of
@@ -29,7 +29,7 @@ def load_model(directory: Path, config: Config, device: str | torch.device = "cp
     run = Run(directory)
     run.check_selected()
     attention = config.attention
-    if attention.backend == "triton" and (problem := unrunnable(torch.device(device))):
+    if problem := unrunnable(attention.backend, torch.device(device)):
         log.warning(f"{directory}: attention.backend=triton {problem}; read with backend=auto")
         config = replace(config, attention=replace(attention, backend="auto"))
     model = build_model(config)

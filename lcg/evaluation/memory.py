@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 
+from lcg.attention.functional import scores_at_once
 from lcg.evaluation.test_sets import TestSet
 from lcg.system import host_memory
 from lcg.tasks.base import Batch
@@ -22,14 +23,9 @@ SHARE = 0.6  # of the available memory that one forward pass may plan to use
 
 def forward_bytes(config, batch: int, tokens: int, scored: int) -> int:
     """An upper estimate of what one evaluation pass over batch × tokens allocates at its peak."""
-    from lcg.attention.backends import blockwise
-
     model = config.model
-    entries = batch * model.heads * tokens * tokens
-    if config.attention.backend != "reference" and not config.position.data_dependent:
-        row = batch * model.heads * tokens
-        tile = min(blockwise.TILE, row * blockwise.QUERIES)
-        entries = min(entries, max(tile, row * blockwise.LEAST_QUERIES, blockwise.SMALL))
+    backend = "reference" if config.position.data_dependent else config.attention.backend
+    entries = scores_at_once(backend, batch * model.heads * tokens, tokens)
     scores = 12 * 4 * entries  # scores, biased, candidates, weights and a solver's temporaries
     bias = 2 * 8 * entries
     width = model.heads * model.width_of_head

@@ -6,11 +6,14 @@ Importing this package does not import torch, so that a config can be checked at
 from __future__ import annotations
 
 import importlib.util
+import os
 from typing import TYPE_CHECKING
 
 from lcg.positional.base import PositionEncoding
 
 if TYPE_CHECKING:
+    import torch
+
     from lcg.attention.normalizers.base import Normalizer
 
 BACKENDS = {
@@ -48,6 +51,17 @@ def check_installed(backend: str) -> None:
         raise ValueError(
             "attention.backend=triton needs triton: pip install 'lcg[triton]', or use backend=auto"
         )
+
+
+def unrunnable(backend: str, device: torch.device) -> str | None:
+    """Why a backend can run nothing on that device, or None."""
+    if backend != "triton":
+        return None
+    if not TRITON:
+        return "needs triton: pip install 'lcg[triton]'"
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"needs a CUDA device (or TRITON_INTERPRET=1), not {device.type}"
+    return None
 
 
 def usable(normalizer: Normalizer, position: PositionEncoding) -> list[str]:

@@ -79,6 +79,12 @@ def attend(q, k, v, normalizer: Normalizer, bias: Bias, learned: Learned) -> Ten
     return in_tiles(q, k, v, normalizer, bias, learned)
 
 
+def most_scores(queries: int) -> int:
+    """The most scores of one tile, or of what is left to the reference backend."""
+    tile = min(TILE, queries * QUERIES)
+    return max(tile, queries * LEAST_QUERIES, SMALL)
+
+
 def in_tiles(q, k, v, normalizer: Normalizer, bias: Bias, learned: Learned) -> Tensor:
     """Tile by tile, however small."""
     tensors = [*learned.values(), *bias.additive_learned.values()]

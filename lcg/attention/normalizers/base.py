@@ -40,6 +40,8 @@ class Normalizer(ABC):
     """Low scores have weight 0, and `support_edge` says which, so that nobody need look at them."""
     is_softmax: ClassVar[bool] = False
     """The weights are the plain softmax of the scores, for which torch has a fused kernel."""
+    learns_alpha: ClassVar[bool] = False
+    """It is an entmax that learns α; `alpha_minus_one(learned)` gives α - 1 of each head."""
     backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise")
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -80,6 +82,12 @@ class Normalizer(ABC):
         0 for softmax, α − 1 for α-entmax: rounding of the scores grows by w^−s in the weights.
         """
         return 0.0
+
+    def kernel(self, learned: Mapping[str, Tensor]) -> tuple[str, float | Tensor]:
+        """The mode of the triton kernels that computes it (`MODES` in their `operators`), and
+        α - 1 of each head, or of all.
+        """
+        raise TypeError(f"{self.name} has no kernel")
 
     @property
     def solves_from_edge(self) -> bool:

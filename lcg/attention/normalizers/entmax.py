@@ -2,24 +2,59 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from lcg.attention.normalizers.base import Normalizer
 from lcg.positional.base import torch
 from lcg.text import as_number
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+
+class AnyEntmax(Normalizer):
+    """What the two have in common, given the α of their rows."""
+
+    sparse: ClassVar[bool] = True
+    backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise", "triton")
+
+    @abstractmethod
+    def exponent(self, learned: Mapping[str, Tensor]) -> dict[str, Any]:
+        """The arguments of `lcg.entmax` that say α."""
+
+    def support_edge(self, scores, learned):
+        from lcg.entmax import support_edge
+
+        return support_edge(scores, **self.exponent(learned))
+
+    def row_statistics(self, scores, keys, learned):
+        from lcg.entmax import threshold
+
+        return (threshold(scores, **self.exponent(learned)),)
+
+    def weights(self, scores, statistics, keys, learned):
+        from lcg.entmax import weights_from_threshold
+
+        return weights_from_threshold(scores, statistics[0], **self.exponent(learned))
+
+    def __call__(self, scores, keys, learned):
+        from lcg.entmax import entmax
+
+        return entmax(scores, **self.exponent(learned))
+
 
 @dataclass
-class Entmax(Normalizer):
+class Entmax(AnyEntmax):
     """p_j = [(α - 1) z_j - τ]₊^(1/(α - 1)), τ such that Σ p = 1 (1905.05702).
 
     α = 1 is softmax, α = 2 sparsemax.
     """
 
     name: ClassVar[str] = "entmax"
-    sparse: ClassVar[bool] = True
-    backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise", "triton")
 
     alpha: float = 1.5
     """1 is softmax, 2 sparsemax; larger is sparser. Between 1.01 and 32, or exactly 1."""
@@ -29,49 +64,43 @@ class Entmax(Normalizer):
         if self.alpha != 1 and not 1.01 <= self.alpha <= 32:
             raise ValueError(f"entmax: alpha must be 1 or in [1.01, 32], got {self.alpha:g}")
 
-    def support_edge(self, scores, learned):
-        from lcg.entmax import edge_below, support_edge
+    def exponent(self, learned):
+        return {"alpha": self.alpha}
 
-        return (edge_below if self.solves_from_edge else support_edge)(scores, self.alpha)
+    def steepness(self, learned):
+        return self.alpha - 1
+
+    def kernel(self, learned):
+        special = {1.0: "softmax", 1.5: "entmax_15", 2.0: "sparsemax"}
+        general = "entmax_low" if self.alpha < 2 else "entmax_high"
+        return special.get(self.alpha, general), self.alpha - 1
 
     @property
     def solves_from_edge(self):
         return self.alpha in (1.5, 2.0)
+
+    def support_edge(self, scores, learned):
+        from lcg.entmax import edge_below
+
+        if self.solves_from_edge:
+            return edge_below(scores, self.alpha)
+        return super().support_edge(scores, learned)
 
     def from_edge(self, scores, edge):
         from lcg.entmax import entmax_above
 
         return entmax_above(scores, edge, self.alpha)
 
-    def steepness(self, learned):
-        return self.alpha - 1
-
-    def row_statistics(self, scores, keys, learned):
-        from lcg.entmax import threshold
-
-        return (threshold(scores, self.alpha),)
-
-    def weights(self, scores, statistics, keys, learned):
-        from lcg.entmax import weights_from_threshold
-
-        return weights_from_threshold(scores, statistics[0], self.alpha)
-
-    def __call__(self, scores, keys, learned):
-        from lcg.entmax import entmax
-
-        return entmax(scores, self.alpha)
-
 
 @dataclass
-class LearnedEntmax(Normalizer):
+class LearnedEntmax(AnyEntmax):
     """α-entmax with α = 1 + sigmoid(a), one learned a per head (1909.00015).
 
     α - 1 = sigmoid(a) is carried, never recomputed from α, and kept at or above `floor`.
     """
 
     name: ClassVar[str] = "entmax_learned"
-    sparse: ClassVar[bool] = True
-    backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise", "triton")
+    learns_alpha: ClassVar[bool] = True
 
     init: Literal["normal", "constant"] = "normal"
     """a ~ N(0, 1), as in the authors' code, or a = logit(alpha - 1) in every head."""
@@ -102,29 +131,14 @@ class LearnedEntmax(Normalizer):
         wide = a.to(torch.promote_types(a.dtype, torch.float32))
         return wide.sigmoid().nan_to_num(nan=0.0).clamp_min(self.floor)[:, None, None]
 
-    def support_edge(self, scores, learned):
-        from lcg.entmax import support_edge
-
-        return support_edge(scores, alpha_minus_one=self.alpha_minus_one(learned))
+    def exponent(self, learned):
+        return {"alpha_minus_one": self.alpha_minus_one(learned)}
 
     def steepness(self, learned):
         return self.alpha_minus_one(learned)
 
-    def row_statistics(self, scores, keys, learned):
-        from lcg.entmax import threshold
-
-        return (threshold(scores, alpha_minus_one=self.alpha_minus_one(learned)),)
-
-    def weights(self, scores, statistics, keys, learned):
-        from lcg.entmax import weights_from_threshold
-
-        alpha_minus_one = self.alpha_minus_one(learned)
-        return weights_from_threshold(scores, statistics[0], alpha_minus_one=alpha_minus_one)
-
-    def __call__(self, scores, keys, learned):
-        from lcg.entmax import entmax
-
-        return entmax(scores, alpha_minus_one=self.alpha_minus_one(learned))
+    def kernel(self, learned):
+        return "entmax_low", self.alpha_minus_one(learned)
 
 
 def number(name: str, value: Any) -> float:

@@ -29,5 +29,8 @@ class ReLU(Normalizer):
     def steepness(self, learned):
         return 1.0
 
+    def kernel(self, learned):
+        return "relu", 0.0
+
     def weights(self, scores, statistics, keys, learned):
         return scores.relu()

@@ -29,6 +29,9 @@ class Softmax(Normalizer):
     def __call__(self, scores, keys, learned):
         return torch.softmax(scores, dim=-1)  # one fused pass
 
+    def kernel(self, learned):
+        return "softmax", 0.0
+
 
 POLYNOMIAL = (-0.037, 0.481, -2.3, 4.917, -1.791)  # highest power first
 

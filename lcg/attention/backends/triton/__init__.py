@@ -8,8 +8,6 @@ Importing this package does not import triton.
 
 from __future__ import annotations
 
-import os
-
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -48,13 +46,4 @@ def obstacle(q: Tensor, normalizer: Normalizer, bias: Bias) -> str | None:
         return "cannot add a bias other than slopes"
     if q.shape[-1] > WIDEST:
         return f"runs head_dim up to {WIDEST}, got {q.shape[-1]}"
-    return unrunnable(q.device)
-
-
-def unrunnable(device: torch.device) -> str | None:
-    """Why no kernel can run on that device, or None."""
-    if not backends.TRITON:
-        return "needs triton: pip install 'lcg[triton]'"
-    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        return f"needs a CUDA device (or TRITON_INTERPRET=1), not {device.type}"
-    return None
+    return backends.unrunnable("triton", q.device)

@@ -22,8 +22,6 @@ from lcg.attention.backends.triton.interpreter import INTERPRETED
 from lcg.attention.backends.triton.tiles import FUSED, Tile, tile_for
 from lcg.attention.mask import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
-from lcg.attention.normalizers.entmax import LearnedEntmax
-from lcg.attention.normalizers.relu import ReLU
 
 WINDOWED = 1024
 """Rows of at least so many keys are worth the search for a window when there are slopes."""
@@ -31,6 +29,17 @@ NEWTON = 10
 """Steps of a row's threshold before every second one halves its bracket."""
 LISTS, CHUNK = 16, 128
 """Lists that one program makes, and items that it looks at together."""
+
+
+MODES = {
+    "softmax": rows.SOFTMAX,
+    "relu": rows.RELU,
+    "entmax_15": rows.ENTMAX_15,
+    "sparsemax": rows.SPARSEMAX,
+    "entmax_low": rows.ENTMAX_LOW,
+    "entmax_high": rows.ENTMAX_HIGH,
+}
+"""`Normalizer.kernel` -> what the kernels are specialised in."""
 
 
 class Results(NamedTuple):
@@ -58,7 +67,12 @@ def run(
     common = torch.promote_types(torch.promote_types(q.dtype, k.dtype), v.dtype)
     if common == torch.float64:
         common = torch.float32
-    mode, epsilon = _mode(normalizer, learned, q)
+    name, minus_one = normalizer.kernel(learned)
+    mode, heads = MODES[name].value, q.shape[1]
+    if isinstance(minus_one, Tensor):
+        epsilon = minus_one.reshape(-1).double().to(q.device).expand(heads)
+    else:
+        epsilon = torch.full((heads,), minus_one, dtype=torch.float64, device=q.device)
     inputs = (q.to(common), k.to(common), v.to(common), epsilon)
     out, *_ = _forward(
         *inputs,
@@ -71,21 +85,6 @@ def run(
         torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs),
     )
     return out.to(v.dtype)
-
-
-def _mode(normalizer: Normalizer, learned: Learned, q: Tensor) -> tuple[int, Tensor]:
-    """The kernels' name of a normalizer, and ε = α - 1 of each head in float64."""
-    heads = q.shape[1]
-    if isinstance(normalizer, LearnedEntmax):
-        epsilon = normalizer.alpha_minus_one(learned).reshape(-1).double()
-        return rows.ENTMAX_LOW.value, epsilon.to(q.device).expand(heads)
-    alpha = getattr(normalizer, "alpha", 1.0)
-    epsilon = torch.full((heads,), alpha - 1.0, dtype=torch.float64, device=q.device)
-    if isinstance(normalizer, ReLU):
-        return rows.RELU.value, epsilon
-    special = {1.0: rows.SOFTMAX, 1.5: rows.ENTMAX_15, 2.0: rows.SPARSEMAX}
-    general = rows.ENTMAX_LOW if alpha < 2 else rows.ENTMAX_HIGH
-    return special.get(float(alpha), general).value, epsilon
 
 
 def _positions(positions: Tensor) -> Tensor:
