@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 
 from lcg.commands.args import EXIT_CODES, Parser, check_workers
@@ -61,9 +62,28 @@ def launch(sweep, workers: int | None, storage: str | None):
 
 
 def register(sweep) -> int:
-    """Hand the sweep to W&B, and print what starts an agent."""
-    from lcg.sweeping.wandb_sweeps import register_with_wandb
+    """Hand the sweep to W&B, and print what starts an agent.
 
-    path = register_with_wandb(sweep)
-    print(f"wandb agent {path}")
+    Raises ValueError when W&B cannot be asked, or does not take it.
+    """
+    from lcg.config import load_config
+    from lcg.runs.wandb_logger import choose_mode
+    from lcg.sweeping.file import for_wandb
+
+    mode, why = choose_mode("auto")
+    if mode != "online":
+        raise ValueError(f"--wandb needs W&B: {why or f'its mode is {mode}'}")
+    import wandb
+
+    asked = load_config(sweep.words(sweep.example)).wandb
+    entity = asked.entity or sweep.content.get("entity")
+    named = "wandb.project" in sweep.fixed
+    project = asked.project if named else sweep.content.get("project") or asked.project
+    try:
+        name = wandb.sweep(for_wandb(sweep), entity=entity, project=project)
+        entity = entity or os.environ.get("WANDB_ENTITY") or wandb.Api().default_entity
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"--wandb: W&B did not take the sweep: {reason}") from None
+    print(f"wandb agent {entity}/{project}/{name}")
     return 0

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lcg.config import ConfigError, experiment_identity
 from lcg.log import log
-from lcg.sweeping.file import Sweep
-from lcg.sweeping.grid import combinations
-from lcg.sweeping.state import Run, State, find_run, state_of
+from lcg.sweeping.file import Sweep, combinations
+from lcg.sweeping.state import State, SweepRun, find_run, state_of
 from lcg.sweeping.study import key_of, sample, values_text
-from lcg.sweeping.worker import Slot, share
+from lcg.sweeping.worker import share
 from lcg.text import duration
 from lcg.training.estimate import Projection
 from lcg.training.timing import time_runs
@@ -23,23 +23,26 @@ from lcg.training.timing import time_runs
 EXAMPLES = 5  # runs that are drawn to stand for a sweep that draws
 
 
-@dataclass(frozen=True)
+class Planned(NamedTuple):
+    """A run, what it chooses of the parameters that the sweep varies, and how far it is."""
+
+    chosen: dict[str, str]
+    run: SweepRun
+    state: State
+
+
+@dataclass
 class Kind:
     """Runs that take the same time. timed: one of them; None where none was timed."""
 
-    label: str
-    runs: list[tuple[Run, State]]
+    runs: list[Planned]
+    label: str = ""
     timed: Projection | None = None
 
     @property
     def unfinished(self) -> int:
         """How many of them are left to do."""
-        return sum(not state.done for _, state in self.runs)
-
-    @property
-    def each(self) -> float:
-        """Seconds of one from its start to its end."""
-        return self.timed.startup + self.timed.seconds if self.timed else 0.0
+        return sum(not planned.state.done for planned in self.runs)
 
     @property
     def left(self) -> float:
@@ -48,29 +51,45 @@ class Kind:
             return 0.0
         return sum(
             self.timed.startup + self.timed.seconds * (1 - state.step / run.steps)
-            for run, state in self.runs
+            for _, run, state in self.runs
             if not state.done
         )
 
     @property
     def is_bound(self) -> bool:
-        """Whether they take longer than `left`, since something could not be measured."""
+        """True when they take longer than `left`, since something could not be measured."""
         return self.unfinished > 0 and (self.timed is None or self.timed.is_bound)
+
+    @property
+    def name(self) -> str:
+        """Task, attention and position."""
+        labels = self.runs[0].run.config.labels
+        return " · ".join(labels[group] for group in ("task", "attention", "position"))
+
+    @property
+    def common(self) -> dict[str, str]:
+        """The choices that its runs share, without those that make no kind of their own."""
+        first, *others = (planned.chosen for planned in self.runs)
+        return {
+            key: text
+            for key, text in first.items()
+            if key not in ("seed", "optimizer.lr") and all(o.get(key) == text for o in others)
+        }
 
     def __str__(self) -> str:
         if not self.unfinished:
             return f"{self.label}: 0 of {len(self.runs)} runs left, finished"
-        each = f"{'more than ' if self.is_bound else ''}{duration(self.each)} each"
-        rest = "not timed" if self.timed is None else f"{each}; {self._measured()}"
-        return f"{self.label}: {self.unfinished} of {len(self.runs)} runs left, {rest}"
-
-    def _measured(self) -> str:
-        """How much of a batch and of a validation was timed."""
+        left = f"{self.label}: {self.unfinished} of {len(self.runs)} runs left"
+        if self.timed is None:
+            return f"{left}, not timed"
+        bound = "more than " if self.is_bound else ""
+        each = duration(self.timed.startup + self.timed.seconds)
         step, lengths = self.timed.step, self.timed.lengths.values()
-        parts = [timing.part / timing.whole for timing in lengths]
+        percent = 100 * min(timing.part / timing.whole for timing in lengths)
+        share = f"{percent:.3g} %" if percent >= 0.01 else "less than 0.01 %"
         return (
-            f"timed with {step.part:,} of {step.whole:,} sequences in a step, "
-            f"{_percent(min(parts))} of a validation"
+            f"{left}, {bound}{each} each; timed with {step.part:,} of {step.whole:,} sequences in "
+            f"a step, {share} of a validation"
         )
 
 
@@ -81,35 +100,9 @@ class Plan:
     drawn: how many draws make `count` different runs; None in a grid.
     """
 
-    runs: list[tuple[dict[str, str], Run, State]]
+    runs: list[Planned]
     count: int
     drawn: int | None = None
-
-
-@dataclass(frozen=True)
-class SweepProjection:
-    """The time and disk that a sweep takes."""
-
-    kinds: list[Kind]
-    count: int
-    workers: int
-
-    @property
-    def core_seconds(self) -> float:
-        """Seconds of all runs that are left, one after the other."""
-        looked_at = sum(len(kind.runs) for kind in self.kinds)
-        scale = self.count / looked_at if looked_at else 0.0
-        return scale * sum(kind.left for kind in self.kinds)
-
-    @property
-    def seconds(self) -> float:
-        """Wall time with all workers."""
-        return self.core_seconds / self.workers
-
-    @property
-    def is_bound(self) -> bool:
-        """Whether it takes longer than that, since something could not be measured."""
-        return any(kind.is_bound for kind in self.kinds)
 
 
 def plan_runs(sweep: Sweep) -> Plan:
@@ -119,21 +112,19 @@ def plan_runs(sweep: Sweep) -> Plan:
     are counted, in draws like those that the sweep will make.
     """
     if sweep.method == "grid":
-        choices = combinations(sweep)
-        count, drawn = len(choices), None
+        choices, count, drawn = combinations(sweep), None, None
     else:
         different = {key_of(chosen): chosen for chosen in sample(sweep, sweep.run_cap)}
-        choices = list(different.values())[:EXAMPLES]
-        count, drawn = len(different), sweep.run_cap
-    found = []
+        choices, count, drawn = list(different.values())[:EXAMPLES], len(different), sweep.run_cap
+    runs = []
     for chosen in choices:
         try:
             run = find_run(sweep.words(chosen))
         except ConfigError as error:
             log.warning(f"not possible: {error}")
             continue
-        found.append((chosen, run, state_of(run)))
-    return Plan(found, len(found) if drawn is None else count, drawn)
+        runs.append(Planned(chosen, run, state_of(run)))
+    return Plan(runs, len(runs) if count is None else count, drawn)
 
 
 def project_sweep(sweep: Sweep, workers: int | None = None) -> Iterator[str]:
@@ -142,11 +133,11 @@ def project_sweep(sweep: Sweep, workers: int | None = None) -> Iterator[str]:
     Raises ValueError when a run cannot be timed.
     """
     plan = plan_runs(sweep)
-    yield _as_list(sweep, plan)
-    yield _as_time(_project(plan, workers))
+    yield _list_text(sweep, plan)
+    yield _time_text(plan, workers)
 
 
-def _as_list(sweep: Sweep, plan: Plan) -> str:
+def _list_text(sweep: Sweep, plan: Plan) -> str:
     title = f"{sweep.path}: method {sweep.method}, "
     if plan.drawn is None:
         title += f"{plan.count} runs:"
@@ -154,87 +145,45 @@ def _as_list(sweep: Sweep, plan: Plan) -> str:
         title += f"{plan.drawn} draws, about {plan.count} different runs; "
         title += f"{len(plan.runs)} that it could draw:"
     lines = [title]
-    width = max((len(run.name) for _, run, _ in plan.runs), default=0)
+    width = max((len(planned.run.name) for planned in plan.runs), default=0)
     for chosen, run, state in plan.runs:
-        how = f"resumes at step {state.step}" if state.kind == "resumes" else state.kind
-        how += ", trained with different code" if state.stale and state.done else ""
-        lines.append(f"  {run.name:<{width}}  {key_of(chosen)}  {how}")
+        stale = ", trained with different code" if state.stale and state.done else ""
+        lines.append(f"  {run.name:<{width}}  {key_of(chosen)}  {state}{stale}")
     return "\n".join(lines) + "\n"
 
 
-def _as_time(projection: SweepProjection) -> str:
-    bound = "more than " if projection.is_bound else ""
-    workers = f"{projection.workers} worker{'s' if projection.workers > 1 else ''}"
+def _time_text(plan: Plan, workers: int | None) -> str:
+    trainer = plan.runs[0].run.config.trainer if plan.runs else None
+    cpu_only = trainer is not None and trainer.accelerator == "cpu"
+    slots = share(workers, trainer.devices if trainer else 1, cpu_only)
+    kinds = _kinds(plan)
+    unfinished = [kind for kind in kinds if kind.unfinished]
+    if unfinished:
+        runs = [next(p.run for p in kind.runs if not p.state.done) for kind in unfinished]
+        words = [[*run.words, *slots[0].threads_of(run.config)] for run in runs]
+        for kind, timed in zip(unfinished, time_runs(words, slots[0].environment), strict=False):
+            kind.timed = timed
+    scale = plan.count / len(plan.runs) if plan.runs else 0.0
+    seconds = scale * sum(kind.left for kind in kinds)
+    bound = "more than " if any(kind.is_bound for kind in kinds) else ""
     lines = [
-        *(f"  {kind}" for kind in projection.kinds),
+        *(f"  {kind}" for kind in kinds),
         "",
-        f"together {bound}{duration(projection.seconds)} with {workers} "
-        f"({duration(projection.core_seconds)} one after another)",
+        f"together {bound}{duration(seconds / len(slots))} with {len(slots)} "
+        f"worker{'s' if len(slots) > 1 else ''} ({duration(seconds)} one after another)",
         "Estimated from a few steps and validation passes of one run of each kind, timed alone.",
         "Not in it: the test ladder after training, and what workers take from each other.",
     ]
     return "\n".join(lines)
 
 
-def _project(plan: Plan, workers: int | None) -> SweepProjection:
-    groups: dict[str, list[tuple[dict[str, str], Run, State]]] = {}
-    for chosen, run, state in plan.runs:
-        groups.setdefault(experiment_identity(run.config), []).append((chosen, run, state))
-    trainer = plan.runs[0][1].config.trainer if plan.runs else None
-    cpu_only = trainer is not None and trainer.accelerator == "cpu"
-    slots = share(workers, trainer.devices if trainer else 1, cpu_only)
-    return SweepProjection(_kinds(list(groups.values()), slots[0]), plan.count, len(slots))
-
-
-def _kinds(groups: list[list[tuple[dict[str, str], Run, State]]], slot: Slot) -> list[Kind]:
-    """The kinds of runs; of each that is not finished a run is timed, within the time of all."""
-    labels = _labels([[(chosen, run) for chosen, run, _ in own] for own in groups])
-    kinds = [
-        Kind(label, [(run, state) for _, run, state in own])
-        for label, own in zip(labels, groups, strict=True)
-    ]
-    left = [kind for kind in kinds if kind.unfinished]
-    timed = dict(zip(map(id, left), _time(left, slot), strict=False))
-    return [Kind(kind.label, kind.runs, timed.get(id(kind))) for kind in kinds]
-
-
-def _time(kinds: list[Kind], slot: Slot) -> list[Projection]:
-    if not kinds:
-        return []
-    runs = [next(run for run, state in kind.runs if not state.done) for kind in kinds]
-    return time_runs([_words(run, slot) for run in runs], slot.environment)
-
-
-def _words(run: Run, slot: Slot) -> list[str]:
-    threads = [] if run.config.trainer.threads else [f"trainer.threads={slot.threads}"]
-    return [*run.words, *threads]
-
-
-def _labels(groups: list[list[tuple[dict[str, str], Run]]]) -> list[str]:
-    """Task, attention and position of each kind; of kinds alike in these, what else they vary."""
-    names = [_name(own[0][1]) for own in groups]
-    varied = [_common([chosen for chosen, _ in own]) for own in groups]
-    labels = []
-    for name, own in zip(names, varied, strict=True):
-        alike = [other for its, other in zip(names, varied, strict=True) if its == name]
-        differing = {k: v for k, v in own.items() if any(other.get(k) != v for other in alike)}
-        labels.append(", ".join(filter(None, (name, values_text(differing)))))
-    return labels
-
-
-def _name(run: Run) -> str:
-    return " · ".join(run.config.labels[group] for group in ("task", "attention", "position"))
-
-
-def _common(choices: list[dict[str, str]]) -> dict[str, str]:
-    """What runs of one kind choose alike, without what makes no kind of its own."""
-    return {
-        key: text
-        for key, text in choices[0].items()
-        if key not in ("seed", "optimizer.lr") and all(other.get(key) == text for other in choices)
-    }
-
-
-def _percent(share: float) -> str:
-    percent = 100 * share
-    return f"{percent:.3g} %" if percent >= 0.01 else "less than 0.01 %"
+def _kinds(plan: Plan) -> list[Kind]:
+    """The kinds of runs, labelled: those of one name by what else the sweep varies in them."""
+    kinds: dict[str, Kind] = {}
+    for planned in plan.runs:
+        kinds.setdefault(experiment_identity(planned.run.config), Kind([])).runs.append(planned)
+    for kind in kinds.values():
+        alike = [other.common for other in kinds.values() if other.name == kind.name]
+        own = {k: v for k, v in kind.common.items() if any(o.get(k) != v for o in alike)}
+        kind.label = ", ".join(filter(None, (kind.name, values_text(own))))
+    return list(kinds.values())

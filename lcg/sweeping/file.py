@@ -1,15 +1,19 @@
-"""A W&B sweep file, read and checked: `wandb sweep` and `lcg sweep` take the same ones.
+"""A W&B sweep file and the runs it asks for: `wandb sweep` and `lcg sweep` take the same ones.
 
-Every mistake is one line that names the file and the key.
+Every mistake is one line that names the file and the key. An impossible pair in a grid is one too:
+W&B's agent gives up after a few runs that fail at once, and a table with holes misleads.
 """
 
 from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
+import math
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +21,14 @@ from typing import Any
 
 import yaml
 
-from lcg.config.errors import ConfigError, one_line
+from lcg.config import Config, ConfigError, load_config, run_directory
+from lcg.config.errors import one_line
 from lcg.config.load import read_node, read_overrides, sweep_files
 from lcg.config.schema import COUNT, shown
 from lcg.config.types import read_text
+from lcg.diagnostics.columns import columns
 from lcg.registry import nearest
+from lcg.runs.run import check_folder
 from lcg.sweeping.parameters import Choice, Range, read_parameter
 
 KEYS = (
@@ -36,6 +43,8 @@ MACROS = (
 """The forms in which `wandb agent` hands a run its arguments; `lcg train` takes each of them."""
 ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 MERGE = "tag:yaml.org,2002:merge"
+MOST_RUNS = 10_000  # of a grid
+MOST_CHECKED = 2000  # combinations of a sweep that draws; checking one takes milliseconds
 COMMAND = "command: [lcg, train, …, '${args_no_hyphens}']"
 
 
@@ -96,15 +105,14 @@ class Sweep:
         More runs of a sweep that draws are the same sweep, and so are runs in another folder.
         """
         fixed = {key: text for key, text in self.fixed.items() if key != "runs"}
-        facts = [self.method, fixed, _facts(self.parameters), repr(self.metric)]
+        varied = {key: repr(parameter) for key, parameter in self.parameters.items()}
+        facts = [self.method, fixed, varied, repr(self.metric)]
         text = json.dumps([*facts, repr(self.early_stop)], sort_keys=True)
         return f"{self.path.stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     @cached_property
     def runs(self) -> Path:
         """The folder of its run directories."""
-        from lcg.config import load_config
-
         return Path(load_config(self.words(self.example), fitting=False).runs)
 
     @cached_property
@@ -124,6 +132,27 @@ class Sweep:
         return [f"{key}={text}" for key, text in (self.fixed | chosen).items()]
 
 
+def read_sweep(path: str | Path, overrides: list[str] | None = None) -> Sweep:
+    """A sweep file with `key=value` overrides laid over every run of it.
+
+    An override of something that is varied fixes it. Raises ConfigError, in one line, for a file
+    that is not a sweep, a metric that is no column of the runs, or runs that are not possible.
+    """
+    file = find_sweep(str(path))
+    fixed = read_overrides(overrides or [])
+    try:
+        sweep = _sweep(file, _read_yaml(file))
+        varied = {key: p for key, p in sweep.parameters.items() if key not in fixed}
+        sweep = replace(sweep, fixed=sweep.fixed | fixed, parameters=varied, overrides=fixed)
+        _check_runs(sweep)
+        check_folder(f"runs={sweep.runs}", sweep.runs)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error.__cause__
+    except ValueError as error:
+        raise ConfigError(f"{file}: {one_line(error)}") from None
+    return sweep
+
+
 def find_sweep(name: str) -> Path:
     """The file of that path, or of that name in ./sweeps or among the built-in ones."""
     path = Path(name)
@@ -135,16 +164,7 @@ def find_sweep(name: str) -> Path:
     raise ConfigError(f"there is no sweep file {name}; {nearest(path.stem, list(known))}")
 
 
-def parse(file: Path, overrides: dict[str, str]) -> Sweep:
-    """A sweep file with overrides laid over every run of it; an override of a parameter fixes it.
-
-    Raises ConfigError or ValueError for a file that is not a sweep.
-    """
-    return _overridden(_sweep(file, _read_yaml(file)), overrides)
-
-
-def _facts(parameters: dict[str, Choice | Range]) -> dict[str, str]:
-    return {key: repr(parameter) for key, parameter in parameters.items()}
+# ---- the content of the file
 
 
 class _Loader(yaml.SafeLoader):
@@ -322,10 +342,86 @@ def _run_cap(content: dict[str, Any], method: str) -> int | None:
     return cap
 
 
-def _overridden(sweep: Sweep, said: dict[str, str]) -> Sweep:
-    """The overrides laid over the fixed words, and over what would have been varied."""
-    parameters = {key: p for key, p in sweep.parameters.items() if key not in said}
-    return replace(sweep, fixed=sweep.fixed | said, parameters=parameters, overrides=said)
+# ---- the runs of a sweep
+
+
+def _check_count(sweep: Sweep) -> None:
+    """Raise ConfigError for a grid of more runs than anybody trains, before any is listed."""
+    sizes = (len(p.texts) for p in sweep.parameters.values() if isinstance(p, Choice))
+    count = min(math.prod(sizes), sweep.run_cap or COUNT**2)
+    if sweep.method == "grid" and count > MOST_RUNS:
+        raise ConfigError(
+            f"the grid has {shown(count)} runs; at most {shown(MOST_RUNS)} are possible, so vary "
+            "less or set run_cap"
+        )
+
+
+def combinations(sweep: Sweep) -> list[dict[str, str]]:
+    """What each run of a grid chooses, first parameter slowest, at most `run_cap` of them."""
+    return list(itertools.islice(_choices(sweep), sweep.run_cap))
+
+
+def _choices(sweep: Sweep) -> Iterator[dict[str, str]]:
+    """Every combination; a range is stood for by its lower end."""
+    options = [
+        parameter.texts if isinstance(parameter, Choice) else (parameter.first,)
+        for parameter in sweep.parameters.values()
+    ]
+    for texts in itertools.product(*options):
+        yield dict(zip(sweep.parameters, texts, strict=True))
+
+
+def configs(sweep: Sweep) -> list[list[str]]:
+    """The overrides of every run of a grid, first parameter slowest."""
+    return [sweep.words(chosen) for chosen in combinations(sweep)]
+
+
+def _check_runs(sweep: Sweep) -> None:
+    """Raise ConfigError for runs that are not possible, or that would share a directory."""
+    _check_count(sweep)
+    grid = sweep.method == "grid"
+    runs = combinations(sweep) if grid else itertools.islice(_choices(sweep), MOST_CHECKED)
+    places: dict[str, dict[str, str]] = {}
+    impossible: dict[str, list[str]] = {}
+    for chosen in runs:
+        named = " ".join(f"{key}={text}" for key, text in chosen.items()) or "the one run"
+        try:
+            config = load_config(sweep.words(chosen))
+        except ConfigError as error:
+            impossible.setdefault(str(error), []).append(named)
+            continue
+        _check_metric(sweep, config)
+        other = places.setdefault(str(run_directory(config)), chosen)
+        if other is not chosen:
+            differ = [
+                f"{key}={other[key]} and {chosen[key]}"
+                for key in chosen
+                if chosen[key] != other[key]
+            ]
+            raise ConfigError(
+                f"two runs would share the directory {run_directory(config)}: they differ only in "
+                f"{', '.join(differ)}"
+            )
+    for reason, which in impossible.items():
+        more = f" (and {len(which) - 1} more)" if len(which) > 1 else ""
+        everywhere = not places and len(impossible) == 1
+        where = "" if everywhere else f"{which[0]}{more} is not possible: "
+        advice = "" if everywhere else "; leave it out of the file"
+        raise ConfigError(f"{where}{reason}{advice}")
+
+
+def _check_metric(sweep: Sweep, config: Config) -> None:
+    if sweep.metric is None:
+        return
+    known = columns(config)
+    if sweep.metric.name not in known:
+        raise ConfigError(
+            f"metric.name={sweep.metric.name} is no column of metrics.csv; "
+            f"{nearest(sweep.metric.name, known)}"
+        )
+
+
+# ---- the sweep as a file with its overrides
 
 
 def for_wandb(sweep: Sweep) -> dict[str, Any]:

@@ -19,12 +19,11 @@ from optuna.trial import Trial, TrialState
 from lcg.config import ConfigError
 from lcg.runs.files import LAST, is_held
 from lcg.runs.record import RecordError, RunRecord
-from lcg.runs.run import Run as RunDirectory
-from lcg.sweeping.file import Sweep
-from lcg.sweeping.grid import combinations
-from lcg.sweeping.state import MetricColumn, Run, State, find_run, state_of, value_of
-from lcg.sweeping.study import Board, key_of, open_board, study_error, values_text
-from lcg.sweeping.summary import Counts, Display, Failure, Pace, Running, Summary, summarise
+from lcg.runs.run import Run
+from lcg.sweeping.file import Sweep, combinations
+from lcg.sweeping.state import MetricColumn, State, SweepRun, find_run, state_of, value_of
+from lcg.sweeping.study import TrialQueue, key_of, open_queue, study_error, values_text
+from lcg.sweeping.summary import Display, Failure, Pace, Running, Summary
 from lcg.sweeping.worker import TRAIN, Slot, Worker, last_line, share, storage_trouble
 from lcg.system import storage_error
 from lcg.training.processes import stop_requests
@@ -34,6 +33,7 @@ LOOK = 2.0  # seconds between looks at what they have written, and at the study
 CRASHES = 2  # without any progress in between, after which a run is recorded as failed
 FAILED, BAD_INPUT, BUSY, NOT_FINITE = 1, 2, 3, 4  # exit codes of `lcg train`
 STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
+WAITS = "another process trains it; waiting for that"
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Job:
     """A trial that this launcher has taken, and its process while there is one."""
 
     trial: Trial
-    run: Run
+    run: SweepRun
     log: Path
     metric: MetricColumn
     chosen: str
@@ -50,25 +50,20 @@ class Job:
     worker: Worker | None = None
     begin: int = 0
     step: int = 0
-    mark: Any = None
+    progress: Any = None
     pruned_at: int | None = None
     values: list[float] = field(default_factory=list)
 
     def read_metrics(self) -> None:
-        """Take up what the run has written by now."""
-        self.step, values = self.metric.read()
-        self.values = [value for _, value in values]
+        """Read what the run has written by now."""
+        self.step, self.values = self.metric.read()
 
     def running(self) -> Running:
-        """For the display."""
+        """How far it is, for the display."""
         value = self.values[-1] if self.values else None
         step = max(self.begin, self.step)
         seconds = self.worker.seconds
         return Running(self.run.name, step, self.run.steps, self.begin, seconds, value, self.chosen)
-
-    def event(self, text: str) -> str:
-        """What happened to the run, with what the sweep varies in it."""
-        return _event(self.run.name, text, self.chosen)
 
 
 def run_sweep(
@@ -85,34 +80,31 @@ def run_sweep(
     """
     example = find_run(sweep.words(sweep.example)).config.trainer
     slots = share(workers, example.devices, cpu_only=example.accelerator == "cpu")
-    return Launcher(sweep, slots, open_board(sweep, storage), command or TRAIN).go()
+    return Launcher(sweep, slots, open_queue(sweep, storage), command or TRAIN).launch()
 
 
 class Launcher:
     """One launcher; others may share its study."""
 
-    def __init__(self, sweep: Sweep, slots: list[Slot], board: Board, command: list[str]) -> None:
-        self.sweep, self.board, self.command = sweep, board, command
+    def __init__(
+        self, sweep: Sweep, slots: list[Slot], queue: TrialQueue, command: list[str]
+    ) -> None:
+        self.sweep, self.queue, self.command = sweep, queue, command
         self.free, self.workers = list(slots), len(slots)
         self.jobs: list[Job] = []  # with a process
         self.held: list[Job] = []  # whose run another process trains
-        self.counts, self.pace = Counts(), Pace()
-        self.stale: list[Path] = []
-        self.failures: list[Failure] = []
-        self.signal = self.signals = 0
-        self.trouble = ""  # with the disk or the study, which ends the sweep
-        is_grid = sweep.method == "grid"
-        self.total = len(combinations(sweep)) if is_grid else sweep.run_cap
-        self._looked = float("-inf")
-        self._elsewhere, self._uncertain = 0, False
+        self.summary, self.pace = Summary(sweep), Pace()
+        self.signals = 0
+        self.total = len(combinations(sweep)) if sweep.method == "grid" else sweep.run_cap
+        self._looked, self._uncertain = float("-inf"), False
 
-    def go(self) -> Summary:
-        """Until nothing is left to do, or a signal says to stop."""
+    def launch(self) -> Summary:
+        """Train until nothing is left to do, or a signal says to stop."""
         self.display = Display(self.total, self.sweep.path.stem)
         try:
             with stop_requests(self._received):
                 with self._noting_trouble():
-                    self.board.queue(again=self._settle())
+                    self.queue.fill(again=self._count_earlier())
                     self._train_all()
                 self._stop()
         finally:
@@ -121,31 +113,26 @@ class Launcher:
             self.display.close()
         latest = {}
         with self._noting_trouble():
-            latest = self.board.latest()
-        chosen = [(self.board.chosen(trial), trial.state) for trial in latest.values()]
-        return summarise(
-            self.sweep,
-            chosen,
-            self.counts,
-            self.failures,
-            self.stale,
-            self.signal,
-            self._elsewhere,
-            self.trouble,
-        )
+            latest = self.queue.latest()
+        self.summary.add_runs([(self.queue.chosen(t), t.state) for t in latest.values()])
+        return self.summary
 
     def _train_all(self) -> None:
-        while not self.signal and not self.trouble:
+        while self._goes_on():
             self._look()
-            self._fill()
+            while self.free and self._goes_on() and (job := self._next()) is not None:
+                self._start(job)
             if not self.jobs and not self.held and not self._uncertain:
                 break
             time.sleep(TICK)
             self._poll()
 
+    def _goes_on(self) -> bool:
+        return not self.summary.signal and not self.summary.trouble
+
     @contextmanager
     def _noting_trouble(self) -> Iterator[None]:
-        """Keep an error of the disk or the study in `trouble`, which ends the sweep.
+        """Keep an error of the disk or the study in `summary.trouble`, which ends the sweep.
 
         It is no run's fault.
         """
@@ -156,39 +143,45 @@ class Launcher:
             lost = study_error(error)
             if behind is None and lost is None:
                 raise
-            told = f"{behind.filename}: {behind.strerror}" if behind else f"the study: {lost}"
-            self.trouble = self.trouble or told
+            message = f"{behind.filename}: {behind.strerror}" if behind else f"the study: {lost}"
+            self.summary.trouble = self.summary.trouble or message
+
+    def _event(self, job: Job, text: str) -> None:
+        self._event_of(job.run.name, text, job.chosen)
+
+    def _event_of(self, run: str, text: str, chosen: str) -> None:
+        self.display.event(f"{run}: {text}{f' ({chosen})' if chosen else ''}")
 
     # ---- what was done before
 
-    def _settle(self) -> set[str]:
+    def _count_earlier(self) -> set[str]:
         """Count what earlier launches finished; returns the choices that are to be done again.
 
         Those are runs that had failed, and runs finished on this host whose directory is gone.
         """
         again = set()
-        for key, trial in self.board.latest().items():
+        for key, trial in self.queue.latest().items():
             if trial.state is TrialState.FAIL:
                 again.add(key)
             elif trial.state is TrialState.PRUNED:
-                self.counts.pruned += 1
+                self.summary.counts.pruned += 1
             elif trial.state is TrialState.COMPLETE:
-                run = find_run(self.sweep.words(self.board.chosen(trial)))
+                run = find_run(self.sweep.words(self.queue.chosen(trial)))
                 state = state_of(run)
-                here = trial.user_attrs.get("owner", {}).get("host") == self.board.owner["host"]
+                here = trial.user_attrs.get("owner", {}).get("host") == self.queue.owner["host"]
                 if here and not state.done:
                     again.add(key)
                 else:
                     self._skip(run, state)
         return again
 
-    def _skip(self, run: Run, state: State) -> None:
-        self.counts.skipped += 1
+    def _skip(self, run: SweepRun, state: State) -> None:
+        self.summary.counts.skipped += 1
         if state.record is not None:
             self.pace.durations.append(state.record.training.seconds)
         if state.stale:
-            self.stale.append(run.directory)
-            if len(self.stale) <= 3:
+            self.summary.stale.append(run.directory)
+            if len(self.summary.stale) <= 3:
                 self.display.event(
                     f"{run.directory} was trained with different code; kept as it is, "
                     "delete it to train again"
@@ -196,22 +189,15 @@ class Launcher:
 
     # ---- starting
 
-    def _fill(self) -> None:
-        """Start a process in every free slot, as far as there are runs."""
-        while self.free and not self.signal and not self.trouble:
-            job = self._next()
-            if job is None:
-                return
-            self._start(job)
-
     def _next(self) -> Job | None:
+        """A job to start now; runs that another process trains are held until it lets go."""
         for job in list(self.held):
             if not is_held(job.run.directory):
                 self.held.remove(job)
                 if not self._is_done(job):
                     return job
-        while len(self.held) < self.workers and not self.signal:
-            taken = self.board.take()
+        while len(self.held) < self.workers and not self.summary.signal:
+            taken = self.queue.take()
             if taken is None:
                 return None
             job = self._job(*taken)
@@ -219,7 +205,7 @@ class Launcher:
                 continue
             if not is_held(job.run.directory):
                 return job
-            self.display.event(job.event("another process trains it; waiting for that"))
+            self._event(job, WAITS)
             self.held.append(job)
         return None
 
@@ -231,14 +217,13 @@ class Launcher:
             self._fail(trial, key_of(chosen), str(error), None)
             return None
         log = self.sweep.directory / "logs" / f"{run.name}.log"
-        self.board.note(trial, run=run.name, log=str(log))
-        column = self.sweep.metric.name if self.sweep.metric else None
+        self.queue.note(trial, run=run.name, log=str(log))
+        metric = MetricColumn(run.directory, self.sweep.metric and self.sweep.metric.name)
         crashes = trial.user_attrs.get("crashes", 0)
-        metric = MetricColumn(run.directory, column)
         return Job(trial, run, log, metric, values_text(chosen), crashes)
 
     def _is_done(self, job: Job) -> bool:
-        """Whether somebody has finished the run; it is then recorded as such."""
+        """Tell whether somebody has finished the run; it is then recorded as such."""
         state = state_of(job.run)
         if state.done:
             self._complete(job, state)
@@ -248,40 +233,33 @@ class Launcher:
     def _start(self, job: Job) -> None:
         job.slot = self.free.pop(0)
         state = state_of(job.run)
-        job.begin, job.mark = state.step, _mark(job.run.directory)
-        words = list(job.run.words)
-        if job.run.config.trainer.threads is None:
-            words.append(f"trainer.threads={job.slot.threads}")
+        job.begin, job.progress = state.step, _progress(job.run.directory)
+        words = [*job.run.words, *job.slot.threads_of(job.run.config)]
         job.worker = Worker(words, job.slot, job.log, self.command)
         self.jobs.append(job)
-        how = f"resumes at step {state.step}" if state.kind == "resumes" else "started"
-        self.display.event(job.event(how))
+        self._event(job, str(state) if state.kind == "resumes" else "started")
 
     # ---- while they run
 
     def _look(self) -> None:
-        """Every so often: what is written by now, and what other launchers do."""
+        """See, every so often, what is written by now, and what other launchers do."""
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
-        self.board.beat([job.trial for job in (*self.jobs, *self.held)])
-        others = self.board.take_up()
-        self._elsewhere = len(others)
-        self._uncertain = any(self.board.is_uncertain(trial) for trial in others)
+        self.queue.beat([job.trial for job in (*self.jobs, *self.held)])
+        others = self.queue.reclaim_dead()
+        self.summary.elsewhere = len(others)
+        self._uncertain = any(self.queue.is_uncertain(trial) for trial in others)
         for job in self.jobs:
             job.read_metrics()
-            self._prune(job)
+            stops_early = self.sweep.early_stop is not None and job.pruned_at is None
+            if stops_early and self.queue.should_stop(job.trial, job.values):
+                job.pruned_at = job.step
+                job.worker.stop()
         running = [job.running() for job in self.jobs]
-        pending = max(0, self.total - self.counts.done - len(running))
+        pending = max(0, self.total - self.summary.counts.done - len(running))
         left = self.pace.left(pending, running, self.workers)
-        self.display.show(self.counts, running, left)
-
-    def _prune(self, job: Job) -> None:
-        if self.sweep.early_stop is None or job.pruned_at is not None:
-            return
-        if self.board.should_stop(job.trial, job.values):
-            job.pruned_at = job.step
-            job.worker.stop()
+        self.display.show(self.summary.counts, running, left)
 
     def _poll(self) -> None:
         """Take note of processes that have ended."""
@@ -295,23 +273,27 @@ class Launcher:
     def _ended(self, job: Job, code: int) -> None:
         state = state_of(job.run)
         if code in (0, NOT_FINITE) and state.done:
-            self._complete(job, state)
-            self.counts.finished += 1
+            value = self._complete(job, state)
+            self.summary.counts.finished += 1
             self.pace.durations.append(state.record.training.seconds)
-            self.display.event(job.event(self._result(job, state)))
+            result = "" if value is None else f", {self.sweep.metric.name} {value:.4g}"
+            if state.kind == "not_finite":
+                self._event(job, f"stopped, {state.record.training.reason}")
+            else:
+                self._event(job, f"finished{result}")
         elif job.pruned_at is not None:
-            self.board.prune(job.trial, pruned_at=job.pruned_at)
-            self.counts.pruned += 1
-            self.display.event(job.event(f"ended early at step {job.pruned_at}"))
-        elif self.signal or (self.trouble and code in STOPPED):
-            self.board.release(job.trial)
+            self.queue.prune(job.trial, pruned_at=job.pruned_at)
+            self.summary.counts.pruned += 1
+            self._event(job, f"ended early at step {job.pruned_at}")
+        elif self.summary.signal or (self.summary.trouble and code in STOPPED):
+            self.queue.release(job.trial)
         elif code == BUSY:
-            self.display.event(job.event("another process trains it; waiting for that"))
+            self._event(job, WAITS)
             self.held.append(job)
         elif code == FAILED and (trouble := storage_trouble(job.log)):
-            self.trouble = trouble
-            self.display.event(job.event(trouble))
-            self.board.release(job.trial)
+            self.summary.trouble = trouble
+            self._event(job, trouble)
+            self.queue.release(job.trial)
         elif code == BAD_INPUT:
             self._fail(job.trial, job.run.name, last_line(job.log), job.log, job.chosen)
         else:
@@ -319,52 +301,48 @@ class Launcher:
 
     def _crashed(self, job: Job, code: int) -> None:
         """Start it once more, and again as long as it gets further; else record the failure."""
-        progress = job.mark != _mark(job.run.directory)
-        job.crashes = 1 if progress else job.crashes + 1
+        got_further = job.progress != _progress(job.run.directory)
+        job.crashes = 1 if got_further else job.crashes + 1
         ended = "ended without finishing" if code == 0 else f"exit code {code}"
         reason = f"killed by signal {-code}" if code < 0 else ended
-        if code >= 0 and (said := last_line(job.log)):
-            reason += f": {said}"
+        if code >= 0 and (line := last_line(job.log)):
+            reason += f": {line}"
         if job.crashes >= CRASHES:
             self._fail(job.trial, job.run.name, reason, job.log, job.chosen)
             return
-        self.board.note(job.trial, crashes=job.crashes)
-        self.display.event(job.event(f"{reason}; trying once more"))
+        self.queue.note(job.trial, crashes=job.crashes)
+        self._event(job, f"{reason}; trying once more")
         self.held.append(job)
 
     # ---- ends
 
-    def _complete(self, job: Job, state: State) -> None:
+    def _complete(self, job: Job, state: State) -> float | None:
+        """Record a run that is done; returns its metric."""
         if self.sweep.early_stop is not None:  # others are compared with what came since a look
             job.read_metrics()
-            self.board.should_stop(job.trial, job.values)
+            self.queue.should_stop(job.trial, job.values)
         value = value_of(job.run, self.sweep.metric, state)
-        self.board.complete(job.trial, value, status=state.kind)
-
-    def _result(self, job: Job, state: State) -> str:
-        if state.kind == "not_finite":
-            return f"stopped, {state.record.training.reason}"
-        value = value_of(job.run, self.sweep.metric, state)
-        return "finished" if value is None else f"finished, {self.sweep.metric.name} {value:.4g}"
+        self.queue.complete(job.trial, value, status=state.kind)
+        return value
 
     def _fail(
         self, trial: Trial, name: str, reason: str, log: Path | None, chosen: str = ""
     ) -> None:
-        self.board.fail(trial, reason)
-        self.counts.failed += 1
-        self.failures.append(Failure(name, reason, log))
-        self.display.event(_event(name, f"failed: {reason}", chosen))
+        self.queue.fail(trial, reason)
+        self.summary.counts.failed += 1
+        self.summary.failures.append(Failure(name, reason, log))
+        self._event_of(name, f"failed: {reason}", chosen)
 
     # ---- stopping
 
     def _received(self, number: int, frame) -> None:
-        self.signal = self.signal or number
+        self.summary.signal = self.summary.signal or number
         self.signals += 1
 
     def _stop(self) -> None:
         """Ask the workers to save and wait for them; a second signal ends them at once."""
         if self.jobs:
-            again = "Ctrl-C again" if self.signal else "Ctrl-C twice"
+            again = "Ctrl-C again" if self.summary.signal else "Ctrl-C twice"
             self.display.event(f"stopping: {len(self.jobs)} runs save; {again} kills them")
         for job in self.jobs:
             job.worker.stop()
@@ -377,17 +355,13 @@ class Launcher:
             time.sleep(TICK / 4)
         with self._noting_trouble():  # what stays ours is free for others once we have ended
             for job in self.held:
-                self.board.release(job.trial)
+                self.queue.release(job.trial)
 
 
-def _event(run: str, text: str, chosen: str) -> str:
-    return f"{run}: {text}{f' ({chosen})' if chosen else ''}"
-
-
-def _mark(directory: Path) -> tuple[int, int]:
+def _progress(directory: Path) -> tuple[int, int]:
     """What changes when a run gets further: its last checkpoint, and its ladder."""
     try:
-        saved = (RunDirectory(directory).checkpoints / LAST).stat().st_mtime_ns
+        saved = (Run(directory).checkpoints / LAST).stat().st_mtime_ns
     except OSError:
         saved = 0
     try:

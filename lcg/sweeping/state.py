@@ -4,25 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lcg.config import Config, load_config, run_directory
 from lcg.evaluation.test_sets import ladder_of
 from lcg.runs.metrics import MetricsReader, number
 from lcg.runs.provenance import code_digest
 from lcg.runs.record import RecordError, RunRecord
-from lcg.runs.run import Run as RunDirectory
+from lcg.runs.run import Run
 from lcg.sweeping.file import Metric
 
 DONE = ("finished", "not_finite")
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run that a sweep asks for.
-
-    words: its overrides. directory: where it is, or will be.
-    """
+class SweepRun:
+    """A run that a sweep asks for: its overrides, and the directory where it is, or will be."""
 
     words: tuple[str, ...]
     config: Config
@@ -53,18 +49,21 @@ class State:
 
     @property
     def done(self) -> bool:
-        """Whether there is nothing left to do."""
+        """True when there is nothing left to do."""
         return self.kind in DONE
 
+    def __str__(self) -> str:
+        return f"resumes at step {self.step}" if self.kind == "resumes" else self.kind
 
-def find_run(words: list[str]) -> Run:
+
+def find_run(words: list[str]) -> SweepRun:
     """The run of these overrides. Raises ConfigError where they are not possible."""
     config = load_config(words)
-    return Run(tuple(words), config, run_directory(config))
+    return SweepRun(tuple(words), config, run_directory(config))
 
 
-def state_of(run: Run) -> State:
-    """What the run's directory says; one that cannot be read counts as new, and training says why.
+def state_of(run: SweepRun) -> State:
+    """Read how far a run is; a directory that cannot be read counts as new: training says why.
 
     A run is finished when it is evaluated at all its test lengths too.
     """
@@ -72,16 +71,24 @@ def state_of(run: Run) -> State:
         record = RunRecord.load(run.directory)
     except RecordError:
         return State("new")
-    stale = _code(run.directory) != code_digest()
+    stale = Run(run.directory).provenance.get("code") != code_digest()
     kind = record.training.status
-    if kind not in DONE or (
-        kind == "finished" and not stale and not _evaluated(run.config, record)
-    ):
+    lacks_lengths = kind == "finished" and not stale and not _evaluated(run.config, record)
+    if kind not in DONE or lacks_lengths:
         kind = "resumes"
     return State(kind, record.training.step, stale, record)
 
 
-def value_of(run: Run, metric: Metric | None, state: State) -> float | None:
+def _evaluated(config: Config, record: RunRecord) -> bool:
+    """Say if every test length that was asked for is in the record."""
+    if not config.evaluation.after_training:
+        return True
+    step = record.selection.step if record.selection else None
+    asked = {s.cell_key(config.evaluation.decode, step) for s in ladder_of(config)}
+    return asked <= {cell.key for cell in record.ladder}
+
+
+def value_of(run: SweepRun, metric: Metric | None, state: State) -> float | None:
     """The metric of a finished run: of the selected checkpoint if it is a validation's.
 
     None if it has no value.
@@ -93,24 +100,28 @@ def value_of(run: Run, metric: Metric | None, state: State) -> float | None:
         length, _, name = rest.partition("/")
         found = state.record.validation.get(int(length))
         return None if found is None else getattr(found, name)
-    _, rows = MetricColumn(run.directory, metric.name).read()
-    return rows[-1][1] if rows else None
+    _, values = MetricColumn(run.directory, metric.name).read()
+    return values[-1] if values else None
 
 
 class MetricColumn:
     """One column of metrics.csv, as far as it is written; what was read is not read again."""
 
     def __init__(self, directory: Path, column: str | None) -> None:
-        self.path, self.column = RunDirectory(directory).metrics_file, column
+        self.path, self.column = Run(directory).metrics_file, column
         self._begin(None)
 
-    def _begin(self, file: Any) -> None:
+    def _begin(self, file: tuple[int, int] | None) -> None:
         self._file, self._reader = file, MetricsReader(self.path)
         self._step, self._values = 0, []
 
-    def read(self) -> tuple[int, list[tuple[int, float]]]:
-        """The last step of which anything is written, and step and value of rows with a value."""
-        file, size = _file_at(self.path)
+    def read(self) -> tuple[int, list[float]]:
+        """The last step of which anything is written, and the values so far."""
+        try:
+            status = self.path.stat()
+            file, size = (status.st_dev, status.st_ino), status.st_size
+        except OSError:
+            file, size = None, 0
         if file != self._file or size < self._reader.end:  # a run that resumes writes another
             self._begin(file)
         for step, cells in self._reader.rows():
@@ -118,28 +129,5 @@ class MetricColumn:
             if self.column in self._reader.columns:
                 value = number(cells[self._reader.columns.index(self.column)])
                 if value is not None:
-                    self._values.append((step, value))
+                    self._values.append(value)
         return self._step, list(self._values)
-
-
-def _file_at(path: Path) -> tuple[Any, int]:
-    """What tells a file from another at its path, and its size."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None, 0
-    return (status.st_dev, status.st_ino), status.st_size
-
-
-def _code(directory: Path) -> str | None:
-    return RunDirectory(directory).provenance.get("code")
-
-
-def _evaluated(config: Config, record: RunRecord) -> bool:
-    """Say if every test length that was asked for is in the record."""
-    asked = config.evaluation
-    if not asked.after_training:
-        return True
-    step = record.selection.step if record.selection else None
-    evaluated = {cell.key for cell in record.ladder}
-    return {s.cell_key(asked.decode, step) for s in ladder_of(config)} <= evaluated

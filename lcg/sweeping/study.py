@@ -14,7 +14,7 @@ import re
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -35,8 +35,7 @@ from sqlalchemy.exc import DBAPIError
 from lcg.config.types import as_text
 from lcg.results.labels import short_names
 from lcg.runs.files import LOCK, exclusively
-from lcg.sweeping.file import EarlyStop, Sweep
-from lcg.sweeping.grid import combinations
+from lcg.sweeping.file import EarlyStop, Sweep, combinations
 from lcg.sweeping.parameters import Choice, Range
 from lcg.system import storage_error
 
@@ -89,7 +88,7 @@ def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorag
     try:
         if address.startswith("grpc:"):
             return _open_proxy(address)
-        return _open_database(address, _options(address) if url else _options_of_file(file))
+        return _open_database(address, _engine_options(url, file))
     except Exception as error:
         if url is None and (behind := storage_error(error, directory / "study.db")):
             raise behind from None
@@ -102,18 +101,16 @@ def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorag
         raise ValueError(f"{what} be opened: {reason}") from None
 
 
-def _options(address: str) -> dict[str, Any]:
-    """What SQLAlchemy is told of a database beside its URL."""
-    if address.startswith("sqlite"):
+def _engine_options(url: str | None, file: Path) -> dict[str, Any]:
+    """What SQLAlchemy is told beside a URL; None: to open this very file, as no URL can name one
+    with ?, # or % in it."""
+    if url is None:
+        path = os.fsencode(file)
+        connect = partial(sqlite3.connect, path, timeout=60, check_same_thread=False)
+        return {"creator": connect, "poolclass": QueuePool}
+    if url.startswith("sqlite"):
         return {"connect_args": {"timeout": 60}}
     return {"pool_pre_ping": True}
-
-
-def _options_of_file(file: Path) -> dict[str, Any]:
-    """What SQLAlchemy is told to open this very file: in a URL ?, # and % would mean something."""
-    path = os.fsencode(file)
-    connect = partial(sqlite3.connect, path, timeout=60, check_same_thread=False)
-    return {"creator": connect, "poolclass": QueuePool}
 
 
 def _open_database(address: str, options: dict[str, Any]) -> optuna.storages.RDBStorage:
@@ -163,17 +160,17 @@ def study_error(error: Exception) -> str | None:
     return " ".join(said.split())[:200]
 
 
-def open_board(sweep: Sweep, url: str | None = None) -> Board:
+def open_queue(sweep: Sweep, url: str | None = None) -> TrialQueue:
     """Open the sweep's study, made if it is not there, with all that a grid holds in its queue."""
-    with _alone(sweep):
-        board = Board(sweep, open_storage(url, sweep.directory))
-        board.queue(again=set())
-    return board
+    with study_lock(sweep):
+        queue = TrialQueue(sweep, open_storage(url, sweep.directory))
+        queue.fill(again=set())
+    return queue
 
 
 @contextmanager
-def _alone(sweep: Sweep) -> Iterator[None]:
-    """One launcher of a runs folder at a time.
+def study_lock(sweep: Sweep) -> Iterator[None]:
+    """Let one launcher of a runs folder in at a time.
 
     Two that ask SQLite for a trial at once may both get it, because Optuna's lock of a row, which
     a database server honours, means nothing to SQLite.
@@ -183,8 +180,8 @@ def _alone(sweep: Sweep) -> Iterator[None]:
         yield
 
 
-class Board:
-    """The trials of a sweep, as one launcher sees them and changes them."""
+class TrialQueue:
+    """The trials of a sweep, as one launcher sees them, takes them and changes them."""
 
     def __init__(self, sweep: Sweep, storage: optuna.storages.BaseStorage) -> None:
         self.sweep = sweep
@@ -196,14 +193,19 @@ class Board:
             direction="minimize" if sweep.metric and not sweep.metric.maximize else "maximize",
             load_if_exists=True,
         )
-        self.owner = {"host": platform.node(), "pid": os.getpid(), "born": _born(os.getpid())}
+        self.owner = {
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "born": process_start(os.getpid()),
+        }
         self._distributions = {k: distribution_of(p) for k, p in sweep.parameters.items()}
-        self._beats: dict[int, tuple[Any, float]] = {}  # last sign of life, and when it was seen
+        # Of each trial the last sign of life, when it was first seen, and how often it changed.
+        self._beats: dict[int, tuple[Any, float, int]] = {}
         self._beaten = 0.0
 
     # ---- filling
 
-    def queue(self, again: set[str]) -> None:
+    def fill(self, again: set[str]) -> None:
         """Queue what a grid lacks, and another trial for those in `again` (keys of choices).
 
         What launchers of several hosts queue twice at the same moment, `trials` drops.
@@ -214,50 +216,42 @@ class Board:
         for key in again & known.keys():
             trial = known[key]
             if trial.state.is_finished():
-                self._enqueue(self._parameters(trial), {"again_of": trial.number})
+                again_of = {"again_of": trial.number}
+                self.study.enqueue_trial(self._parameters(trial), user_attrs=again_of)
         if self.sweep.method == "grid":
             for chosen in combinations(self.sweep):
                 if key_of(chosen) not in known:
-                    self._enqueue(chosen, {})
-
-    def _enqueue(self, parameters: dict[str, Any], facts: dict[str, Any]) -> None:
-        self.study.enqueue_trial(parameters, user_attrs=facts)
+                    self.study.enqueue_trial(chosen, user_attrs={})
 
     # ---- taking
 
     def take(self) -> tuple[Trial, dict[str, str]] | None:
         """A trial for this launcher and what it chooses; None when there is none to be had now."""
-        with _alone(self.sweep):
-            return self._take()
-
-    def _take(self) -> tuple[Trial, dict[str, str]] | None:
-        while self._has_more():
-            trial = self.study.ask(self._distributions)
-            if not self._is_surplus(trial):
-                self._sign(trial)
-                return trial, self.chosen(self._frozen(trial))
-            self._finish(trial, TrialState.FAIL, surplus=True)
+        with study_lock(self.sweep):
+            while self._has_more():
+                trial = self.study.ask(self._distributions)
+                if not self._is_surplus(trial):
+                    self.note(trial, owner=self.owner, heartbeat=time.time())
+                    return trial, self.chosen(self._frozen(trial))
+                self._finish(trial, TrialState.FAIL, surplus=True)
         return None
 
     def _has_more(self) -> bool:
-        if any(trial.state is TrialState.WAITING for trial in self.trials()):
+        trials = self.trials()
+        if any(trial.state is TrialState.WAITING for trial in trials):
             return True
-        return self.sweep.method != "grid" and self._drawn() < self.sweep.run_cap
-
-    def _drawn(self) -> int:
-        return sum("again_of" not in trial.user_attrs for trial in self.trials())
+        return self.sweep.method != "grid" and _drawn(trials) < self.sweep.run_cap
 
     def _is_surplus(self, trial: Trial) -> bool:
-        """Whether launchers at the same moment queued a run twice, or drew more than the cap."""
+        """Tell whether launchers at the same moment queued a run twice, or drew over the cap."""
         trials = self.trials()
         if self.sweep.method == "grid":
             return all(other.number != trial.number for other in trials)
         if "again_of" in trial.user_attrs:
             return False
-        before = [t for t in trials if t.number < trial.number]
-        return sum("again_of" not in t.user_attrs for t in before) >= self.sweep.run_cap
+        return _drawn(t for t in trials if t.number < trial.number) >= self.sweep.run_cap
 
-    def take_up(self) -> list[FrozenTrial]:
+    def reclaim_dead(self) -> list[FrozenTrial]:
         """Free the trials of dead launchers; returns those of launchers that live or may live."""
         others = []
         for trial in self.trials():
@@ -271,15 +265,15 @@ class Board:
         return others
 
     def is_uncertain(self, trial: FrozenTrial) -> bool:
-        """Whether the launcher of a trial may be dead, for all that was seen of it so far."""
+        """Tell whether the launcher of a trial may be dead, for all that was seen of it so far."""
         owner = trial.user_attrs.get("owner") or {}
-        first = self._beats.get(trial.number, (None, 0.0, 0))
-        return owner.get("host") != self.owner["host"] and not first[2]
+        _, _, changes = self._beats.get(trial.number, (None, 0.0, 0))
+        return owner.get("host") != self.owner["host"] and not changes
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
         owner = trial.user_attrs.get("owner")
         if owner and owner.get("host") == self.owner["host"]:
-            return owner["born"] != _born(owner["pid"])
+            return owner["born"] != process_start(owner["pid"])
         # A clock of our own: those of other hosts may differ.
         beat = (owner, trial.user_attrs.get("heartbeat"))
         seen, since, changes = self._beats.get(trial.number, (beat, time.monotonic(), 0))
@@ -289,7 +283,7 @@ class Board:
         return time.monotonic() - since > SILENCE
 
     def _free_unless_taken(self, trial: FrozenTrial) -> None:
-        with _alone(self.sweep):
+        with study_lock(self.sweep):
             now = self._frozen(trial)
             if now.state is TrialState.RUNNING and now.user_attrs == trial.user_attrs:
                 self._set_state(trial._trial_id, TrialState.WAITING)
@@ -297,14 +291,14 @@ class Board:
     # ---- while it runs
 
     def beat(self, trials: list[Trial]) -> None:
-        """A sign of life, every so often."""
+        """Give a sign of life, every so often."""
         if time.monotonic() - self._beaten > HEARTBEAT:
             self._beaten = time.monotonic()
             for trial in trials:
                 self.note(trial, heartbeat=time.time())
 
     def should_stop(self, trial: Trial, values: list[float]) -> bool:
-        """Whether a run may end early, after its validations so far, each reported once.
+        """Tell whether a run may end early, after its validations so far, each reported once.
 
         Validations are counted from 1, as W&B counts what it compares. The answer is noted before
         it is acted upon: whoever takes the trial up from a launcher that died then gives the same.
@@ -324,7 +318,7 @@ class Board:
         return False
 
     def note(self, trial: Trial, **facts: Any) -> None:
-        """Facts about a trial."""
+        """Keep facts about a trial in the study."""
         for key, value in facts.items():
             try:
                 trial.set_user_attr(key, value)
@@ -338,16 +332,16 @@ class Board:
     # ---- at its end
 
     def complete(self, trial: Trial, value: float | None, **facts: Any) -> None:
-        """A run that is done; without a value it counts as the worst."""
+        """Record a run that is done; without a value it counts as the worst."""
         worst = self.sweep.metric.worst if self.sweep.metric else 0.0
         self._finish(trial, TrialState.COMPLETE, worst if value is None else value, **facts)
 
     def prune(self, trial: Trial, **facts: Any) -> None:
-        """A run that ended early."""
+        """Record a run that ended early."""
         self._finish(trial, TrialState.PRUNED, **facts)
 
     def fail(self, trial: Trial, reason: str) -> None:
-        """A run that cannot be done."""
+        """Record a run that cannot be done."""
         self._finish(trial, TrialState.FAIL, reason=reason)
 
     def _finish(self, trial: Trial, state: TrialState, value: float | None = None, **facts) -> None:
@@ -366,19 +360,16 @@ class Board:
         """A trial as it stands in the storage now."""
         return self.study._storage.get_trial(trial._trial_id)
 
-    def _sign(self, trial: Trial) -> None:
-        self.note(trial, owner=self.owner, heartbeat=time.time())
-
     # ---- reading
 
     def trials(self) -> list[FrozenTrial]:
         """All trials but surplus ones: of those that are the same run of a grid, the first."""
-        found = self.study.get_trials(deepcopy=False)
-        found = [trial for trial in found if not trial.user_attrs.get("surplus")]
+        trials = self.study.get_trials(deepcopy=False)
+        trials = [trial for trial in trials if not trial.user_attrs.get("surplus")]
         if self.sweep.method != "grid":
-            return found
+            return trials
         first: dict[tuple[str, int | None], FrozenTrial] = {}
-        for trial in found:
+        for trial in trials:
             run = key_of(self.chosen(trial)), trial.user_attrs.get("again_of")
             first.setdefault(run, trial)
         return list(first.values())
@@ -396,8 +387,13 @@ class Board:
         return {key_of(self.chosen(trial)): trial for trial in self.trials()}
 
 
+def _drawn(trials: Iterable[FrozenTrial]) -> int:
+    """Count the trials that are no repetition of another."""
+    return sum("again_of" not in trial.user_attrs for trial in trials)
+
+
 def key_of(chosen: dict[str, str]) -> str:
-    """What identifies a choice."""
+    """The text that identifies a choice."""
     return " ".join(f"{key}={text}" for key, text in chosen.items())
 
 
@@ -419,8 +415,8 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else as_text(value)
 
 
-def _born(pid: int) -> str:
-    """When a process of this host was started, as the system tells it; empty if there is none."""
+def process_start(pid: int) -> str:
+    """The time at which a process of this host was started; empty if there is none."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return "" if fields[0] == "Z" else fields[19]

@@ -1,4 +1,4 @@
-"""What has become of a sweep, for people and for the commands that follow it."""
+"""How a sweep stands, while it runs and at its end."""
 
 from __future__ import annotations
 
@@ -10,10 +10,30 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from lcg.log import log
-from lcg.sweeping.file import Metric, Sweep
+from lcg.sweeping.file import Sweep
 from lcg.sweeping.state import find_run, state_of, value_of
 from lcg.sweeping.study import values_text
 from lcg.text import duration
+
+
+@dataclass
+class Counts:
+    """Runs by what became of them."""
+
+    finished: int = 0
+    skipped: int = 0
+    pruned: int = 0
+    failed: int = 0
+
+    @property
+    def done(self) -> int:
+        """Those that need nothing more."""
+        return self.finished + self.skipped + self.pruned + self.failed
+
+    def __str__(self) -> str:
+        parts = [f"{self.finished} finished"]
+        named = (("skipped", self.skipped), ("pruned", self.pruned), ("failed", self.failed))
+        return ", ".join([*parts, *(f"{count} {name}" for name, count in named if count)])
 
 
 @dataclass(frozen=True)
@@ -38,19 +58,18 @@ class Best:
     moved: bool = True
 
 
-@dataclass(frozen=True)
+@dataclass
 class Summary:
-    """directories: every run that is finished, or was ended early, in order of their trials.
+    """What becomes of a sweep; its launcher fills it in.
 
+    directories: every run that is finished, or was ended early, in order of their trials.
     elsewhere: how many runs other launchers train. signal: what stopped this one, 0 if nothing.
     trouble: the error of the disk or the study that stopped it, or "".
     """
 
-    runs: Path
-    study: Path
-    metric: Metric | None
-    counts: Counts
-    directories: list[Path]
+    sweep: Sweep
+    counts: Counts = field(default_factory=Counts)
+    directories: list[Path] = field(default_factory=list)
     best: Best | None = None
     failures: list[Failure] = field(default_factory=list)
     stale: list[Path] = field(default_factory=list)
@@ -58,13 +77,33 @@ class Summary:
     elsewhere: int = 0
     trouble: str = ""
 
+    def add_runs(self, outcomes: list[tuple[dict[str, str], TrialState]]) -> None:
+        """Note which runs there are, and the best: from each one's choices and its outcome."""
+        metric, ranked = self.sweep.metric, []
+        for choices, outcome in outcomes:
+            if outcome not in (TrialState.COMPLETE, TrialState.PRUNED):
+                continue
+            run = find_run(self.sweep.words(choices))
+            if run.directory not in self.directories:
+                self.directories.append(run.directory)
+            state = state_of(run)
+            value = value_of(run, metric, state)
+            if value is not None and outcome is TrialState.COMPLETE:
+                tokens = value_of(run, metric.token_accuracy, state) or 0.0
+                rank = (value if metric.maximize else -value, tokens)
+                ranked.append((rank, run.directory, value, values_text(choices)))
+        if ranked:
+            _, directory, value, chosen = max(ranked, key=lambda entry: entry[0])
+            moved = not metric.maximize or any(entry[2] for entry in ranked)
+            self.best = Best(directory, value, chosen, moved)
+
     @property
     def exit_code(self) -> int:
         """0 if all went well, 1 if a run or the storage failed, 128 + signal if one stopped it."""
         return 128 + self.signal if self.signal else int(bool(self.failures or self.trouble))
 
     def as_text(self) -> str:
-        """For people."""
+        """The summary as lines to read."""
         lines = [str(self.counts)]
         for failure in self.failures:
             log = f" (see {failure.log})" if failure.log else ""
@@ -82,18 +121,18 @@ class Summary:
             lines.append(f"stopped: {self.trouble}; after that is mended the same command resumes")
         elif self.signal:
             lines.append("stopped; the same command resumes from here")
-        lines.append(f"study: {_quoted(self.study)}")
+        lines.append(f"study: {_quoted(self.sweep.directory)}")
         if self.directories:
-            lines.append(f"next: lcg table {_quoted(self.runs)}")
+            lines.append(f"next: lcg table {_quoted(self.sweep.runs)}")
         return "\n".join(lines)
 
     def _best_text(self) -> str:
-        where = _quoted(self.best.directory)
+        metric, where = self.sweep.metric, _quoted(self.best.directory)
         chosen = f" ({self.best.chosen})" if self.best.chosen else ""
         if self.best.moved:
-            return f"best: {where}  {self.metric.name} {self.best.value:.4g}{chosen}"
-        never = f"best: none, {self.metric.name} never moved: it is 0 in every run"
-        if self.metric.token_accuracy == self.metric:
+            return f"best: {where}  {metric.name} {self.best.value:.4g}{chosen}"
+        never = f"best: none, {metric.name} never moved: it is 0 in every run"
+        if metric.token_accuracy == metric:
             return never
         return f"{never}; token accuracy is highest in {where}{chosen}"
 
@@ -101,70 +140,6 @@ class Summary:
 def _quoted(path: Path) -> str:
     """A path as a shell takes it."""
     return shlex.quote(str(path))
-
-
-def summarise(
-    sweep: Sweep,
-    chosen: list[tuple[dict[str, str], TrialState]],
-    counts: Counts,
-    failures: list[Failure],
-    stale: list[Path],
-    signal: int,
-    elsewhere: int,
-    trouble: str,
-) -> Summary:
-    """The summary of a sweep whose launcher has come to its end.
-
-    chosen: the choices of each run, and what became of it.
-    """
-    directories: dict[Path, None] = {}
-    ranked = []
-    for choices, became in chosen:
-        if became not in (TrialState.COMPLETE, TrialState.PRUNED):
-            continue
-        run = find_run(sweep.words(choices))
-        directories[run.directory] = None
-        state = state_of(run)
-        value = value_of(run, sweep.metric, state)
-        if value is not None and became is TrialState.COMPLETE:
-            tokens = value_of(run, sweep.metric.token_accuracy, state) or 0.0
-            sign = 1 if sweep.metric.maximize else -1
-            ranked.append(((sign * value, tokens), run.directory, value, values_text(choices)))
-    best = max(ranked, default=None, key=lambda entry: entry[0])
-    moved = not (sweep.metric and sweep.metric.maximize) or any(entry[2] for entry in ranked)
-    return Summary(
-        runs=sweep.runs,
-        study=sweep.directory,
-        metric=sweep.metric,
-        counts=counts,
-        directories=list(directories),
-        best=Best(*best[1:], moved) if best else None,
-        failures=failures,
-        stale=stale,
-        signal=signal,
-        elsewhere=elsewhere,
-        trouble=trouble,
-    )
-
-
-@dataclass
-class Counts:
-    """Runs by what became of them."""
-
-    finished: int = 0
-    skipped: int = 0
-    pruned: int = 0
-    failed: int = 0
-
-    @property
-    def done(self) -> int:
-        """Those that need nothing more."""
-        return self.finished + self.skipped + self.pruned + self.failed
-
-    def __str__(self) -> str:
-        parts = [f"{self.finished} finished"]
-        named = (("skipped", self.skipped), ("pruned", self.pruned), ("failed", self.failed))
-        return ", ".join([*parts, *(f"{count} {name}" for name, count in named if count)])
 
 
 @dataclass(frozen=True)
@@ -213,7 +188,7 @@ class Pace:
 
 
 class Display:
-    """Speaks on stderr."""
+    """Logs what happens, and on a terminal draws a bar below it."""
 
     def __init__(self, total: int, name: str) -> None:
         self._bar = None
@@ -224,22 +199,19 @@ class Display:
             self._bar = tqdm(total=total, desc=name, bar_format=form, dynamic_ncols=True)
 
     def event(self, text: str) -> None:
-        """Something happened."""
+        """Log an event, above the bar where there is one."""
         if self._bar is None:
             log.info(text)
         else:
             self._bar.write(text, file=sys.stderr)
 
     def show(self, counts: Counts, running: list[Running], left: float | None) -> None:
-        """How it stands now; on a terminal only."""
+        """Draw how it stands now."""
         if self._bar is None:
             return
         self._bar.n = counts.done
-        parts = [str(counts)]
-        if left is not None:
-            parts.append(f"{duration(left)} left")
-        parts += map(str, running)
-        self._bar.set_postfix_str(" · ".join(parts), refresh=False)
+        time = [] if left is None else [f"{duration(left)} left"]
+        self._bar.set_postfix_str(" · ".join([str(counts), *time, *map(str, running)]), False)
         self._bar.refresh()
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from lcg.config import Config
 from lcg.system import tells_storage_error
 from lcg.training.processes import end_with
 
@@ -23,8 +24,7 @@ TRAIN = [sys.executable, "-m", "lcg", "train"]
 
 @dataclass(frozen=True)
 class Slot:
-    """A share of the machine: CPU threads, the GPUs that are seen in it, and whether others have
-    the rest."""
+    """A share of the machine: CPU threads and GPUs; shared: others have the rest."""
 
     threads: int
     gpus: str | None = None
@@ -37,6 +37,10 @@ class Slot:
         passive = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}  # see `lcg.cli`
         waiting = passive if self.shared else {}
         return {"OMP_NUM_THREADS": str(self.threads)} | waiting | gpus
+
+    def threads_of(self, config: Config) -> list[str]:
+        """The override that keeps a run within its threads, unless its config names a number."""
+        return [] if config.trainer.threads else [f"trainer.threads={self.threads}"]
 
 
 def share(workers: int | None, devices: int = 1, cpu_only: bool = False) -> list[Slot]:
@@ -92,7 +96,7 @@ class Worker:
             )
 
     def poll(self) -> int | None:
-        """Its exit code, minus a signal's number, or None while it runs."""
+        """Return its exit code, minus a signal's number, or None while it runs."""
         return self.process.poll()
 
     def stop(self) -> None:
@@ -108,7 +112,7 @@ class Worker:
 
     @property
     def seconds(self) -> float:
-        """Since it was started."""
+        """Seconds since it was started."""
         return time.monotonic() - self.started
 
 

@@ -24,7 +24,7 @@ def test_every_block_has_its_sweep(block):
     """Of the methods, the task, the training lengths and the encoding that were published."""
     from lcg.config import load_config
     from lcg.sweeping import read_sweep
-    from lcg.sweeping.grid import combinations
+    from lcg.sweeping.file import combinations
 
     published = blocks()[block]
     sweep = read_sweep(block.replace("/", "_"))

@@ -10,8 +10,8 @@ import yaml
 from sweeping.survivors import outcome, sweep_file
 
 from lcg.cli import main
-from lcg.sweeping import estimate, read_sweep, wandb_sweeps
-from lcg.sweeping.grid import configs
+from lcg.sweeping import estimate, read_sweep
+from lcg.sweeping.file import configs
 from lcg.training.estimate import Projection, Timing
 
 
@@ -55,7 +55,7 @@ def test_the_launcher_does_without_torch():
     """It lives for days beside its workers, and its mistakes are answered at once."""
     code = (
         "import sys; from lcg.sweeping import read_sweep, launcher, state\n"
-        "from lcg.sweeping.grid import configs\n"
+        "from lcg.sweeping.file import configs\n"
         "[state.find_run(words) for words in configs(read_sweep('quick_factorial'))[:3]]\n"
         "heavy = {'torch', 'lightning', 'wandb', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
@@ -206,7 +206,7 @@ def test_registering_with_wandb(call, monkeypatch, tmp_path):
         given.update(content=content, entity=entity, project=project)
         return "abc123"
 
-    monkeypatch.setattr(wandb_sweeps, "choose_mode", lambda requested: ("online", ""))
+    monkeypatch.setattr("lcg.runs.wandb_logger.choose_mode", lambda requested: ("online", ""))
     monkeypatch.setattr(wandb, "sweep", register)
     words = ("quick_factorial", "--wandb", "wandb.entity=me", "wandb.project=mine", "seed=7")
     code, out, _ = call(*words)

@@ -7,8 +7,7 @@ import yaml
 
 from lcg.config import ConfigError, load_config
 from lcg.sweeping import read_sweep
-from lcg.sweeping.file import EarlyStop, Metric, as_yaml
-from lcg.sweeping.grid import configs
+from lcg.sweeping.file import EarlyStop, Metric, as_yaml, configs
 
 GOOD = {
     "program": "lcg",

@@ -20,9 +20,9 @@ from sweeping.survivors import children, wait_until
 from lcg.config import load_config, run_directory
 from lcg.runs.files import is_held, locked
 from lcg.sweeping import launcher, read_sweep, study
-from lcg.sweeping.grid import configs
+from lcg.sweeping.file import configs
 from lcg.sweeping.state import find_run, state_of
-from lcg.sweeping.study import Board, open_storage
+from lcg.sweeping.study import TrialQueue, open_storage
 from lcg.sweeping.worker import share, storage_trouble
 
 HERE = Path(__file__).parent
@@ -78,7 +78,7 @@ def attempts(asked) -> list[int]:
 
 
 def trials(asked):
-    return Board(asked, open_storage(None, asked.directory)).trials()
+    return TrialQueue(asked, open_storage(None, asked.directory)).trials()
 
 
 def test_a_full_disk_is_no_runs_failure(sweep, plan):
@@ -101,9 +101,9 @@ def test_a_database_that_goes_away_is_no_runs_failure(sweep, plan, monkeypatch):
     """The sweep ends with what the database said, and the same command goes on later."""
     asked = sweep(2)
     with monkeypatch.context() as outage:
-        outage.setattr(study, "_born", lambda pid: "an earlier process")
-        outage.setattr(Board, "complete", unanswered)
-        outage.setattr(Board, "release", unanswered)
+        outage.setattr(study, "process_start", lambda pid: "an earlier process")
+        outage.setattr(TrialQueue, "complete", unanswered)
+        outage.setattr(TrialQueue, "release", unanswered)
         summary = run(asked, workers=1)
     assert (summary.exit_code, summary.failures) == (1, [])
     assert "stopped: the study: server closed the connection; after that is" in summary.as_text()
@@ -141,7 +141,7 @@ def on_a_full_disk(log) -> str:
 def test_a_study_that_cannot_be_written(sweep, plan, monkeypatch, method):
     """SQLite's own words come wrapped twice."""
     plan(s0=["full", "ok"] if method == "release" else ["ok"])
-    asked, original = sweep(1), getattr(Board, method)
+    asked, original = sweep(1), getattr(TrialQueue, method)
 
     def full(self, *arguments, **options):
         try:
@@ -152,14 +152,14 @@ def test_a_study_that_cannot_be_written(sweep, plan, monkeypatch, method):
         except Exception as error:
             raise StorageInternalError("in the commit") from error
 
-    monkeypatch.setattr(Board, method, full)
+    monkeypatch.setattr(TrialQueue, method, full)
     summary = run(asked)
     assert summary.exit_code == 1
     assert ": No space left on device" in summary.trouble
-    monkeypatch.setattr(Board, method, original)
+    monkeypatch.setattr(TrialQueue, method, original)
     for trial in trials(asked):
         if trial.state is TrialState.RUNNING:
-            Board(asked, open_storage(None, asked.directory))._free_unless_taken(trial)
+            TrialQueue(asked, open_storage(None, asked.directory))._free_unless_taken(trial)
     assert run(asked).exit_code == 0
 
 

@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from lcg.sweeping import read_sweep, study
 from lcg.sweeping.file import EarlyStop
 from lcg.sweeping.parameters import NOT_DRAWN, read_parameter
-from lcg.sweeping.study import Board, distribution_of, pruner_of, sample
+from lcg.sweeping.study import TrialQueue, distribution_of, pruner_of, sample
 
 COMMAND = ["lcg", "train", "experiment=quick/copy", "${args_no_hyphens}"]
 LR = {"optimizer.lr": {"distribution": "log_uniform_values", "min": 0.001, "max": 0.1}}
@@ -74,12 +74,12 @@ def sweep(folder: Path, **keys):
     return read_sweep(file, [f"runs={folder / 'runs'}"])
 
 
-def boards(asked, count: int = 1) -> list[Board]:
+def queues(asked, count: int = 1) -> list[TrialQueue]:
     """As many launchers' views of one study."""
     storage = study.open_storage(None, asked.directory)
-    found = [Board(asked, storage) for _ in range(count)]
-    for number, board in enumerate(found[1:], start=1):
-        board.owner = {"host": "another", "pid": number, "born": "0"}
+    found = [TrialQueue(asked, storage) for _ in range(count)]
+    for number, queue in enumerate(found[1:], start=1):
+        queue.owner = {"host": "another", "pid": number, "born": "0"}
     return found
 
 
@@ -93,12 +93,12 @@ def test_samplers_and_pruners(tmp_path):
 @pytest.mark.parametrize("method", ["random", "bayes"])
 def test_a_sweep_that_draws_ends_at_its_cap(method, tmp_path):
     asked = sweep(tmp_path, method=method)
-    (board,) = boards(asked)
+    (queue,) = queues(asked)
     rates = []
-    while taken := board.take():
+    while taken := queue.take():
         trial, chosen = taken
         rates.append(float(chosen["optimizer.lr"]))
-        board.complete(trial, 0.5)
+        queue.complete(trial, 0.5)
     assert len(set(rates)) == 4 and all(0.001 <= rate <= 0.1 for rate in rates)
 
 
@@ -106,47 +106,47 @@ def test_two_launchers_share_what_there_is(tmp_path):
     """Each trial of a grid goes to one of them, and the cap holds for both together."""
     seeds = {"seed": {"values": list(range(7))}}
     grid = sweep(tmp_path, method="grid", run_cap=None, parameters=seeds)
-    one, other = boards(grid, 2)
-    one.queue(set())
-    other.queue(set())
-    taken = [board.take() for board in (one, other) * 4]
+    one, other = queues(grid, 2)
+    one.fill(set())
+    other.fill(set())
+    taken = [queue.take() for queue in (one, other) * 4]
     assert sorted(chosen["seed"] for _, chosen in filter(None, taken)) == [str(n) for n in range(7)]
 
     drawn = sweep(tmp_path, run_cap=3)
-    one, other = boards(drawn, 2)
-    taken = [board.take() for board in (one, other, one, other)]
+    one, other = queues(drawn, 2)
+    taken = [queue.take() for queue in (one, other, one, other)]
     assert sum(found is not None for found in taken) == 3
 
 
 def test_launchers_that_ask_at_the_same_moment_stay_below_the_cap(tmp_path, monkeypatch):
-    (board,) = boards(sweep(tmp_path, run_cap=1))
-    assert board.take() is not None
-    seen = iter([0, 1])  # what the other saw a moment before, and what it sees now
-    monkeypatch.setattr(board, "_drawn", lambda: next(seen))
-    assert board.take() is None
-    assert len(board.trials()) == 1
+    (queue,) = queues(sweep(tmp_path, run_cap=1))
+    assert queue.take() is not None
+    before, drawn = [0], study._drawn  # what the other saw a moment before
+    monkeypatch.setattr(study, "_drawn", lambda trials: before.pop() if before else drawn(trials))
+    assert queue.take() is None
+    assert len(queue.trials()) == 1
 
 
 def test_launchers_that_queue_at_the_same_moment_share_each_run_once(tmp_path, monkeypatch):
     """Hosts without a common runs folder, whose locks do not see each other."""
     seeds = {"seed": {"values": list(range(3))}}
-    one, other = boards(sweep(tmp_path, method="grid", run_cap=None, parameters=seeds), 2)
-    one.queue(set())
+    one, other = queues(sweep(tmp_path, method="grid", run_cap=None, parameters=seeds), 2)
+    one.fill(set())
     with monkeypatch.context() as before:
         before.setattr(other, "trials", list)
-        other.queue(set())
+        other.fill(set())
     assert len(one.study.get_trials(deepcopy=False)) == 6
     assert len(one.trials()) == len(one.latest()) == 3
-    taken = [board.take() for board in (one, other) * 3]
+    taken = [queue.take() for queue in (one, other) * 3]
     assert sorted(chosen["seed"] for _, chosen in filter(None, taken)) == ["0", "1", "2"]
 
     failed = next(trial for trial, chosen in filter(None, taken) if chosen["seed"] == "1")
     one.fail(failed, "it broke")
-    one.queue({"seed=1"})
+    one.fill({"seed=1"})
     with monkeypatch.context() as before:
         before.setattr(other, "trials", lambda: one.study.get_trials(deepcopy=False)[:3])
-        other.queue({"seed=1"})
-    again = [board.take() for board in (one, other, one)]
+        other.fill({"seed=1"})
+    again = [queue.take() for queue in (one, other, one)]
     assert [chosen for _, chosen in filter(None, again)] == [{"seed": "1"}]
 
 
@@ -164,40 +164,40 @@ def test_launchers_that_make_the_database_at_the_same_moment(tmp_path):
 
 
 def test_a_trial_of_a_dead_launcher_goes_on_with_its_parameters(tmp_path):
-    one, other = boards(sweep(tmp_path), 2)
+    one, other = queues(sweep(tmp_path), 2)
     one.owner = one.owner | {"born": "long ago"}  # its number now belongs to another process
     _, chosen = one.take()
     other.owner = {"host": one.owner["host"], "pid": 1, "born": "0"}
-    assert other.take_up() == []
+    assert other.reclaim_dead() == []
     assert other.take()[1] == chosen
     assert [t.state for t in other.trials()] == [TrialState.RUNNING]
 
 
 def test_a_trial_of_a_living_launcher_is_left_alone(tmp_path):
-    one, other = boards(sweep(tmp_path), 2)
+    one, other = queues(sweep(tmp_path), 2)
     one.take()
     other.owner = {"host": one.owner["host"], "pid": 1, "born": "0"}
-    assert len(other.take_up()) == 1
+    assert len(other.reclaim_dead()) == 1
     assert not other.is_uncertain(other.trials()[0])
     assert other.take() is not None
     assert len({t.params["optimizer.lr"] for t in other.trials()}) == 2
 
 
 def test_a_launcher_of_another_host_is_dead_after_a_silence(tmp_path, monkeypatch):
-    one, other = boards(sweep(tmp_path), 2)
+    one, other = queues(sweep(tmp_path), 2)
     trial, chosen = other.take()
     clock = [1000.0]
     monkeypatch.setattr(study.time, "monotonic", lambda: clock[0])
-    assert len(one.take_up()) == 1
+    assert len(one.reclaim_dead()) == 1
     assert one.is_uncertain(one.trials()[0])
     clock[0] += study.SILENCE - 1
     other.note(trial, heartbeat=-5.0)  # whatever its clock says
-    assert len(one.take_up()) == 1
+    assert len(one.reclaim_dead()) == 1
     assert not one.is_uncertain(one.trials()[0])
     clock[0] += study.SILENCE - 1
-    assert len(one.take_up()) == 1
+    assert len(one.reclaim_dead()) == 1
     clock[0] += 2
-    assert one.take_up() == []
+    assert one.reclaim_dead() == []
     assert one.take()[1] == chosen
 
 
@@ -207,44 +207,44 @@ def test_who_is_kept_after_a_comparison(tmp_path):
     Six runs with values 0.1 … 0.6 come in descending order, so that each is judged by all before.
     """
     early = {"type": "hyperband", "max_iter": 8, "s": 2, "eta": 2}
-    (board,) = boards(sweep(tmp_path, run_cap=6, early_terminate=early))
+    (queue,) = queues(sweep(tmp_path, run_cap=6, early_terminate=early))
     kept = {}
     for value in (0.6, 0.5, 0.4, 0.3, 0.2, 0.1):
-        trial, _ = board.take()
+        trial, _ = queue.take()
         values = [value] * 8
-        assert not board.should_stop(trial, values[:1]), "one validation is not compared"
-        kept[value] = not board.should_stop(trial, values)
-        reported = max(board._frozen(trial).intermediate_values)
+        assert not queue.should_stop(trial, values[:1]), "one validation is not compared"
+        kept[value] = not queue.should_stop(trial, values)
+        reported = max(queue._frozen(trial).intermediate_values)
         assert reported <= 4
-        board.complete(trial, value) if kept[value] else board.prune(trial)
+        queue.complete(trial, value) if kept[value] else queue.prune(trial)
     assert kept == {0.6: True, 0.5: False, 0.4: False, 0.3: False, 0.2: False, 0.1: False}
     # ascending: each is the best so far
-    (board,) = boards(sweep(tmp_path, run_cap=7, early_terminate=early | {"s": 1, "eta": 2}))
+    (queue,) = queues(sweep(tmp_path, run_cap=7, early_terminate=early | {"s": 1, "eta": 2}))
     for value in (0.1, 0.2, 0.3):
-        trial, _ = board.take()
-        assert not board.should_stop(trial, [value] * 8)
+        trial, _ = queue.take()
+        assert not queue.should_stop(trial, [value] * 8)
 
 
 def test_who_takes_a_trial_up_stops_it_as_well(tmp_path):
     """A launcher died after it had decided to end a run early, before the run had."""
     early = {"type": "hyperband", "min_iter": 1, "eta": 2}
-    (board,) = boards(sweep(tmp_path, early_terminate=early))
-    best, _ = board.take()
-    assert not board.should_stop(best, [0.9])
-    board.complete(best, 0.9)
-    poor, _ = board.take()
-    assert board.should_stop(poor, [0.1])
-    (later,) = boards(sweep(tmp_path, early_terminate=early))
+    (queue,) = queues(sweep(tmp_path, early_terminate=early))
+    best, _ = queue.take()
+    assert not queue.should_stop(best, [0.9])
+    queue.complete(best, 0.9)
+    poor, _ = queue.take()
+    assert queue.should_stop(poor, [0.1])
+    (later,) = queues(sweep(tmp_path, early_terminate=early))
     assert later.should_stop(poor, [0.1])
 
 
 def test_a_value_is_reported_once(tmp_path):
     early = {"type": "hyperband", "min_iter": 5}
-    (board,) = boards(sweep(tmp_path, early_terminate=early))
-    trial, _ = board.take()
+    (queue,) = queues(sweep(tmp_path, early_terminate=early))
+    trial, _ = queue.take()
     for values in ([0.1], [0.1, 0.2], [0.1, 0.2, 0.3]):
-        assert not board.should_stop(trial, values)
-    assert board._frozen(trial).intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
+        assert not queue.should_stop(trial, values)
+    assert queue._frozen(trial).intermediate_values == {1: 0.1, 2: 0.2, 3: 0.3}
 
 
 def test_examples_of_a_sweep_that_draws(tmp_path):
