@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lcg.text import as_number
 
+Alpha = float | Tensor
 ALPHA_MIN, ALPHA_MAX = 1.01, 32.0
 # float32(1.01) - 1 is 0.00999999; the slack admits it and nothing a user would call "below 1.01".
 _SLACK = 1e-6
@@ -46,7 +47,7 @@ class Exponent:
 
 
 def make_exponent(
-    alpha: float | Tensor, alpha_minus_one: Tensor | float | None, scores: Tensor, dim: int
+    alpha: Alpha, alpha_minus_one: Alpha | None, scores: Tensor, dim: int
 ) -> Exponent:
     """Validates the argument and lays it out as one epsilon per row of ``scores`` along ``dim``.
 

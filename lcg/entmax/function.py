@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lcg.entmax import gradient, solver
-from lcg.entmax.alpha import Exponent, make_exponent
+from lcg.entmax.alpha import Alpha, Exponent, make_exponent
 
 # Elements per chunk of rows, on a CPU per thread: a chunk and its scratch buffers stay in the
 # second-level cache. On an accelerator the limit only bounds the scratch memory.
@@ -31,11 +31,7 @@ _LAST = threading.local()
 
 
 def entmax(
-    scores: Tensor,
-    alpha: float | Tensor = 1.5,
-    dim: int = -1,
-    *,
-    alpha_minus_one: Tensor | float | None = None,
+    scores: Tensor, alpha: Alpha = 1.5, dim: int = -1, *, alpha_minus_one: Alpha | None = None
 ) -> Tensor:
     """alpha-entmax along ``dim``: p_i = [(alpha-1) z_i - tau]_+^(1/(alpha-1)), tau so sum p = 1.
 
@@ -81,11 +77,7 @@ def entmax(
 
 
 def threshold(
-    scores: Tensor,
-    alpha: float | Tensor = 1.5,
-    dim: int = -1,
-    *,
-    alpha_minus_one: Tensor | float | None = None,
+    scores: Tensor, alpha: Alpha = 1.5, dim: int = -1, *, alpha_minus_one: Alpha | None = None
 ) -> Tensor:
     """What fixes the weights of a row: float64, the shape of scores with size 2 along ``dim``.
 
@@ -107,11 +99,7 @@ def threshold(
 
 
 def support_edge(
-    scores: Tensor,
-    alpha: float | Tensor = 1.5,
-    dim: int = -1,
-    *,
-    alpha_minus_one: Tensor | float | None = None,
+    scores: Tensor, alpha: Alpha = 1.5, dim: int = -1, *, alpha_minus_one: Alpha | None = None
 ) -> Tensor:
     """tau / (alpha-1): the score below which weights are 0, in float64.
 
@@ -134,10 +122,10 @@ def support_edge(
 def weights_from_threshold(
     scores: Tensor,
     statistic: Tensor,
-    alpha: float | Tensor = 1.5,
+    alpha: Alpha = 1.5,
     dim: int = -1,
     *,
-    alpha_minus_one: Tensor | float | None = None,
+    alpha_minus_one: Alpha | None = None,
 ) -> Tensor:
     """The weights of any part of the rows that ``statistic`` came from, elementwise.
 
@@ -149,23 +137,14 @@ def weights_from_threshold(
         return scores.clone()
     flat = statistic.detach().movedim(dim, -1).reshape(-1, 2)
     with torch.no_grad():
-        result = torch.empty_like(rows)
-        for part, eps, chunk in _chunks(rows, exponent.rows):
-            z = rows[part].to(_compute_type(rows))
-            direct = result.dtype == z.dtype
-            out = result[part] if direct else torch.empty_like(z)
-            _weights(z, flat[part], exponent, eps, chunk, out)
-            if not direct:
-                result[part] = out
-        return unflatten(result)
+        result = torch.empty_like(rows, dtype=_compute_type(rows))
+        for chunk in _chunks(rows, exponent):
+            _weights(chunk, flat[chunk.part], result[chunk.part])
+        return unflatten(result.to(rows.dtype))
 
 
 def weight_slope(
-    weights: Tensor,
-    alpha: float | Tensor = 1.5,
-    dim: int = -1,
-    *,
-    alpha_minus_one: Tensor | float | None = None,
+    weights: Tensor, alpha: Alpha = 1.5, dim: int = -1, *, alpha_minus_one: Alpha | None = None
 ) -> Tensor:
     """u = p^(2-alpha) on the support and 0 off it, for a backend's own backward pass.
 
@@ -180,7 +159,7 @@ def weight_slope(
 
 
 def _as_rows(
-    scores: Tensor, alpha: float | Tensor, dim: int, alpha_minus_one: Tensor | float | None
+    scores: Tensor, alpha: Alpha, dim: int, alpha_minus_one: Alpha | None
 ) -> tuple[Tensor, Exponent, Any]:
     """The scores as [rows, keys], the exponent of each row, and the way back to their shape."""
     if not scores.is_floating_point():
@@ -206,17 +185,29 @@ def _compute_type(scores: Tensor) -> torch.dtype:
     return torch.float64 if scores.dtype == torch.float64 else torch.float32
 
 
-def _chunks(rows: Tensor, epsilon: Tensor) -> Iterator[tuple[slice, Tensor, solver.Workspace]]:
-    """Slices of rows with their epsilon, and scratch buffers that all slices share."""
+class Chunk(NamedTuple):
+    """Some of the rows, as scores or weights in the compute type, their epsilon, and scratch
+    buffers that all chunks share."""
+
+    part: slice
+    x: Tensor
+    epsilon: Tensor
+    exponent: Exponent
+    work: solver.Workspace
+
+
+def _chunks(rows: Tensor, exponent: Exponent) -> Iterator[Chunk]:
     count, keys = rows.shape
     on_cpu = rows.device.type == "cpu"
     budget = _CHUNK_CPU * torch.get_num_threads() if on_cpu else _CHUNK_DEVICE
     size = min(count, max(1, budget // keys))
-    work = _workspace(size, keys, rows.new_empty(0, dtype=_compute_type(rows)))
-    epsilon = epsilon.detach()
+    dtype = _compute_type(rows)
+    work = _workspace(size, keys, rows.new_empty(0, dtype=dtype))
+    epsilon = exponent.rows.detach()
     for start in range(0, count, size):
         part = slice(start, min(start + size, count))
-        yield part, (epsilon if epsilon.shape[0] == 1 else epsilon[part]), work
+        some = epsilon if epsilon.shape[0] == 1 else epsilon[part]
+        yield Chunk(part, rows[part].to(dtype), some, exponent, work)
 
 
 def _workspace(rows: int, keys: int, like: Tensor) -> solver.Workspace:
@@ -234,9 +225,8 @@ def _workspace(rows: int, keys: int, like: Tensor) -> solver.Workspace:
 def _solve(scores: Tensor, exponent: Exponent) -> Tensor:
     """The weights [rows, keys] in the compute type."""
     weights = torch.empty_like(scores, dtype=_compute_type(scores))
-    for part, epsilon, work in _chunks(scores, exponent.rows):
-        z = scores[part].to(weights.dtype)
-        _solve_chunk(z, exponent, epsilon, work, weights[part], False)
+    for chunk in _chunks(scores, exponent):
+        _solve_chunk(chunk, weights[chunk.part], False)
     return weights
 
 
@@ -244,67 +234,80 @@ def _statistics(scores: Tensor, exponent: Exponent) -> Tensor:
     """The row statistics [rows, 2]; the weights are computed on the way and dropped."""
     statistic = scores.new_empty(scores.shape[0], 2, dtype=torch.float64)
     spare = None
-    for part, epsilon, work in _chunks(scores, exponent.rows):
-        z = scores[part].to(_compute_type(scores))
-        spare = torch.empty_like(z) if spare is None else spare[: z.shape[0]]
-        statistic[part] = _solve_chunk(z, exponent, epsilon, work, spare, True)
+    for chunk in _chunks(scores, exponent):
+        spare = torch.empty_like(chunk.x) if spare is None else spare[: len(chunk.x)]
+        statistic[chunk.part] = _solve_chunk(chunk, spare, True)
     return statistic
 
 
-def _solve_chunk(
-    z: Tensor,
-    exponent: Exponent,
-    epsilon: Tensor,
-    work: solver.Workspace,
-    out: Tensor,
-    wanted: bool,
-) -> Tensor | None:
+def _solve_chunk(chunk: Chunk, out: Tensor, wanted: bool) -> Tensor | None:
     """Writes the weights of one chunk; returns its statistics, where wanted."""
+    _, z, epsilon, exponent, work = chunk
     if exponent.value in (0.5, 1.0):
         solved = solver.solve_closed(z, exponent.value, work, out)
         return solver.closed_statistic(*solved, exponent.value) if wanted else None
     if exponent.value == 0.0:
         return solver.solve_softmax(z, out)
-    if not exponent.has_high:
-        statistic = solver.solve_low(z, epsilon, work, out)
-        if exponent.value is None and not solver.host_reads_free(z):
-            outside = (epsilon < 0) | (epsilon > 1)
-            out.masked_fill_(outside, math.nan)
-            statistic.masked_fill_(outside, math.nan)
-        return statistic
-    statistic = solver.solve_high(z, epsilon.clamp(min=1.0))
-    if exponent.has_low:
-        low = solver.solve_low(z, epsilon.clamp(max=1.0), work, out)
-        statistic = torch.where(epsilon > 1, statistic, low)
-    _weights(z, statistic, exponent, epsilon, work, out)
+    statistic = z.new_empty(len(z), 2, dtype=torch.float64)
+    _low_or_high(
+        chunk,
+        statistic,
+        lambda epsilon, to: to.copy_(solver.solve_low(z, epsilon, work, out)),
+        lambda epsilon, to: to.copy_(solver.solve_high(z, epsilon)),
+    )
+    if exponent.has_high:
+        _weights(chunk, statistic, out)
+    elif exponent.value is None and not solver.host_reads_free(z):
+        outside = (epsilon < 0) | (epsilon > 1)
+        out.masked_fill_(outside, math.nan)
+        statistic.masked_fill_(outside, math.nan)
     return statistic
 
 
-def _weights(
-    z: Tensor,
-    statistic: Tensor,
-    exponent: Exponent,
-    epsilon: Tensor,
-    work: solver.Workspace,
-    out: Tensor,
-) -> None:
+def _weights(chunk: Chunk, statistic: Tensor, out: Tensor) -> None:
+    _, z, _, exponent, work = chunk
     if exponent.value in (0.5, 1.0):
         solver.weights_closed(z, statistic, exponent.value, out)
     elif exponent.value == 0.0:
         solver.weights_softmax(z, statistic, out)
-    elif not exponent.has_high:
-        solver.weights_low(z, statistic, epsilon, work, out)
-    elif not exponent.has_low:
-        solver.weights_high(z, statistic, epsilon, out)
     else:
+        _low_or_high(
+            chunk,
+            out,
+            lambda epsilon, to: solver.weights_low(z, statistic, epsilon, work, to),
+            lambda epsilon, to: solver.weights_high(z, statistic, epsilon, to),
+        )
+
+
+def _low_or_high(
+    chunk: Chunk,
+    out: Tensor,
+    low: Callable[[Tensor, Tensor], Any],
+    high: Callable[[Tensor, Tensor], Any],
+) -> None:
+    """Has rows up to alpha = 2 written into ``out`` by low(epsilon, out), those above by high."""
+    if not chunk.exponent.has_high:
+        low(chunk.epsilon, out)
+        return
+    high(chunk.epsilon.clamp(min=1.0), out)
+    if chunk.exponent.has_low:
         # A row of the other kind computes something finite or not; it is overwritten.
-        solver.weights_high(z, statistic, epsilon.clamp(min=1.0), out)
-        low = torch.empty_like(out)
-        solver.weights_low(z, statistic, epsilon.clamp(max=1.0), work, low)
-        torch.where(epsilon > 1, out, low, out=out)
+        others = torch.empty_like(out)
+        low(chunk.epsilon.clamp(max=1.0), others)
+        torch.where(chunk.epsilon > 1, out, others, out=out)
 
 
-class _Entmax(torch.autograd.Function):
+class _Once(torch.autograd.Function):
+    """Differentiable once, backwards."""
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> Any:
+        raise RuntimeError(
+            "entmax has no forward-mode derivatives, and no second ones: differentiate backwards"
+        )
+
+
+class _Entmax(_Once):
     """scores [rows, keys], epsilon [rows or 1, 1]; returns the weights, and where these are rounded
     also as computed, for the backward pass."""
 
@@ -338,28 +341,17 @@ class _Entmax(torch.autograd.Function):
         return found[0] if wants_scores else None, of_alpha, None
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise RuntimeError(_BACKWARDS)
-
-    @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
         return _vmapped(_Entmax, info.batch_size, in_dims, inputs, epsilon_at=1)
 
 
-class _Gradients(torch.autograd.Function):
+class _Gradients(_Once):
     """Those of `_Entmax` that are wanted: in the scores, and in the epsilon of each row."""
 
     @staticmethod
     def forward(
-        weights: Tensor,
-        grad: Tensor,
-        epsilon: Tensor,
-        exponent: Exponent,
-        dtype: torch.dtype,
-        wants_scores: bool,
-        wants_alpha: bool,
+        weights: Tensor, grad: Tensor, epsilon: Tensor, exponent: Exponent, *wanted: Any
     ) -> tuple[Tensor, ...]:
-        wanted = dtype, wants_scores, wants_alpha
         found = _gradients(weights, grad, exponent.at(epsilon), *wanted)
         return tuple(gradient for gradient in found if gradient is not None)
 
@@ -372,15 +364,8 @@ class _Gradients(torch.autograd.Function):
         raise RuntimeError("entmax has no second derivative: it is differentiable once")
 
     @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> Any:
-        raise RuntimeError(_BACKWARDS)
-
-    @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
         return _vmapped(_Gradients, info.batch_size, in_dims, inputs, epsilon_at=2)
-
-
-_BACKWARDS = "entmax has no forward-mode derivatives, and no second ones: differentiate backwards"
 
 
 def _vmapped(
@@ -416,17 +401,17 @@ def _gradients(
     grad = grad.contiguous()
     grad_scores = torch.empty_like(weights, dtype=dtype) if wants_scores else None
     grad_rows = weights.new_empty(weights.shape[0], 1) if wants_alpha else None
-    for part, epsilon, work in _chunks(weights, exponent.rows):
-        p, incoming = weights[part], grad[part].to(weights.dtype)
+    for chunk in _chunks(weights, exponent):
+        incoming = grad[chunk.part].to(weights.dtype)
         if grad_scores is not None:
             direct = dtype == weights.dtype
-            spare, scratch, _ = work.take(p.shape[0])
-            out = grad_scores[part] if direct else scratch
-            _scores_gradient(p, incoming, exponent, epsilon, spare, out)
+            spare, scratch, _ = chunk.work.take(len(chunk.x))
+            out = grad_scores[chunk.part] if direct else scratch
+            _scores_gradient(chunk, incoming, spare, out)
             if not direct:
-                grad_scores[part] = _rounded(out, dtype, exponent)
+                grad_scores[chunk.part] = _rounded(out, dtype, exponent)
         if grad_rows is not None:
-            grad_rows[part] = _alpha_gradient(p, incoming, exponent, epsilon)
+            _alpha_gradient(chunk, incoming, grad_rows[chunk.part])
     return grad_scores, None if grad_rows is None else grad_rows.double()
 
 
@@ -438,27 +423,23 @@ def _rounded(grad: Tensor, dtype: torch.dtype, exponent: Exponent) -> Tensor:
     return grad.clamp(-limit, limit).to(dtype)
 
 
-def _scores_gradient(
-    p: Tensor, grad: Tensor, exponent: Exponent, epsilon: Tensor, spare: Tensor, out: Tensor
-) -> None:
-    if not exponent.has_high:
-        gradient.scores_gradient_low(p, grad, epsilon, exponent.value, spare, out)
-        return
-    gradient.scores_gradient_high(p, grad, epsilon.clamp(min=1.0), out)
-    if exponent.has_low:
-        low = torch.empty_like(out)
-        gradient.scores_gradient_low(p, grad, epsilon.clamp(max=1.0), None, spare, low)
-        torch.where(epsilon > 1, out, low, out=out)
+def _scores_gradient(chunk: Chunk, grad: Tensor, spare: Tensor, out: Tensor) -> None:
+    p, value = chunk.x, chunk.exponent.value
+    _low_or_high(
+        chunk,
+        out,
+        lambda epsilon, to: gradient.scores_gradient_low(p, grad, epsilon, value, spare, to),
+        lambda epsilon, to: gradient.scores_gradient_high(p, grad, epsilon, to),
+    )
 
 
-def _alpha_gradient(p: Tensor, grad: Tensor, exponent: Exponent, epsilon: Tensor) -> Tensor:
-    if not exponent.has_high:
-        return gradient.alpha_gradient_low(p, grad, epsilon)
-    high = gradient.alpha_gradient_high(p, grad, epsilon.clamp(min=1.0)).to(p.dtype)
-    if not exponent.has_low:
-        return high
-    low = gradient.alpha_gradient_low(p, grad, epsilon.clamp(max=1.0))
-    return torch.where(epsilon > 1, high, low)
+def _alpha_gradient(chunk: Chunk, grad: Tensor, out: Tensor) -> None:
+    _low_or_high(
+        chunk,
+        out,
+        lambda epsilon, to: to.copy_(gradient.alpha_gradient_low(chunk.x, grad, epsilon)),
+        lambda epsilon, to: to.copy_(gradient.alpha_gradient_high(chunk.x, grad, epsilon)),
+    )
 
 
 # torch.compile ---------------------------------------------------------------------------------
@@ -475,9 +456,7 @@ def _entmax_rows(
 
 
 @_entmax_rows.register_fake
-def _(
-    scores: Tensor, epsilon: Tensor, value: float | None, has_low: bool, has_high: bool
-) -> Tensor:
+def _(scores: Tensor, *others: Any) -> Tensor:
     return torch.empty_like(scores, dtype=_compute_type(scores))
 
 
@@ -500,15 +479,7 @@ def _entmax_rows_backward(
 
 
 @_entmax_rows_backward.register_fake
-def _(
-    weights: Tensor,
-    grad: Tensor,
-    epsilon: Tensor,
-    value: float | None,
-    has_low: bool,
-    has_high: bool,
-    wants_alpha: bool,
-) -> tuple[Tensor, Tensor]:
+def _(weights: Tensor, grad: Tensor, epsilon: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
     return torch.empty_like(weights), torch.empty_like(epsilon)
 
 
