@@ -22,6 +22,8 @@ from lcg.positional.nope import NoPE
 NEAR = 1e-5
 ROWS = ((1, 1), (1, 2), (2, 3), (3, 5), (5, 8), (3, 41))
 """Queries and keys."""
+LARGE = 100.0  # exp of it overflows in float32, and of its negative it underflows
+MANY = 4096  # keys
 
 
 class Row(NamedTuple):
@@ -79,9 +81,12 @@ def normalizer_shapes(parts: Parts, cases: Cases) -> None:
     for row in cases.each(each_row(parts)):
         tensors = normalizer.learned(row.sizes)
         learned_tensors(normalizer, tensors, rows=row.sizes.heads)
-        for scores in (row.scores(), row.masked()[0]):
+        for scores in (row.scores(), row.masked()[0], row.scores() + LARGE, row.scores() - LARGE):
             weights = _weights(normalizer, row, scores)
-            expect(weights.isfinite().all(), "weights() returned values that are not finite")
+            about = f" for scores of about {scores.mean():.0f}" if scores.min() > -torch.inf else ""
+            expect(
+                weights.isfinite().all(), f"weights() returned values that are not finite{about}"
+            )
     model.runs(parts, cases)
 
 
@@ -121,7 +126,7 @@ def sums_to_one(parts: Parts, cases: Cases) -> None:
     normalizer = parts.attention.normalizer
     _promised(normalizer.rows_sum_to_one, "rows_sum_to_one is False")
     for row in cases.each(each_row(parts)):
-        for scores in (row.scores(), row.masked()[0]):
+        for scores in (row.scores(), row.masked()[0], row.scores() + LARGE, row.scores() - LARGE):
             total = _weights(normalizer, row, scores).sum(dim=-1)
             worst = float((total - 1).abs().max())
             expect(worst <= 1e-4, f"rows_sum_to_one is True, but a row sums to 1 ± {worst:.2g}")
@@ -133,7 +138,7 @@ def shift_invariant(parts: Parts, cases: Cases) -> None:
     _promised(normalizer.shift_invariant, "shift_invariant is False")
     for row in cases.each(each_row(parts)):
         expected = _weights(normalizer, row, row.scores())
-        for shift in (3.0, -8.0):
+        for shift in (3.0, -8.0, LARGE, -LARGE):
             found = _weights(normalizer, row, row.scores() + shift)
             what = f"shift_invariant is True, but weights differ when {shift:g} is added,"
             expect_near(found, expected, what)
@@ -152,6 +157,14 @@ def sparse(parts: Parts, cases: Cases) -> None:
             returned(normalizer, "support_edge", edge, (*scores.shape[:-1], 1))
             below = weights[scores < edge - 1e-4 * (1 + edge.abs())]
             expect((below == 0).all(), "a score below support_edge() has weight")
+    for row in cases.each([Row(1, MANY, parts.sizes()[0])]):
+        draw = torch.Generator().manual_seed(0)
+        scores = -80 * torch.rand(row.scores().shape, generator=draw)
+        with torch.no_grad():
+            edge = normalizer.support_edge(scores, _learned(normalizer, row.sizes))
+        has_zeros = bool((_weights(normalizer, row, scores) == 0).any())
+        what = "sparse is True, but of scores from 0 to -80 none has weight 0 or a support_edge()"
+        expect(has_zeros or edge.isfinite().any(), what)
 
 
 def is_softmax(parts: Parts, cases: Cases) -> None:

@@ -13,11 +13,14 @@ import numpy as np
 from lcg.checks.properties import Cases, DoesNotApply, Property, expect
 from lcg.config import load_task
 from lcg.tasks.base import IGNORE, Batch, Task
-from lcg.tasks.streams import EvalStream, train_batch
+from lcg.tasks.streams import EvalStream, train_batch, train_rng
 
 MORE_LENGTHS = (1, 2, 3, 5, 8, 9, 16, 33, 64)
 """Nominal lengths tried, those that are too short for a task left out."""
 SPLITS = ("validation", "test")
+REPEATS = 20
+ROWS = 256  # of a batch in which sources come again
+ENOUGH = 50  # sources that came again, before a target is taken to follow from its source
 
 
 class Subject(NamedTuple):
@@ -106,32 +109,44 @@ def same_address(subject: Subject, cases: Cases) -> None:
         drawn(subject.task, case._replace(seed=case.seed + 17))
         again = drawn(subject.task, case)
         expect(_same(first, again), "the same address gives another batch when drawn again")
+    for _ in cases.each(["a second process"]):  # here the first draws are those of `shapes`
+        found = _digests_elsewhere(subject)
+        changed = [i for i, text in enumerate(found) if text != found[0]]
+        what = "the same address gives another batch when drawn again, at repetition "
+        expect(not changed, f"{what}{changed[0] if changed else 0} of {REPEATS}")
 
 
 def same_process(subject: Subject, cases: Cases) -> None:
     """Another process draws the same samples."""
-    lengths = subject.lengths()[:6]
-    program = (
-        "import sys; from lcg.checks.tasks import digest_of_words; "
-        "print(digest_of_words(sys.argv[1].split(','), sys.argv[2:]))"
-    )
+    own = digest(subject.task, _few(subject))
     for _ in cases.each(["a second process"]):
-        done = subprocess.run(
-            [sys.executable, "-P", "-c", program, ",".join(map(str, lengths)), *subject.words],
-            capture_output=True,
-            text=True,
-        )
-        lines = done.stderr.strip().splitlines()
-        expect(done.returncode == 0, f"it cannot be made there: {lines[-1:] or done.returncode}")
-        expect(
-            done.stdout.split() == [digest(subject.task, lengths)],
-            "it draws other samples from the same address",
-        )
+        there = _digests_elsewhere(subject)[-1]  # as often as `same when repeated` draws them here
+        expect(there == own, "it draws other samples from the same address")
 
 
-def digest_of_words(lengths: list[str], words: list[str]) -> str:
-    """`digest` of the task that words describe."""
-    return digest(load_task(words), map(int, lengths))
+def _few(subject: Subject) -> list[int]:
+    return subject.lengths()[:6]
+
+
+def _digests_elsewhere(subject: Subject) -> list[str]:
+    """`digest` in a new process, REPEATS times; Fails where the task cannot be made there."""
+    program = (
+        "import sys; from lcg.checks.tasks import digests_of_words; "
+        "print(*digests_of_words(sys.argv[1].split(','), sys.argv[2:]))"
+    )
+    words = [",".join(map(str, _few(subject))), *subject.words]
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program, *words], capture_output=True, text=True
+    )
+    lines = done.stderr.strip().splitlines()
+    expect(done.returncode == 0, f"it cannot be made there: {lines[-1:] or done.returncode}")
+    return done.stdout.split()
+
+
+def digests_of_words(lengths: list[str], words: list[str]) -> list[str]:
+    """`digest` of the task that words describe, REPEATS times."""
+    task = load_task(words)
+    return [digest(task, map(int, lengths)) for _ in range(REPEATS)]
 
 
 def digest(task: Task, lengths: Iterable[int]) -> str:
@@ -141,6 +156,42 @@ def digest(task: Task, lengths: Iterable[int]) -> str:
         batch = drawn(task, Draw(length, 3, 0))
         whole.update(batch.inputs.tobytes() + batch.labels.tobytes())
     return whole.hexdigest()
+
+
+def own_target(subject: Subject, cases: Cases) -> None:
+    """A target that follows from its source does so in any batch, and beside longer rows."""
+    task, tried = subject.task, False
+    for length in _few(subject):
+        alone = [_answers(task, [length] * ROWS, seed) for seed in range(4)]
+        again = sum(map(len, alone)) - sum(len(dict(pairs)) for pairs in alone)
+        if again < ENOUGH or any(len(dict(pairs)) < len(set(pairs)) for pairs in alone):
+            continue  # too few to tell, or the target is drawn
+        tried, known = True, dict(alone[0])
+        longer = [other for other in subject.lengths() if length < other <= 64][-1:] or [length]
+        beside = [_answers(task, [length, *longer] * (ROWS // 2), seed)[::2] for seed in range(4)]
+        for what, batches in (("in another batch", alone[1:]), ("beside longer rows", beside)):
+            pairs = [pair for pairs in batches for pair in pairs if pair[0] in known]
+            other = [pair for pair in pairs if known[pair[0]] != pair[1]]
+            if len(other) > 0.2 * len(pairs):  # fewer may be noise that the task draws
+                source = task.render(other[0][0])
+                expect(
+                    False, f"the source {source!r:.40} of length {length} has another target {what}"
+                )
+    if not tried:
+        raise DoesNotApply("sources seldom come twice, or their targets are drawn")
+
+
+def _answers(task: Task, lengths: list[int], seed: int) -> list[tuple[tuple, tuple]]:
+    """Each row's own source and own target."""
+    nominal = np.array(lengths)
+    source, target = task.draw(train_rng(seed, 0), nominal)
+    ends = task.target_length if task.kind == "seq2seq" else task.source_length
+    counts = [
+        task.count_symbols(source, task.source_length(nominal), nominal).ravel(),
+        task.count_symbols(target, ends(nominal), nominal).ravel(),
+    ]
+    rows = zip(source.tolist(), target.tolist(), *counts, strict=True)
+    return [(tuple(read[:n]), tuple(answer[:m])) for read, answer, n, m in rows]
 
 
 def evaluation(subject: Subject, cases: Cases) -> None:
@@ -197,6 +248,7 @@ PROPERTIES: dict[str, Property] = {
     "same when repeated": same_address,
     "same elsewhere": same_process,
     "evaluation": evaluation,
+    "own target": own_target,
     "symbols": symbols,
     "measure": measures,
 }

@@ -78,6 +78,30 @@ class Misnamed(Right):
 
 
 @dataclass
+class ChangesLater(Right):
+    calls: ClassVar[int] = 0
+
+    def sample(self, rng, lengths):
+        type(self).calls += 1
+        source, target = super().sample(rng, lengths)
+        return source, (target + (type(self).calls > 6)) % self.symbols
+
+
+@dataclass
+class ByFirstRow(Right):
+    def sample(self, rng, lengths):
+        source, target = super().sample(rng, lengths)
+        return source, (target + source[:1, :1]) % self.symbols
+
+
+@dataclass
+class ReversesPadding(Right):
+    def sample(self, rng, lengths):
+        source, _ = super().sample(rng, lengths)
+        return source, source[:, ::-1]
+
+
+@dataclass
 class GlobalRandom(Right):
     def sample(self, rng, lengths):
         source = np.random.randint(0, self.symbols, (len(lengths), lengths.max()))
@@ -131,6 +155,21 @@ class NoEdge(Weights):
 
 
 @dataclass
+class Dense(Weights):
+    sparse: ClassVar[bool] = True
+
+    def weights(self, scores, statistics, keys, learned):
+        return super().weights(scores, statistics, keys, learned)
+
+
+@dataclass
+class Overflows(Weights):
+    def weights(self, scores, statistics, keys, learned):
+        e = scores.exp()
+        return e / e.sum(-1, keepdim=True).clamp(min=1e-30)
+
+
+@dataclass
 class NotElementwise(Weights):
     elementwise: ClassVar[bool] = True
 
@@ -169,6 +208,15 @@ class Absolute(PositionEncoding):
 
     def embed(self, x, positions, learned):
         return x + 0.3 * positions.to(x)[:, None].cos()
+
+
+@dataclass
+class AbsoluteFar(PositionEncoding):
+    name: ClassVar[str] = "absolute_far"
+
+    def bias(self, context, learned):
+        distance = (context.q_positions[:, None] - context.k_positions).abs()
+        return -0.1 * distance * (1 + (context.k_positions > 100).float())
 
 
 @dataclass
