@@ -44,7 +44,7 @@ class LayerCache:
         return self._keys[..., :end, :], self._values[..., :end, :]
 
     def once(self, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """What was made when this was first called."""
+        """Return what was made when this was first called."""
         if self._of_memory is None:
             self._of_memory = make()
         return self._of_memory

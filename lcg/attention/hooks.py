@@ -17,9 +17,9 @@ def returned(owner: Any, method: str, value: Any, *shapes: tuple[int, ...]) -> T
     """`value`, a floating tensor of one of the shapes. Raises ValueError, as the module says."""
     if not isinstance(value, Tensor) or tuple(value.shape) not in shapes:
         expected = " or ".join(str(list(shape)) for shape in shapes)
-        raise ValueError(f"{_told(owner, method, value)}, expected a tensor of shape {expected}")
+        raise ValueError(f"{_got(owner, method, value)}, expected a tensor of shape {expected}")
     if not value.is_floating_point():
-        raise ValueError(f"{_told(owner, method, value)} of {value.dtype}, expected floating point")
+        raise ValueError(f"{_got(owner, method, value)} of {value.dtype}, expected floating point")
     return value
 
 
@@ -32,7 +32,7 @@ def normalized(
     returned(normalizer, method, weights, scores.shape)
     if weights.dtype != scores.dtype:
         raise ValueError(
-            f"{_told(normalizer, method, weights)} of {weights.dtype}, expected {scores.dtype}, "
+            f"{_got(normalizer, method, weights)} of {weights.dtype}, expected {scores.dtype}, "
             "the type of the scores"
         )
     return weights
@@ -45,7 +45,7 @@ def broadcastable(owner: Any, method: str, value: Any, shape: tuple[int, ...]) -
         if all(n in (1, m) for n, m in zip(value.shape, wanted, strict=True)):
             return value
     raise ValueError(
-        f"{_told(owner, method, value)}, expected a tensor that broadcasts to {list(shape)}"
+        f"{_got(owner, method, value)}, expected a tensor that broadcasts to {list(shape)}"
     )
 
 
@@ -55,8 +55,8 @@ def position_ids(owner: Any, value: Any, length: int) -> Tensor:
     Raises ValueError.
     """
     if not isinstance(value, Tensor) or tuple(value.shape) != (length,):
-        told = _told(owner, "positions", value)
-        raise ValueError(f"{told}, expected a tensor of shape [{length}], an id for each token")
+        got = _got(owner, "positions", value)
+        raise ValueError(f"{got}, expected a tensor of shape [{length}], an id for each token")
     seen = value.device.type == "cpu" and not torch.compiler.is_compiling()
     if seen and not bool((value[1:] > value[:-1]).all()):
         raise ValueError(
@@ -71,8 +71,8 @@ def learned_tensors(
 ) -> nn.ParameterDict:
     """Make parameters of what `learned` returned; rows: their number in each. Raises ValueError."""
     if not isinstance(value, Mapping):
-        told = _told(owner, method, value)
-        raise ValueError(f"{told}, expected a dict of names and tensors ({{}} for none)")
+        got = _got(owner, method, value)
+        raise ValueError(f"{got}, expected a dict of names and tensors ({{}} for none)")
     for name, tensor in value.items():
         if not isinstance(name, str) or not name.isidentifier():
             raise ValueError(
@@ -93,7 +93,7 @@ def learned_tensors(
     return nn.ParameterDict(value)
 
 
-def _told(owner: Any, method: str, value: Any) -> str:
+def _got(owner: Any, method: str, value: Any) -> str:
     found = f"a {type(value).__name__}"
     if value is None:
         found = "None"

@@ -29,8 +29,8 @@ from lcg.shapes import Bool, Float, Int, Shaped
 
 
 class Memory(NamedTuple):
-    """What cross-attention attends to: an encoder's output, its tokens' position ids, and which of
-    them are no padding (None: all).
+    """An encoder's output for cross-attention, its tokens' position ids, and which of them are no
+    padding (None: all).
     """
 
     states: Float[Tensor, "b k w"]
@@ -39,9 +39,9 @@ class Memory(NamedTuple):
 
 
 class View(NamedTuple):
-    """What the queries of one call see.
+    """The keys and values that the queries of one call see.
 
-    Keys and values are made of `states`, whose tokens are at the last of k_positions; those before
+    They are made of `states`, whose tokens are at the last of k_positions; those before
     are in the cache. n counts the keys that a query sees, padding excluded, and is at least 1.
     """
 
@@ -54,8 +54,8 @@ class View(NamedTuple):
 
 
 class Projected(NamedTuple):
-    """What `attend` gets: queries (rotated, scaled by the length scaling but not by 1/√d), keys
-    (rotated) and values of all that is visible, and the bias.
+    """The arguments of `attend`: queries (rotated, scaled by the length scaling but not by 1/√d),
+    keys (rotated) and values of all that is visible, and the bias.
     """
 
     q: Float[Tensor, "b h q d"]
@@ -289,7 +289,7 @@ class CrossAttention(MultiHeadAttention):
 def unpadded(
     x: Float[Tensor, "b t w"], memory: Float[Tensor, "b s w"], mask: Bool[Tensor, "b s"] | None
 ) -> Float[Tensor, " t"] | Float[Tensor, "b t"]:
-    """How many keys each query sees where it sees all of memory that the mask leaves."""
+    """The number of keys of each query that sees all of memory but what the mask hides."""
     tokens = x.shape[1]
     if mask is None:
         count = float(memory.shape[1])

@@ -1,5 +1,5 @@
 # ruff: noqa: F722  (shapes in annotations)
-"""What is added to the scores q·k/√d, and who may see whom.
+"""The bias that is added to the scores q·k/√d, and the mask of who may see whom.
 
 Shapes: b batch, h heads, q queries, k keys.
 """
@@ -87,7 +87,7 @@ class Bias(NamedTuple):
         return blind
 
     def _seen_by_all(self) -> int:
-        """How many of the first keys every query sees; 0 where asking costs more than it saves."""
+        """Count the first keys that all queries see; 0 where asking costs more than it saves."""
         if self.k_positions.device.type != "cpu" or len(self.k_positions) < 512:
             return 0
         return int(torch.searchsorted(self.k_positions, self.q_positions.min(), right=True))

@@ -132,8 +132,8 @@ def _solve(r: Tensor, epsilon: float) -> None:
 
 
 def _move(r: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:
-    """How far r = epsilon (z - edge)_+ [... k] is too large, to first order, and never more than
-    that; and the sum of r.
+    """The excess of r = epsilon (z - edge)_+ [... k], to first order and never more than that, and
+    the sum of r.
 
     Newton on the norm |r| = 1, which for epsilon = 1 is the sum.
     """

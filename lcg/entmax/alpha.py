@@ -88,7 +88,7 @@ def _inspect_outside_vmap(name: str, given: Tensor, base: float) -> tuple[Any, .
 
 
 def _inspect(name: str, given: Tensor, base: float) -> tuple[float | None, bool, bool]:
-    """What the host knows of an Exponent. Raises ValueError for values out of range."""
+    """Read what the host knows of an Exponent. Raises ValueError for values out of range."""
     low, high = (bound.item() - base for bound in given.aminmax())
     rest = given[given != base]
     if rest.numel():

@@ -79,7 +79,7 @@ def entmax(
 def threshold(
     scores: Tensor, alpha: Alpha = 1.5, dim: int = -1, *, alpha_minus_one: Alpha | None = None
 ) -> Tensor:
-    """What fixes the weights of a row: float64, the shape of scores with size 2 along ``dim``.
+    """The statistic that fixes the weights of a row: float64, of size 2 along ``dim``.
 
     The two entries are (anchor, log_weight): a key whose score is ``anchor`` has the weight
     exp(log_weight). The usual threshold follows as tau = (alpha-1) anchor - exp((alpha-1)

@@ -74,12 +74,12 @@ def pack(anchor: Tensor, log_weight: Tensor, dead: Tensor) -> Tensor:
 
 
 def host_reads_free(tensor: Tensor) -> bool:
-    """Whether the host may look at values without waiting for a device's queue."""
+    """True where the host may look at values without waiting for a device's queue."""
     return tensor.device.type == "cpu"
 
 
 def keep_going(step: int, gap: Tensor, tolerance: float) -> bool:
-    """Whether a solver needs another step; on an accelerator asked only every eighth step.
+    """True while a solver needs another step; on an accelerator asked only every eighth step.
 
     The answer has to reach the host. A CPU gives it for free, a GPU only after it has finished
     all queued work, so there the usual solve runs its eight Newton steps unasked.
@@ -162,7 +162,7 @@ def solve_closed(
 
 
 def _newton_move(x: Tensor, t: Tensor, epsilon: float, r: Tensor) -> tuple[Tensor, Tensor]:
-    """How far t lies right of the root of |(t + x)_+| = 1, to first order, and the norm itself."""
+    """The distance of t from the root of |(t + x)_+| = 1 on its left, to first order; the norm."""
     add_relu(x, t, out=r)
     if epsilon == 0.5:
         norm = torch.linalg.vector_norm(r, dim=-1, keepdim=True)

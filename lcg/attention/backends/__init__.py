@@ -24,7 +24,7 @@ BACKENDS = {
 """Name -> what it is."""
 
 TRITON = importlib.util.find_spec("triton") is not None
-"""Whether triton is installed; asked here, as torch 2.11 cannot compile the question."""
+"""True where triton is installed; asked here, as torch 2.11 cannot compile the question."""
 
 
 def check_backend(

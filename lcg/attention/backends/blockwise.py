@@ -49,7 +49,7 @@ KEY_BLOCK = 64
 SEGMENT = 16
 """Keys of which only the largest score is looked at first."""
 PROBED = 8
-"""Of so many queries one says whether the candidates of all are worth counting."""
+"""One query in so many says whether the candidates of all are worth counting."""
 LONG = 512
 """Rows with fewer keys are not worth a search for candidates."""
 
@@ -61,11 +61,11 @@ class Tile(NamedTuple):
     queries: slice
     keys: slice
     sloped: bool
-    """Whether any of the heads has a slope other than 0."""
+    """Any of the heads has a slope other than 0."""
 
 
 class Problem(NamedTuple):
-    """What does not change from tile to tile, besides q, k and v."""
+    """The arguments of `attend` that do not change from tile to tile, besides q, k and v."""
 
     normalizer: Normalizer
     bias: Bias
@@ -157,7 +157,7 @@ def _crop_problem(problem: Problem, tile: Tile) -> Problem:
 
 
 def _scores_of(q: Tensor, tile: Tile) -> int:
-    """How many scores a tile has."""
+    """The number of scores of a tile."""
     return len(q) * math.prod(part.stop - part.start for part in tile[:3])
 
 

@@ -1,4 +1,4 @@
-"""Which keys can have weight for which queries, known before any score is computed.
+"""The keys that can have weight for a query, known before any score is computed.
 
 Query i and key j score at most ‖q_i‖·‖k_j‖/√d - m·|i - j|. Where a normalizer has a floor, a score
 at which its weights are exactly 0, a row has the score of one key that it sees, the nearest one,
@@ -28,7 +28,7 @@ def with_margin(floor: Tensor) -> Tensor:
 
 
 def visible_ends(bias: Bias, sees_itself: bool) -> Tensor:
-    """Of each query [q] the number of first keys among which are all that it sees."""
+    """The number of first keys [q] among which are all that a query sees."""
     if not bias.causal:
         return torch.full_like(bias.q_positions, len(bias.k_positions), dtype=torch.long)
     return torch.searchsorted(bias.k_positions, bias.q_positions, right=sees_itself)
@@ -48,7 +48,7 @@ def needed_blocks(
     q_size: int,
     k_size: int,
 ) -> Tensor:
-    """Whether any query of block i may give weight to any key of block j, bool [b h i j].
+    """True where any query of block i may give weight to any key of block j, bool [b h i j].
 
     q [b h q d] and k [b g k d]; bias has slopes, and the bound holds for slopes of 0 and more.
     """
@@ -63,9 +63,9 @@ def needed_blocks(
     lowest = _blocks(lowest, q_size, torch.inf).amin(-1)
     q_low, q_high = _extent(bias.q_positions, q_size)
     k_low, k_high = _extent(bias.k_positions, k_size)
-    apart = torch.maximum(q_low[:, None] - k_high, k_low - q_high[:, None]).clamp(min=0)
+    gap = torch.maximum(q_low[:, None] - k_high, k_low - q_high[:, None]).clamp(min=0)
     slopes = bias.slopes.float()[:, None, None]
-    bound = q_norm[..., None] * k_norm[..., None, :] - slopes * apart
+    bound = q_norm[..., None] * k_norm[..., None, :] - slopes * gap
     starts = torch.arange(0, k.shape[2], k_size, device=k.device)
     below = bound < lowest[..., None]  # not of NaN, which shall be seen
     return ~below & (starts < block_ends(ends, q_size)[:, None])

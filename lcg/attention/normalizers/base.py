@@ -51,7 +51,7 @@ class Normalizer(ABC):
         super().__init_subclass__(**options)
 
         def home(*names: str) -> int:
-            """Where in the order of its classes one of these is defined first."""
+            """The place, in the order of its classes, of the first that defines one of these."""
             return next(
                 i for i, c in enumerate(cls.__mro__) if not vars(c).keys().isdisjoint(names)
             )
@@ -91,7 +91,7 @@ class Normalizer(ABC):
 
     @property
     def solves_from_edge(self) -> bool:
-        """Whether `from_edge` is there, and much faster than solving a row from nothing."""
+        """True where `from_edge` is there, and much faster than solving a row from nothing."""
         return False
 
     def from_edge(self, scores: Tensor, edge: Tensor) -> Tensor:

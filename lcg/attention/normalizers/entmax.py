@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class AnyEntmax(Normalizer):
-    """What the two have in common, given the α of their rows."""
+    """α-entmax, given the α of its rows."""
 
     sparse: ClassVar[bool] = True
     backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise", "triton")

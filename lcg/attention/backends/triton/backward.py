@@ -47,7 +47,7 @@ def list_kernel(
     LISTS: tl.constexpr,
     CHUNK: tl.constexpr,
 ):
-    """Which items of each list are active, in order, and how many: ORDER [h lists length]."""
+    """List the active items of each list, in order, and count them: ORDER [h lists length]."""
     blocks = tl.cdiv(lists, LISTS)
     head = (tl.program_id(0) // blocks).to(tl.int64)
     each = tl.program_id(0) % blocks * LISTS + tl.arange(0, LISTS)

@@ -1,4 +1,4 @@
-"""Which blocks of keys a row of entmax may give weight to, and how high its threshold is at least:
+"""The blocks of keys that a row of entmax may give weight to, and a lower bound of its threshold:
 steps 1 and 2 of `forward`.
 
 Shapes: q [b h q d] and k [b g k d], contiguous; one program per PARTS blocks of queries of a head.
@@ -28,7 +28,7 @@ from lcg.attention.backends.triton.thresholds import (
 )
 
 CLOSE = tl.constexpr(1e-4)
-"""How near to 1 a row of lanes must sum before the last step to its threshold."""
+"""A row of lanes must sum this near to 1 before the last step to its threshold."""
 MARGIN = tl.constexpr(1e-5)
 """By how much a lower bound of a threshold is lowered, for the rounding it was found with."""
 
@@ -72,9 +72,9 @@ def candidates_kernel(
     BN: tl.constexpr,
     PARTS: tl.constexpr,
 ):
-    """Of each row the maximum (HIDDEN if it sees no key), c after a step from a close bound, and
-    how many keys lie above that bound; of each block of queries the blocks of keys with any of
-    these. A program has PARTS blocks of queries.
+    """Find the maximum of each row (HIDDEN if it sees no key), c after a step from a close bound,
+    and how many keys lie above that bound; and for each block of queries the blocks of keys with
+    any of these. A program has PARTS blocks of queries.
     """
     programs = tl.cdiv(q_blocks, PARTS)
     block = programs - 1 - tl.program_id(0) % programs  # those with most keys first

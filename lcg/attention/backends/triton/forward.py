@@ -53,12 +53,12 @@ from lcg.attention.backends.triton.thresholds import (
 NEAR = tl.constexpr(0.03)
 """The largest step after which the output is worth a try."""
 ALLOWED = tl.constexpr(2e-5)
-"""How far the mean of values under u may be off, as a share of them, for the last step to be taken
-without another sweep; for α ≤ 1.5, where u has a derivative."""
+"""The mean of values under u may be off by so much, as a share of them, where the last step is
+taken without another sweep; for α ≤ 1.5, where u has a derivative."""
 ALLOWED_16 = tl.constexpr(3e-4)
 """The same for values of 16 bits, whose own rounding is ten times as much."""
 ROUNDING = tl.constexpr(1.2e-7)
-"""How far float32 may round an edge, as a share of its magnitude."""
+"""Float32 may round an edge by so much, as a share of its magnitude."""
 
 
 @triton.jit

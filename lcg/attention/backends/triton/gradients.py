@@ -8,8 +8,8 @@ from lcg.attention.backends.triton.rows import CEILING, ENTMAX_LOW, RELU, load_r
 
 @triton.jit
 def load_block(pointers, head, block, queries, D: tl.constexpr, DP: tl.constexpr, BM: tl.constexpr):
-    """Of a block of queries of a head: which they are, which are there, where their rows lie, and
-    of these q, the output's gradient, anchor and level. pointers are to these four.
+    """Load a block of queries of a head: their indices, which are there, where their rows lie, and
+    q, the output's gradient, anchor and level. pointers are to these four.
     """
     Q, GRAD, ANCHOR, LEVEL = pointers
     i = block * BM + tl.arange(0, BM)

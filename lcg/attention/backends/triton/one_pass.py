@@ -21,7 +21,7 @@ from lcg.attention.backends.triton.rows import (
 
 @triton.jit
 def any_of(condition):
-    """Whether a tile of booleans holds a true one, as 0 or 1."""
+    """1 if a tile of booleans holds a true one, else 0."""
     return tl.max(tl.max(condition.to(tl.int32), axis=1), axis=0)
 
 

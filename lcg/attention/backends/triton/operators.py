@@ -43,7 +43,7 @@ MODES = {
 
 
 class Results(NamedTuple):
-    """What a forward pass leaves: the output and, for its backward pass, what rows are made of."""
+    """The result of a forward pass: the output and, for its backward pass, statistics of rows."""
 
     out: Tensor
     """[b h q d]"""
@@ -55,9 +55,9 @@ class Results(NamedTuple):
     mean_log: Tensor
     """Σ p log p [b h q]."""
     full: Tensor
-    """How many first keys every query of a block sees, int32 [b h i]."""
+    """The number of first keys that every query of a block sees, int32 [b h i]."""
     active: Tensor
-    """Which blocks hold weight, uint8 [b h i j]."""
+    """1 where a block holds weight, uint8 [b h i j]."""
 
 
 def run(
@@ -94,7 +94,7 @@ def _positions(positions: Tensor) -> Tensor:
 
 
 def _constants(q: Tensor, k: Tensor, mode: int, causal: bool, masked: bool, sloped: bool) -> dict:
-    """What kernels are specialised in, the tile's sizes included."""
+    """The constants that kernels are specialised in, the tile's sizes included."""
     d = q.shape[-1]
     tile = tile_for(q, k)
     # tf32x3: float32 in three products on tensor cores, with an error as that of float32. The
@@ -115,12 +115,12 @@ def _constants(q: Tensor, k: Tensor, mode: int, causal: bool, masked: bool, slop
 
 
 def _counts(q: Tensor, k: Tensor, tile: Tile) -> tuple[int, int]:
-    """How many blocks of queries and of keys there are."""
+    """The number of blocks of queries, and of keys."""
     return -(-q.shape[2] // tile.BM), -(-k.shape[2] // tile.BN)
 
 
 def _index_type(blocks: int) -> torch.dtype:
-    """Of a list of blocks, of which there are many."""
+    """The smallest integer that numbers so many blocks: there are many lists of them."""
     return torch.int16 if blocks <= torch.iinfo(torch.int16).max else torch.int32
 
 
@@ -345,7 +345,8 @@ _forward.register_autograd(_differentiate, setup_context=_keep)
 
 
 def _lists(active: Tensor) -> tuple[Tensor, Tensor]:
-    """Of each row of [b h i j] how many are active, int32 [b h i], and which, in order [b h i j].
+    """Count the active items of each row of [b h i j], int32 [b h i], and list them in order
+    [b h i j].
 
     The first two dimensions must lie as in a contiguous tensor.
     """

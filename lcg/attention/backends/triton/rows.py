@@ -1,4 +1,4 @@
-"""What all kernels share: a tile of scores, and from scores to weights given the row's statistics.
+"""A tile of scores, and from scores to weights given the row's statistics, for all kernels.
 
 A tile holds y = z √d, so that the factor 1/√d is part of the one multiplication and addition that
 brings a score z to the edge of its row's support.
@@ -88,7 +88,7 @@ def store_rows(pointer, tile, first, length, D: tl.constexpr, DP: tl.constexpr, 
 
 @triton.jit
 def row_of(head, places, queries, keys, heads, scale, SLOPED: tl.constexpr):
-    """What the rows of one head of one sample share, as `score_tile` takes it.
+    """Collect what the rows of one head of one sample share, as `score_tile` takes it.
 
     places is (positions of queries, of keys, key masks, slopes), of all samples and heads.
     """
@@ -100,8 +100,8 @@ def row_of(head, places, queries, keys, heads, scale, SLOPED: tl.constexpr):
 
 @triton.jit
 def visible_extent(i, row, leading, depth, CAUSAL: tl.constexpr):
-    """Of a block of queries i: the number of first keys among which are all that any of them sees,
-    and of those first keys that each of them sees; 0 where the block reaches beyond the queries.
+    """For a block of queries i, count the first keys among which are all that any of them sees,
+    and the first keys that each of them sees; 0 where the block reaches beyond the queries.
 
     leading is the number of first keys before the first masked one, depth the number of halvings
     that find a place among the keys, whose positions ascend. Both results are per query: int32.
@@ -178,7 +178,7 @@ def row_maximum(y, scale):
 
 @triton.jit
 def sound(anchor):
-    """Which rows have weights: not those that see no key, nor those whose maximum is NaN."""
+    """Mark rows that have weights: not those that see no key, nor those whose maximum is NaN."""
     return anchor >= SEEN
 
 

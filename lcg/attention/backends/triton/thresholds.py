@@ -20,12 +20,12 @@ from lcg.attention.backends.triton.rows import (
 SWEEPS = tl.constexpr(60)
 """Most sweeps over a row; from a good start one is usual."""
 UNIT = tl.constexpr(1e-6)
-"""How near to 1 a row must sum."""
+"""A row must sum this near to 1."""
 
 
 @triton.jit
 def row_sums(p, u, MODE: tl.constexpr):
-    """Of the rows of a tile: Σ p, Σ u, and the number of keys with weight."""
+    """Sum the rows of a tile: Σ p, Σ u, and the number of keys with weight."""
     total, slope = tl.sum(p, axis=1), tl.sum(u, axis=1)
     count = slope
     if MODE != SPARSEMAX:

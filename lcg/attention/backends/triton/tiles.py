@@ -1,4 +1,4 @@
-"""How large a tile of scores is, and how a kernel over such tiles is launched.
+"""The size of a tile of scores, and the launch of a kernel over such tiles.
 
 Chosen by what the compiler says of registers and shared memory (tests/kernels/compile_all.py).
 """
@@ -21,13 +21,13 @@ CROWDED = 512
 """Blocks of queries from which on two and two look for candidates together, to share what is read
 of the keys; with fewer, half of a device would have nothing to do."""
 FUSED = {"enable_fp_fusion": True}
-"""Of every launch: the default of triton until 3.9, which warns where it is not said."""
+"""Given at every launch: the default of triton until 3.9, which warns where it is not said."""
 ROOMY = 200 * 1024
 """Bytes of shared memory per program from which on a device has large tiles (H100)."""
 
 MOST_REGISTERS = 255
-"""Of a thread. Said at every launch: where nothing is, ptxas has been seen to take 32 and spill the
-rest."""
+"""The limit of a thread. Given at every launch: where none is, ptxas has been seen to take 32 and
+spill the rest."""
 
 
 class Tile(NamedTuple):
@@ -43,8 +43,8 @@ class Tile(NamedTuple):
     """Most per thread, so that three programs fit a multiprocessor; not for a general α."""
 
     def parts(self, rows: int, blocks: int) -> int:
-        """How many blocks of queries look for candidates together, of so many for each of `rows`
-        heads of samples.
+        """The number of blocks of queries that look for candidates together, of so many for each of
+        `rows` heads of samples.
 
         Products of 64 rows or more are made by other instructions than those of fewer, with another
         rounding: 32 and 32 would be scored otherwise than alone.
@@ -52,7 +52,7 @@ class Tile(NamedTuple):
         return 2 if blocks > 1 and rows * blocks >= CROWDED and self.BM != 32 else 1
 
     def options(self, mode: int, parts: int = 1, solving: bool = False) -> dict:
-        """Of a launch, with so many blocks of queries in a program.
+        """The options of a launch with so many blocks of queries in a program.
 
         solving: of the kernel that solves rows of one tile. Where scores take few registers it has
         half as many warps, which repeat less of what is done per row and wait less for each other.
@@ -102,7 +102,7 @@ def tile_of(queries: int, keys: int, d: int, dtype: torch.dtype, roomy: bool = T
 
 @functools.cache
 def is_roomy(device: torch.device) -> bool:
-    """Whether a program may have ROOMY bytes of shared memory there."""
+    """True where a program may have ROOMY bytes of shared memory."""
     if device.type != "cuda":
         return True
     properties = torch.cuda.get_device_properties(device)
