@@ -140,38 +140,41 @@ class MultiHeadAttention(nn.Module):
         x: Float[Tensor, "b t w"],
         positions: Shaped[Tensor, " k"] | None = None,
         select: Int[Tensor, " q"] | slice = ALL,
-        **seen: Any,
+        **keywords: Any,
     ) -> Float[Tensor, "b q w"]:
         """x is at positions[-t:]; the queries are all of x, or x[:, select].
 
         positions covers all keys: those in the cache, then those of x; if not given they are the
-        encoding's own, 0, 1, 2, … in most. seen: the keywords of `view`.
+        encoding's own, 0, 1, 2, … in most. keywords: those of `view`.
         """
         choice = self.attention
-        q, k, v, bias = self.project(x, positions, select, **seen)
+        q, k, v, bias = self.project(x, positions, select, **keywords)
         heads = attend(q, k, v, choice.normalizer, bias, self.normalizer_state, self.backend)
         joined = rearrange(heads, "b h q d -> b q (h d)")
         normed = choice.output_norm(joined, self.output_norm_state)
         return self.output(returned(choice.output_norm, "__call__", normed, joined.shape))
 
-    def weights(self, *call: Any, **seen: Any) -> Float[Tensor, "b h q k"]:
+    def weights(self, *call: Any, **keywords: Any) -> Float[Tensor, "b h q k"]:
         """The weights of a call of `forward` with these arguments, to look at."""
-        q, k, _, bias = self.project(*call, **seen)
+        q, k, _, bias = self.project(*call, **keywords)
         return attention_weights(q, k, self.attention.normalizer, bias, self.normalizer_state)
 
-    def scores(self, *call: Any, **seen: Any) -> Float[Tensor, "b h q k"]:
+    def scores(self, *call: Any, **keywords: Any) -> Float[Tensor, "b h q k"]:
         """The scores that these weights are made of: scaled, biased, -inf on keys that are hidden.
 
         A query that sees no key at all has zeros.
         """
-        q, k, _, bias = self.project(*call, **seen)
+        q, k, _, bias = self.project(*call, **keywords)
         return biased_scores(q, k, self.attention.normalizer, bias)[0]
 
     def scaler(
-        self, x: Float[Tensor, "b t w"], positions: Shaped[Tensor, " k"] | None = None, **seen: Any
+        self,
+        x: Float[Tensor, "b t w"],
+        positions: Shaped[Tensor, " k"] | None = None,
+        **keywords: Any,
     ) -> Float[Tensor, "b h t"] | Float[Tensor, "h t"] | None:
         """The multiplier of the scaled heads' queries; None is 1."""
-        return self._scaler(x, self.view(x, positions, **seen).n)
+        return self._scaler(x, self.view(x, positions, **keywords).n)
 
     def view(
         self, x: Tensor, positions: Tensor | None, *, cache: LayerCache | NoCache = NO_CACHE
@@ -188,10 +191,10 @@ class MultiHeadAttention(nn.Module):
         x: Float[Tensor, "b t w"],
         positions: Shaped[Tensor, " k"] | None = None,
         select: Int[Tensor, " q"] | slice = ALL,
-        **seen: Any,
+        **keywords: Any,
     ) -> Projected:
         """From the arguments of `forward` to those of `attend`."""
-        view = self.view(x, positions, **seen)
+        view = self.view(x, positions, **keywords)
         scaler = self._scaler(x, view.n)
         queried, q_positions = x[:, select], view.q_positions[select]
         q = rearrange(self.query(queried), "b q (h d) -> b h q d", d=self.sizes.head_dim)

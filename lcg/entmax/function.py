@@ -332,13 +332,13 @@ class _Entmax(_Once):
             return None, None, None
         weights, epsilon = ctx.saved_tensors
         wants_scores, wants_alpha = ctx.needs_input_grad[:2]
-        found = _Gradients.apply(
+        gradients = _Gradients.apply(
             weights, grad, epsilon, ctx.exponent, ctx.dtype, wants_scores, wants_alpha
         )
-        of_alpha = found[-1] if wants_alpha else None
+        of_alpha = gradients[-1] if wants_alpha else None
         if of_alpha is not None and epsilon.shape[0] == 1:
             of_alpha = of_alpha.sum(0, keepdim=True)
-        return found[0] if wants_scores else None, of_alpha, None
+        return gradients[0] if wants_scores else None, of_alpha, None
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> Any:
@@ -352,8 +352,8 @@ class _Gradients(_Once):
     def forward(
         weights: Tensor, grad: Tensor, epsilon: Tensor, exponent: Exponent, *wanted: Any
     ) -> tuple[Tensor, ...]:
-        found = _gradients(weights, grad, exponent.at(epsilon), *wanted)
-        return tuple(gradient for gradient in found if gradient is not None)
+        gradients = _gradients(weights, grad, exponent.at(epsilon), *wanted)
+        return tuple(gradient for gradient in gradients if gradient is not None)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -11,7 +11,7 @@ Shapes: b batch, t tokens, s source tokens, q selected positions, w model width,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -92,14 +92,16 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(model.dropout)
 
     def forward(
-        self, x: Tensor, positions: Tensor, select: Tensor | slice = ALL, **seen: Any
+        self, x: Tensor, positions: Tensor, select: Tensor | slice = ALL, **keywords: Any
     ) -> Tensor:
-        """x [b t w] -> [b q w] at x[:, select]; seen: the keywords of its kind of attention."""
-        return self.feed_forward(self.attend(x, positions, select, **seen))
+        """x [b t w] -> [b q w] at x[:, select]; keywords: those of its kind of attention."""
+        return self.feed_forward(self.attend(x, positions, select, **keywords))
 
-    def attend(self, x: Tensor, positions: Tensor, select: Tensor | slice, **seen: Any) -> Tensor:
+    def attend(
+        self, x: Tensor, positions: Tensor, select: Tensor | slice, **keywords: Any
+    ) -> Tensor:
         """The first half of the block, around self-attention."""
-        heads = self.attention(self.attention_norm(x), positions, select, **seen)
+        heads = self.attention(self.attention_norm(x), positions, select, **keywords)
         return x[:, select] + self.dropout(self.attention_post_norm(heads))
 
     def feed_forward(self, x: Tensor) -> Tensor:
@@ -126,9 +128,9 @@ class CrossBlock(Block):
         cache: LayerCache | NoCache = NO_CACHE,
     ) -> Tensor:
         """As `Block`, and attends to the memory."""
-        own = positions[-x.shape[1] :][select]
+        target_positions = positions[-x.shape[1] :][select]
         x = self.attend(x, positions, select, cache=cache)
-        heads = self.cross(self.cross_norm(x), own, memory=memory, cache=cache)
+        heads = self.cross(self.cross_norm(x), target_positions, memory=memory, cache=cache)
         return self.feed_forward(x + self.dropout(self.cross_post_norm(heads)))
 
 
@@ -212,15 +214,15 @@ def run_blocks(
     blocks: nn.ModuleList,
     x: Tensor,
     positions: Tensor,
-    seen: Iterable[dict[str, Any]],
+    keywords: list[dict[str, Any]],
     select: Tensor | slice = ALL,
 ) -> Tensor:
     """Run x through the blocks, each with its keywords; only x[:, select] has queries in the last
     one.
     """
     selects = [ALL] * (len(blocks) - 1) + [select]
-    for block, queries, keywords in zip(blocks, selects, seen, strict=True):
-        x = block(x, positions, queries, **keywords)
+    for block, queries, own_keywords in zip(blocks, selects, keywords, strict=True):
+        x = block(x, positions, queries, **own_keywords)
     return x
 
 
@@ -241,12 +243,12 @@ class Decoder(Transformer):
         Only the selected positions have queries in the last layer and logits. With a cache, tokens
         continue what the cache has read.
         """
-        positions, caches = self.read_on(tokens, cache)
+        positions, caches = self.ids_and_caches(tokens, cache)
         x = self.embed(tokens, positions[-tokens.shape[1] :], self.position_state)
-        seen = [{"cache": one} for one in caches]
-        return self.logits(run_blocks(self.blocks, x, positions, seen, select))
+        keywords = [{"cache": layer_cache} for layer_cache in caches]
+        return self.logits(run_blocks(self.blocks, x, positions, keywords, select))
 
-    def read_on(
+    def ids_and_caches(
         self, tokens: Tensor, cache: KVCache | None
     ) -> tuple[Tensor, list[LayerCache | NoCache]]:
         """Position ids of what a cache has read and of the tokens, and the cache of each block."""
@@ -283,9 +285,9 @@ class Encoder(Transformer):
         queries in the last layer.
         """
         positions = self.positions(tokens.shape[1])
-        seen = [{"mask": real_tokens(tokens, self.pad)}] * len(self.blocks)
+        keywords = [{"mask": real_tokens(tokens, self.pad)}] * len(self.blocks)
         x = self.embed(tokens, positions, self.position_state)
-        return self.logits(run_blocks(self.blocks, x, positions, seen, select))
+        return self.logits(run_blocks(self.blocks, x, positions, keywords, select))
 
 
 def real_tokens(tokens: Int[Tensor, "b t"], pad: int) -> Bool[Tensor, "b t"] | None:
@@ -351,10 +353,10 @@ class EncoderDecoder(Decoder):
         Only the selected positions have queries in the last layer and logits. With a cache, tokens
         continue what the cache has read, and keys and values are made of the memory once.
         """
-        positions, caches = self.read_on(tokens, cache)
+        positions, caches = self.ids_and_caches(tokens, cache)
         x = self.embed(tokens, positions[-tokens.shape[1] :], self.position_state)
-        seen = [{"memory": memory, "cache": one} for one in caches]
-        return self.logits(run_blocks(self.blocks, x, positions, seen, select))
+        keywords = [{"memory": memory, "cache": layer_cache} for layer_cache in caches]
+        return self.logits(run_blocks(self.blocks, x, positions, keywords, select))
 
     @torch.no_grad()
     def greedy(
@@ -402,10 +404,10 @@ def build_model(config: Config) -> Transformer:
 
 def batch_tensors(batch: Batch, device: Any = None) -> dict[str, Tensor]:
     """A drawn batch as tensors by name: inputs, labels, and source where there is one."""
-    found = {"inputs": batch.inputs, "labels": batch.labels, "source": batch.source}
+    arrays = {"inputs": batch.inputs, "labels": batch.labels, "source": batch.source}
     return {
         name: torch.from_numpy(array).to(device)
-        for name, array in found.items()
+        for name, array in arrays.items()
         if array is not None
     }
 
