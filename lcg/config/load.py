@@ -13,6 +13,7 @@ import dataclasses
 import itertools
 import json
 import typing
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -201,13 +202,24 @@ def read_yaml(path: Path, resolve: bool = True) -> dict[str, Any]:
     Raises ConfigError, naming file and line.
     """
     try:
-        read_node(path)
-        tree = OmegaConf.to_container(OmegaConf.load(path), resolve=resolve)
+        try:
+            facts = path.stat()
+        except OSError as error:
+            raise ConfigError(f"cannot be read: {error.strerror}") from None
+        loaded = _load(path.absolute(), facts.st_mtime_ns, facts.st_size)
+        tree = OmegaConf.to_container(loaded, resolve=resolve)
         if not isinstance(tree, dict):
             raise ConfigError("expected a mapping of keys to values")
     except Exception as error:
         raise ConfigError(f"{path}: {_problem(error)}".replace(": line ", ":", 1)) from None
     return tree
+
+
+@lru_cache(maxsize=64)
+def _load(path: Path, changed: int, length: int) -> Any:
+    """Read a file again only when it has changed: every run of a grid reads the same few."""
+    read_node(path)
+    return OmegaConf.load(path)
 
 
 BYTES = 10**6

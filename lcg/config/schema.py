@@ -25,6 +25,10 @@ def shown(number: float) -> str:
     return f"{number:,}" if abs(number) < 10**15 else f"{float(number):.3g}"
 
 
+class TooLarge(ValueError):
+    """A number beyond what any machine has so much of."""
+
+
 def require_between(
     section: Any, names: tuple[str, ...], least: float, most: float, what: str = ""
 ) -> None:
@@ -38,7 +42,7 @@ def require_between(
         if not value >= least:
             raise ValueError(f"{name} must {what or f'be at least {least}'}, got {value:g}")
         if value > most:
-            raise ValueError(f"{name} must be at most {shown(most)}, got {shown(value)}")
+            raise TooLarge(f"{name} must be at most {shown(most)}, got {shown(value)}")
 
 
 def _require(condition: bool, message: str) -> None:

@@ -7,7 +7,17 @@ import dataclasses
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from lcg.config.schema import COUNT, HEADS, PARAMETERS, SHORTEST, VOCABULARY, Config, Model, shown
+from lcg.config.schema import (
+    COUNT,
+    HEADS,
+    PARAMETERS,
+    SHORTEST,
+    VOCABULARY,
+    Config,
+    Model,
+    TooLarge,
+    shown,
+)
 
 if TYPE_CHECKING:
     from lcg.tasks.base import Task
@@ -80,21 +90,21 @@ def check_sizes(config: Config) -> None:
     model, data, task = config.model, config.data, config.task
     count = parameter_count(model, task.vocabulary)
     if count > PARAMETERS:
-        raise ValueError(
+        raise TooLarge(
             f"{largest_option(config)} makes a model of {shown(count)} parameters; at most "
             f"{shown(PARAMETERS)} are possible"
         )
     heads = model.heads * (2 * model.layers + model.source_layers if model.apart else model.layers)
     if heads > HEADS:
         larger = "heads" if model.heads > model.layers else "layers"
-        raise ValueError(
+        raise TooLarge(
             f"model.{larger}={shown(getattr(model, larger))} makes {shown(heads)} heads in all "
             f"layers; at most {shown(HEADS)} are possible"
         )
     tokens = data.batch_size * int(task.token_length(data.max_length))
     if tokens > COUNT:
         larger = "batch_size" if data.batch_size > data.max_length else "max_length"
-        raise ValueError(
+        raise TooLarge(
             f"data.{larger}={shown(getattr(data, larger))} makes batches of {shown(tokens)} "
             f"tokens; at most {shown(COUNT)} are possible"
         )

@@ -12,6 +12,7 @@ import re
 import types
 import typing
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Literal
 
 from omegaconf import OmegaConf
@@ -107,6 +108,7 @@ def _is_null(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value in NULL)
 
 
+@cache
 def _types(cls: type, where: str) -> dict[str, Any]:
     try:
         return typing.get_type_hints(cls)

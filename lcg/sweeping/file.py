@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from tqdm import tqdm
 
 from lcg.config import Config, ConfigError, load_config, run_directory
 from lcg.config.errors import one_line
 from lcg.config.load import read_node, read_overrides, sweep_files
-from lcg.config.schema import COUNT, shown
-from lcg.config.types import read_text
+from lcg.config.schema import COUNT, TooLarge, shown
+from lcg.config.types import as_text, read_text
 from lcg.diagnostics.columns import columns
+from lcg.log import log
 from lcg.registry import nearest
 from lcg.runs.run import check_folder
 from lcg.sweeping.parameters import Choice, Range, read_parameter
@@ -43,7 +45,8 @@ MACROS = (
 """The forms in which `wandb agent` hands a run its arguments; `lcg train` takes each of them."""
 ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 MERGE = "tag:yaml.org,2002:merge"
-MOST_RUNS = 10_000  # of a grid
+MOST_RUNS = 10_000  # of a grid, or drawn
+MANY_RUNS = 500  # to check which takes a few seconds
 MOST_CHECKED = 2000  # combinations of a sweep that draws; checking one takes milliseconds
 COMMAND = "command: [lcg, train, …, '${args_no_hyphens}']"
 
@@ -337,8 +340,9 @@ def _run_cap(content: dict[str, Any], method: str) -> int | None:
         return None
     if type(cap) is not int or cap < 1:
         raise ConfigError(f"run_cap={cap!r} must be a whole number from 1")
-    if cap > COUNT:
-        raise ConfigError(f"run_cap must be at most {shown(COUNT)}, got {shown(cap)}")
+    most = COUNT if method == "grid" else MOST_RUNS
+    if cap > most:
+        raise ConfigError(f"run_cap must be at most {shown(most)}, got {shown(cap)}")
     return cap
 
 
@@ -380,10 +384,12 @@ def _check_runs(sweep: Sweep) -> None:
     """Raise ConfigError for runs that are not possible, or that would share a directory."""
     _check_count(sweep)
     grid = sweep.method == "grid"
-    runs = combinations(sweep) if grid else itertools.islice(_choices(sweep), MOST_CHECKED)
+    runs = list(itertools.islice(_choices(sweep), sweep.run_cap if grid else MOST_CHECKED))
+    if len(runs) > MANY_RUNS:
+        log.info(f"{sweep.path}: {len(runs):,} runs to check")
     places: dict[str, dict[str, str]] = {}
     impossible: dict[str, list[str]] = {}
-    for chosen in runs:
+    for chosen in tqdm(runs, "checked", unit=" runs", leave=False, disable=None, delay=2):
         named = " ".join(f"{key}={text}" for key, text in chosen.items()) or "the one run"
         try:
             config = load_config(sweep.words(chosen))
@@ -408,6 +414,20 @@ def _check_runs(sweep: Sweep) -> None:
         where = "" if everywhere else f"{which[0]}{more} is not possible: "
         advice = "" if everywhere else "; leave it out of the file"
         raise ConfigError(f"{where}{reason}{advice}")
+    _check_ranges(sweep)
+
+
+def _check_ranges(sweep: Sweep) -> None:
+    """Raise ConfigError for a range whose upper end is more than an option takes."""
+    for key, parameter in sweep.parameters.items():
+        if isinstance(parameter, Choice):
+            continue
+        high = as_text(parameter.high)
+        try:
+            load_config(sweep.words(sweep.example | {key: high}))
+        except ConfigError as error:
+            if isinstance(error.__context__, TooLarge):
+                raise ConfigError(f"parameters.{key}: max={high}: {error}") from None
 
 
 def _check_metric(sweep: Sweep, config: Config) -> None:

@@ -6,6 +6,7 @@ of its own, so it can be killed at any moment and started again with the same co
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from lcg.training.processes import stop_requests
 
 TICK = 0.2  # seconds between looks at the workers
 LOOK = 2.0  # seconds between looks at what they have written, and at the study
+HOPELESS = 20  # runs that are drawn and all fail alike, after which no more are drawn
 CRASHES = 2  # without any progress in between, after which a run is recorded as failed
 FAILED, BAD_INPUT, BUSY, NOT_FINITE = 1, 2, 3, 4  # exit codes of `lcg train`
 STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
@@ -196,7 +198,7 @@ class Launcher:
                 self.held.remove(job)
                 if not self._is_done(job):
                     return job
-        while len(self.held) < self.workers and not self.summary.signal:
+        while len(self.held) < self.workers and self._goes_on():
             taken = self.queue.take()
             if taken is None:
                 return None
@@ -332,6 +334,11 @@ class Launcher:
         self.summary.counts.failed += 1
         self.summary.failures.append(Failure(name, reason, log))
         self._event_of(name, f"failed: {reason}", chosen)
+        counts, failures = self.summary.counts, self.summary.failures
+        alike = {re.sub(r"[\d.,e+-]+", "", failure.reason) for failure in failures}
+        drawn = self.sweep.method != "grid"
+        if drawn and counts.failed == counts.done >= HOPELESS and len(alike) == 1:
+            self.summary.trouble = f"all {counts.failed} runs failed alike, the last with: {reason}"
 
     # ---- stopping
 

@@ -104,7 +104,12 @@ MISTAKES = [
     (BAYES | lr(min=1, max=10**400), "parameters.optimizer.lr: max is too large"),
     (BAYES | lr(distribution="log_uniform", min=0, max=1000), "max=1000 is an exponent of e"),
     ({"parameters": {"seed": {"min": 0, "max": 10**12}}}, "a grid of more than 10,000 values"),
-    (BAYES | {"run_cap": 10**13}, "run_cap must be at most 1,000,000,000,000"),
+    (BAYES | {"run_cap": 10_001}, "run_cap must be at most 10,000, got 10,001"),
+    (BAYES | lr(min=1e-3, max=1e12), "max=1e+12: optimizer: lr must be at most 1,000,000, got"),
+    (
+        BAYES | {"parameters": {"model.layers": {"min": 1, "max": 10**9}}},
+        "parameters.model.layers: max=1000000000: model.layers=1,000,000,000 makes a model of",
+    ),
     (
         {"early_terminate": {"type": "hyperband", "max_iter": 9, "s": 10**9}},
         "early_terminate.s=1000000000 must be at most 64",

@@ -340,6 +340,17 @@ def test_values_that_cannot_be_drawn_together_are_recorded(sweep, plan):
     assert all("d_model=64 is not a multiple of heads=3" in f.reason for f in done.failures)
 
 
+def test_a_sweep_of_which_all_runs_fail_alike_is_given_up(sweep, plan):
+    heads = {"distribution": "q_uniform", "q": 64, "min": 64, "max": 64 * 9000}
+    width = {"distribution": "int_uniform", "min": 64, "max": 10**5}
+    asked = sweep(
+        1, method="random", run_cap=9000, parameters={"model.heads": heads, "model.d_model": width}
+    )
+    done = run(asked)
+    assert done.counts.failed == 20 == done.counts.done
+    assert "all 20 runs failed alike, the last with: model: d_model=" in done.as_text()
+
+
 LAUNCH = """
 import json, sys
 from lcg.log import log_to_stderr
