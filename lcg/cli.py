@@ -17,6 +17,7 @@ from lcg import __version__, ranks
 from lcg.commands.args import EXIT_CODES, first_line
 from lcg.log import discard, log, log_to_stderr, open_streams
 from lcg.registry import fault, nearest
+from lcg.runs.files import Busy
 from lcg.system import is_storage_error
 
 COMMANDS = (
@@ -43,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         log.error("lcg: stopped")
         return 130
+    except Busy as error:
+        log.warning(f"lcg: {error}")
+        return 3
     except BrokenPipeError:  # | head
         discard(sys.stdout)
         return 0

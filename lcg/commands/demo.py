@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from lcg.commands.args import Parser
-from lcg.commands.train import train_and_evaluate
 from lcg.log import log
 
 ABOUT = """\
@@ -18,6 +17,7 @@ whichever is ahead below, it is no finding. docs/results.md has the whole grid.
 
 
 def run(words: list[str]) -> int:
+    from lcg.api import train_and_evaluate
     from lcg.config import load_config
     from lcg.config.errors import options_called
     from lcg.results import plot, table
@@ -31,8 +31,8 @@ def run(words: list[str]) -> int:
     directories = []
     for config in configs:
         outcome = train_and_evaluate(config)
-        if outcome is None or outcome.exit_code:
-            return 3 if outcome is None else outcome.exit_code
+        if outcome.exit_code:
+            return outcome.exit_code
         directories.append(outcome.directory)
     records = [run.record for run in Run.find(directories)]
     picture = plot(records, Path(configs[0].runs) / "accuracy_vs_length.png")

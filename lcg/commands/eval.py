@@ -6,11 +6,7 @@ import dataclasses
 from pathlib import Path
 
 from lcg.commands.args import Parser, add_trust, trusted
-from lcg.evaluation.test_sets import ladder_of
 from lcg.log import log
-from lcg.results import wilson
-from lcg.results.statistics import Measure
-from lcg.runs.record import Cell
 
 
 def run(words: list[str]) -> int:
@@ -61,7 +57,7 @@ def run(words: list[str]) -> int:
         configs[run] = config
     if not configs:
         raise ValueError(" | ".join(problems))
-    from lcg.evaluation.evaluate import choose_device
+    from lcg.evaluation.evaluate import choose_device, evaluate_and_log
     from lcg.runs.wandb_logger import send_record
 
     choose_device(options.device)
@@ -69,7 +65,7 @@ def run(words: list[str]) -> int:
     for run, config in configs.items():
         try:
             before = RunRecord.load(run)
-            evaluate_and_say(run, config, options.device)
+            evaluate_and_log(run, config, options.device)
         except ValueError as error:
             if len(runs) == 1:
                 raise
@@ -80,59 +76,3 @@ def run(words: list[str]) -> int:
     for problem in problems:
         log.warning(f"lcg: {problem}")
     return 2 if problems else 0
-
-
-def evaluate_and_say(run: Path, config, device: str = "auto") -> None:
-    """Evaluate one run at its test lengths, with a line per length on stderr."""
-    from lcg.evaluation.evaluate import evaluate
-
-    log.info(f"{run}: test ladder, {_samples(config)} samples per length")
-    bar = LengthBar()
-    try:
-        for cell in evaluate(run, config, device, bar):
-            bar.close()
-            log.info(f"  {cell.length:>7,}  {cell_text(cell)}")
-    finally:
-        bar.close()
-
-
-def _samples(config) -> str:
-    """The count asked for; "up to" where the test split has fewer at a length."""
-    asked = config.evaluation.samples
-    return f"{asked}" if all(s.samples == asked for s in ladder_of(config)) else f"up to {asked}"
-
-
-def cell_text(cell: Cell) -> str:
-    """One result with its Wilson interval and time, or why there is none."""
-    if cell.state != "value":
-        return f"{cell.state.replace('_', ' ')}: {cell.reason}"
-    low, high = wilson(cell.correct, cell.samples)
-    metrics = "".join(f"   {Measure(k).title} {v:.1f}" for k, v in (cell.metrics or {}).items())
-    return (
-        f"exact match {100 * cell.exact_match:5.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
-        f"   tokens {100 * cell.token_accuracy:5.1f} %{metrics}   {cell.seconds:.1f} s"
-    )
-
-
-class LengthBar:
-    """A progress bar per length, gone when the length is done; nothing where there is no terminal.
-
-    Called with the length, the samples done, and the samples in all.
-    """
-
-    def __init__(self) -> None:
-        self._bar = None
-
-    def __call__(self, length: int, done: int, total: int) -> None:
-        from tqdm import tqdm
-
-        if self._bar is None:
-            title = f"  {length:>7,}"
-            self._bar = tqdm(total=total, desc=title, unit="sample", leave=False, disable=None)
-        self._bar.update(done - self._bar.n)
-
-    def close(self) -> None:
-        """Remove the bar."""
-        if self._bar is not None:
-            self._bar.close()
-        self._bar = None

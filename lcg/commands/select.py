@@ -74,7 +74,7 @@ def _settled(
     """The choice, and why a tie is left; torch is needed only where there is a tie."""
     if choice.resolved or choice.monitored is None:
         return choice, ""
-    from lcg.commands.eval import LengthBar
+    from lcg.evaluation.evaluate import LengthBar
     from lcg.evaluation.tie_break import break_tie
 
     names = ", ".join(record.run for record in choice.tied)

@@ -13,13 +13,11 @@ from lcg.ranks import is_rank_zero, take_rank
 
 
 def run(words: list[str]) -> int:
-    from lcg.attention.backends import check_installed
+    from lcg.api import check_machine, train_and_evaluate
     from lcg.config import load_config
-    from lcg.config.compatibility import remarks
     from lcg.config.errors import options_called
     from lcg.config.load import is_for_wandb
     from lcg.runs.run import Run
-    from lcg.training.devices import check_machine, memory_problem
 
     parser = Parser("train", "[experiment=NAME] [key=value …] [--dry-run]", __doc__, add_help=False)
     parser.add_argument("--dry-run", action="store_true", help="print config, time, memory, disk")
@@ -39,12 +37,7 @@ def run(words: list[str]) -> int:
             f"note: {', '.join(ignored)} ignored: trainer.devices=1 and trainer.nodes=1 make a run "
             "of one process"
         )
-    check_installed(config.attention.backend)
-    check_machine(config.trainer)
-    for remark in remarks(config):
-        log.warning(f"note: {remark}")
-    Run.place(config)
-    if problem := memory_problem(config):
+    if problem := check_machine(config):
         if not options.dry_run:
             raise ValueError(problem)
         log.warning(f"warning: {problem}; no step is timed")
@@ -57,9 +50,9 @@ def run(words: list[str]) -> int:
         print(to_yaml(config), flush=True)
         print(project(config, overrides))
         return 0
+    with suppress(OSError):  # as `train` does, which has words for folders that cannot be read,
+        Run.place(config).check_is_of(config)  # but before torch is imported, which takes seconds
     outcome = train_and_evaluate(config)
-    if outcome is None:
-        return 3
     if is_rank_zero():
         print(outcome.directory)
         if outcome.signal and os.environ.get("WANDB_SWEEP_ID"):
@@ -87,35 +80,3 @@ def _end_by(number: int) -> None:
     sys.stdout.flush()
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
-
-
-def train_and_evaluate(config):
-    """How training ended; None when the run is busy."""
-    from lcg.runs.run import Run
-
-    # As `train` does, but before torch is imported, which takes seconds; it also has words for
-    # folders that cannot be read.
-    with suppress(OSError):
-        Run.place(config).check_is_of(config)
-
-    from lcg.commands.eval import evaluate_and_say
-    from lcg.runs.files import Busy
-    from lcg.training.loop import train
-
-    def climb(outcome) -> None:
-        if outcome.already and outcome.status == "finished":
-            log.info(f"{outcome.directory} is finished, {outcome.step} steps")
-        if outcome.status == "finished" and config.evaluation.after_training:
-            device = {"gpu": "cuda"}.get(config.trainer.accelerator, config.trainer.accelerator)
-            evaluate_and_say(outcome.directory, config, device)
-
-    try:
-        outcome = train(config, then=climb)
-    except Busy as error:
-        log.warning(f"lcg: {error}")
-        return None
-    if is_rank_zero() and outcome.status == "interrupted":
-        log.info(f"stopped at step {outcome.step}; the same command resumes from there")
-    elif is_rank_zero() and outcome.status == "not_finite":
-        log.info(f"stopped: {outcome.reason}; see {outcome.directory}/metrics.csv")
-    return outcome

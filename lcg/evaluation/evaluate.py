@@ -14,6 +14,8 @@ from lcg.evaluation.ladder import Progress, evaluate_lengths
 from lcg.evaluation.test_sets import ladder_of
 from lcg.log import log
 from lcg.models.transformer import build_model
+from lcg.results import wilson
+from lcg.results.statistics import Measure
 from lcg.runs.record import Cell, RunRecord
 from lcg.runs.run import Run
 
@@ -90,3 +92,59 @@ def evaluate(
         with RunRecord.updating(directory):
             RunRecord.load(directory, record.hash).merge([cell]).save(directory)
         yield cell
+
+
+def evaluate_and_log(directory: Path, config: Config, device: str = "auto") -> list[Cell]:
+    """Evaluate as `evaluate` does, with a progress bar and a logged line per length."""
+    log.info(f"{directory}: test ladder, {_samples(config)} samples per length")
+    cells, bar = [], LengthBar()
+    try:
+        for cell in evaluate(directory, config, device, bar):
+            bar.close()
+            log.info(f"  {cell.length:>7,}  {cell_text(cell)}")
+            cells.append(cell)
+    finally:
+        bar.close()
+    return cells
+
+
+def _samples(config: Config) -> str:
+    """The count asked for; "up to" where the test split has fewer at a length."""
+    asked = config.evaluation.samples
+    return f"{asked}" if all(s.samples == asked for s in ladder_of(config)) else f"up to {asked}"
+
+
+def cell_text(cell: Cell) -> str:
+    """One result with its Wilson interval and time, or why there is none."""
+    if cell.state != "value":
+        return f"{cell.state.replace('_', ' ')}: {cell.reason}"
+    low, high = wilson(cell.correct, cell.samples)
+    metrics = "".join(f"   {Measure(k).title} {v:.1f}" for k, v in (cell.metrics or {}).items())
+    return (
+        f"exact match {100 * cell.exact_match:5.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+        f"   tokens {100 * cell.token_accuracy:5.1f} %{metrics}   {cell.seconds:.1f} s"
+    )
+
+
+class LengthBar:
+    """A progress bar per length, gone when the length is done; nothing where there is no terminal.
+
+    Called with the length, the samples done, and the samples in all.
+    """
+
+    def __init__(self) -> None:
+        self._bar = None
+
+    def __call__(self, length: int, done: int, total: int) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None:
+            title = f"  {length:>7,}"
+            self._bar = tqdm(total=total, desc=title, unit="sample", leave=False, disable=None)
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Remove the bar."""
+        if self._bar is not None:
+            self._bar.close()
+        self._bar = None

@@ -21,6 +21,7 @@ from lcg.results.plot import method_styles
 from lcg.results.published import published_beside
 from lcg.results.statistics import EXACT_MATCH, Measure, measure_named
 from lcg.results.tables import NOTHING, Table, sections, state_text
+from lcg.runs.provenance import package_version
 from lcg.runs.record import RecordError, RunRecord
 from lcg.runs.run import Run
 
@@ -191,8 +192,6 @@ def _render(**page: Any) -> str:
     """The template filled in."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    from lcg import __version__
-
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -202,7 +201,8 @@ def _render(**page: Any) -> str:
     )
     environment.filters["code"] = _code
     environment.globals["glyphs"] = GLYPHS
-    environment.globals["versions"] = f"lcg {__version__}, Python {platform.python_version()}"
+    versions = f"lcg {package_version('lcg')}, Python {platform.python_version()}"
+    environment.globals["versions"] = versions
     return environment.get_template(TEMPLATE).render(page) + "\n"
 
 

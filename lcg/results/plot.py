@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from math import ceil, isnan, log2
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lcg.results.aggregate import Group, group_runs, training_lengths
 from lcg.results.figure import (
@@ -37,6 +37,9 @@ from lcg.results.figure import (
 from lcg.results.statistics import EXACT_MATCH, Measure, measure_named, wilson
 from lcg.results.tables import state_text
 from lcg.runs.record import RunRecord, write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SUFFIXES = (".png", ".svg", ".pdf")
 FACETS = ("task", "position")
@@ -75,17 +78,35 @@ def plot(
     metric: str = EXACT_MATCH.name,
     facet: str = "task",
 ) -> Path:
-    """Draw the runs and write the picture (.png, .svg or .pdf) atomically; returns its path.
+    """Write the picture of `draw` (.png, .svg or .pdf) atomically; returns its path.
 
-    A line is the mean over the seeds at a method's selected learning rate, its band their range,
-    or, if no method has several seeds, the 95 % Wilson interval of exact match. Hollow points are
-    of methods of which a seed did not train. Where no seed has a value a marker stands below the
-    axis instead of a point at 0. Raises ValueError for another suffix, facet or metric, or no
-    records.
+    Raises ValueError for another suffix, and as `draw` does.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: cannot plot to {path.suffix!r}, use {', '.join(SUFFIXES)}")
+    figure = draw(records, metric, facet)
+
+    import matplotlib
+
+    image = io.BytesIO()
+    kind = path.suffix[1:].lower()
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    with matplotlib.rc_context(FONTS):
+        figure.savefig(image, format=kind, dpi=160, metadata=metadata, bbox_inches="tight")
+    return write_atomic(path, image.getvalue())
+
+
+def draw(
+    records: Iterable[RunRecord], metric: str = EXACT_MATCH.name, facet: str = "task"
+) -> Figure:
+    """Draw the runs' measure against length.
+
+    A line is the mean over the seeds at a method's selected learning rate, its band their range,
+    or, if no method has several seeds, the 95 % Wilson interval of exact match. Hollow points are
+    of methods of which a seed did not train. Where no seed has a value a marker stands below the
+    axis instead of a point at 0. Raises ValueError for another facet or metric, or no records.
+    """
     if facet not in FACETS:
         raise ValueError(f"--facet {facet}: choose from {', '.join(FACETS)}")
     groups = group_runs(records)
@@ -105,11 +126,7 @@ def plot(
         parts = figure.subfigures(len(rows), columns, height_ratios=heights, squeeze=False)
         for part, block in zip(parts.flat, blocks, strict=False):
             draw_block(part, block, styles, measure, width)
-        image = io.BytesIO()
-        kind = path.suffix[1:].lower()
-        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-        figure.savefig(image, format=kind, dpi=160, metadata=metadata, bbox_inches="tight")
-    return write_atomic(path, image.getvalue())
+    return figure
 
 
 def task_block(groups: Sequence[Group]) -> Block:

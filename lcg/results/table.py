@@ -101,18 +101,23 @@ def _escape(text: str) -> str:
     return "".join(p if p.startswith("`") else re.sub(TAG, r"\\<", p) for p in parts)
 
 
-def _csv(groups: list[Group], measure: Measure) -> str:
-    """Tidy: one row per run and length; a run without any length keeps one row."""
-    rows = []
+def rows(groups: Iterable[Group], measure: Measure = EXACT_MATCH) -> list[dict[str, Any]]:
+    """Tidy data: a row for each run and length; a run without any length keeps one row."""
+    found = []
     for group in groups:
         for run in group.runs:
             cells = [_cell_fields(cell) for cell in run.cells.values()]
-            rows += [_run_fields(group, run, measure) | cell for cell in cells or [{}]]
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+            found += [_run_fields(group, run, measure) | cell for cell in cells or [{}]]
+    return found
+
+
+def _csv(groups: list[Group], measure: Measure) -> str:
+    body = rows(groups, measure)
+    columns = list(dict.fromkeys(key for row in body for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(body)
     return text.getvalue()
 
 

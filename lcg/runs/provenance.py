@@ -78,7 +78,7 @@ def gather(config: Config, device: torch.device) -> dict[str, Any]:
         "user_sources": source_digests(config),
         "git": _git(),
         "python": platform.python_version(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
         "machine": f"{platform.system()} {platform.machine()}",
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
@@ -86,7 +86,7 @@ def gather(config: Config, device: torch.device) -> dict[str, Any]:
     }
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

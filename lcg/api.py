@@ -1,0 +1,270 @@
+"""The Python surface: what `import lcg` offers, each doing what a command of `lcg` does.
+
+Importing this imports no torch; a function imports what it needs when it is called.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lcg.attention.backends import check_installed
+from lcg.config import Config, load_config, with_overrides
+from lcg.config.compatibility import remarks
+from lcg.log import log
+from lcg.ranks import is_rank_zero, run_alone
+from lcg.runs import run as runs
+from lcg.runs.record import Cell, RunRecord
+from lcg.runs.sources import Trust
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from torch import Tensor, nn
+
+    from lcg.attention.layer import MultiHeadAttention
+    from lcg.training.loop import Outcome
+
+__all__ = [
+    "Run",
+    "attention_layer",
+    "load",
+    "load_runs",
+    "plot",
+    "records",
+    "table",
+    "train",
+]
+
+
+class Run(runs.Run):
+    """A run directory, and what can be done with its selected weights.
+
+    `path`, `config`, `record`, `metrics` and `provenance` are what the directory holds, each read
+    when it is first asked for.
+    """
+
+    def model(self, device: str = "cpu") -> nn.Module:
+        """Return the model with the weights of the selected checkpoint, in evaluation mode.
+
+        A decoder or encoder maps ids [n t] to logits [n t vocabulary]; an encoder–decoder takes the
+        source [n s] as well.
+
+        Raises ValueError when there is no checkpoint, UnreadableCheckpoint when none can be used.
+        """
+        from lcg.evaluation.evaluate import load_model
+
+        return load_model(self.path, self.config, device)[0]
+
+    def evaluate(
+        self, *overrides: str, lengths: Sequence[int] = (), device: str = "auto", **options: Any
+    ) -> list[Cell]:
+        """Evaluate the selected weights at nominal lengths, as `lcg eval` does.
+
+        lengths: those of the run's config by default. options: further fields of `evaluation`, such
+        as samples=200. Each result is merged into results.json as soon as it is there, and a length
+        that was evaluated on the same samples before is not evaluated again. Returns a result per
+        length, shortest first.
+
+        Raises ValueError, in one line, for an option or a length that is not possible.
+        """
+        from lcg.evaluation.evaluate import choose_device, evaluate_and_log
+
+        words = [*overrides, *_words({"lengths": lengths} if lengths else {}), *_words(options)]
+        asked = with_overrides(self.config.evaluation, words, "evaluation")
+        for length in asked.lengths:
+            self.config.task.check_evaluation("test", length)
+        choose_device(device)
+        self.config.evaluation = asked
+        cells = evaluate_and_log(self.path, self.config, device)
+        self.__dict__.pop("record", None)  # what was read before
+        return cells
+
+    def attention(self, tokens: Any, source: Any = None) -> dict[str, Tensor]:
+        """Return the attention weights of every layer, float32 [n h t k], on the CPU.
+
+        tokens: ids [t] or [n t], as `config.task` encodes them; source: ids [s] or [n s], what the
+        encoder of an encoder–decoder reads. A weight is 0 on keys that a query does not see. Layers
+        have the names that they have everywhere: layer_0, or encoder_0, decoder_0, cross_0.
+        """
+        import torch
+
+        from lcg.diagnostics.capture import watching
+
+        given = [torch.as_tensor(ids) for ids in (tokens, source) if ids is not None]
+        model = self.model()
+        with torch.no_grad(), watching(model) as layers:
+            model(*(ids[None] if ids.dim() == 1 else ids for ids in given))
+            return {layer.name: layer.weights() for layer in layers}
+
+
+def train(*overrides: str, **options: Any) -> Run:
+    """Train a run and evaluate it at longer lengths, as `lcg train` does; return the run.
+
+    overrides: `key=value`, as on the command line. options: the same of keys without a dot, such as
+    seed=3; a list is written `8,16`. The run's directory follows from what changes its weights: a
+    finished run is not trained again, and an interrupted one resumes. Whether the loss stayed
+    finite is in `record.training.status`.
+
+    Raises ConfigError, in one line and before anything is written, for a config that cannot work;
+    ValueError for more than one process (use `lcg train`); Busy when another process trains this
+    run; KeyboardInterrupt after an interrupted run was saved.
+    """
+    config = load_config([*overrides, *_words(options)])
+    if config.trainer.processes > 1:
+        raise ValueError("lcg.train is one process; train this config with the command `lcg train`")
+    run_alone()
+    if problem := check_machine(config):
+        raise ValueError(problem)
+    outcome = train_and_evaluate(config)
+    if outcome.status == "interrupted":
+        raise KeyboardInterrupt(f"stopped at step {outcome.step}; the same call resumes")
+    return Run(outcome.directory)
+
+
+def check_machine(config: Config) -> str | None:
+    """Check that a config can run here and that its directory can be made; log what to know of it.
+
+    Returns what is too large for this machine's memory, or None. Raises ValueError, in one line,
+    for what cannot run here at all.
+    """
+    from lcg.training import devices
+
+    check_installed(config.attention.backend)
+    devices.check_machine(config.trainer)
+    for remark in remarks(config):
+        log.warning(f"note: {remark}")
+    Run.place(config)
+    return devices.memory_problem(config)
+
+
+def train_and_evaluate(config: Config) -> Outcome:
+    """Train a run to its end, then evaluate it where its config says so, still holding it.
+
+    Raises Busy when another process trains it.
+    """
+    from lcg.evaluation.evaluate import evaluate_and_log
+    from lcg.training.loop import train
+
+    def evaluate(outcome: Outcome) -> None:
+        if outcome.already and outcome.status == "finished":
+            log.info(f"{outcome.directory} is finished, {outcome.step} steps")
+        if outcome.status == "finished" and config.evaluation.after_training:
+            device = {"gpu": "cuda"}.get(config.trainer.accelerator, config.trainer.accelerator)
+            evaluate_and_log(outcome.directory, config, device)
+
+    outcome = train(config, then=evaluate)
+    if is_rank_zero() and outcome.status == "interrupted":
+        log.info(f"stopped at step {outcome.step}; the same command resumes from there")
+    elif is_rank_zero() and outcome.status == "not_finite":
+        log.info(f"stopped: {outcome.reason}; see {outcome.directory}/metrics.csv")
+    return outcome
+
+
+def load(path: str | os.PathLike, trust: Trust = "own") -> Run:
+    """Open a run directory.
+
+    trust: "own" runs a user's class only where its copy in the run is the same as the user's own
+    file at its place, "any" runs the copy whatever it is (`--trust-source`).
+
+    Raises ValueError, in one line, for a path that is no run directory.
+    """
+    run = Run(path, trust)
+    run.check()
+    return run
+
+
+def load_runs(*paths: str | os.PathLike) -> list[Run]:
+    """Find every run at or below the paths (run directories, folders of runs, patterns).
+
+    What cannot be read is logged and left out. Raises RecordError when no run is left.
+    """
+    return Run.find(paths, log.warning)
+
+
+def records(runs: Iterable[runs.Run]) -> list[dict[str, Any]]:
+    """Return a row for each run and length, the columns of `lcg table --format csv`.
+
+    For a data frame: `pandas.DataFrame(lcg.records(runs))`. Exact match and token accuracy are
+    fractions in [0, 1].
+    """
+    from lcg.results.aggregate import group_runs
+    from lcg.results.table import rows
+
+    return rows(group_runs(_records(runs)))
+
+
+class Markdown(str):
+    """Text in Markdown, which a notebook renders."""
+
+    def _repr_markdown_(self) -> str:
+        return self
+
+
+def table(
+    runs: Iterable[runs.Run], metric: str = "exact_match", baseline: str | None = None
+) -> Markdown:
+    """Return the tables of `lcg table`: best runs, seeds, paired differences, published rows.
+
+    metric: exact_match, token_accuracy or another measure that the records hold. baseline: the
+    method that the others are compared with.
+
+    Raises ValueError, in one line, for a metric or a baseline that the runs lack.
+    """
+    from lcg.results.table import table
+
+    return Markdown(table(_records(runs), metric=metric, baseline=baseline))
+
+
+def plot(runs: Iterable[runs.Run], metric: str = "exact_match", facet: str = "task") -> Figure:
+    """Draw a measure against length, as `lcg plot` does; `figure.savefig(…)` writes it.
+
+    facet: "task" has a panel for each task, "position" one for each encoding of each task.
+
+    Raises ValueError, in one line, for a metric that the runs lack.
+    """
+    from lcg.results.plot import draw
+
+    return draw(_records(runs), metric, facet)
+
+
+def attention_layer(
+    *overrides: str,
+    d_model: int,
+    heads: int,
+    attention: str = "asentmax",
+    position: str = "nape",
+    causal: bool = True,
+    **options: Any,
+) -> MultiHeadAttention:
+    """Make an attention layer for a model of one's own: x [b t d_model] -> [b t d_model].
+
+    attention, position: any that `lcg list` names, or a class of one's own (./file.py:Class).
+    overrides: their options, such as "attention.normalizer.alpha=2"; options: further fields of
+    `model`, such as kv_heads=2. With causal=False a query sees all keys.
+
+    Raises ConfigError, in one line, for an option that is not possible.
+    """
+    from lcg.attention.layer import FullAttention, MultiHeadAttention
+    from lcg.models.transformer import sizes_of
+
+    model = {"d_model": d_model, "heads": heads, **options}
+    words = [f"attention={attention}", f"position={position}", *overrides]
+    config = load_config([*words, *_words(model, "model.")], fitting=False)
+    kind = MultiHeadAttention if causal else FullAttention
+    return kind(config.attention, config.position, sizes_of(config.model))
+
+
+def _words(options: dict[str, Any], prefix: str = "") -> list[str]:
+    """`key=value` for each option, values as a command line has them."""
+    return [f"{prefix}{key}={_text(value)}" for key, value in options.items()]
+
+
+def _text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return ",".join(map(_text, value)) if isinstance(value, list | tuple | range) else str(value)
+
+
+def _records(runs: Iterable[runs.Run]) -> list[RunRecord]:
+    return [run.record for run in runs]
