@@ -1,7 +1,8 @@
 """What a training step costs beside the model: `python -m benchmarks.loop`.
 
-Trains a model of width 2 for some steps, by Lightning with every callback and by a bare loop over
-the same batches, in one process and in turn, and takes the difference. CPU seconds of the process.
+Trains a model of width 2 for some steps, by training's own loop with all that it does and by a bare
+loop over the same batches, in one process and in turn, and takes the difference. CPU seconds of the
+process.
 Before that both must have made the same weights.
 """
 
@@ -20,7 +21,7 @@ from torch.nn import functional as F
 from benchmarks.report import positive, publish
 from lcg.config import load_config
 from lcg.tasks.base import IGNORE
-from lcg.training.batches import Batches
+from lcg.training.data import Batches
 from lcg.training.loop import train
 from lcg.training.module import TrainingModule
 

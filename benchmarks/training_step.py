@@ -2,8 +2,9 @@
 `python -m benchmarks.training_step`.
 
 The model of the ASEntmax paper's Sort task: 2 gemma2 blocks, width 256, 8 heads, FFN 1024, batch
-128, 98 inputs. Timed are forward, loss, backward and AdamW; all attentions in one process, in turn.
-Before that each attention's gradients are held against the naive composition in float64.
+128, 98 inputs. Timed is the step that training makes: forward, loss, backward, clipping, AdamW; all
+attentions in one process, in turn. Before that each attention's gradients are held against the
+naive composition in float64.
 """
 
 from __future__ import annotations
@@ -11,40 +12,33 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+from functools import partial
 
 import torch
 from torch.nn import functional as F
 
 from benchmarks.report import median_ratio, publish, time_in_turn
 from lcg.config import load_config
-from lcg.models.transformer import build_model
 from lcg.tasks.base import IGNORE
-from lcg.tasks.streams import train_batch
+from lcg.training.data import Batches
+from lcg.training.learner import Learner, make_fabric
+from lcg.training.module import TrainingModule
 
 LIMIT = 1.3  # ASEntmax may take at most this many times softmax's time
 
 
-def step_function(attention: str):
-    """A closure that makes one optimiser step, and the model it trains."""
-    config = load_config(["experiment=repo/sort", f"attention={attention}"])
-    model = build_model(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
-    batch = train_batch(config.task, 0, 0, config.data.batch_size, 48, 48)
-    inputs, labels = torch.from_numpy(batch.inputs), torch.from_numpy(batch.labels)
-
-    def step() -> None:
-        logits = model(inputs)
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORE)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    return step, model, inputs, labels
+def learner_of(attention: str) -> tuple[Learner, dict[str, torch.Tensor]]:
+    """What makes the steps of a run, and a batch of it."""
+    words = ["experiment=repo/sort", f"attention={attention}", "trainer.accelerator=cpu"]
+    words += ["data.min_length=48", "data.max_length=48", "optimizer.lr=1e-5"]
+    config = load_config(words)
+    return Learner(make_fabric(config.trainer), TrainingModule(config)), Batches(config, 0, 1)[0]
 
 
 def gate(attention: str) -> float:
     """Largest difference, relative to the largest entry, of float32 gradients from float64 ones."""
-    _, model, inputs, labels = step_function(attention)
+    learner, batch = learner_of(attention)
+    model, inputs, labels = learner.module.model, batch["inputs"], batch["labels"]
     grads = []
     for dtype in (torch.float32, torch.float64):
         model.to(dtype)
@@ -70,7 +64,8 @@ def main(arguments: list[str] | None = None) -> int:
         if error > 1e-3:
             print(f"not timed: gradients of {name} are off by {error:.1e}", file=sys.stderr)
             return 1
-    steps = {name: step_function(name)[0] for name in options.attentions}
+    learners = {name: learner_of(name) for name in options.attentions}
+    steps = {name: partial(each.train_step, batch, 0) for name, (each, batch) in learners.items()}
     seconds = time_in_turn(steps, options.rounds)
     rows, data = [], {}
     for name, values in seconds.items():

@@ -27,7 +27,7 @@ from lcg.sweeping.study import TrialQueue, key_of, open_queue, study_error, valu
 from lcg.sweeping.summary import Display, Failure, Pace, Running, Summary
 from lcg.sweeping.worker import TRAIN, Slot, Worker, last_line, share, storage_trouble
 from lcg.system import storage_error
-from lcg.training.processes import stop_requests
+from lcg.training.signals import stop_requests
 
 TICK = 0.2  # seconds between looks at the workers
 LOOK = 2.0  # seconds between looks at what they have written, and at the study

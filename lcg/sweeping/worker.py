@@ -17,7 +17,7 @@ from pathlib import Path
 
 from lcg.config import Config
 from lcg.system import tells_storage_error
-from lcg.training.processes import end_with
+from lcg.training.signals import end_with
 
 TRAIN = [sys.executable, "-m", "lcg", "train"]
 

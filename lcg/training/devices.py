@@ -1,4 +1,4 @@
-"""Whether what a config asks for is on this machine; what can be told before torch is imported."""
+"""Check that a machine has what a config asks for: devices, nodes, memory. Imports torch late."""
 
 from __future__ import annotations
 
@@ -131,6 +131,13 @@ def device_of(config: Config) -> torch.device:
     return device
 
 
+def compile_mode(options: Trainer, device: torch.device) -> str | None:
+    """The mode in which torch compiles the training step on a device; None: it does not."""
+    if options.compile == "auto":
+        return "reduce-overhead" if device.type == "cuda" and options.processes == 1 else None
+    return None if options.compile == "none" else options.compile
+
+
 def slow_precision(trainer: Trainer, device: torch.device) -> str | None:
     """Return a line about a precision that the device computes in without instructions for it."""
     import torch
@@ -153,7 +160,7 @@ def _nothing_there(accelerator: str) -> str:
 
 
 def _built_for_cuda() -> bool:
-    """Whether the torch that would be imported knows CUDA devices, AMD's among them."""
+    """Return whether the torch that would be imported knows CUDA devices, AMD's among them."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return True

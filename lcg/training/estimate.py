@@ -1,4 +1,4 @@
-"""Estimates the time, memory and disk of a run from what was measured of it."""
+"""Estimate the time, memory and disk of a run from what was measured of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from lcg.config import Config, run_directory
 from lcg.text import duration, size
 
-BOOKKEEPING = 0.0015  # seconds a step that the trainer adds to the plain loop
+BOOKKEEPING = 0.0015  # seconds a step that the loop adds to the step itself
 
 
 @dataclass
@@ -39,16 +39,16 @@ class Timing:
 
 @dataclass
 class Projection:
-    """What was measured of a run so far, and what follows from it for the whole run."""
+    """Measurements of a run so far, and the estimates for the whole run that follow."""
 
     steps: int
     validations: int
     checkpoints: int
-    """How many of last and previous there will be: 2, or 1 in a run that saves only once."""
+    """The number of last and previous together: 2, or 1 in a run that saves only once."""
     step: Timing
-    """Of the sequences that one device has of a batch."""
+    """One step on the sequences that one device has of a batch."""
     lengths: dict[int, Timing]
-    """Of one validation at each length."""
+    """One validation at each length."""
     device: str = ""
     compiled: bool = False
     parameters: int = 0
@@ -56,7 +56,7 @@ class Projection:
     """best.ckpt."""
     memory_bytes: int = 0
     free_bytes: int = 0
-    """What of the memory is left to the run, beside what memory_bytes counts already."""
+    """The memory that is left to the run, beside what memory_bytes counts already."""
     notes: list[str] = field(default_factory=list)
     startup: float = 0.0
     """Seconds that imports take."""
@@ -69,7 +69,7 @@ class Projection:
 
     @property
     def is_bound(self) -> bool:
-        """Whether the run takes longer than what follows, since something could not be measured."""
+        """True where the estimates are too low, since something could not be measured."""
         return not all(timing.part for timing in (self.step, *self.lengths.values()))
 
     @property
@@ -99,7 +99,7 @@ class Projection:
 
     @property
     def disk_bytes(self) -> int:
-        """What checkpoints take when training is done."""
+        """All checkpoints, when training is done."""
         return self.checkpoints * self.checkpoint_bytes + self.weight_bytes
 
 

@@ -1,25 +1,22 @@
-"""One training run from a config: directory, lock, resuming, fitting, record."""
+"""One training run from a config: directory, lock, resuming, the loop over steps, record."""
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import torch
-from lightning import Trainer
-from lightning.fabric.plugins.environments import LightningEnvironment
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
 
-from lcg.config import Config
+from lcg.config import Config, identity
 from lcg.diagnostics.columns import columns
+from lcg.diagnostics.probe import Probe
 from lcg.log import log
 from lcg.ranks import is_rank_zero, take_rank
 from lcg.runs import checkpoints, provenance
@@ -30,24 +27,19 @@ from lcg.runs.run import Run, check_same_checkpoint
 from lcg.runs.sources import check_copies, copy_sources, run_yaml
 from lcg.runs.wandb_logger import WandbMetrics, send_record, summary
 from lcg.system import storage_error
-from lcg.training.callbacks import (
-    Checkpoints,
-    Finite,
-    GracefulStop,
-    HeadProbe,
-    LadderValidation,
+from lcg.training.data import batch_loader, realised_lengths
+from lcg.training.devices import check_nodes, compile_mode, device_of, slow_precision
+from lcg.training.learner import Learner, check_resumable, make_fabric, quiet
+from lcg.training.module import TrainingModule
+from lcg.training.record import (
     Metrics,
-    Progress,
-    Stopped,
+    Outcome,
+    RecordWriter,
+    progress_bar,
+    progress_text,
 )
-from lcg.training.callbacks.saving import AtomicCheckpointIO
-from lcg.training.data import TaskData
-from lcg.training.devices import check_nodes, device_of, slow_precision
-from lcg.training.lengths import realised_lengths
-from lcg.training.module import TrainingModule, compile_mode
-from lcg.training.processes import deaf_children
-from lcg.training.record import Outcome, RecordKeeper
-from lcg.training.resuming import check_resumable
+from lcg.training.signals import Stopped, StopRequest, block_signals
+from lcg.training.validation import LadderValidation
 
 __all__ = ["Outcome", "train"]
 
@@ -57,9 +49,9 @@ def train(
 ) -> Outcome:
     """Train a run to its end, from wherever it stands; returns how that went.
 
-    `then` is what follows in the same run, such as the test ladder. The process that keeps the
-    books calls it when training is over or was before, and all of it is saved; W&B and the lock are
-    held until it returns. A signal stops it at once: the outcome is then `interrupted`.
+    `then` is what follows in the same run, such as the test ladder. The main process calls it when
+    training is over or was before, and all of it is saved; W&B and the lock are held until it
+    returns. A signal stops it at once: the outcome is then `interrupted`.
 
     Raises Busy, ValueError with one line: checkpoints that cannot be used (UnreadableCheckpoint), a
     directory of another config, a machine that is not there; OSError, naming a file, when the disk
@@ -77,7 +69,7 @@ def train(
 
 
 class _Run:
-    """The callbacks of one run, wired to each other, and the trainer that calls them."""
+    """One run: its directory, its processes, and its steps."""
 
     def __init__(
         self,
@@ -86,28 +78,18 @@ class _Run:
         progress: bool,
         then: Callable[[Outcome], None],
     ) -> None:
-        self.config, self.run, self.then = config, run, then
+        self.config, self.run, self.progress, self.then = config, run, progress, then
         self.directory, self.folder = run.path, run.checkpoints
-        self.tracking = Tracking()
-        self.finite = Finite(config)
+        self.tracking, self.stop = Tracking(), StopRequest()
         self.metrics = Metrics(config, self.tracking)
-        self.saver = Checkpoints(config, self.folder, self.finite)
-        self.stop = GracefulStop(self.saver)
-        self.validation = LadderValidation(
-            config,
-            self.folder,
-            self.tracking,
-            self.metrics,
-            self.finite,
-            must_stop=lambda: self.stop.signal != 0,
-            validated=lambda step: self.keeper.save("running", step),
-        )
-        bar = [Progress(config, run.path.name, self.metrics)] if progress else []
-        probe = HeadProbe(config, self.tracking, self.metrics, self.finite)
-        logs = [self.finite, self.metrics, *bar, probe]
-        callbacks = [*logs, self.validation, self.saver, self.stop]
-        self.trainer = _trainer(config, callbacks)
-        self.device = self.trainer.strategy.root_device
+        self.validation = LadderValidation(config, self.folder, self.tracking, self.stop)
+        device_of(config)  # raises, before anything is made
+        self.fabric = make_fabric(config.trainer)
+        self.device = self.fabric.device
+        self.step = 0
+        self.failed = False  # loss, gradients or weights were not finite
+        self._checked_at = self._saved_at = -1
+        self._probe_heads: Probe | None = None
 
     def go(self) -> Outcome:
         """Train, unless that has been done."""
@@ -120,24 +102,25 @@ class _Run:
         config = self.config
         _set_threads(config)
         module = TrainingModule(config)
-        check = partial(check_resumable, module=module, trainer=self.trainer)
+        check = partial(check_resumable, module=module)
         resume = checkpoints.newest_readable(self.folder, log.warning, check)
         if resume:
             check_same_checkpoint(config, resume)
         if mode := compile_mode(config.trainer, self.device):
             module.compile_steps(mode)
         parameters = sum(p.numel() for p in module.model.parameters())
-        self.keeper = RecordKeeper(
+        self.record = RecordWriter(
             config, self.directory, self.metrics, self.validation, str(self.device), parameters
         )
         exit_code = 1
         try:
             if is_rank_zero():
                 self._open(resume)
-            self._fit(module, resume)
+            with self._processes():
+                self._fit(module, resume)
             outcome = self._outcome()
             if is_rank_zero():
-                record = self.keeper.save(outcome.status, outcome.step, outcome.reason)
+                record = self.record.save(outcome.status, outcome.step, outcome.reason)
                 self.tracking.summarize(summary(record))
                 if self.stop.signal and outcome.status == "finished":
                     outcome = self._interrupted(outcome)
@@ -148,7 +131,7 @@ class _Run:
             self.tracking.close(exit_code)
 
     def _finished(self, record: RunRecord) -> Outcome:
-        """Nothing to train; what follows may still be missing, here or on W&B."""
+        """Do what may still be missing of a run that is trained, here or on W&B."""
         done = record.training
         outcome = Outcome(self.directory, done.status, done.step, already=True, reason=done.reason)
         if not is_rank_zero():
@@ -187,24 +170,147 @@ class _Run:
         table = CSVMetrics(self.run.metrics_file, columns(config), step)
         self.tracking.places.append(table)
         self.tracking.places.append(WandbMetrics(config, self.directory, facts["wandb_id"]))
-        self.keeper.open(step)
+        self.record.open(step)
         log.info(realised_lengths(config))
         if note := slow_precision(config.trainer, self.device):
             log.warning(f"note: {note}")
 
     def _fit(self, module: TrainingModule, resume: checkpoints.Resume | None) -> None:
-        path = resume.path if resume else None
+        """Make the steps that are left; what is due after one happens in the order of lines.
+
+        So nothing but metrics is written of a step that was not finite, a checkpoint holds what
+        validation at its step found, and a stop request is answered after all else is done.
+        """
+        options, model = self.config.trainer, module.model
+        learner = Learner(self.fabric, module)
+        if resume:
+            self._restore(learner, resume)
+        if self.validation.pending is not None:
+            self._validate(model)
+        if self.step == options.steps:
+            return
+        self.metrics.start(learner, self.step)
+        if self.fabric.world_size > 1:
+            self.stop.share()
+        if self.stop.asked():  # there is nothing to save
+            return
+        with progress_bar(self.directory.name, self.step, options.steps, self.progress) as bar:
+            for batch in self._batches():
+                learner.compute_gradients(batch, self.step)
+                self.step += 1
+                logs = self._is_due(options.log_every)
+                validates = self._is_due(self.config.validation.every)
+                saves = self._is_due(options.checkpoint_every)
+                if logs:
+                    self.metrics.measure_gradients(learner)
+                learner.update()
+                self.metrics.count(batch)
+
+                if logs or validates or saves:
+                    self._check_finite(learner)
+                if logs:
+                    self.metrics.log(learner, self.step)
+                    bar.set_postfix_str(progress_text(self.metrics.row), refresh=False)
+                bar.update()
+                if self.failed:
+                    return
+                if validates:
+                    self._probe(model)
+                    self._validate(model)
+                if saves:
+                    self._save(learner)
+                if self.stop.asked():
+                    self._save(learner)
+                    return
+
+    def _is_due(self, every: int) -> bool:
+        return self.step % every == 0 or self.step == self.config.trainer.steps
+
+    def _batches(self) -> Iterator[dict[str, Tensor]]:
+        """Yield the batches of the steps that are left."""
+        config, fabric = self.config, self.fabric
+        loader = batch_loader(
+            config, self.step, fabric.global_rank, fabric.world_size, fabric.device
+        )
+        if config.data.workers == 0:
+            batches = iter(loader)
+        else:
+            resource_tracker.ensure_running()  # started in there, it would unblock signals
+            with block_signals():
+                batches = iter(loader)
+        for _ in range(self.step, config.trainer.steps):
+            yield next(batches)
+
+    def _check_finite(self, learner: Learner) -> bool:
+        """Return whether loss and gradients so far and the weights now are finite, everywhere.
+
+        Asking at every step would make a GPU wait, so `module.finite` gathers the answers there.
+        """
+        if self._checked_at != self.step:
+            self._checked_at = self.step
+            module = learner.module
+            weights = [p.detach().isfinite().all() for p in module.model.parameters()]
+            finite = torch.stack([module.finite, *weights]).all().float()
+            self.failed = not bool(self.fabric.all_reduce(finite, reduce_op="min"))
+        return not self.failed
+
+    def _probe(self, model: nn.Module) -> None:
+        """Log what the heads do.
+
+        Before validation, since a stop request may put a validation off until the run resumes; the
+        rows of a step then have the same order.
+        """
+        if self.fabric.is_global_zero:
+            with self.metrics.pause():
+                self._probe_heads = self._probe_heads or Probe(self.config)
+                self.tracking.log(self.step, self._probe_heads(model))
+
+    def _validate(self, model: nn.Module) -> None:
+        """Validate in the main process, while the others wait."""
+        if self.fabric.is_global_zero:
+            with self.metrics.pause():
+                if self.validation.run(model, self.step):
+                    self.record.save("running", self.step)
+        self.fabric.barrier()
+
+    def _save(self, learner: Learner) -> None:
+        """Write last.ckpt, unless it is written, or what it would hold is not finite."""
+        if self._saved_at == self.step or not self._check_finite(learner):
+            return
+        self._saved_at = self.step
+        if self.fabric.is_global_zero:
+            callbacks = {"Metrics": self.metrics, "LadderValidation": self.validation}
+            content = {
+                "global_step": self.step,
+                "identity": identity(self.config),
+                "callbacks": {name: part.state_dict() for name, part in callbacks.items()},
+            }
+            checkpoints.save_last(content | learner.state_dict(), self.folder / checkpoints.LAST)
+        self.fabric.barrier()
+
+    def _restore(self, learner: Learner, resume: checkpoints.Resume) -> None:
+        content = checkpoints.load(resume.path)
+        self.step = resume.step
+        learner.load_state_dict(content)
+        self.metrics.load_state_dict(content["callbacks"]["Metrics"])
+        self.validation.load_state_dict(content["callbacks"]["LadderValidation"])
+
+    @contextmanager
+    def _processes(self) -> Iterator[None]:
+        """Start the other processes of the run, and see to their end."""
+        several = self.config.trainer.devices > 1
         try:
-            with _quiet():
-                self.trainer.fit(module, TaskData(self.config), ckpt_path=path, weights_only=True)
+            with quiet(), block_signals() if several else nullcontext():
+                self.fabric.launch()
+            yield
         except BaseException:
             self._end_others(patience=0)
             raise
         self._end_others(patience=30)
 
     def _end_others(self, patience: float) -> None:
-        """Wait for the processes that Lightning started, and end those that do not end."""
-        for process in getattr(self.trainer.strategy.launcher, "procs", []):
+        """Wait for the processes that Fabric started, and end those that do not end."""
+        for process in getattr(self.fabric.strategy.launcher, "procs", []):
             try:
                 process.wait(patience)
             except subprocess.TimeoutExpired:
@@ -212,53 +318,14 @@ class _Run:
                 process.wait()
 
     def _outcome(self) -> Outcome:
-        """How the run stands now."""
-        step = self.trainer.global_step
-        if self.finite.failed_at is not None:
+        """Return how the run stands now."""
+        step = self.step
+        if self.failed:
             reason = f"loss, gradient or weights were not finite by step {step}"
             return Outcome(self.directory, "not_finite", step, reason=reason)
         all_done = step >= self.config.trainer.steps and self.validation.pending is None
         status = "finished" if all_done else "interrupted"
         return Outcome(self.directory, status, step, self.stop.signal)
-
-
-def _trainer(config: Config, callbacks: list) -> Trainer:
-    options = config.trainer
-    device_of(config)  # raises, before anything is made
-    try:
-        with _quiet():
-            trainer = Trainer(
-                accelerator=options.accelerator,
-                devices=options.devices,
-                num_nodes=options.nodes,
-                # Buffers are constants, or each process's own.
-                strategy=DDPStrategy(broadcast_buffers=False) if options.processes > 1 else "auto",
-                precision=options.precision,
-                max_steps=options.steps,
-                max_epochs=-1,
-                callbacks=callbacks,
-                plugins=[AtomicCheckpointIO(), LightningEnvironment()],
-                # All of these have their own, simpler counterpart above.
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                use_distributed_sampler=False,
-                limit_val_batches=0,
-                num_sanity_val_steps=0,
-                log_every_n_steps=10**9,
-            )
-    except MisconfigurationException as error:
-        raise ValueError(
-            f"trainer.accelerator={options.accelerator} trainer.devices={options.devices}: "
-            + " ".join(str(error).split())
-        ) from None
-    if (launcher := trainer.strategy.launcher) is not None:
-        launcher._call_children_scripts = deaf_children()(launcher._call_children_scripts)
-    # Its SIGTERM handler would stop without saving, and under DDP talk to the other processes from
-    # inside the handler; GracefulStop is there instead.
-    trainer._signal_connector.register_signal_handlers = lambda: None
-    return trainer
 
 
 def _set_threads(config: Config) -> None:
@@ -281,22 +348,3 @@ def _one_line_when_unwritable(directory: Path) -> Iterator[None]:
             "; what is there is whole, and the same command resumes from its last checkpoint"
         )
         raise behind from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's remarks on things that are meant as they are."""
-    logs = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in logs]
-    for logger in logs:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        for pattern in (".*num_workers.*", ".*does not have many workers.*", ".*GPU available.*"):
-            warnings.filterwarnings("ignore", pattern)
-        warnings.filterwarnings("ignore", category=UserWarning, module="lightning.*")
-        warnings.filterwarnings("ignore", category=FutureWarning)
-        try:
-            yield
-        finally:
-            for logger, level in zip(logs, levels, strict=True):
-                logger.setLevel(level)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -20,9 +18,10 @@ from lcg.evaluation.test_sets import TestSet
 from lcg.models.transformer import build_model
 from lcg.tasks.streams import samples_of
 from lcg.training.data import Batches
-from lcg.training.devices import device_of, slow_precision
+from lcg.training.devices import compile_mode, device_of, slow_precision
 from lcg.training.estimate import Projection, Timing
-from lcg.training.module import TrainingModule, compile_mode
+from lcg.training.learner import Learner, make_fabric
+from lcg.training.module import TrainingModule
 
 TIMED = 20  # steps of a whole batch
 PASS_TOKENS = 65536  # of one timed validation pass
@@ -78,13 +77,14 @@ class _Measurement:
             yield found
             return
         yield self._doing("while the model was made")
-        module = _on_device(TrainingModule(config), config, self.device)
-        (optimizer,), _ = module.configure_optimizers()
-        step = _training_step(config, module, optimizer, self.device)
-        yield from self._steps(step)
-        yield from self._validations(module.model)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        one_device = replace(config.trainer, accelerator=self.device.type, devices=1, nodes=1)
+        learner = Learner(make_fabric(one_device), TrainingModule(config))
+        yield from self._steps(learner)
+        yield from self._validations(learner.module.model)
         if self.mode and found.step.part == found.step.whole:
-            yield from self._compiled(module, step)
+            yield from self._compiled(learner)
 
     def _until(self, share: float) -> float:
         return self.begin + share * self.budget
@@ -93,10 +93,10 @@ class _Measurement:
         self.found.doing = what
         return self.found
 
-    def _steps(self, step: Callable[[dict[str, Any]], None]) -> Iterator[Projection]:
+    def _steps(self, learner: Learner) -> Iterator[Projection]:
         """Time steps of growing parts of a batch, then of the whole several times."""
         timing, end = self.found.step, self._until(0.25 if self.mode else 0.5)
-        work = _Steps(self.config, step, self.device)
+        work = _Steps(self.config, learner)
         peak = _Peak(self.found, self.device, held=3 * self.found.weight_bytes)
         self.found.stepping = True
         yield self._doing("in a step of one sequence")
@@ -147,18 +147,18 @@ class _Measurement:
             self.found.memory_bytes = max(self.found.memory_bytes, _peak_memory(self.device))
         yield self.found
 
-    def _compiled(self, module: TrainingModule, step) -> Iterator[Projection]:
+    def _compiled(self, learner: Learner) -> Iterator[Projection]:
         """Time compiled steps of a whole batch, if torch compiles them in time."""
         found, plain = self.found, self.found.step
         found.step = Timing(plain.whole, plain.whole, plain.seconds, plain.times)
         note = "Steps were timed uncompiled: torch did not compile them in time."
         found.notes.append(note)
         yield self._doing("while torch compiled a step")
-        work = _Steps(self.config, step, self.device, one_width=True)
-        module.compile_steps(self.mode)
+        work = _Steps(self.config, learner, one_width=True)
+        learner.module.compile_steps(self.mode)
         work(plain.whole)
         found.notes.remove(note)
-        found.compiled = module.is_compiled
+        found.compiled = learner.module.is_compiled
         for _ in self._repeat(work, self._until(1.0)):
             yield self._doing("in a compiled step")
 
@@ -194,8 +194,8 @@ def _parts(whole: int) -> Iterator[int]:
 class _Steps:
     """Training steps, of batches of any size."""
 
-    def __init__(self, config: Config, step, device: torch.device, one_width: bool = False) -> None:
-        self.config, self.step, self.device, self.one_width = config, step, device, one_width
+    def __init__(self, config: Config, learner: Learner, one_width: bool = False) -> None:
+        self.config, self.learner, self.one_width = config, learner, one_width
         self.t = 0
 
     def __call__(self, rows: int) -> float:
@@ -206,12 +206,12 @@ class _Steps:
         processes = self.config.trainer.processes
         data = replace(self.config.data, batch_size=rows * processes)
         batch = Batches(replace(self.config, data=data), 0, processes, self.one_width)[self.t]
-        self.t += 1
         if self.config.data.workers > 0:
             started = time.perf_counter()
-        self.step(batch)
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        self.learner.train_step(batch, self.t)
+        if self.learner.fabric.device.type == "cuda":
+            torch.cuda.synchronize(self.learner.fabric.device)
+        self.t += 1
         return time.perf_counter() - started
 
 
@@ -242,37 +242,6 @@ class _Peak:
         return high + (high - low) * (part - b) // (b - a)
 
 
-def _on_device(module: TrainingModule, config: Config, device: torch.device) -> TrainingModule:
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    module = module.to(device)
-    return module.to(torch.bfloat16) if config.trainer.precision == "bf16-true" else module
-
-
-def _training_step(config, module, optimizer, device) -> Callable[[dict[str, Any]], None]:
-    precision = config.trainer.precision
-    scaler = torch.amp.GradScaler(device.type, enabled=precision == "16-mixed")
-
-    def autocast():
-        if not precision.endswith("mixed"):
-            return contextlib.nullcontext()
-        dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float16
-        return torch.autocast(device.type, dtype)
-
-    def step(batch: dict[str, Any]) -> None:
-        batch = {name: tensor.to(device) for name, tensor in batch.items()}
-        with autocast():
-            total = module.summed_loss(batch)
-        optimizer.zero_grad()
-        scaler.scale(total / batch["scored"]).backward()
-        scaler.unscale_(optimizer)
-        module.configure_gradient_clipping(optimizer)
-        scaler.step(optimizer)
-        scaler.update()
-
-    return step
-
-
 def _validation(model, config: Config, length: int) -> Callable[[int], float]:
     """A validation pass of any number of samples; returns its seconds, raises MemoryError."""
 
@@ -294,7 +263,7 @@ def _memory_obstacle(error: Exception) -> str:
 
 
 def _weights(config: Config) -> tuple[int, int]:
-    """How many weights there are, and their bytes, without the memory that they take."""
+    """Count the weights and their bytes without taking the memory for them."""
     try:
         with torch.device("meta"):
             model = build_model(config)

@@ -1,4 +1,4 @@
-"""The LightningModule: model, loss, optimiser, schedule."""
+"""The LightningModule (model, loss, optimiser, schedule) and the LightningDataModule."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import math
 from collections.abc import Callable
 
 import torch
-from lightning import LightningModule
+from lightning import LightningDataModule, LightningModule
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 from lcg.config import Config
-from lcg.config.schema import Optimizer, Trainer
+from lcg.config.schema import Optimizer
 from lcg.log import log
 from lcg.models.transformer import build_model, model_inputs
 from lcg.tasks.base import IGNORE
+from lcg.training.data import batch_loader
 
 
 def learning_rate_factor(step: int, optimizer: Optimizer, steps: int) -> float:
@@ -24,13 +26,6 @@ def learning_rate_factor(step: int, optimizer: Optimizer, steps: int) -> float:
     done = (step - optimizer.warmup_steps) / max(1, steps - optimizer.warmup_steps)
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
     return optimizer.final_lr + (1 - optimizer.final_lr) * cosine
-
-
-def compile_mode(options: Trainer, device: torch.device) -> str | None:
-    """The mode in which torch compiles the training step on a device; None: it does not."""
-    if options.compile == "auto":
-        return "reduce-overhead" if device.type == "cuda" and options.processes == 1 else None
-    return None if options.compile == "none" else options.compile
 
 
 class TrainingModule(LightningModule):
@@ -51,8 +46,11 @@ class TrainingModule(LightningModule):
         self.register_buffer("finite", torch.ones((), dtype=torch.bool), persistent=False)
 
     def on_train_batch_start(self, batch, batch_idx: int) -> None:
-        # Lightning does not save the random state; a seed of (seed, step, rank) needs no saving.
-        mixed = (self.config.seed * 1_000_003 + self.global_step) * 1009 + self.global_rank
+        self.seed_dropout(self.global_step, self.global_rank)
+
+    def seed_dropout(self, step: int, rank: int) -> None:
+        """Seed the random state from (seed, step, rank), so that a checkpoint need not hold it."""
+        mixed = (self.config.seed * 1_000_003 + step) * 1009 + rank
         # As torch.manual_seed, which formats a stack trace each time where there is no GPU.
         torch.default_generator.manual_seed(mixed % 2**63)
         if self.device.type == "cuda":
@@ -66,7 +64,7 @@ class TrainingModule(LightningModule):
 
     @property
     def is_compiled(self) -> bool:
-        """Whether torch compiles the steps; that it cannot shows at the first."""
+        """True while torch compiles the steps; that it cannot shows at the first."""
         return self._compiled is not None
 
     def summed_loss(self, batch: dict[str, Tensor]) -> Tensor:
@@ -137,3 +135,18 @@ class TrainingModule(LightningModule):
             optimizer, lambda step: learning_rate_factor(step, options, steps)
         )
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+
+
+class TaskData(LightningDataModule):
+    """The training stream, from the step where a trainer stands."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+
+    def train_dataloader(self) -> DataLoader:
+        # Lightning replays an epoch's data from its start after a resume, so the loader itself
+        # starts at the step the trainer was restored to.
+        trainer = self.trainer
+        step, rank, world = trainer.global_step, trainer.global_rank, trainer.world_size
+        return batch_loader(self.config, step, rank, world, trainer.strategy.root_device)

@@ -1,4 +1,4 @@
-"""Times a few steps of runs in a process of its own, which ends when its time is up.
+"""Time a few steps of runs in a process of its own, which ends when its time is up.
 
 It ends wherever it is: so an answer comes in time whatever the model, and nothing here imports
 torch.

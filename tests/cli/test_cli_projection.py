@@ -12,6 +12,7 @@ from lcg.evaluation import memory
 from lcg.models.transformer import build_model
 from lcg.text import duration, size
 from lcg.training import estimate, measurement, timing
+from lcg.training.learner import Learner
 
 ENDLESS = """
 import signal, time
@@ -163,16 +164,16 @@ def test_time_grows_with_steps_and_validations(measured):
 
 def test_steps_are_the_run_s_own(measured, tiny, monkeypatch):
     """The timed batches are those that training reads."""
-    from lcg.training.batches import Batches
+    from lcg.training.data import Batches
 
     widths = []
-    make = measurement._training_step
+    train_step = Learner.train_step
 
-    def spying(*arguments):
-        step = make(*arguments)
-        return lambda batch: widths.append(batch["inputs"].shape) or step(batch)
+    def spying(learner, batch, step):
+        widths.append(batch["inputs"].shape)
+        train_step(learner, batch, step)
 
-    monkeypatch.setattr(measurement, "_training_step", spying)
+    monkeypatch.setattr(Learner, "train_step", spying)
     words = ("data.batch_size=12", "data.max_length=32")
     measured(*words)
     assert [rows for rows, _ in widths] == [1, 1, 2, 4, 8, *[12] * 21]

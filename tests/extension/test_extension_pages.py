@@ -60,8 +60,8 @@ PAGES = {
 every_page = pytest.mark.parametrize("page", PAGES)
 
 
-@every_page
-def test_a_page_followed_to_the_letter(page, folder, shell):
+def follow(page, folder, shell) -> tuple[int, str]:
+    """Do what a page says; returns how many commands there are, and what the last one prints."""
     commands, output = 0, ""
     for block in own(page):
         if block.file:
@@ -75,6 +75,18 @@ def test_a_page_followed_to_the_letter(page, folder, shell):
         else:
             assert block.language == "text"
             assert output == block.text
+    return commands, output
+
+
+def test_the_page_on_a_trainer_of_ones_own(folder, shell):
+    _, output = follow("lightning.md", folder, shell)
+    assert re.findall(r"^(\d+) \d", output, re.MULTILINE) == [str(step) for step in range(1, 9)]
+    assert (folder / "own" / "last.ckpt").exists()
+
+
+@every_page
+def test_a_page_followed_to_the_letter(page, folder, shell):
+    commands, output = follow(page, folder, shell)
     assert commands >= 3
     assert "passed" in output  # the tests come last
     assert "failed" not in output

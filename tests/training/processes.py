@@ -42,13 +42,13 @@ def at_step(step: int, action: str) -> str:
     """Code for `before`: run an action when a step has been logged, before it is saved."""
     return f"""
 import os, signal, time
-from lcg.training.callbacks import Metrics
-logged = Metrics.on_train_batch_end
-def and_then(self, trainer, *rest):
-    logged(self, trainer, *rest)
-    if trainer.global_step == {step}:
+from tqdm import tqdm
+update = tqdm.update
+def and_then(bar, n=1):
+    update(bar, n)
+    if bar.unit == "step" and bar.n == {step}:
         {action}
-Metrics.on_train_batch_end = and_then
+tqdm.update = and_then
 """
 
 

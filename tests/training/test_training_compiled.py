@@ -9,9 +9,10 @@ import torch
 from training.processes import only_run, tiny
 
 from lcg.config.schema import Trainer
-from lcg.training.batches import Batches
+from lcg.training.data import Batches
+from lcg.training.devices import compile_mode
 from lcg.training.loop import train
-from lcg.training.module import TrainingModule, compile_mode
+from lcg.training.module import TrainingModule
 
 
 @pytest.mark.parametrize(
@@ -108,7 +109,8 @@ WHOLE = """
 import torch
 from lcg.config import load_config
 from lcg.models.transformer import model_inputs
-from lcg.training.batches import Batches
+from lcg.training.data import Batches
+from lcg.training.devices import compile_mode
 from lcg.training.module import TrainingModule
 options = load_config({words!r})
 module, batches = TrainingModule(options), Batches(options, 0, 1, one_width=True)

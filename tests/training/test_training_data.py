@@ -10,8 +10,7 @@ import torch
 from training.processes import differences, only_run, record, tiny
 
 from lcg.tasks.base import IGNORE
-from lcg.training.batches import Batches
-from lcg.training.lengths import drawn_lengths, realised_lengths
+from lcg.training.data import Batches, drawn_lengths, realised_lengths
 
 
 def test_ranks_share_a_batch(config):
@@ -94,7 +93,7 @@ def test_batches_of_a_users_own_class_reach_another_process(tmp_path, config):
 
 def test_workers_need_not_import_lightning():
     """Each of them would take seconds more to start."""
-    code = "import sys, lcg.training.batches; print('lightning' in sys.modules)"
+    code = "import sys, lcg.training.data; print('lightning' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr
 

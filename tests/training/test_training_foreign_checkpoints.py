@@ -36,7 +36,6 @@ def drop(*keys):
 
 
 NORM, EMBEDDING = "model.norm.weight", "model.embedding.weight"
-PROGRESS = ("loops", "fit_loop", "epoch_loop.automatic_optimization.optim_progress")
 FOREIGN = {
     "no state_dict": drop("state_dict"),
     "weights in a list": put("state_dict", []),
@@ -64,16 +63,13 @@ FOREIGN = {
     "a rate that is text": put("optimizer_states", 0, "param_groups", 1, "lr", "fast"),
     "no schedule": put("lr_schedulers", []),
     "a schedule of a list": put("lr_schedulers", 0, []),
-    "no loops": drop("loops"),
-    "no count of steps": drop(*PROGRESS, "optimizer", "step"),
-    "a count that is text": put(*PROGRESS, "optimizer", "step", "total", "completed", "20"),
+    "no count of steps": drop("lr_schedulers", 0, "last_epoch"),
+    "a count that is text": put("lr_schedulers", 0, "last_epoch", "20"),
     "no callbacks": drop("callbacks"),
     "seconds that are text": put("callbacks", "Metrics", "seconds", "long"),
     "a history that is none": put("callbacks", "LadderValidation", "history", [7]),
     "a best that is none": put("callbacks", "LadderValidation", "best", {"step": 3}),
     "a pending that is text": put("callbacks", "LadderValidation", "pending", "x"),
-    "no version": drop("pytorch-lightning_version"),
-    "no version in it": put("pytorch-lightning_version", "x"),
 }
 WHOLE = {
     "another dictionary": {"hello": 1},
@@ -103,17 +99,15 @@ def run(trained, tmp_path):
 @pytest.fixture
 def find(run):
     """Look for where the run goes on, as training does; returns that, and the lines said."""
-    from lcg.training.loop import _trainer
+    from lcg.training.learner import check_resumable
     from lcg.training.module import TrainingModule
-    from lcg.training.resuming import check_resumable
 
-    config = load_config(tiny(f"runs={run.parent}"))
-    module, trainer = TrainingModule(config), _trainer(config, [])
+    module = TrainingModule(load_config(tiny(f"runs={run.parent}")))
 
     def find():
         said = []
         found = checkpoints.newest_readable(
-            run / "checkpoints", said.append, lambda c: check_resumable(c, module, trainer)
+            run / "checkpoints", said.append, lambda c: check_resumable(c, module)
         )
         return found, said
 

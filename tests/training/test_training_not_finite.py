@@ -6,13 +6,14 @@ from training.processes import at_step, checkpoint, only_run, record, tiny
 
 # From step 16 on, a weight is infinite: the loss of step 17 is not a number.
 SPOIL = """
-from lcg.training.module import TrainingModule
-original = TrainingModule.optimizer_step
-def spoil(self, *rest, **options):
-    original(self, *rest, **options)
-    if self.global_step == 15:
-        self.model.head.weight.data[0, 0] = float("inf")
-TrainingModule.optimizer_step = spoil
+from lcg.training.learner import Learner
+original, count = Learner.update, []
+def spoil(self):
+    original(self)
+    count.append(0)
+    if len(count) == 15:
+        self.module.model.head.weight.data[0, 0] = float("inf")
+Learner.update = spoil
 """
 
 

@@ -117,9 +117,9 @@ def test_kill_9_with_loader_workers(lcg, uninterrupted, tmp_path):
 def test_a_run_killed_after_its_last_step_is_finished_by_the_next_call(
     lcg, uninterrupted, tmp_path
 ):
-    die = "import os\nfrom lcg.training.record import RecordKeeper\nsave = RecordKeeper.save\n"
+    die = "import os\nfrom lcg.training.record import RecordWriter\nsave = RecordWriter.save\n"
     die += "def kill(self, status, *rest):\n    status == 'finished' and os.kill(os.getpid(), 9)\n"
-    die += "    return save(self, status, *rest)\nRecordKeeper.save = kill"
+    die += "    return save(self, status, *rest)\nRecordWriter.save = kill"
     assert lcg.run("train", *tiny(f"runs={tmp_path}"), before=die).code == -9
     run = only_run(tmp_path)
     assert record(run)["training"]["status"] == "running"

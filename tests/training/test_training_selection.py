@@ -1,7 +1,6 @@
 """Which checkpoint is the best, and what the record says where the monitor could not tell."""
 
 import itertools
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,10 +10,10 @@ from lcg.runs import checkpoints
 from lcg.runs.metrics import Tracking
 from lcg.runs.record import Cell
 from lcg.tasks.streams import eval_batch
-from lcg.training.callbacks import Finite, LadderValidation, Metrics
-from lcg.training.callbacks import validation as validation_module
-from lcg.training.callbacks.validation import selection_key
+from lcg.training import validation as validation_module
 from lcg.training.loop import train
+from lcg.training.signals import StopRequest
+from lcg.training.validation import LadderValidation, selection_key
 
 
 def candidate(exact_match, token_accuracy, step):
@@ -35,8 +34,8 @@ def test_exact_match_then_token_accuracy_then_the_later_step():
 
 @pytest.fixture
 def validate(config, tmp_path, monkeypatch):
-    """Validate at a step with made-up results by length; returns the callback."""
-    callbacks = {}
+    """Validate at a step with made-up results by length; returns the validation."""
+    validations = {}
 
     def cells(results):
         for length, result in results.items():
@@ -49,16 +48,13 @@ def validate(config, tmp_path, monkeypatch):
 
     def validate(step, results, *words):
         options = config(*words)
-        if words not in callbacks:
-            tracking = Tracking()
-            callbacks[words] = LadderValidation(
-                options, tmp_path, tracking, Metrics(options, tracking), Finite(options)
-            )
+        if words not in validations:
+            validations[words] = LadderValidation(options, tmp_path, Tracking(), StopRequest())
         monkeypatch.setattr(validation_module, "evaluate_lengths", lambda *a, **k: cells(results))
         model = torch.nn.Linear(1, 1)
         model.weight.data.fill_(step)
-        callbacks[words]._validate(SimpleNamespace(model=model), step)
-        return callbacks[words]
+        validations[words].run(model, step)
+        return validations[words]
 
     return validate
 
@@ -70,9 +66,9 @@ def best_weights(tmp_path):
 def test_the_best_at_the_monitored_length_is_kept(validate, tmp_path):
     validate(10, {4: (90, 0.9), 8: (10, 0.5)})
     validate(20, {4: (10, 0.1), 8: (50, 0.4)})
-    callback = validate(30, {4: (99, 0.9), 8: (40, 0.9)})
+    validation = validate(30, {4: (99, 0.9), 8: (40, 0.9)})
     assert best_weights(tmp_path) == 20
-    assert callback.selection() == {
+    assert validation.selection() == {
         "step": 20,
         "monitor": "val/len_8/exact_match",
         "value": 0.5,
@@ -84,16 +80,16 @@ def test_the_best_at_the_monitored_length_is_kept(validate, tmp_path):
 
 def test_the_monitor_is_an_option(validate, tmp_path):
     for step, results in ((10, {4: (90, 0.9), 8: (10, 0.5)}), (20, {4: (10, 0.1), 8: (50, 0.4)})):
-        callback = validate(step, results, "validation.monitor=4")
+        validation = validate(step, results, "validation.monitor=4")
     assert best_weights(tmp_path) == 10
-    assert callback.selection()["monitor"] == "val/len_4/exact_match"
+    assert validation.selection()["monitor"] == "val/len_4/exact_match"
 
 
 def test_a_flat_monitor_never_keeps_the_first_checkpoint(validate, tmp_path):
     for step in (10, 20, 30):
-        callback = validate(step, {4: (0, 0.1), 8: (0, 0.05)})
+        validation = validate(step, {4: (0, 0.1), 8: (0, 0.05)})
     assert best_weights(tmp_path) == 30
-    selection = callback.selection()
+    selection = validation.selection()
     assert selection["degenerate"]
     assert selection["reason"] == (
         "val/len_8/exact_match was 0 at all 3 validations; "
@@ -103,9 +99,9 @@ def test_a_flat_monitor_never_keeps_the_first_checkpoint(validate, tmp_path):
 
 def test_a_flat_monitor_leaves_it_to_token_accuracy(validate, tmp_path):
     for step, accuracy in ((10, 0.1), (20, 0.3), (30, 0.2)):
-        callback = validate(step, {4: (0, 0.9), 8: (0, accuracy)})
+        validation = validate(step, {4: (0, 0.9), 8: (0, accuracy)})
     assert best_weights(tmp_path) == 20
-    assert callback.selection()["degenerate"]
+    assert validation.selection()["degenerate"]
 
 
 def test_one_validation_is_not_degenerate(validate):
@@ -114,21 +110,21 @@ def test_one_validation_is_not_degenerate(validate):
 
 def test_a_monitored_length_without_a_value_leaves_it_to_a_shorter_one(validate, tmp_path):
     for step, correct in ((10, 30), (20, 80), (30, 70)):
-        callback = validate(step, {4: (correct, 0.5), 8: "out_of_memory"})
+        validation = validate(step, {4: (correct, 0.5), 8: "out_of_memory"})
     assert best_weights(tmp_path) == 20
-    selection = callback.selection()
+    selection = validation.selection()
     assert selection["value"] is None and selection["degenerate"]
     assert selection["reason"] == (
         "val/len_8/exact_match has no value (out of memory: told so); length 4 decided"
     )
     # One that has a value is preferred whatever the other says.
-    callback = validate(40, {4: (1, 0.1), 8: (1, 0.1)})
+    validation = validate(40, {4: (1, 0.1), 8: (1, 0.1)})
     assert best_weights(tmp_path) == 40
 
 
 def test_without_any_value_there_is_no_best(validate, tmp_path):
-    callback = validate(10, {4: "not_finite", 8: "not_finite"})
-    assert callback.selection() is None
+    validation = validate(10, {4: "not_finite", 8: "not_finite"})
+    assert validation.selection() is None
     assert not (tmp_path / "best.ckpt").exists()
 
 

@@ -9,6 +9,7 @@ import pytest
 from training.processes import (
     LIMIT,
     ROOT,
+    at_step,
     checkpoint,
     differences,
     essence,
@@ -19,19 +20,18 @@ from training.processes import (
     wait_until,
 )
 
-# Sends this process a signal when a method of a callback is called and a condition on its first
-# argument holds.
+# Sends this process a signal when a method is called and a condition on its first argument holds.
 SEND = """
 import os, signal
-from lcg.training import callbacks
-original = callbacks.{method}
+from lcg.training import loop
+original = loop.{method}
 
 def sending(self, first, *rest):
     if {condition}:
         os.kill(os.getpid(), signal.{name})
     return original(self, first, *rest)
 
-callbacks.{method} = sending
+loop.{method} = sending
 """
 
 
@@ -39,10 +39,14 @@ def send(name: str, method: str, condition: str = "True") -> str:
     return SEND.format(name=name, method=method, condition=condition)
 
 
+def send_at(step: int, name: str) -> str:
+    return at_step(step, f"os.kill(os.getpid(), signal.{name})")
+
+
 @pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_stops_at_the_step_boundary(lcg, uninterrupted, tmp_path, name, code):
     """Step 17 is no checkpoint, no validation and no logging step."""
-    before = send(name, "Metrics.on_train_batch_end", "first.global_step == 17")
+    before = send_at(17, name)
     process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=before)
     run = only_run(tmp_path)
     assert process.code == code, process.err
@@ -156,7 +160,18 @@ def test_a_signal_during_the_last_validation(lcg, uninterrupted, tmp_path):
 def test_a_signal_with_the_last_step(lcg, uninterrupted, tmp_path):
     """The run is finished and says so; what comes after training is left to the next call."""
     words = tiny(f"runs={tmp_path}", "evaluation.after_training=true")
-    before = send("SIGTERM", "GracefulStop.on_train_batch_end", "first.global_step == 30")
+    before = """
+import os, signal
+from lcg.runs import checkpoints
+save_last = checkpoints.save_last
+
+def sending(content, path):
+    save_last(content, path)
+    if content["global_step"] == 30:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+checkpoints.save_last = sending
+"""
     process = lcg.run("train", *words, before=before)
     run = only_run(tmp_path)
     assert process.code == 143, process.err
@@ -170,7 +185,7 @@ def test_a_signal_with_the_last_step(lcg, uninterrupted, tmp_path):
 
 @pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGINT", 130)])
 def test_a_signal_before_the_first_step(lcg, uninterrupted, tmp_path, name, code):
-    before = send(name, "LadderValidation.on_fit_start")
+    before = send(name, "Metrics.start")
     process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=before)
     assert process.code == code, process.err
     assert "stopped at step 0" in process.err
@@ -204,9 +219,9 @@ def test_a_signal_while_processes_ask_each_other_is_not_forgotten(monkeypatch):
     step, which all processes must agree on, and in time for the next."""
     import torch
 
-    from lcg.training.callbacks import GracefulStop
+    from lcg.training.signals import StopRequest
 
-    stop = GracefulStop(saver=None)
+    stop = StopRequest()
     stop._group = "both"
     arriving = [signal.SIGTERM]
 
@@ -216,29 +231,25 @@ def test_a_signal_while_processes_ask_each_other_is_not_forgotten(monkeypatch):
 
     monkeypatch.setattr(torch.distributed, "all_reduce", all_reduce)
     with stop.listening():
-        assert not stop._asked()
+        assert not stop.asked()
         assert stop.signal == signal.SIGTERM
-        assert stop._asked()
+        assert stop.asked()
 
 
 def test_a_closed_terminal_saves_as_a_signal_does(lcg, uninterrupted, tmp_path):
     """Writing to it fails from then on, in the signal's handler and in the bar."""
     hang_up = """
 import io, os, signal, sys
-from lcg.training.callbacks import Metrics
-original = Metrics.on_train_batch_end
 class Closed(io.FileIO):
     def write(self, data):
         raise OSError(5, "Input/output error")
-def hanging_up(self, trainer, *rest):
-    if trainer.global_step == 17:
-        os.close(2)
-        closed = io.TextIOWrapper(io.BufferedWriter(Closed(os.devnull, "w")))
-        sys.stderr.__init__(closed)
-        os.kill(os.getpid(), signal.SIGHUP)
-    return original(self, trainer, *rest)
-Metrics.on_train_batch_end = hanging_up
+def hang_up():
+    os.close(2)
+    closed = io.TextIOWrapper(io.BufferedWriter(Closed(os.devnull, "w")))
+    sys.stderr.__init__(closed)
+    os.kill(os.getpid(), signal.SIGHUP)
 """
+    hang_up += at_step(17, "hang_up()")
     process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=hang_up)
     run = only_run(tmp_path)
     assert process.code == 129, process.err
@@ -250,7 +261,7 @@ Metrics.on_train_batch_end = hanging_up
 
 def test_nohup_keeps_a_run_going(lcg, uninterrupted, tmp_path):
     before = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-    before += send("SIGHUP", "Metrics.on_train_batch_end", "first.global_step == 17")
+    before += send_at(17, "SIGHUP")
     process = lcg.run("train", *tiny(f"runs={tmp_path}"), before=before)
     assert process.code == 0, process.err
     assert differences(uninterrupted, essence(only_run(tmp_path))) == []

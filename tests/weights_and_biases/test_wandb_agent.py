@@ -125,13 +125,13 @@ def test_stop_requests_save_and_are_no_failures(server, agent, tmp_path):
 # `lcg` that does something at step 17 of the run "before".
 AT_17 = """#!{python}
 import os, pathlib, signal, sys, time
-from lcg.training.callbacks import Metrics
-logged = Metrics.on_train_batch_end
-def and_then(self, trainer, *rest):
-    logged(self, trainer, *rest)
-    if trainer.global_step == 17 and os.environ["WANDB_RUN_ID"] == "before":
+from tqdm import tqdm
+update = tqdm.update
+def and_then(bar, n=1):
+    update(bar, n)
+    if bar.unit == "step" and bar.n == 17 and os.environ["WANDB_RUN_ID"] == "before":
         {action}
-Metrics.on_train_batch_end = and_then
+tqdm.update = and_then
 import lcg.cli
 sys.exit(lcg.cli.main())
 """

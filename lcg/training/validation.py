@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lightning import Callback
+from torch import nn
 
 from lcg.config import Config, to_tree
 from lcg.evaluation.ladder import evaluate_lengths
@@ -14,39 +13,29 @@ from lcg.evaluation.test_sets import TestSet
 from lcg.log import log
 from lcg.runs import checkpoints
 from lcg.runs.metrics import Tracking
-from lcg.training.callbacks.finite import Finite
-from lcg.training.callbacks.metrics import Metrics
+from lcg.training.signals import StopRequest
+
+SCORES = ("exact_match", "token_accuracy")
 
 
 def selection_key(candidate: dict[str, Any]) -> tuple[float, float, int]:
-    """What a better checkpoint has more of: exact match, then token accuracy, then steps."""
-    return (candidate["exact_match"], candidate["token_accuracy"], candidate["step"])
+    """Return what a better checkpoint has more of: exact match, token accuracy, steps."""
+    return (*(candidate[name] for name in SCORES), candidate["step"])
 
 
 class _Abandoned(Exception):
     """A stop was asked for in the middle of a validation."""
 
 
-class LadderValidation(Callback):
-    """Evaluates at the validation lengths every so many steps and keeps the best checkpoint.
+class LadderValidation:
+    """Evaluates at the validation lengths and keeps the best checkpoint.
 
     A validation that a stop request cuts short is `pending`: it is saved as such, and is the first
     thing that a resumed run does, so that resuming changes nothing.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        folder: Path,
-        tracking: Tracking,
-        metrics: Metrics,
-        finite: Finite,
-        must_stop: Callable[[], bool] = lambda: False,
-        validated: Callable[[int], None] = lambda step: None,
-    ) -> None:
-        self.config, self.folder, self.tracking = config, folder, tracking
-        self.metrics, self.finite, self.must_stop = metrics, finite, must_stop
-        self.validated = validated  # called with the step once a validation is done
+    def __init__(self, config: Config, folder: Path, tracking: Tracking, stop: StopRequest) -> None:
+        self.config, self.folder, self.tracking, self.stop = config, folder, tracking, stop
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.pending: int | None = None
@@ -68,55 +57,36 @@ class LadderValidation(Callback):
                 "checkpoints so far are no candidates"
             )
 
-    def on_fit_start(self, trainer, module) -> None:
-        if self.pending is not None:
-            if trainer.is_global_zero:
-                self._validate(module, self.pending)
-            trainer.strategy.barrier()
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx: int) -> None:
-        step, steps = trainer.global_step, self.config.trainer.steps
-        if step % self.config.validation.every and step != steps:
-            return
-        if not self.finite.holds(trainer, module):
-            return
-        if trainer.is_global_zero:
-            with self.metrics.pause():
-                self._validate(module, step)
-        trainer.strategy.barrier()
-
-    def _validate(self, module, step: int) -> None:
+    def run(self, model: nn.Module, step: int) -> bool:
+        """Validate the weights of a step; returns False when a stop request cut it short."""
         validation = self.config.validation
         self.pending = step
         sets = [
             TestSet(self.config, "validation", length, validation.samples)
             for length in validation.lengths
         ]
-        cells = evaluate_lengths(module.model, sets, step=step, on_progress=self._go_on)
+        cells = evaluate_lengths(model, sets, step=step, on_progress=self._go_on)
         try:
             cells = {cell.length: cell for cell in cells}
         except _Abandoned:
-            return
+            return False
         self.pending = None
-        names = ("exact_match", "token_accuracy")
         lengths = {
-            str(length): {name: getattr(cell, name) for name in names}
+            str(length): {name: getattr(cell, name) for name in SCORES}
             for length, cell in cells.items()
             if cell.state == "value"
         }
-        row = {
-            f"val/len_{n}/{key}": v for n, values in lengths.items() for key, v in values.items()
-        }
         if lengths:
-            self.tracking.log(step, row)
-            self._select(module, step, lengths, cells[validation.monitored])
-        self.validated(step)
+            scores = ((n, name, v) for n, row in lengths.items() for name, v in row.items())
+            self.tracking.log(step, {f"val/len_{n}/{name}": v for n, name, v in scores})
+            self._select(model, step, lengths, cells[validation.monitored])
+        return True
 
     def _go_on(self, length: int, done: int, total: int) -> None:
-        if self.must_stop():
+        if self.stop.signal:
             raise _Abandoned
 
-    def _select(self, module, step: int, lengths: dict[str, Any], monitored) -> None:
+    def _select(self, model: nn.Module, step: int, lengths: dict[str, Any], monitored) -> None:
         """Keep these weights if they are the best so far, by the monitored length if it can be."""
         used = str(monitored.length)
         missing = ""
@@ -128,7 +98,7 @@ class LadderValidation(Callback):
         self.history = [h for h in self.history if h["step"] < step] + [candidate]
         if self.best is None or self._key(candidate) >= self._key(self.best):
             self.best = candidate
-            content = {"state_dict": module.model.state_dict(), "step": step}
+            content = {"state_dict": model.state_dict(), "step": step}
             content["config"] = to_tree(self.config)
             checkpoints.save(content, self.folder / checkpoints.BEST)
 

@@ -1,0 +1,164 @@
+"""One optimiser step after another, and what of it a checkpoint holds."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from lightning import Fabric
+from lightning.fabric.plugins.environments import LightningEnvironment
+from lightning.fabric.strategies import DDPStrategy
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+
+from lcg.config import identity
+from lcg.config.schema import Trainer
+from lcg.runs.checkpoints import check_like, check_weights
+from lcg.training.module import TrainingModule
+
+SCORES = {"exact_match": 0.0, "token_accuracy": 0.0}
+GROUP = {"lr": 0.0, "initial_lr": 0.0, "betas": (0.0, 0.0), "eps": 0.0, "weight_decay": 0.0}
+SCHEDULE = {"base_lrs": [0.0, 0.0], "_last_lr": [0.0, 0.0], "last_epoch": 0, "_step_count": 0}
+SCALER = "MixedPrecision"  # as Lightning calls it in a checkpoint
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave out Lightning's remarks on devices and processes, which are as they were asked for."""
+    logging.disable(logging.INFO)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@quiet()
+def make_fabric(options: Trainer) -> Fabric:
+    """Make what runs steps on devices. Raises ValueError when these are not there."""
+    try:
+        return Fabric(
+            accelerator=options.accelerator,
+            devices=options.devices,
+            num_nodes=options.nodes,
+            # Buffers are constants, or each process's own.
+            strategy=DDPStrategy(broadcast_buffers=False) if options.processes > 1 else "auto",
+            precision=options.precision,
+            plugins=[LightningEnvironment()],
+        )
+    except MisconfigurationException as error:
+        raise ValueError(
+            f"trainer.accelerator={options.accelerator} trainer.devices={options.devices}: "
+            + " ".join(str(error).split())
+        ) from None
+
+
+class Learner:
+    """A training module on its device, with its optimiser and its schedule."""
+
+    def __init__(self, fabric: Fabric, module: TrainingModule) -> None:
+        self.fabric, self.module = fabric, module
+        with quiet():
+            self._wrapped = fabric.setup(module)
+        (optimizer,), (schedule,) = module.configure_optimizers()
+        self._optimizer = fabric.setup_optimizers(optimizer)
+        self._schedule = schedule["scheduler"]
+
+    def train_step(self, batch: dict[str, Tensor], step: int) -> None:
+        """Make step `step`, counted from 0, on this process's rows of a batch."""
+        self.compute_gradients(batch, step)
+        self.update()
+
+    def compute_gradients(self, batch: dict[str, Tensor], step: int) -> None:
+        """Compute the gradients of the whole batch, not yet clipped."""
+        self.module.seed_dropout(step, self.fabric.global_rank)
+        batch = self.fabric.to_device(batch)
+        with self.fabric.autocast():  # Fabric itself casts in `forward` only
+            loss = self._wrapped.training_step(batch, step)
+        self._optimizer.zero_grad()
+        self.fabric.backward(loss)
+        self.fabric.strategy.precision.unscale_gradients(self._optimizer.optimizer)
+
+    def update(self) -> None:
+        """Clip the gradients, then make the optimiser's and the schedule's step."""
+        self.module.configure_gradient_clipping(self._optimizer)
+        self._optimizer.step()
+        self._schedule.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint holds of weights, moments, schedule and gradient scale."""
+        state = {
+            "state_dict": self.module.state_dict(),
+            "optimizer_states": [self._optimizer.state_dict()],
+            "lr_schedulers": [self._schedule.state_dict()],
+        }
+        scaler = self.fabric.strategy.precision.state_dict()
+        return state | ({SCALER: scaler} if scaler else {})
+
+    def load_state_dict(self, content: dict[str, Any]) -> None:
+        """Go on from a checkpoint that `check_resumable` has let pass."""
+        self.module.load_state_dict(content["state_dict"])
+        self._optimizer.load_state_dict(content["optimizer_states"][0])
+        self._schedule.load_state_dict(content["lr_schedulers"][0])
+        if SCALER in content:
+            self.fabric.strategy.precision.load_state_dict(content[SCALER])
+
+
+def check_resumable(content: dict[str, Any], module: TrainingModule) -> None:
+    """Raise ValueError for a checkpoint that lacks what this run needs to go on, or has it wrong.
+
+    One of another config is not looked into: it is refused as such.
+    """
+    if content["identity"] != identity(module.config):
+        return
+    step, steps = content["global_step"], module.config.trainer.steps
+    if step > steps:
+        raise ValueError(f"global_step is {step!r:.40}, the last step is {steps}")
+    check_weights(content.get("state_dict"), module)
+    check_like(content, {"lr_schedulers": [SCHEDULE]}, "its content")
+    counted = content["lr_schedulers"][0]["last_epoch"]
+    if counted != step:
+        raise ValueError(f"lr_schedulers has {counted!r:.40} steps, global_step is {step}")
+    _check_optimizer(content.get("optimizer_states"), module)
+    _check_callbacks(content.get("callbacks"))
+
+
+def _check_optimizer(states: Any, module: TrainingModule) -> None:
+    """AdamW takes moments of any shape, and fails at its first step."""
+    check_like(states, [{"state": {}, "param_groups": [GROUP, GROUP]}], "optimizer_states")
+    (optimizer,), _ = module.configure_optimizers()
+    (state,) = states
+    numbers = [group["params"] for group in optimizer.state_dict()["param_groups"]]
+    for found, expected in zip(state["param_groups"], numbers, strict=True):
+        if found.get("params") != expected:
+            raise ValueError("optimizer_states has other parameters than the model")
+    ordered = [p for group in optimizer.param_groups for p in group["params"]]
+    for number, moments in state["state"].items():
+        where = f"optimizer_states[{number}]"
+        if number not in range(len(ordered)):
+            raise ValueError(f"{where} is of no parameter")
+        moment = ordered[number]
+        expected = {"step": torch.tensor(0.0), "exp_avg": moment, "exp_avg_sq": moment}
+        check_like(moments, expected, where)
+
+
+def _check_callbacks(callbacks: Any) -> None:
+    check_like(callbacks, {"Metrics": {"seconds": 0.0}, "LadderValidation": {}}, "callbacks")
+    where = "callbacks[LadderValidation]"
+    validation = {"history": None, "best": None, "pending": None} | callbacks["LadderValidation"]
+    if not isinstance(validation["history"], list):
+        raise ValueError(f"{where} has no history")
+    if not isinstance(validation["pending"], int | None):
+        raise ValueError(f"{where}[pending] is {validation['pending']!r:.40}, not a step")
+    best = [] if validation["best"] is None else [validation["best"]]
+    for candidate in (*validation["history"], *best):
+        check_like(candidate, {"step": 0, "lengths": {}, **SCORES}, where)
+        for length, scores in candidate["lengths"].items():
+            if not str(length).isdecimal():
+                raise ValueError(f"{where} has no length {length!r:.40}")
+            check_like(scores, SCORES, where)
