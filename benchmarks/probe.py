@@ -19,7 +19,6 @@ from pathlib import Path
 from unittest.mock import patch
 
 import torch
-from lcg.training.callbacks import Metrics
 
 from benchmarks.report import median_ratio, publish
 from lcg.config import load_config
@@ -27,6 +26,7 @@ from lcg.diagnostics.probe import Probe, group_norms
 from lcg.models.transformer import build_model
 from lcg.training.data import Batches
 from lcg.training.loop import train
+from lcg.training.record import Metrics
 
 LIMIT = 1.03  # training with the probe may take at most this many times as long
 
