@@ -19,9 +19,8 @@ from einops import rearrange
 from tqdm import tqdm
 
 from benchmarks.report import publish
-from lcg.diagnostics.capture import Watched, watching
+from lcg.diagnostics.capture import LayerInput, capture_inputs, obstacle
 from lcg.diagnostics.columns import attention_layers
-from lcg.diagnostics.inspection import check_fits
 from lcg.evaluation.evaluate import load_model
 from lcg.evaluation.ladder import evaluate_lengths
 from lcg.evaluation.test_sets import TestSet
@@ -43,15 +42,15 @@ HEADER = [
 
 
 @torch.no_grad()
-def layer_sums(watched: Watched) -> dict[str, float]:
+def layer_sums(captured: LayerInput) -> dict[str, float]:
     """The measures of one layer on one sample."""
-    layer = watched.layer
-    source = watched.x if watched.memory is None else watched.memory
+    layer = captured.layer
+    source = captured.x if captured.memory is None else captured.memory
     v = rearrange(layer.value(source), "b k (g d) -> b g k d", d=layer.sizes.head_dim)
     v = v.repeat_interleave(layer.sizes.heads // layer.sizes.kv_heads, dim=1).float()
     sums, squares = [], []
-    for queries in watched.some_queries():
-        weights = watched.weights(queries)
+    for queries in captured.query_chunks():
+        weights = captured.weights(queries)
         sums.append(weights.sum(dim=-1)[0])  # [h q]
         squares.append((weights @ v).square().mean(dim=(0, 1, 3)))  # [q]
     total = torch.cat(sums, dim=1)
@@ -73,11 +72,11 @@ def measured(model, config, length: int, samples: int) -> dict[str, dict[str, fl
     found: dict[str, dict[str, float]] = {}
     given = model_inputs(batch_tensors(batch, device))
     for sample in zip(*(tokens.split(1) for tokens in given), strict=True):
-        with torch.no_grad(), watching(model) as seen:
+        with torch.no_grad(), capture_inputs(model) as seen:
             model(*sample, select=first)
-        for watched in seen:
-            own = found.setdefault(watched.name, dict.fromkeys(MEASURES, 0.0))
-            for name, value in layer_sums(watched).items():
+        for captured in seen:
+            own = found.setdefault(captured.name, dict.fromkeys(MEASURES, 0.0))
+            for name, value in layer_sums(captured).items():
                 own[name] += value / samples
     return found
 
@@ -119,7 +118,8 @@ def main(arguments: list[str] | None = None) -> int:
             data[run.name] = {"attention": name, "step": step, "lengths": {}}
             for length in lengths:
                 tokens = int(config.task.token_length(length))
-                check_fits(config, tokens, 1, next(model.parameters()).device)
+                if problem := obstacle(config, tokens, 1, next(model.parameters()).device):
+                    parser.error(problem)
                 layers = measured(model, config, length, options.samples)
                 right = exact_match(model, config, length, options.scored)
                 data[run.name]["lengths"][length] = {"exact_match": right, "layers": layers}

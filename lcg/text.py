@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 
@@ -47,3 +48,12 @@ def in_blocks(columns: list[tuple[str, ...]], width: int) -> list[list[tuple[str
         blocks[-1].append(column)
         used += taken
     return blocks
+
+
+def align(
+    rows: Iterable[Sequence[str]], gap: str = "  ", justify: Callable[[str, int], str] = str.rjust
+) -> list[str]:
+    """Rows of cells as lines, each column as wide as its widest cell; nothing is cut off."""
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [gap.join(map(justify, row, widths)) for row in rows]

@@ -7,54 +7,74 @@ import dataclasses
 import shutil
 import string
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lcg.commands.args import Parser, add_trust, trusted
 from lcg.log import log
+from lcg.runs.run import Run
 
 STATISTICS = 2**28  # weights of a layer; with more, one sample must do
+SAMPLES = 32
+WEIGHTS = 2**26  # of all layers, runs and samples; with more, fewer samples must do
+MOST = len(string.ascii_uppercase)  # runs and normalizers, each with a letter
 
 
 def run(words: list[str]) -> int:
     options = _parsed(words)
     directory = Path(options.run)
     config, layers, heads = _checked(directory, options)
-    beside = checked_beside(directory, config, options)
+    others, normalizers = _compared(directory, config, options)
 
+    from lcg.diagnostics.capture import obstacle
+    from lcg.diagnostics.heads import HEADS, measure
+    from lcg.diagnostics.tables import analyses_text, facts_text
     from lcg.evaluation.evaluate import choose_device, load_model
 
     device = choose_device(options.device)
     tokens = int(config.task.token_length(options.length))
-    for some in (config, *beside.runs.values()):
-        _check_memory(some, options.length, tokens, device)
+    scored = int(config.task.target_length(options.length)) + 1
+    for some in (config, *others.values()):
+        if problem := obstacle(some, tokens, scored, device):
+            raise ValueError(f"{problem}; inspect a shorter length")
     model, step = load_model(directory, config, device)
     log.info(f"{directory}: checkpoint of step {step}, test samples 0 to {options.samples - 1}")
-    batch, target, predicted = _predictions(model, config, options)
-    shown = _print_samples(config.task, batch["scored"], target, predicted, options)
+    answers = _answers(model, config, options)
+    shown = _print_samples(config.task, answers, options)
     if config.task.kind == "seq2seq" and config.task.ragged:
         _print_written(model, config, options)
 
     count = min(4, options.samples, max(1, STATISTICS // (config.model.heads * tokens**2)))
-    looked_at = list(dict.fromkeys([shown, *range(options.samples)]))[:count]
-    facts = _inspected(
-        model, [some[looked_at].to(device) for some in batch["reads"]], layers, heads
-    )
-    _print_heads(facts, looked_at)
-    if whole(options):
-        _compare(analysed(directory, config, model, beside, options), directory, options)
-    tokens = [
-        [config.task.text(token) for token in side[shown].tolist()] for side in batch["reads"]
-    ]
-    _draw(config, facts, directory, options, shown, tokens)
+    samples = list(dict.fromkeys([shown, *range(options.samples)]))[:count]
+    reads = [some[samples].to(device) for some in answers.reads]
+    with _bar("heads", "layer") as progress:
+        chosen = {"layers": layers, "heads": heads, "mapped": 0, "progress": progress}
+        found = measure(model, reads, HEADS, **chosen)
+    rows = {layer.map.queries for layer in found}
+    queries = f"{rows.pop():,} queries" if len(rows) == 1 else "queries"
+    numbers = f"sample{'s' * (count > 1)} {', '.join(map(str, samples))}"
+    print(f"\nheads over all {queries} of {numbers}\n{facts_text(found)}")
+    folder = Run(directory).plots / f"inspect_len_{options.length}"
+    folder = Path(options.output) if options.output else folder
+    if _is_whole(options):
+        from lcg.diagnostics.plots import draw_analyses
+
+        runs = _analysed(directory, config, model, others, normalizers, options)
+        print(f"\nhead analyses at length {options.length}\n{analyses_text(runs)}")
+        for path in draw_analyses(runs, options.length, folder):
+            log.info(str(path))
+    texts = [[config.task.text(t) for t in side[shown].tolist()] for side in answers.reads]
+    _draw_maps(directory, config, found, texts, shown, options.length, folder)
     return 0
 
 
 def _parsed(words: list[str]) -> argparse.Namespace:
     parser = Parser(
         "inspect",
-        "RUN --length N [--beside RUN …] [--as softmax,entmax15] [--samples 100] [--failed 3] "
-        "[--layer L] [--heads H,H,…] [-o FOLDER]",
+        "RUN --length N [--compare RUN …] [--normalizers softmax,entmax15] [--samples 100] "
+        "[--failed 3] [--layer L] [--heads H,H,…] [-o FOLDER]",
         __doc__,
         epilog="Attention maps are pictures of one sample, the first that failed if any did. "
         "docs/head-analyses.md has\nthe measures; with --layer or --heads there are only maps.",
@@ -65,7 +85,14 @@ def _parsed(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--failed", type=int, default=3, help="failed samples to show")
     parser.add_argument("--layer", help="only this layer, counted from 0, or by its name")
     parser.add_argument("--heads", help="only these heads, counted from 0, with commas")
-    add_beside(parser)
+    parser.add_argument(
+        "--compare", nargs="+", metavar="RUN", default=[], help="runs on the same task to compare"
+    )
+    parser.add_argument(
+        "--normalizers",
+        metavar="NAME,…",
+        help="what other normalizers make of the run's scores: softmax,entmax15,sparsemax,…",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     parser.add_argument("-o", "--output", help="folder; default: RUN/plots/inspect_len_N")
     add_trust(parser)
@@ -75,7 +102,6 @@ def _parsed(words: list[str]) -> argparse.Namespace:
 def _checked(directory: Path, options: argparse.Namespace):
     """The config, and the layers and heads asked for; raises ValueError before any work."""
     from lcg.diagnostics.columns import attention_layers
-    from lcg.runs.run import Run
     from lcg.training.devices import TOKEN_BYTES, too_much
 
     run = Run(directory, trusted(options))
@@ -119,52 +145,34 @@ def _chosen(option: str, asked: str | int | None, count: int, what: str) -> list
     return list(dict.fromkeys(chosen))
 
 
-def _check_memory(config, length: int, tokens: int, device) -> None:
-    from lcg.diagnostics.inspection import check_fits
-
-    targets = config.task.target_length(length)
-    check_fits(config, tokens, int(targets) + 1, device)
-
-
-def _predictions(model, config, options):
-    """What was read, as tensors and at the scored positions, then targets and best symbols.
-
-    Targets and best symbols are arrays, with IGNORE where a sample is not scored.
-    """
-    import torch
+@contextmanager
+def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar while inside; called with what is done, and with all there is."""
     from tqdm import tqdm
 
-    from lcg.evaluation import memory
-    from lcg.evaluation.scoring import scored_positions
+    with tqdm(desc=title, unit=unit, leave=False, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def _answers(model, config, options):
+    from lcg.diagnostics.errors import answer
     from lcg.evaluation.test_sets import TestSet
-    from lcg.models.transformer import batch_tensors, model_inputs
-    from lcg.tasks.base import IGNORE
 
-    test_set = TestSet(config, "test", options.length, options.samples)
-    batch = batch_tensors(test_set.batch())
-    select = scored_positions(batch["labels"])
-    target = batch["labels"][:, select]
-    device = next(model.parameters()).device
-    count = len(target)
-    size = memory.batch_size(config, *test_set.sample_size, count, device)
-    best = []
-    bar = tqdm(total=count, desc="answering", unit="sample", leave=False, disable=None)
-    with bar, torch.no_grad():
-        portions = (tokens.split(max(1, size)) for tokens in model_inputs(batch))
-        for some in zip(*portions, strict=True):
-            on_device = (tokens.to(device) for tokens in some)
-            best.append(model(*on_device, select=select.to(device)).argmax(dim=-1).cpu())
-            bar.update(len(some[0]))
-    predicted = torch.cat(best).masked_fill(target == IGNORE, IGNORE)
-    read = {"reads": model_inputs(batch), "scored": batch["inputs"][:, select].numpy()}
-    return read, target.numpy(), predicted.numpy()
+    with _bar("answering", "sample") as progress:
+        return answer(model, TestSet(config, "test", options.length, options.samples), progress)
 
 
-def _print_samples(task, read, target, predicted, options) -> int:
+def _print_samples(task, answers, options) -> int:
     """Say which samples failed and how; returns the sample whose maps are drawn."""
     from lcg.diagnostics.errors import comparison, first_errors, histogram
     from lcg.tasks.base import IGNORE
 
+    target, predicted = answers.target, answers.predicted
     first = first_errors(target, predicted)
     failed = (first >= 0).nonzero()[0]
     count = len(target)
@@ -180,7 +188,7 @@ def _print_samples(task, read, target, predicted, options) -> int:
             f"\nsample {sample}: {wrong} of {(target[sample] != IGNORE).sum()} wrong (^), "
             f"the first (!) at position {first[sample] + 1}"
         )
-        rows = (read[sample], target[sample], predicted[sample])
+        rows = (answers.inputs[sample], target[sample], predicted[sample])
         print(comparison(task, *rows, width, colour=sys.stdout.isatty()))
     return int(failed[0])
 
@@ -199,114 +207,47 @@ def _print_written(model, config, options) -> None:
             print(f"  {name.ljust(9)}{task.render(tokens)}")
 
 
-def _inspected(model, given, layers, heads):
-    from tqdm import tqdm
-
-    from lcg.diagnostics.inspection import inspect_layers
-
-    with tqdm(desc="heads", unit="query", leave=False, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        return list(inspect_layers(model, tuple(given), 0, layers, heads, progress))
-
-
-def _print_heads(facts, looked_at) -> None:
-    from lcg.diagnostics.tables import head_table
-
-    names = ", ".join(map(str, looked_at))
-    counts = {layer.queries for layer in facts}
-    queries = f"{counts.pop():,} queries" if len(counts) == 1 else "queries"
-    print(f"\nheads over all {queries} of sample{'s' * (len(looked_at) > 1)} {names}")
-    print(head_table(facts))
-
-
-def _folder(directory: Path, options) -> Path:
-    from lcg.runs.run import Run
-
-    folder = Run(directory).plots / f"inspect_len_{options.length}"
-    return Path(options.output) if options.output else folder
-
-
-def _compare(runs, directory: Path, options) -> None:
-    """Print the head analyses and draw them."""
-    from lcg.diagnostics.plots import draw_analyses
-    from lcg.diagnostics.side_by_side import analyses_text
-
-    print(f"\nhead analyses at length {options.length}\n{analyses_text(runs)}")
-    for path in draw_analyses(runs, options.length, _folder(directory, options)):
-        log.info(str(path))
-
-
-def _draw(config, facts, directory: Path, options, shown: int, tokens) -> None:
-    """Write the maps of a layer as a picture, for each layer."""
+def _draw_maps(directory, config, found, texts, shown: int, length: int, folder: Path) -> None:
+    """Draw the maps of a sample: a picture per layer."""
     from lcg.diagnostics.columns import attention_layers, head_text
-    from lcg.diagnostics.inspection import SIDE
-    from lcg.diagnostics.maps import Map, draw_maps, tokens_of
-    from lcg.diagnostics.plots import write_png
+    from lcg.diagnostics.plots import Map, draw_maps, tokens_of, write_png
     from lcg.results.labels import run_labels
-    from lcg.runs.run import Run
 
     (label,) = run_labels([Run(directory).record])
-    inputs, source = tokens[0], tokens[-1]
-    for layer in facts:
-        queries, keys = tokens_of(layer.name, inputs, source)
-        place = attention_layers(config)[layer.layer]
+    every = {layer.name: layer for layer in attention_layers(config)}
+    for layer in found:
+        queries, keys = tokens_of(layer.name, texts[0], texts[-1])
         maps = [
             Map(
-                f"{head_text(config, place, head.head)}, {head.support:.1f} keys",
+                f"{head_text(config, every[layer.name], head)}, {support:.1f} keys",
                 weights.numpy(),
                 layer.kind,
-                queries[: layer.queries],
-                keys[: layer.keys],
+                queries[: layer.map.queries],
+                keys[: layer.map.keys],
             )
-            for head, weights in zip(layer.heads, layer.pictures, strict=True)
+            for head, support, weights in zip(
+                layer.heads, layer.means["support"], layer.map.blocks, strict=True
+            )
         ]
         name = layer.name.replace("_", " ")
-        title = f"{label}: {name}, length {options.length}, sample {shown}"
-        figure = draw_maps(maps, title, 4, 2.7, float(layer.pictures.max()), SIDE)
-        log.info(str(write_png(figure, _folder(directory, options) / f"{layer.name}.png")))
+        title = f"{label}: {name}, length {length}, sample {shown}"
+        figure = draw_maps(maps, title, 4, 2.7, float(layer.map.blocks.max()))
+        log.info(str(write_png(figure, folder / f"{layer.name}.png")))
 
 
-SAMPLES = 32
-MOST = len(string.ascii_uppercase)  # columns, each with a letter
-WEIGHTS = 2**26  # of all layers, runs and samples; with more, fewer samples must do
-
-
-class Beside(NamedTuple):
-    """What a run is shown beside: other runs, and normalizers by name."""
-
-    runs: dict[Path, Any]
-    normalizers: dict[str, Any]
-
-
-def add_beside(parser: argparse.ArgumentParser) -> None:
-    """The options that choose them."""
-    parser.add_argument(
-        "--beside", nargs="+", metavar="RUN", default=[], help="runs on the same task to compare"
-    )
-    parser.add_argument(
-        "--as",
-        dest="normalizers",
-        metavar="NAME,…",
-        help="what other normalizers make of the run's scores: softmax,entmax15,sparsemax,…",
-    )
-
-
-def checked_beside(directory: Path, config: Any, options: argparse.Namespace) -> Beside:
-    """The configs asked for; raises ValueError, in one line, before any work."""
-    from lcg.runs.run import Run
-
-    if (options.beside or options.normalizers) and not whole(options):
-        raise ValueError("--beside and --as compare all heads; leave out --layer and --heads")
-    others = _each_once(directory, options.beside)
+def _compared(directory: Path, config: Any, options: argparse.Namespace) -> tuple[dict, dict]:
+    """Configs of the other runs by directory, and normalizers by name; raises ValueError, in one
+    line, before any work."""
+    if (options.compare or options.normalizers) and not _is_whole(options):
+        raise ValueError(
+            "--compare and --normalizers compare all heads; leave out --layer and --heads"
+        )
+    others = _each_once(directory, options.compare)
     names = options.normalizers.split(",") if options.normalizers else []
     if 1 + len(others) + len(names) > MOST:
         raise ValueError(
-            f"a run can be compared with at most {MOST - 1} others, --beside and --as together; "
-            f"got {len(others) + len(names)}"
+            f"a run can be compared with at most {MOST - 1} others, --compare and --normalizers "
+            f"together; got {len(others) + len(names)}"
         )
     runs = {}
     for other in others:
@@ -315,10 +256,15 @@ def checked_beside(directory: Path, config: Any, options: argparse.Namespace) ->
         if not _same_task(runs[other].task, config.task):
             raise ValueError(
                 f"{other} was trained on another task than {directory} (or with other options of "
-                f"{config.task.name}); --beside takes runs on the same one"
+                f"{config.task.name}); --compare takes runs on the same one"
             )
         run.check_selected()
-    return Beside(runs, {name: _normalizer(name, config) for name in names})
+    return runs, {name: _normalizer(name, config) for name in names}
+
+
+def _is_whole(options: argparse.Namespace) -> bool:
+    """Return whether all heads are looked at, which the analyses need."""
+    return options.layer is None and options.heads is None
 
 
 def _each_once(directory: Path, words: list[str]) -> list[Path]:
@@ -335,114 +281,83 @@ def _each_once(directory: Path, words: list[str]) -> list[Path]:
 
 
 def _same_task(one: Any, other: Any) -> bool:
-    """Whether two tasks are one; where their files lie does not matter, a digest says what they
-    hold."""
-    if type(one) is not type(other):
-        return False
-    return all(
+    """Compare two tasks by all but where their files lie: a digest says what these hold."""
+    return type(one) is type(other) and all(
         getattr(one, field.name) == getattr(other, field.name)
         for field in dataclasses.fields(one)
         if field.name not in one.places
     )
 
 
-def whole(options: argparse.Namespace) -> bool:
-    """Whether all heads are looked at, which the analyses need."""
-    return options.layer is None and options.heads is None
-
-
 def _normalizer(name: str, config: Any) -> Any:
+    """The normalizer of that name, which can be laid over the scores of a run of this config."""
     from lcg.attention.normalizers.base import Normalizer
     from lcg.attention.scalings import NoScaling
     from lcg.config import load_config
 
     attention = load_config([f"attention={name}"]).attention
-    found = attention.normalizer
+    found, problem = attention.normalizer, ""
     if type(found).learned is not Normalizer.learned:
-        raise ValueError(f"--as {name}: what it learns needs training; use --beside with a run")
-    if not isinstance(attention.scaling, NoScaling):  # an output norm changes no weight
-        raise ValueError(
-            f"--as {name}: it also scales the scores ({attention.scaling.name}), which needs "
-            "training; use --beside with a run"
-        )
-    if found.sees_itself != config.attention.normalizer.sees_itself:
-        raise ValueError(
-            f"--as {name}: it sees other keys than {config.attention.normalizer.name}, whose "
-            "scores would be used"
-        )
+        problem = "what it learns needs training; use --compare with a run"
+    elif not isinstance(attention.scaling, NoScaling):  # an output norm changes no weight
+        problem = f"it also scales the scores ({attention.scaling.name}), which needs training; "
+        problem += "use --compare with a run"
+    elif found.sees_itself != config.attention.normalizer.sees_itself:
+        problem = f"it sees other keys than {config.attention.normalizer.name}, whose scores would "
+        problem += "be used"
+    if problem:
+        raise ValueError(f"--normalizers {name}: {problem}")
     return found
 
 
-def analysed(directory: Path, config: Any, model: Any, beside: Beside, options: Any) -> list[Any]:
+def _analysed(directory, config, model, others, normalizers, options) -> list[Any]:
     """The run, its scores under other normalizers, and the other runs: a list of Analysed."""
-    from lcg.diagnostics.heads import weights_by
+    from lcg.diagnostics.columns import attention_layers
+    from lcg.diagnostics.heads import ANALYSES, measure, own_weights, weights_by
+    from lcg.diagnostics.probe import alpha_trajectories
+    from lcg.diagnostics.tables import Analysed
     from lcg.evaluation.evaluate import load_model
+    from lcg.evaluation.test_sets import TestSet
+    from lcg.models.transformer import batch_tensors, model_inputs
     from lcg.results.labels import run_labels
-    from lcg.runs.run import Run
 
     labels = iter(string.ascii_uppercase)
-    places = [directory, *beside.runs]
+    places = [directory, *others]
     called = dict(zip(places, run_labels([Run(place).record for place in places]), strict=True))
     device = next(model.parameters()).device
-    count = _sample_count(config, beside, options)
+    count = _sample_count([config] * (1 + len(normalizers)) + list(others.values()), options)
     log.info(f"head analyses: test samples 0 to {count - 1}")
-    own = _analysed(next(labels), directory, config, model, count, options)
-    found = [dataclasses.replace(own, attention=called[directory])]
-    for name, normalizer in beside.normalizers.items():
-        words = (next(labels), directory, config, model, count, options)
-        its = _analysed(*words, weights_by(normalizer))
-        on_scores = f"{name} on the scores of {called[directory]}"
-        found.append(dataclasses.replace(its, name="", attention=on_scores))
-    for other, its_config in beside.runs.items():
-        its_model, _ = load_model(other, its_config, device)
-        its = _analysed(next(labels), other, its_config, its_model, count, options)
-        found.append(dataclasses.replace(its, attention=called[other]))
+
+    def measured(label: str, config: Any, model: Any, weigh=own_weights) -> list[Any]:
+        batch = TestSet(config, "test", options.length, count).batch()
+        with _bar(f"analysing {label}", "layer") as progress:
+            samples = model_inputs(batch_tensors(batch, device))
+            return measure(model, samples, ANALYSES, weigh=weigh, progress=progress)
+
+    def of_run(run: Path, config: Any, model: Any) -> Any:
+        label, kinds = next(labels), {layer.name: layer.kind for layer in attention_layers(config)}
+        layers = measured(label, config, model)
+        return Analysed(label, run.name, called[run], layers, alpha_trajectories(run, kinds))
+
+    found = [of_run(directory, config, model)]
+    for name, normalizer in normalizers.items():
+        label, on_scores = next(labels), f"{name} on the scores of {called[directory]}"
+        layers = measured(label, config, model, weights_by(normalizer))
+        found.append(Analysed(label, "", on_scores, layers))
+    for other, its in others.items():
+        found.append(of_run(other, its, load_model(other, its, device)[0]))
     return found
 
 
-def _sample_count(config: Any, beside: Beside, options: argparse.Namespace) -> int:
+def _sample_count(configs: list[Any], options: argparse.Namespace) -> int:
     """As many samples as take well under a minute."""
     from lcg.diagnostics.columns import attention_layers
     from lcg.evaluation.test_sets import TestSet
 
-    configs = [config] * (1 + len(beside.normalizers)) + list(beside.runs.values())
-    tokens = int(config.task.token_length(options.length))
     weights = 0
-    for some in configs:
-        side = tokens // 2 if some.model.apart else tokens  # source and target are read apart
-        weights += len(attention_layers(some)) * some.model.heads * side**2
+    for config in configs:
+        tokens = int(configs[0].task.token_length(options.length))
+        side = tokens // 2 if config.model.apart else tokens  # source and target are read apart
+        weights += len(attention_layers(config)) * config.model.heads * side**2
     most = min(options.samples, SAMPLES, max(1, WEIGHTS // weights))
-    return TestSet(config, "test", options.length, most).samples
-
-
-def _analysed(label, directory, config, model, count, options, weigh=None):
-    """One Analysed; with `weigh`, of the weights it gives, which learn nothing."""
-    from tqdm import tqdm
-
-    from lcg.diagnostics.columns import attention_layers
-    from lcg.diagnostics.heads import analyse_heads, own_weights
-    from lcg.diagnostics.side_by_side import Analysed
-    from lcg.diagnostics.trajectories import alpha_trajectories
-
-    reads = _reads(config, count, options.length, next(model.parameters()).device)
-    with tqdm(desc=f"analysing {label}", unit="layer", leave=False, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        layers = analyse_heads(model, reads, weigh or own_weights, progress=progress)
-    if weigh is not None:
-        layers = [dataclasses.replace(layer, alpha=None) for layer in layers]
-        return Analysed(label, directory.name, config.labels["attention"], layers)
-    kinds = {layer.name: layer.kind for layer in attention_layers(config)}
-    trajectories = alpha_trajectories(directory, kinds)
-    return Analysed(label, directory.name, config.labels["attention"], layers, trajectories)
-
-
-def _reads(config: Any, count: int, length: int, device: Any) -> tuple[Any, ...]:
-    """What the model reads of the first test samples."""
-    from lcg.evaluation.test_sets import TestSet
-    from lcg.models.transformer import batch_tensors, model_inputs
-
-    return model_inputs(batch_tensors(TestSet(config, "test", length, count).batch(), device))
+    return TestSet(configs[0], "test", options.length, most).samples

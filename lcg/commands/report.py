@@ -26,7 +26,7 @@ def run(words: list[str]) -> int:
     from lcg.runs.files import write_atomic
 
     usage = (
-        "RUN … -o FILE.html [--metric NAME] [--baseline NAME] [--maps LENGTH]"
+        "RUN … -o FILE.html [--metric NAME] [--baseline NAME] [--map-length LENGTH]"
         " [--heads LAYER:HEAD,…] [--no-maps]"
         " [--wandb ENTITY/PROJECT]"
     )
@@ -36,7 +36,10 @@ def run(words: list[str]) -> int:
     add_metric(parser)
     add_baseline(parser)
     parser.add_argument(
-        "--maps", type=int, metavar="LENGTH", help="of attention maps; default: the longest trained"
+        "--map-length",
+        type=int,
+        metavar="LENGTH",
+        help="of attention maps; default: the longest trained",
     )
     parser.add_argument(
         "--heads",
@@ -55,8 +58,8 @@ def run(words: list[str]) -> int:
     output = Path(options.output)
     _check_output(output)
     heads = parse_heads(options.heads) if options.heads else ()
-    if options.maps is not None and options.maps < 1:
-        raise ValueError(f"--maps {options.maps}: a length is at least 1")
+    if options.map_length is not None and options.map_length < 1:
+        raise ValueError(f"--map-length {options.map_length}: a length is at least 1")
     project = _project(options.wandb) if options.wandb else None
     sources = find(options.runs)
     for problem in sources.problems:
@@ -64,7 +67,7 @@ def run(words: list[str]) -> int:
     tell_changed_sources(sources.records)
     command = shlex.join(["lcg", "report", *words])
     trust = trusted(options, otherwise="none")
-    choice = None if options.no_maps else MapChoice(options.maps, heads, trust)
+    choice = None if options.no_maps else MapChoice(options.map_length, heads, trust)
     report = make(
         sources, command, datetime.now(UTC), choice, _bar, options.metric, options.baseline
     )

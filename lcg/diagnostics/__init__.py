@@ -1,10 +1,6 @@
-"""What the heads do: support, weights, scalers, what became of the loss.
+"""Look into models: what heads do, what a model gets wrong, what became of the loss.
 
-`look` runs a trained model and returns its weights; `watching` is how any forward pass is observed,
-`measures` the numbers, `headers` the names of what a run logs of them, `fate` what a loss curve
-says. Importing this package does not import torch.
+`capture` takes what attention layers work on, `heads` measures it, `probe` does so while training,
+`tables` and `plots` show it; `columns` names what a run logs of it, `loss_plateau` reads it back.
+Importing this package does not import torch.
 """
-
-from lcg.diagnostics.looking import LayerLook, Look, look
-
-__all__ = ["LayerLook", "Look", "look"]

@@ -1,8 +1,8 @@
 # ruff: noqa: F722  (shapes in annotations)
-"""What the attention layers of a model work on, observed from outside.
+"""Capture what the attention layers of a model work on, from outside.
 
 A layer's input says everything: the layer itself gives its weights and scalers again from it. So
-nothing in a forward pass knows that it is watched, and it runs on whatever backend it runs on.
+nothing in a forward pass knows that it is observed, and it runs on whatever backend it runs on.
 
 Shapes: b batch, h heads, g key heads, t tokens of the input, k keys, q queries, w model width.
 """
@@ -20,14 +20,16 @@ from torch import Tensor, nn
 from lcg.attention.cache import LayerCache
 from lcg.attention.layer import CrossAttention, Memory, MultiHeadAttention
 from lcg.attention.mask import ALL
+from lcg.config import Config
+from lcg.evaluation import memory
 from lcg.shapes import Bool, Float, Int, Shaped
 
 
 @dataclass(frozen=True)
-class Watched:
+class LayerInput:
     """One attention layer, and what it was called with.
 
-    name: see `headers.attention_layers`. kind: causal, full or cross. memory: what keys are made of
+    name: see `columns.attention_layers`. kind: causal, full or cross. memory: what keys are made of
     in cross-attention, at memory_positions; else None, and keys are made of x. key_mask: False on
     keys that are padding, None where the layer is not told of any. query_mask: False where the
     query is padding, whose weights mean nothing; None where none is, as far as the model knows.
@@ -43,7 +45,7 @@ class Watched:
     key_mask: Bool[Tensor, "b k"] | None = None
     query_mask: Bool[Tensor, "b t"] | None = None
 
-    def of(self, samples: slice) -> Watched:
+    def of(self, samples: slice) -> LayerInput:
         """The same for some samples."""
         fields = ("x", "memory", "key_mask", "query_mask")
         found = {name: getattr(self, name) for name in fields}
@@ -51,24 +53,24 @@ class Watched:
 
     @property
     def key_count(self) -> int:
-        """How many keys there are, padding included."""
+        """The number of keys, padding included."""
         return (self.x if self.memory is None else self.memory).shape[1]
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """What the layer was called with besides x and positions."""
+        """The arguments that the layer was called with besides x and positions."""
         if self.memory is not None:
             return {"memory": Memory(self.memory, self.memory_positions, self.key_mask)}
         return {"mask": self.key_mask} if self.kind == "full" else {}
 
-    def some_queries(self, queries: Int[Tensor, " q"] | None = None) -> Iterator[Tensor]:
-        """The queries, or all that are no padding in some sample, a portion at a time."""
+    def query_chunks(self, queries: Int[Tensor, " q"] | None = None) -> Iterator[Tensor]:
+        """The queries, or all that are no padding in some sample, a chunk at a time."""
         if queries is None:
             queries = torch.arange(self.x.shape[1], device=self.x.device)
             if self.query_mask is not None:
                 queries = queries[self.query_mask.any(dim=0)]
         row = len(self.x) * self.layer.sizes.heads * self.key_count
-        yield from queries.split(portion(row))
+        yield from queries.split(chunk_size(row))
 
     def weights(self, queries: Int[Tensor, " q"] | slice = ALL) -> Float[Tensor, "b h q k"]:
         """The weights of all queries, or of some; float32, 0 on keys that a query does not see."""
@@ -99,7 +101,7 @@ class Watched:
         return seen.expand(len(self.x), -1, -1)
 
     def scaler(self) -> Float[Tensor, "b h t"] | None:
-        """What the scaling multiplies each query by, 1 in heads it leaves alone; None without."""
+        """The factor of each query by the scaling, 1 in heads it leaves alone; None without."""
         found = self.layer.scaler(self.x, self.positions, **self.keywords)
         if found is None:
             return None
@@ -121,31 +123,29 @@ def learned_alpha(layer: MultiHeadAttention) -> Float[Tensor, " h"] | None:
 
 
 @contextmanager
-def watching(model: nn.Module) -> Iterator[list[Watched]]:
+def capture_inputs(model: nn.Module) -> Iterator[list[LayerInput]]:
     """Note what every attention layer is called with by forward passes inside, in call order.
 
     All tokens of a call are noted, also where the model answers for some of them only.
     """
-    watcher = _Watcher(model)
-    hooks = [
-        layer.register_forward_pre_hook(watcher.note, with_kwargs=True) for layer in watcher.names
-    ]
-    hooks.append(model.register_forward_pre_hook(watcher.before, with_kwargs=True))
-    hooks.append(model.register_forward_hook(watcher.after))
+    noted = _Hooks(model)
+    hooks = [layer.register_forward_pre_hook(noted.note, with_kwargs=True) for layer in noted.names]
+    hooks.append(model.register_forward_pre_hook(noted.before, with_kwargs=True))
+    hooks.append(model.register_forward_hook(noted.after))
     try:
-        yield watcher.seen
+        yield noted.seen
     finally:
         for hook in hooks:
             hook.remove()
 
 
-class _Watcher:
-    """The hooks of `watching`, and what they have noted."""
+class _Hooks:
+    """The hooks of `capture_inputs`, and what they have noted."""
 
     def __init__(self, model: nn.Module) -> None:
         self.names = {layer: name for name, layer in model.attention_layers().items()}
         self.crosses = any(isinstance(layer, CrossAttention) for layer in self.names)
-        self.seen: list[Watched] = []
+        self.seen: list[LayerInput] = []
         self._real: Tensor | None = None
         self._select: Tensor | None = None
 
@@ -171,7 +171,7 @@ class _Watcher:
         """Of a layer's call, everything."""
         call = dict(zip(("x", "positions", "select"), words, strict=False)) | options
         self.seen.append(
-            Watched(
+            LayerInput(
                 layer,
                 call["x"].detach(),
                 call["positions"],
@@ -182,10 +182,10 @@ class _Watcher:
         )
 
     def _kept(self, layer: MultiHeadAttention, call: dict[str, Any]) -> dict[str, Tensor | None]:
-        """The fields of Watched that depend on the kind."""
+        """The fields of LayerInput that depend on the kind."""
         if isinstance(call.get("cache"), LayerCache):
             raise ValueError(
-                "a layer that reads from a cache cannot be watched: give it all tokens"
+                "a layer that reads from a cache cannot be captured: give it all tokens"
             )
         if layer.kind == "full":
             return {"key_mask": call.get("mask"), "query_mask": call.get("mask")}
@@ -208,12 +208,20 @@ LEAST = 8
 """Queries treated at a time, at least."""
 
 
-def portion(row: int) -> int:
-    """How many queries to treat at a time; row: weights of one, of all samples and heads."""
+def chunk_size(row: int) -> int:
+    """The number of queries to treat at a time; row: weights of one, of all samples and heads."""
     return max(LEAST, TOGETHER // row)
 
 
-def portion_bytes(heads: int, tokens: int) -> int:
-    """Memory that the weights of some queries of one sequence take at the peak, solver included."""
-    row = heads * tokens
-    return 4 * COPIES * row * min(portion(row), tokens)
+def obstacle(config: Config, tokens: int, scored: int, device: torch.device) -> str | None:
+    """Say why one sequence and the weights of some of its queries do not fit in memory, or None."""
+    row = config.model.heads * tokens
+    chunk = 4 * COPIES * row * min(chunk_size(row), tokens)  # the peak, a solver's tensors included
+    need = memory.forward_bytes(config, 1, tokens, scored) + chunk
+    have = memory.available_bytes(device)
+    if need <= memory.SHARE * have:
+        return None
+    return (
+        f"a sequence of {tokens:,} tokens needs {need / 2**30:.1f} GiB of the "
+        f"{have / 2**30:.1f} GiB available"
+    )

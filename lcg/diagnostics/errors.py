@@ -1,10 +1,15 @@
-"""Targets against predictions, token by token, and where samples first go wrong."""
+"""Compare a model's answers with their targets: token by token, and where they first go wrong."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from lcg.tasks.base import Task
+from lcg.evaluation.test_sets import TestSet
+from lcg.tasks.base import IGNORE, Task
 from lcg.text import in_blocks
 
 RED, FIRST_RED, PLAIN = "\033[31m", "\033[1;41;97m", "\033[0m"
@@ -12,6 +17,48 @@ NAMES = ("reads", "target", "predicted", "")
 INDENT = 14  # of the columns, after the name of their row
 BLOCKS = 6  # of one sample that are shown
 BARS = "▁▂▃▄▅▆▇█"
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model reads of n samples, tensors [n t], and what it answers at the m positions that
+    are scored in any of them: inputs, targets and best symbols [n m], IGNORE where a sample is not
+    scored."""
+
+    reads: tuple[Tensor, ...]
+    positions: np.ndarray
+    inputs: np.ndarray
+    target: np.ndarray
+    predicted: np.ndarray
+
+
+def answer(
+    model, test_set: TestSet, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Answers:
+    """Answer a test set, as many samples at a time as fit in memory."""
+    import torch
+
+    from lcg.evaluation import memory
+    from lcg.evaluation.scoring import scored_positions
+    from lcg.models.transformer import batch_tensors, model_inputs
+
+    batch = batch_tensors(test_set.batch())
+    select = scored_positions(batch["labels"])
+    target, inputs = (batch[name][:, select] for name in ("labels", "inputs"))
+    device = next(model.parameters()).device
+    size = memory.batch_size(test_set.config, *test_set.sample_size, len(target), device)
+    best, done = [], 0
+    with torch.no_grad():
+        for some in zip(*(tokens.split(size) for tokens in model_inputs(batch)), strict=True):
+            on_device = (tokens.to(device) for tokens in some)
+            best.append(model(*on_device, select=select.to(device)).argmax(dim=-1).cpu())
+            done += len(some[0])
+            progress(done, len(target))
+    predicted = torch.cat(best).masked_fill(target == IGNORE, IGNORE)
+    return Answers(model_inputs(batch), *(t.numpy() for t in (select, inputs, target, predicted)))
 
 
 def first_errors(target: np.ndarray, predicted: np.ndarray) -> np.ndarray:

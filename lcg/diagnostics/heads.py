@@ -1,167 +1,363 @@
 # ruff: noqa: F722  (shapes in annotations)
-"""What kind of heads a model has: dense or sparse, alike or not, positional, without any weight.
+"""Measure the heads of a model: formulas of rows of weights, and one pass that applies them.
 
-All heads of all layers over some samples, some queries at a time: of their weights remain sums.
-The measures are those of Adaptively Sparse Transformers (1909.00015) and ReLA (2104.07012); see
-`measures` for their formulas.
+`measure` runs samples through a model and keeps, for every query of every head, a number per
+measure: weights exist for some queries at a time only. `lcg inspect`, the report's maps and the
+probe during training ask it, or `row_measures`, for the measures they show. Formulas are those of
+Adaptively Sparse Transformers (1909.00015), ReLA (2104.07012) and ASEntmax (2506.16640).
 
-Shapes: n samples, h heads, q queries, k keys, o offsets.
+Shapes: b samples, h heads, q queries, k keys, n queries of all samples, p and r blocks of a map. In
+formulas … is any; a weight of a key that a query does not see is 0.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lcg.attention.normalizers.base import Normalizer
-from lcg.diagnostics import measures
-from lcg.diagnostics.capture import Watched, watching
-from lcg.diagnostics.inspection import Progress
+from lcg.diagnostics.capture import LayerInput, capture_inputs
+from lcg.diagnostics.columns import QUANTILES
 from lcg.shapes import Bool, Float, Int
 
-REACH = 8
-"""Offsets of the strongest key that are told apart: -REACH to REACH."""
+EQUAL = 1e-5
+"""Weights and scores that differ by less than this share of the largest are equal: the same symbol
+twice has scores that differ by rounding, which depends on the processor and on what is multiplied
+together."""
+STEEPEST = 1e-2
+"""The same at most, for weights that grow the rounding of their scores."""
 
-Weigh = Callable[[Watched, Tensor], tuple[Tensor, float | Tensor]]
+
+def support(weights: Float[Tensor, "*rows k"]) -> Int[Tensor, "*rows"]:
+    """Keys with a weight above 0, of each row."""
+    return (weights > 0).sum(dim=-1)
+
+
+def max_weight(weights: Float[Tensor, "*rows k"]) -> Float[Tensor, "*rows"]:
+    """The largest weight of each row."""
+    return weights.amax(dim=-1)
+
+
+def normalised_entropy(
+    weights: Float[Tensor, "*rows q k"], visible: Int[Tensor, "*#rows q"]
+) -> Float[Tensor, "*rows q"]:
+    """H(p)/log n of each row: 1 is complete dispersion over its n visible keys (2506.16640).
+
+    A row that does not sum to one (ReLU, stick-breaking) counts as p = w/Σw. NaN where there is
+    nothing to say: rows without any weight, and rows of fewer than two keys, whose log n is 0.
+    """
+    total = weights.sum(dim=-1)
+    # H(w/Σw) = log Σw - Σ w·log w / Σw, without a normalised copy of all weights
+    surprise = torch.special.entr(weights).sum(dim=-1)
+    entropy = total.log() + surprise / total
+    known = (total > 0) & (visible > 1)
+    ratio = entropy / visible.clamp_min(2).log()
+    return ratio.clamp_min(0.0).masked_fill(~known, torch.nan)
+
+
+def logit_range(
+    scores: Float[Tensor, "*rows k"], visible: Bool[Tensor, "*#rows k"]
+) -> Float[Tensor, "*rows"]:
+    """Δ = max - min of the scores of visible keys; NaN in rows of fewer than two."""
+    high = scores.masked_fill(~visible, -torch.inf).amax(dim=-1)
+    low = scores.masked_fill(~visible, torch.inf).amin(dim=-1)
+    return (high - low).masked_fill(visible.sum(dim=-1) < 2, torch.nan)
+
+
+def rho(
+    scores: Float[Tensor, "*rows k"], visible: Bool[Tensor, "*#rows k"]
+) -> Float[Tensor, "*rows"]:
+    """ρ = Δ/(2σ·√(2·log n)), n visible keys, σ the deviation of their scores (2506.16640, eq 10).
+
+    Near 1 for Gaussian scores and many keys: what the bounds on dispersion suppose of scores. NaN
+    in rows of fewer than two keys or of equal scores: σ within EQUAL of the largest magnitude.
+    """
+    n = visible.sum(dim=-1)
+    inside = scores.masked_fill(~visible, 0.0)
+    mean = inside.sum(dim=-1, keepdim=True) / n.clamp_min(1)[..., None]
+    squares = (inside - mean).square().masked_fill(~visible, 0.0).sum(dim=-1)
+    sigma = (squares / n.clamp_min(1)).sqrt()
+    found = logit_range(scores, visible) / (2 * sigma * (2 * n.clamp_min(2).log()).sqrt())
+    return found.masked_fill(sigma <= EQUAL * inside.abs().amax(dim=-1), torch.nan)
+
+
+def quantiles(values: Tensor, shares: Mapping[str, float]) -> dict[str, float]:
+    """Quantiles of all values by name, each a value that occurs: the ⌈share·N⌉-th smallest."""
+    ordered = values.flatten().float().sort().values
+    last = len(ordered) - 1
+    places = [min(last, max(0, -int(-share * len(ordered) // 1) - 1)) for share in shares.values()]
+    return dict(zip(shares, ordered[places].tolist(), strict=True))
+
+
+def density(
+    weights: Float[Tensor, "*rows q k"], visible: Int[Tensor, "*#rows q"]
+) -> Float[Tensor, "*rows q"]:
+    """Share of the visible keys with a weight above 0, of each row (1909.00015).
+
+    visible: how many keys each query sees; NaN where it sees none.
+    """
+    return support(weights) / visible.float().masked_fill(visible == 0, torch.nan)
+
+
+def confidence(weights: Float[Tensor, "*rows k"]) -> Float[Tensor, "*rows"]:
+    """The largest weight of each row by its sum, max p of p = w/Σw; NaN in rows without weight."""
+    total = weights.sum(dim=-1)
+    return (weights.amax(dim=-1) / total).masked_fill(total == 0, torch.nan)
+
+
+def strongest_offset(
+    weights: Float[Tensor, "*rows q k"],
+    queries: Int[Tensor, " q"],
+    steepness: float | Tensor = 0.0,
+) -> tuple[Int[Tensor, "*rows q"], Bool[Tensor, "*rows q"]]:
+    """Position of the strongest key minus that of the query, and whether the row has any weight.
+
+    Of keys with equal weight the most recent counts: equal is within EQUAL of the largest weight w,
+    or EQUAL·w^−steepness where rounding of the scores grows that much, at most STEEPEST. queries:
+    the positions of the queries. steepness: that of the normalizer.
+    """
+    top = weights.amax(dim=-1, keepdim=True)
+    keys = torch.arange(weights.shape[-1], device=weights.device)
+    near = (EQUAL * top.clamp(max=1.0) ** -steepness).clamp(max=STEEPEST)
+    strongest = torch.where(weights >= top * (1 - near), keys, -1).amax(dim=-1)
+    return strongest - queries.to(weights.device), top[..., 0] > 0
+
+
+def head_diversity(weights: Float[Tensor, "*rows h q k"]) -> Float[Tensor, "*rows q"]:
+    """Generalised Jensen–Shannon divergence between the heads of a layer, of each query, in nats.
+
+    JS = H(mean_h p_h) - mean_h H(p_h): 0 where all heads are alike, log H where no two of H heads
+    have a key in common (1909.00015). p = w/Σw, so rows need not sum to one; a head without any
+    weight at a query is left out there, and NaN stands where fewer than two heads are left.
+    """
+    total = weights.sum(dim=-1, keepdim=True)
+    some = total > 0
+    p = weights / total.masked_fill(~some, 1.0)
+    left = some.sum(dim=-3)[..., 0]
+    count = left.clamp_min(1)
+    mean = p.sum(dim=-3) / count[..., None]
+    own = torch.special.entr(p).sum(dim=-1).sum(dim=-2)
+    found = torch.special.entr(mean).sum(dim=-1) - own / count
+    return found.clamp_min(0.0).masked_fill(left < 2, torch.nan)
+
+
+class Rows(NamedTuple):
+    """Weights [b h q k] of some queries [q], what these see [b 1 q k], and how steep the normalizer
+    is (`Normalizer.steepness`)."""
+
+    weights: Tensor
+    visible: Tensor
+    queries: Tensor
+    steepness: float | Tensor
+
+
+def _offset(rows: Rows) -> Tensor:
+    offsets, some = strongest_offset(rows.weights, rows.queries, rows.steepness)
+    return offsets.float().masked_fill(~some, torch.nan)
+
+
+OF_WEIGHTS: dict[str, Callable[[Rows], Tensor]] = {
+    "support": lambda rows: support(rows.weights).float(),
+    "max_weight": lambda rows: max_weight(rows.weights),
+    "null": lambda rows: (support(rows.weights) == 0).float(),
+    "density": lambda rows: density(rows.weights, rows.visible.sum(dim=-1)),
+    "confidence": lambda rows: confidence(rows.weights),
+    "entropy": lambda rows: normalised_entropy(rows.weights, rows.visible.sum(dim=-1)),
+    "offset": _offset,
+    "diversity": lambda rows: head_diversity(rows.weights)[:, None],
+}
+OF_SCORES = {"logit_range": logit_range, "rho": rho}
+HEADS = ("support", "max_weight", "null", "entropy", "logit_range", "rho", "scaler")
+"""The measures of `lcg inspect`'s table of heads."""
+ANALYSES = ("density", "null", "confidence", "offset", "diversity")
+"""The measures of its analyses; diversity is of all heads of a layer together."""
+
+Weigh = Callable[[LayerInput, Tensor], tuple[Tensor, float | Tensor]]
 """From a layer and some of its queries to weights [b h q k] and `Normalizer.steepness`."""
 
 
-@dataclass(frozen=True)
-class LayerHeads:
-    """The heads of one layer; means over all queries that are no padding, one entry a head.
-
-    density: share of visible keys with weight. null: share of queries at which the head has no
-    weight at all. confidence: mean largest p = w/Σw, of the queries with weight. offsets: [h o]
-    share of queries whose strongest key is at each of `steps` (position of the key less that of the
-    query); they and null add up to at most 1. diversity: Jensen–Shannon divergence of the heads in
-    nats, mean over the queries at which two heads or more have weight; left_out: share of
-    (head, query) that it leaves out for having none. alpha: of each head where it is learned.
-
-    A mean of nothing is NaN.
-    """
-
-    name: str
-    kind: str
-    density: list[float]
-    null: list[float]
-    confidence: list[float]
-    offsets: Float[Tensor, "h o"]
-    diversity: float
-    left_out: float
-    alpha: list[float] | None
-
-    @property
-    def steps(self) -> range:
-        """The offsets that the columns of `offsets` stand for."""
-        reach = self.offsets.shape[1] // 2
-        return range(-reach, reach + 1)
-
-    def best_offset(self, head: int) -> tuple[int, float]:
-        """The offset of most of a head's queries, the nearest of equals, and their share."""
-        shares = self.offsets[head].tolist()
-        near = max(zip(self.steps, shares, strict=True), key=lambda pair: (pair[1], -abs(pair[0])))
-        return near
-
-
 def own_weights(
-    watched: Watched, queries: Int[Tensor, " q"]
+    captured: LayerInput, queries: Int[Tensor, " q"]
 ) -> tuple[Float[Tensor, "b h q k"], float | Tensor]:
     """The weights that the model uses, and how steep they are."""
-    layer = watched.layer
-    return watched.weights(queries), layer.attention.normalizer.steepness(layer.normalizer_state)
+    layer = captured.layer
+    return captured.weights(queries), layer.attention.normalizer.steepness(layer.normalizer_state)
 
 
 def weights_by(normalizer: Normalizer) -> Weigh:
     """What another normalizer, one that learns nothing, makes of the same scores."""
 
-    def weigh(watched: Watched, queries: Tensor) -> tuple[Tensor, float | Tensor]:
-        scores = watched.scores(queries)
+    def weigh(captured: LayerInput, queries: Tensor) -> tuple[Tensor, float | Tensor]:
+        scores = captured.scores(queries)
         keys = torch.arange(scores.shape[-1], device=scores.device)
         weights = normalizer(scores, keys, {})
-        return weights * watched.visible(queries)[:, None], normalizer.steepness({})
+        return weights * captured.visible(queries)[:, None], normalizer.steepness({})
 
     return weigh
 
 
 @torch.no_grad()
-def analyse_heads(
-    model: nn.Module,
-    reads: tuple[Int[Tensor, "n _"], ...],
+def row_measures(
+    captured: LayerInput,
+    queries: Int[Tensor, " q"],
+    names: Iterable[str],
+    heads: Sequence[int] | slice = slice(None),
     weigh: Weigh = own_weights,
-    reach: int = REACH,
-    progress: Progress = lambda done, total: None,
-) -> list[LayerHeads]:
-    """Every attention layer of a model that reads these samples, in the order of its calls."""
-    last = torch.zeros(1, dtype=torch.long, device=reads[0].device)
-    sums: dict[str, _LayerSums] = {}
-    count = len(reads[0])
-    for sample in range(count):
-        with watching(model) as seen:
-            model(*(read[sample : sample + 1] for read in reads), select=last)
-        for done, watched in enumerate(seen):
-            own = sums.setdefault(watched.name, _LayerSums(reach))
-            for queries in watched.some_queries():
-                if len(queries):
-                    weights, steepness = weigh(watched, queries)
-                    own.add(weights[0], steepness, watched.visible(queries)[0], queries)
-            progress(sample * len(seen) + done + 1, count * len(seen))
-    return [sums[watched.name].result(watched) for watched in seen]
+    see: Callable[[Tensor, Tensor], None] = lambda weights, queries: None,
+) -> dict[str, Float[Tensor, "b _ q"]]:
+    """Measures of some queries of one layer; `see` is called with their weights [b h q k]."""
+    visible = captured.visible(queries)[:, None]
+    weights, steepness = weigh(captured, queries)
+    rows = Rows(weights[:, heads], visible, queries, steepness)
+    see(rows.weights, queries)
+    found = {name: of(rows) for name, of in OF_WEIGHTS.items() if name in names}
+    asked = {name: of for name, of in OF_SCORES.items() if name in names}
+    if asked:
+        del weights, rows
+        scores = captured.scores(queries)[:, heads]
+        visible = visible & (scores > -torch.inf)  # an encoding may hide more
+        found |= {name: of(scores, visible) for name, of in asked.items()}
+    return found
 
 
-class _LayerSums:
-    """Sums over queries of what is known of them; NaN is not known."""
+@dataclass(frozen=True)
+class LayerHeads:
+    """What heads of one layer did.
 
-    def __init__(self, reach: int) -> None:
-        self.steps = torch.arange(-reach, reach + 1)
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, Tensor] = {}
+    heads: their numbers. rows: of each measure [h n] the value at every query that is no padding,
+    NaN where there is nothing to say ([1 n] for diversity). alpha: of each head where
+    it is learned; slopes: of its position bias, if there is one. map: of the sample of which one
+    was asked for.
+    """
 
-    def add(
-        self,
-        weights: Float[Tensor, "h q k"],
-        steepness: float | Tensor,
-        visible: Bool[Tensor, "q k"],
-        queries: Int[Tensor, " q"],
-    ) -> None:
-        offsets, some = measures.strongest_offset(weights, queries, steepness)
-        at = (offsets[:, None] == self.steps.to(offsets.device)[:, None]) & some[:, None]
-        diversity, left = measures.head_diversity(weights)
-        found = {
-            "density": measures.density(weights, visible.sum(dim=-1)),
-            "null": ~some,
-            "confidence": measures.confidence(weights),
-            "offsets": at,
-            "diversity": diversity,
-            "left_out": 1 - left / len(weights),
-        }
-        for name, values in found.items():
-            values = values.double()
-            total, known = values.nansum(dim=-1).cpu(), (~values.isnan()).sum(dim=-1).cpu()
-            self._sums[name] = self._sums.get(name, 0) + total
-            self._counts[name] = self._counts.get(name, 0) + known
+    name: str
+    kind: str
+    heads: list[int]
+    rows: dict[str, Float[Tensor, "_ n"]] = field(repr=False)
+    alpha: list[float] | None = None
+    slopes: list[float] | None = None
+    map: PooledMap | None = field(default=None, repr=False)
 
-    def result(self, watched: Watched) -> LayerHeads:
-        if not self._sums:
-            raise ValueError(f"{watched.name} has no query that is no padding")
-        means = {name: self._sums[name] / self._counts[name] for name in self._sums}
-        alpha = watched.alpha()
-        return LayerHeads(
-            watched.name,
-            watched.kind,
-            means["density"].tolist(),
-            means["null"].tolist(),
-            means["confidence"].tolist(),
-            means["offsets"].float(),
-            float(means["diversity"]),
-            float(means["left_out"]),
-            None if alpha is None else alpha.tolist(),
-        )
+    @cached_property
+    def means(self) -> dict[str, list[float]]:
+        """The mean of each measure over its rows, per head; NaN where no row says anything."""
+        return {name: rows.double().nanmean(dim=-1).tolist() for name, rows in self.rows.items()}
+
+    @cached_property
+    def median_support(self) -> list[float]:
+        """The median number of keys with weight, per head."""
+        return self.rows["support"].double().quantile(0.5, dim=-1).tolist()
+
+    @cached_property
+    def scaler(self) -> list[dict[str, float] | None]:
+        """Quantiles of the length scaling's factor by name, per head; None where it has none."""
+        known = self.rows.get("scaler", torch.full((len(self.heads), 1), torch.nan))
+        return [None if row.isnan().any() else quantiles(row, QUANTILES) for row in known]
+
+    @cached_property
+    def offsets(self) -> Float[Tensor, "h o"]:
+        """The share of a head's queries whose strongest key is at each of `OFFSETS` (position of
+        the key less that of the query); with null they add up to at most 1."""
+        rows = self.rows["offset"]
+        return torch.stack([(rows == step).double().mean(dim=-1) for step in OFFSETS], -1).float()
+
+    def best_offset(self, head: int) -> tuple[int, float]:
+        """The offset of most of a head's queries, the nearest of equals, and their share."""
+        shares = self.offsets[head].tolist()
+        return max(zip(OFFSETS, shares, strict=True), key=lambda pair: (pair[1], -abs(pair[0])))
+
+
+OFFSETS = range(-8, 9)
+"""Offsets of the strongest key that are told apart."""
 
 
 def most_diverse(layer: LayerHeads) -> float:
     """log H, the diversity of H heads that have no key in common."""
-    return math.log(len(layer.density))
+    return math.log(len(layer.heads))
+
+
+class PooledMap:
+    """One sample's weights as `blocks` [h p r]: the largest of each `size` × `size` pairs, at most
+    `side` in a row; added some queries at a time."""
+
+    def __init__(self, heads: int, queries: int, keys: int, side: int) -> None:
+        self.queries, self.keys = queries, keys
+        self.size = -(-max(queries, keys) // side)
+        self.blocks = torch.zeros(heads, -(-queries // self.size), -(-keys // self.size))
+
+    def add(self, weights: Float[Tensor, "1 h q k"], queries: Int[Tensor, " q"]) -> None:
+        """Take some queries in."""
+        weights = weights[0]
+        narrow = weights.new_zeros(*weights.shape[:2], self.blocks.shape[2])
+        columns = torch.arange(self.keys, device=weights.device) // self.size
+        narrow.scatter_reduce_(-1, columns.expand_as(weights), weights, "amax")
+        rows = (queries // self.size).cpu()[:, None].expand(narrow.shape)
+        self.blocks.scatter_reduce_(1, rows, narrow.cpu(), "amax")
+
+
+Progress = Callable[[int, int], None]  # layers of samples done, and in all
+
+
+@torch.no_grad()
+def measure(
+    model: nn.Module,
+    samples: Sequence[Int[Tensor, "b _"]],
+    names: Sequence[str],
+    *,
+    layers: Sequence[int] | None = None,
+    heads: Sequence[int] | None = None,
+    weigh: Weigh = own_weights,
+    mapped: int | None = None,
+    side: int = 512,
+    progress: Progress = lambda done, total: None,
+) -> list[LayerHeads]:
+    """Measure heads over samples, each of which passes through the model without its padding.
+
+    samples: what the model reads of all of them. names: of `OF_WEIGHTS`, `OF_SCORES` and `scaler`.
+    layers, heads: by number, None for all. mapped: the sample that maps of at most side × side are
+    made of. Returns the layers in the order in which the model calls them.
+    """
+    first = torch.zeros(1, dtype=torch.long, device=samples[0].device)
+    rows: dict[str, dict[str, list[Tensor]]] = {}
+    maps: dict[str, PooledMap] = {}
+    for index, sample in enumerate(zip(*samples, strict=True)):
+        with capture_inputs(model) as seen:
+            model(*(_without_padding(tokens, model.pad)[None] for tokens in sample), select=first)
+        seen = seen if layers is None else [seen[layer] for layer in layers]
+        for done, captured in enumerate(seen, start=1):
+            own = rows.setdefault(captured.name, {})
+            chosen = list(range(captured.layer.sizes.heads) if heads is None else heads)
+            see = []
+            if index == mapped:
+                shape = (len(chosen), captured.x.shape[1], captured.key_count)
+                maps[captured.name] = PooledMap(*shape, side)
+                see = [maps[captured.name].add]
+            for queries in captured.query_chunks():
+                found = row_measures(captured, queries, names, chosen, weigh, *see)
+                for name, part in found.items():
+                    own.setdefault(name, []).append(part[0].cpu())
+            if "scaler" in names and (scaler := captured.scaler()) is not None:
+                scaler[:, : captured.layer.unscaled_heads] = torch.nan
+                own.setdefault("scaler", []).append(scaler[0, chosen].cpu())
+            progress(index * len(seen) + done, len(samples[0]) * len(seen))
+    found = []
+    for captured in seen:
+        if not rows[captured.name]:
+            raise ValueError(f"{captured.name} has no query that is no padding")
+        own = {name: torch.cat(parts, -1) for name, parts in rows[captured.name].items()}
+        alpha, slopes = captured.alpha() if weigh is own_weights else None, captured.layer.slopes
+        alpha, slopes = (None if t is None else t[chosen].tolist() for t in (alpha, slopes))
+        layer = (captured.name, captured.kind, chosen, own, alpha, slopes)
+        found.append(LayerHeads(*layer, maps.get(captured.name)))
+    return found
+
+
+def _without_padding(tokens: Int[Tensor, " t"], pad: int | None) -> Int[Tensor, " _"]:
+    """A row's tokens without those that fill it up on the right."""
+    return tokens if pad is None else tokens[: int((tokens != pad).sum())]

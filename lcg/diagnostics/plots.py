@@ -1,31 +1,137 @@
-"""Pictures of the head analyses: α of every kind, density, diversity, positional heads.
+"""Draw what heads do: attention maps, and α, density, diversity and positional heads of runs.
 
-Runs have the same colour in every picture and a panel of their own.
+Maps: weights above 0 are blue, the darker the larger; exactly 0 is white, and what a query cannot
+see is grey. Analyses: runs have the same colour in every picture and a panel of their own.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
-from lcg.diagnostics.heads import LayerHeads, most_diverse
-from lcg.diagnostics.maps import palette, scale
-from lcg.diagnostics.side_by_side import BINS, LARGEST, Analysed
+from lcg.diagnostics.heads import OFFSETS, LayerHeads, most_diverse
+from lcg.diagnostics.tables import BINS, LARGEST, Analysed
 from lcg.results.figure import COLOURS, FONTS
-
-if TYPE_CHECKING:
-    pass
-import io
-
 from lcg.runs.files import write_atomic
 
 GREY = "#555555"
 LOOK = {**FONTS, "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9.5, "legend.fontsize": 8}
 WIDEST = 14  # inches that panels beside each other may take; further ones go to the next row
 ANNOTATED = 16  # heads of a layer whose numbers have room in a picture
+
+
+MOST_NAMED = 40  # tokens that have room beside a map
+FUTURE, ZERO = "#ececec", "#ffffff"
+FAINT, FULL = 0.16, 1.0  # the part of the colour map that weights above 0 have
+SCORED = {"color": "#D55E00", "linestyle": (0, (4, 3)), "linewidth": 0.9}
+
+
+class Map(NamedTuple):
+    """One head's pooled weights [p r], as `PooledMap` makes them.
+
+    kind: of its layer, causal, full or cross. queries, keys: the tokens as text, and how many
+    there are; tokens are shown where few enough. scored: the first query that is, or None.
+    """
+
+    title: str
+    weights: Any
+    kind: str
+    queries: Sequence[str]
+    keys: Sequence[str]
+    scored: int | None = None
+
+
+def palette() -> Any:
+    """The colours of weights, densities and shares: sequential, and zero is white."""
+    import matplotlib
+    from matplotlib.colors import LinearSegmentedColormap
+
+    blues = matplotlib.colormaps["Blues"]
+    colours = [blues(FAINT + (FULL - FAINT) * i / 63) for i in range(64)]
+    found = LinearSegmentedColormap.from_list("weights", colours)
+    return found.with_extremes(under=ZERO, bad=FUTURE)
+
+
+def scale(top: float = 1.0) -> Any:
+    """A square-root scale from 0, which is below its smallest value, to `top`."""
+    from matplotlib.colors import PowerNorm
+
+    return PowerNorm(0.5, vmin=1e-30, vmax=max(top, 1e-12))
+
+
+def tokens_of(layer: str, inputs: Sequence[str], source: Sequence[str]) -> tuple[Any, Any]:
+    """The tokens that a layer's queries and its keys stand at; `layer` is its name."""
+    kind = layer.partition("_")[0]
+    return (
+        source if kind == "encoder" else inputs,
+        source if kind in ("encoder", "cross") else inputs,
+    )
+
+
+def draw_maps(maps: Sequence[Map], title: str, columns: int, side: float, top: float = 1.0) -> Any:
+    """A figure of maps, `columns` side by side, each about `side` inches wide.
+
+    top: the weight of the darkest colour.
+    """
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.figure import Figure
+
+    columns = min(columns, len(maps))
+    rows = -(-len(maps) // columns)
+    size = ((side + 0.25) * columns + 0.5, (side + 0.45) * rows + 1.1)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    colours, norm = palette(), scale(top)
+    for panel, drawn in zip(panels, maps, strict=False):
+        _draw_map(panel, drawn, colours, norm, side)
+    for panel in panels[len(maps) :]:
+        panel.set_visible(False)
+    for index, panel in enumerate(panels[: len(maps)]):
+        panel.set_ylabel("query" if index % columns == 0 else "", fontsize=9)
+        panel.set_xlabel("key" if index + columns >= len(maps) else "", fontsize=9)
+    wrapped = textwrap.fill(title, int(size[0] * 11))
+    figure.suptitle(wrapped, fontsize=10, weight="bold", x=0.01, ha="left")
+    bar = figure.colorbar(
+        ScalarMappable(norm, colours), ax=panels, location="bottom", shrink=0.8, aspect=40
+    )
+    shares = [(share, f"{share * top:.2g}") for share in (0.01, 0.1, 0.25, 0.5, 1.0)]
+    bar.set_ticks([share * top for share, _ in shares], labels=[text for _, text in shares])
+    bar.ax.minorticks_off()
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8, length=2.5)
+    bar.set_label("weight, square-root scale (white: exactly 0)", fontsize=9)
+    figure.draw_without_rendering()  # square panels have their places from the second drawing on
+    return figure
+
+
+def _draw_map(panel: Any, drawn: Map, colours: Any, norm: Any, side: float) -> None:
+    import numpy as np
+
+    queries, keys, weights = len(drawn.queries), len(drawn.keys), np.asarray(drawn.weights)
+    panel.imshow(
+        np.where(np.tri(*weights.shape), weights, np.nan) if drawn.kind == "causal" else weights,
+        cmap=colours,
+        norm=norm,
+        interpolation="none",
+        extent=(-0.5, keys - 0.5, queries - 0.5, -0.5),  # ticks stand at the middle of cells
+        aspect="auto" if drawn.kind == "cross" else "equal",
+    )
+    if drawn.scored is not None:
+        panel.axhline(drawn.scored - 0.5, **SCORED)
+    panel.set_title(textwrap.fill(drawn.title, int(15 * side)), fontsize=9, loc="left")
+    panel.tick_params(length=2, color="#888888", labelsize=8)
+    panel.locator_params(nbins=5, integer=True)
+    font = max(3.5, min(8.0, 58 * side / max(queries, keys)))
+    for axis, tokens in ((panel.yaxis, drawn.queries), (panel.xaxis, drawn.keys)):
+        if len(tokens) <= MOST_NAMED and all(tokens):
+            axis.set_ticks(range(len(tokens)), [token[:8] for token in tokens], fontsize=font)
+            axis.set_tick_params(length=0, pad=1.5)
+    if len(drawn.keys) <= MOST_NAMED and any(len(token) > 2 for token in drawn.keys):
+        panel.tick_params(axis="x", labelrotation=90)
 
 
 def draw_analyses(runs: list[Analysed], length: int, folder: Path) -> list[Path]:
@@ -147,12 +253,12 @@ def _first(heads: list, layer: str) -> Any:
 
 
 def _density(runs: list[Analysed]) -> Any:
-    heads = max(len(layer.density) for run in runs for layer in run.layers)
+    heads = max(len(layer.heads) for run in runs for layer in run.layers)
     layers = max(len(run.layers) for run in runs)
     size = (0.42 * heads + 1.2, 0.36 * layers + 0.9)
     figure, panels = _panel_each(runs, max(2.6, size[0]), max(1.6, size[1]))
     for panel, run in zip(panels, runs, strict=True):
-        table = [_padded(layer.density, heads) for layer in run.layers]
+        table = [_padded(layer.means["density"], heads) for layer in run.layers]
         image = _heat(panel, table, scale(), [layer.name for layer in run.layers])
         if heads <= ANNOTATED:
             _annotate(panel, table)
@@ -172,7 +278,12 @@ def _diversity(runs: list[Analysed]) -> Any:
     figure, panels = _panel_each(runs, max(2.6, 0.32 * len(names) + 1.0), 2.0)
     for panel, run in zip(panels, runs, strict=True):
         places = [names.index(layer.name) for layer in run.layers]
-        panel.bar(places, [layer.diversity for layer in run.layers], 0.7, color=colours[run.label])
+        panel.bar(
+            places,
+            [layer.means["diversity"][0] for layer in run.layers],
+            0.7,
+            color=colours[run.label],
+        )
         for limit in sorted({most_diverse(layer) for layer in run.layers}):
             panel.axhline(limit, color=GREY, linestyle="--", linewidth=1)
         panel.set_ylim(0, 1.08 * most)
@@ -187,17 +298,16 @@ def _diversity(runs: list[Analysed]) -> Any:
 def _positional(runs: list[Analysed]) -> Any:
     from matplotlib.colors import Normalize
 
-    rows = max(sum(len(layer.density) for layer in run.layers) for run in runs)
+    rows = max(sum(len(layer.heads) for layer in run.layers) for run in runs)
     steps = _steps(runs)
     size = (0.27 * len(steps) + 1.9, 0.23 * rows + 0.8)
     figure, panels = _panel_each(runs, max(2.6, size[0]), max(1.8, size[1]))
     for panel, run in zip(panels, runs, strict=True):
         table, labels = [], []
         for layer in run.layers:
-            first = layer.steps.index(steps[0])
-            for head in range(len(layer.density)):
-                table.append(layer.offsets[head, first : first + len(steps)].tolist())
-                labels.append(f"{layer.name} · {head}  ({layer.confidence[head]:.2f})")
+            for head in range(len(layer.heads)):
+                table.append(layer.offsets[head, : len(steps)].tolist())
+                labels.append(f"{layer.name} · {head}  ({layer.means['confidence'][head]:.2f})")
         image = _heat(panel, table, Normalize(1e-30, 1), labels)
         some = range(len(steps)) if len(steps) <= 9 else range(0, len(steps), 2)
         panel.set_xticks(some, [f"{steps[i]:+d}" if steps[i] else "0" for i in some])
@@ -214,7 +324,7 @@ def _steps(runs: list[Analysed]) -> list[int]:
     """The offsets to show: none to the right where all attention is causal."""
     layers: list[LayerHeads] = [layer for run in runs for layer in run.layers]
     causal = all(layer.kind == "causal" for layer in layers)
-    return [step for step in layers[0].steps if step <= 0 or not causal]
+    return [step for step in OFFSETS if step <= 0 or not causal]
 
 
 def _heat(panel: Any, table: list[list[float]], norm: Any, labels: list[str]) -> Any:
@@ -243,10 +353,6 @@ def _annotate(panel: Any, table: list[list[float]]) -> None:
 
 def _padded(values: list[float], count: int) -> list[float]:
     return values + [float("nan")] * (count - len(values))
-
-
-FUTURE, ZERO = "#ececec", "#ffffff"
-FAINT, FULL = 0.16, 1.0  # the part of the colour map that weights above 0 have
 
 
 def write_png(figure: Any, path: Path, dpi: int = 160) -> Path:

@@ -1,24 +1,29 @@
 # ruff: noqa: F722  (shapes in annotations)
-"""A look at the heads that is cheap enough to take while training.
+"""Look at heads, gradients and α while training, cheaply, and read α back from metrics.csv.
 
-A few samples of one length pass through the model, and what is logged of every layer is a row of
-numbers: see `headers.probe_columns`.
+A few samples of one length pass through the model, and a row of numbers is logged for every layer:
+see `columns.probe_columns`.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lcg.config import Config
-from lcg.diagnostics.capture import Watched, learned_alpha, watching
-from lcg.diagnostics.columns import QUANTILES, head_groups
-from lcg.diagnostics.measures import max_weight, quantiles, support
+from lcg.diagnostics.capture import LayerInput, capture_inputs, learned_alpha
+from lcg.diagnostics.columns import QUANTILES, head_groups, head_measures
+from lcg.diagnostics.heads import quantiles, row_measures
 from lcg.evaluation.test_sets import TestSet
 from lcg.models.transformer import batch_tensors, model_inputs
+from lcg.runs.run import Run
 from lcg.shapes import Int
 
 SAMPLES = 4
@@ -40,11 +45,11 @@ class Probe:
         self.reads: tuple[Int[Tensor, "b t"], ...] = tuple(tokens[:samples] for tokens in found)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
-        """What is logged of the heads; leaves model, gradients and random state as they were."""
+        """Measure the heads; leaves model, gradients and random state as they were."""
         device = next(model.parameters()).device
         training = model.training
         random = [device] if device.type == "cuda" else []
-        with torch.random.fork_rng(devices=random), torch.no_grad(), watching(model) as seen:
+        with torch.random.fork_rng(devices=random), torch.no_grad(), capture_inputs(model) as seen:
             model.eval()
             try:
                 first = torch.zeros(1, dtype=torch.long, device=device)
@@ -52,28 +57,26 @@ class Probe:
             finally:
                 model.train(training)
             row: dict[str, float] = {}
-            for watched in seen:
-                row |= self._layer(watched)
+            for captured in seen:
+                row |= self._layer(captured)
         return row
 
-    def _layer(self, watched: Watched) -> dict[str, float]:
-        name, position = watched.name, watched.layer.position
-        queries = self.queries(watched.x.shape[1], watched.key_count).to(watched.x.device)
-        weights = watched.weights(queries)
-        # By query, so that those that are padding can be left out.
-        counts = _of_tokens(support(weights).float(), watched, queries)
-        tops = _of_tokens(max_weight(weights), watched, queries)
-        row = {}
-        for group, heads in head_groups(position, self.config.model.heads).items():
-            row[f"heads/{name}/{group}/support"] = float(counts[:, heads].mean())
-            row[f"heads/{name}/{group}/max_weight"] = float(tops[:, heads].mean())
-            if not watched.layer.attention.normalizer.rows_sum_to_one:
-                row[f"heads/{name}/{group}/null"] = float((counts[:, heads] == 0).float().mean())
-        # Of the scaled heads alone, where `watched.scaler` has all.
-        scaler = watched.layer.scaler(watched.x, watched.positions, **watched.keywords)
+    def _layer(self, captured: LayerInput) -> dict[str, float]:
+        name, layer = captured.name, captured.layer
+        queries = self.queries(captured.x.shape[1], captured.key_count).to(captured.x.device)
+        measures = head_measures(layer.attention.normalizer)
+        found = row_measures(captured, queries, measures)
+        rows = {measure: _of_tokens(part, captured, queries) for measure, part in found.items()}
+        row = {
+            f"heads/{name}/{group}/{measure}": float(rows[measure][:, heads].mean())
+            for group, heads in head_groups(layer.position, self.config.model.heads).items()
+            for measure in measures
+        }
+        # Of the scaled heads alone, where `captured.scaler` has all.
+        scaler = layer.scaler(captured.x, captured.positions, **captured.keywords)
         if scaler is not None and scaler.numel():
             if scaler.dim() == 3:
-                scaler = _of_tokens(scaler, watched, slice(None))
+                scaler = _of_tokens(scaler, captured, slice(None))
             found = quantiles(scaler, QUANTILES)
             row |= {f"scaler/{name}/{key}": value for key, value in found.items()}
         return row
@@ -94,16 +97,16 @@ def probed_length(config: Config) -> int:
     return max((n for n in lengths if n <= longest), default=min(lengths))
 
 
-def _of_tokens(values: Tensor, watched: Watched, queries: Tensor | slice) -> Tensor:
+def _of_tokens(values: Tensor, captured: LayerInput, queries: Tensor | slice) -> Tensor:
     """Values [b h q] without those of queries that are padding: [rows h q], or [rows h 1]."""
-    if watched.query_mask is None:
+    if captured.query_mask is None:
         return values
-    real = watched.query_mask[:, queries]
+    real = captured.query_mask[:, queries]
     return values if bool(real.all()) else values.mT[real][..., None]
 
 
 def learned_alphas(model: Any) -> dict[str, float]:
-    """`headers.alpha_columns` -> value; empty where α is not learned. One read of the device."""
+    """`columns.alpha_columns` -> value; empty where α is not learned. One read of the device."""
     found = {name: learned_alpha(layer) for name, layer in model.attention_layers().items()}
     known = {name: alpha for name, alpha in found.items() if alpha is not None}
     if not known:
@@ -142,3 +145,31 @@ def group_norms(model: nn.Module) -> dict[str, Tensor]:
         group: torch.stack(torch._foreach_norm(some)).float().norm()
         for group, some in gradients.items()
     }
+
+
+ALPHA = re.compile(r"alpha/(\w+)/head_(\d+)")
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """α of one head at the steps at which it was logged."""
+
+    layer: str
+    head: int
+    steps: list[int] = field(repr=False)
+    values: list[float] = field(repr=False)
+
+
+def alpha_trajectories(run: Path, kinds: Mapping[str, str]) -> dict[str, list[Trajectory]]:
+    """Attention kind -> the trajectory of every head of that kind; empty where none was logged.
+
+    kinds: the attention kind of each layer by its name: see `columns.attention_layers`. Of several
+    values at one step the last counts.
+    """
+    curves = Run(run).curves(lambda name: bool((m := ALPHA.fullmatch(name)) and m[1] in kinds))
+    found: dict[str, list[Trajectory]] = {}
+    for name, (steps, values) in curves.items():
+        match = ALPHA.fullmatch(name)
+        head = Trajectory(match[1], int(match[2]), steps, values)
+        found.setdefault(kinds[match[1]], []).append(head)
+    return found

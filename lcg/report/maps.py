@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from lcg.diagnostics.columns import attention_layers, head_text
-from lcg.diagnostics.maps import MOST_TOKENS, Map, draw_maps, tokens_of
 from lcg.report.figures import SCALED, Drawing, svg_of
 from lcg.results.aggregate import Group
 from lcg.runs.run import Run
 from lcg.runs.sources import Trust
 
 Head = tuple[int | str, int]  # layer, by its place among all or by its name; head
+COPIES = 8  # of a layer's weights, with scores and a solver's own
+MOST_TOKENS = 256  # a map of more is pooled: no screen shows more squares
 SIDE = 2.1  # inches of a map: two stand side by side on a phone
 
 
@@ -49,7 +50,7 @@ def default_heads(layers: int, heads: int, scaled: range) -> tuple[Head, ...]:
 
 def draw(name: str, group: Group, run: Run, choice: MapChoice) -> Drawing | str:
     """The maps of a method's selected run, or a note why there are none."""
-    from lcg.diagnostics import look as look_at
+    from lcg.diagnostics.plots import Map, draw_maps, tokens_of
 
     about = f"{group.task}, {group.name}: no attention maps"
     record = group.best.record
@@ -57,49 +58,68 @@ def draw(name: str, group: Group, run: Run, choice: MapChoice) -> Drawing | str:
     if not run.is_selected:
         return f"{about}, {record.run} has no selected checkpoint."
     try:
-        seen = look_at(run.path, length, 1, trust=choice.trust)
+        config, answers, layers = _measured(Run(run.path, choice.trust), length)
     except (ValueError, OSError, RuntimeError) as error:
         return f"{about}, {' '.join(str(error).split())}."
-    every = attention_layers(seen.config)
+    every = attention_layers(config)
     places = {key: i for i, layer in enumerate(every) for key in (i, layer.name)}
-    count = len(every), seen.config.model.heads
-    heads = choice.heads or default_heads(*count, seen.config.position.scaled_heads(count[1]))
+    count = len(every), config.model.heads
+    heads = choice.heads or default_heads(*count, config.position.scaled_heads(count[1]))
     absent = [f"{layer}:{head}" for layer, head in heads if layer not in places or head >= count[1]]
     if absent:
         return f"{about}, the model has no head {', '.join(absent)} (LAYER:HEAD, from 0)."
-    chosen = [(seen.layers[places[layer]], head) for layer, head in heads]
-    texts = _texts(seen)
-    maps = []
-    for (key, _), (layer, head) in zip(heads, chosen, strict=True):
-        about_head = head_text(seen.config, every[places[key]], head)
+    texts = [[config.task.text(token) for token in side[0].tolist()] for side in answers.reads]
+    maps, size = [], 1
+    for key, head in heads:
+        layer = layers[places[key]]
+        size = max(size, layer.map.size)
         maps.append(
             Map(
-                f"{layer.name.replace('_', ' ')}, {about_head}",
-                layer.weights[0, head].numpy(),
+                f"{layer.name.replace('_', ' ')}, {head_text(config, every[places[key]], head)}",
+                layer.map.blocks[head].numpy(),
                 layer.kind,
-                *tokens_of(layer.name, *texts),
-                scored=None if layer.name.startswith("encoder") else int(seen.positions[0]),
+                *tokens_of(layer.name, texts[0], texts[-1]),
+                scored=None if layer.name.startswith("encoder") else int(answers.positions[0]),
             )
         )
     svg = svg_of(draw_maps(maps, group.name, 2, SIDE))
-    caption = _caption(group, seen, length, maps)
+    caption = _caption(group, answers, length, maps, size)
     return Drawing(name, f"Attention maps: {group.name}", caption, svg)
 
 
-def _texts(seen: Any) -> tuple[list[str], list[str]]:
-    """The tokens of the sample: those that the model reads in order, and an encoder's."""
-    task = seen.config.task
-    source = [] if seen.source is None else seen.source[0].tolist()
-    return list(map(task.text, seen.inputs[0].tolist())), list(map(task.text, source))
+def _measured(run: Run, length: int) -> tuple[Any, Any, list[Any]]:
+    """A run's config, and what its selected checkpoint answers to the first test sample of a length
+    and its heads do there; raises ValueError, in one line, where that cannot be had."""
+    import torch
+
+    from lcg.diagnostics.errors import answer
+    from lcg.diagnostics.heads import measure
+    from lcg.evaluation.evaluate import load_model
+    from lcg.evaluation.memory import SHARE, available_bytes
+    from lcg.evaluation.test_sets import TestSet
+
+    config = run.config
+    config.task.check_evaluation("test", length)
+    run.check_selected()
+    every = 4 * config.model.heads * int(config.task.token_length(length)) ** 2  # bytes of a layer
+    need = every * (2 * len(attention_layers(config)) + COPIES)
+    have = available_bytes(torch.device("cpu"))
+    if need > SHARE * have:  # they would be had a few queries at a time, but not in an afternoon
+        raise ValueError(
+            f"the weights of 1 samples at length {length} need {need / 2**30:.1f} GiB of the "
+            f"{have / 2**30:.1f} GiB available; look at fewer samples or a shorter length"
+        )
+    model, _ = load_model(run.path, config)
+    answers = answer(model, TestSet(config, "test", length, 1))
+    layers = measure(model, answers.reads, ("support",), mapped=0, side=MOST_TOKENS)
+    return config, answers, layers
 
 
-def _caption(group: Group, seen: Any, length: int, maps: Sequence[Map]) -> str:
+def _caption(group: Group, answers: Any, length: int, maps: Sequence[Any], size: int) -> str:
     record = group.best.record
-    labels = seen.labels[0, seen.positions]
-    wrong = int((seen.predicted[0] != labels).sum())
-    right = "all right" if wrong == 0 else f"{wrong} of {len(labels)} wrong"
-    tokens = seen.inputs.shape[1]
-    size = -(-max(max(shown.weights.shape) for shown in maps) // MOST_TOKENS)
+    wrong = int((answers.predicted != answers.target).sum())
+    right = "all right" if wrong == 0 else f"{wrong} of {answers.target.size} wrong"
+    tokens = answers.reads[0].shape[1]
     future = ", grey is the future" if any(shown.kind == "causal" for shown in maps) else ""
     pooled = f" Each square is the largest weight of {size} × {size} pairs." if size > 1 else ""
     scaled = any(shown.title.endswith(", scaled") for shown in maps)

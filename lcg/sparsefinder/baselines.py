@@ -89,20 +89,20 @@ class Bound(Method):
         return f"{self.queries} × {self.keys}"
 
     def obstacle(self, heads):
-        if heads.watched.layer.biased:
+        if heads.captured.layer.biased:
             return "the bound knows slopes, and this position encoding adds another bias"
         return None
 
     def links(self, heads, known):
-        watched, n, m = heads.watched, heads.q.shape[2], heads.k.shape[2]
-        normalizer, learned = watched.layer.attention.normalizer, watched.layer.normalizer_state
-        slopes = watched.layer.slopes
-        places = watched.positions if watched.memory is None else watched.memory_positions
+        captured, n, m = heads.captured, heads.q.shape[2], heads.k.shape[2]
+        normalizer, learned = captured.layer.attention.normalizer, captured.layer.normalizer_state
+        slopes = captured.layer.slopes
+        places = captured.positions if captured.memory is None else captured.memory_positions
         bias = Bias(
-            watched.positions[-n:],
+            captured.positions[-n:],
             places,
             heads.q.new_zeros(heads.q.shape[1]) if slopes is None else slopes,
-            causal=watched.kind == "causal",
+            causal=captured.kind == "causal",
             key_mask=None if bool(heads.real_keys.all()) else heads.real_keys,
         )
         ends = visible_ends(bias, normalizer.sees_itself)

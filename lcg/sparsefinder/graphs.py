@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lcg.diagnostics.capture import Watched, watching
+from lcg.diagnostics.capture import LayerInput, capture_inputs
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Heads:
     """
 
     name: str
-    watched: Watched
+    captured: LayerInput
     q: Tensor
     k: Tensor
     real_queries: Tensor
@@ -33,31 +33,31 @@ class Heads:
 
     def visible(self, queries: Tensor) -> Tensor:
         """Bool [b 1 q m]: the keys that each of the queries [q] may see; padding sees none."""
-        return (self.watched.visible(queries) & self.real_queries[:, queries, None])[:, None]
+        return (self.captured.visible(queries) & self.real_queries[:, queries, None])[:, None]
 
     def weights(self, queries: Tensor) -> Tensor:
         """Float32 [b h q m]."""
-        return self.watched.weights(queries)
+        return self.captured.weights(queries)
 
 
-def heads_of(watched: Watched, real: Tensor | None = None) -> Heads:
-    """The queries and keys of a watched layer.
+def heads_of(captured: LayerInput, real: Tensor | None = None) -> Heads:
+    """The queries and keys of a captured layer.
 
     real [b n] says which tokens are no padding, for a causal layer that is not told: it need not
     know, but ranks and counts of tokens do.
     """
-    q, k = watched.queries_and_keys()
+    q, k = captured.queries_and_keys()
     q, k = q.float(), k.float().repeat_interleave(q.shape[1] // k.shape[1], dim=1)
-    real_queries, real_keys = watched.query_mask, watched.key_mask
-    if watched.memory is None:
-        if real_queries is None and watched.kind == "causal":
+    real_queries, real_keys = captured.query_mask, captured.key_mask
+    if captured.memory is None:
+        if real_queries is None and captured.kind == "causal":
             real_queries = real
         real_keys = real_queries if real_keys is None else real_keys
     if real_queries is None:
         real_queries = q.new_ones(len(q), q.shape[2], dtype=torch.bool)
     if real_keys is None:
         real_keys = q.new_ones(len(k), k.shape[2], dtype=torch.bool)
-    return Heads(watched.name, watched, q, k, real_queries, real_keys)
+    return Heads(captured.name, captured, q, k, real_queries, real_keys)
 
 
 @torch.no_grad()
@@ -66,9 +66,9 @@ def collect(model: nn.Module, reads: tuple[Tensor, ...], real: Tensor | None = N
 
     real: see `heads_of`. Raises ValueError when a layer is called more than once.
     """
-    with watching(model) as seen:
+    with capture_inputs(model) as seen:
         model(*reads)
-    found = [heads_of(watched, real) for watched in seen]
+    found = [heads_of(captured, real) for captured in seen]
     if len({heads.name for heads in found}) < len(found):
         raise ValueError("an attention layer is called more than once by a forward pass")
     return found

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lcg.diagnostics.capture import portion
+from lcg.diagnostics.capture import chunk_size
 from lcg.sparsefinder.graphs import Heads
 from lcg.sparsefinder.predictors import Links
 
@@ -89,14 +89,14 @@ class Gold:
 
 @torch.no_grad()
 def gold(heads: Heads) -> Gold:
-    """At most QUERIES queries, evenly spaced, and no more than a portion of them."""
+    """At most QUERIES queries, evenly spaced, and no more than a chunk of them."""
     b, h, n, _ = heads.q.shape
-    most = min(QUERIES, portion(b * h * heads.k.shape[2]))
+    most = min(QUERIES, chunk_size(b * h * heads.k.shape[2]))
     queries = evenly(n, most, heads.q.device)
     visible = heads.visible(queries)
     weights = heads.weights(queries).masked_fill(~visible, 0.0)
     compared = evenly(len(queries), COMPARED, queries.device)
-    scores = heads.watched.scores(queries)[:, :, compared]
+    scores = heads.captured.scores(queries)[:, :, compared]
     return Gold(heads, queries, visible, weights, compared, scores)
 
 
@@ -145,7 +145,7 @@ def weights_on(heads: Heads, scores: Tensor, graph: Tensor) -> Tensor:
 
     A query without any gets zeros.
     """
-    layer = heads.watched.layer
+    layer = heads.captured.layer
     scores = scores.masked_fill(~graph, -torch.inf)
     blind = ~graph.any(dim=-1, keepdim=True)
     keys = torch.arange(graph.shape[-1], device=scores.device)

@@ -71,7 +71,7 @@ def examples(heads: Heads, seed: int) -> Examples:
     draw = torch.Generator().manual_seed(seed)
     queries = torch.randperm(n, generator=draw)[:QUERIES].sort().values.to(heads.q.device)
     gold, negative = [], []
-    for some in heads.watched.some_queries(queries):
+    for some in heads.captured.query_chunks(queries):
         visible = heads.visible(some)
         linked = (heads.weights(some) > 0) & visible
         gold.append(linked)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lcg.attention.backends.reference import grouped_matmul
 from lcg.attention.layer import MultiHeadAttention
 from lcg.attention.mask import ALL
-from lcg.diagnostics.capture import Watched, watching
+from lcg.diagnostics.capture import LayerInput, capture_inputs
 from lcg.sparsefinder.graphs import Heads, heads_of
 from lcg.sparsefinder.metrics import weights_on
 from lcg.sparsefinder.predictors import Links
@@ -42,7 +42,7 @@ def restricted(model: nn.Module, graph: Graph, real: Tensor | None = None) -> It
     Not with a cache, and without gradients. real: see `collecting.heads_of`.
     """
     layers = attention_of(model)
-    with watching(model) as seen:
+    with capture_inputs(model) as seen:
         for layer in layers:
             layer.forward = _replacement(layer, seen, graph, real)
         try:
@@ -53,32 +53,32 @@ def restricted(model: nn.Module, graph: Graph, real: Tensor | None = None) -> It
 
 
 def _replacement(
-    layer: MultiHeadAttention, seen: list[Watched], graph: Graph, real: Tensor | None
+    layer: MultiHeadAttention, seen: list[LayerInput], graph: Graph, real: Tensor | None
 ) -> Callable[..., Tensor]:
     signature = inspect.signature(type(layer).forward)
 
     @torch.no_grad()
     def forward(*words, **options) -> Tensor:
-        watched = seen.pop()  # noted by the hook that runs before
+        captured = seen.pop()  # noted by the hook that runs before
         select = signature.bind(layer, *words, **options).arguments.get("select", ALL)
-        return output(heads_of(watched, real), graph, select)
+        return output(heads_of(captured, real), graph, select)
 
     return forward
 
 
 def output(heads: Heads, graph: Graph, select: Tensor | slice = ALL) -> Tensor:
     """What the layer would return [b q w] for all queries, or some, if it used the graph only."""
-    watched = heads.watched
-    layer = watched.layer
-    memory = watched.x if watched.memory is None else watched.memory
+    captured = heads.captured
+    layer = captured.layer
+    memory = captured.x if captured.memory is None else captured.memory
     values = rearrange(layer.value(memory), "b k (g d) -> b g k d", d=layer.sizes.head_dim)
     links = graph(heads)
     every = torch.arange(heads.q.shape[2], device=heads.q.device)
     parts = []
-    for queries in watched.some_queries(every[select]):
+    for queries in captured.query_chunks(every[select]):
         allowed = links(queries) & heads.visible(queries)
         allowed = allowed.expand(*heads.q.shape[:2], -1, -1)
-        weights = weights_on(heads, watched.scores(queries), allowed)
+        weights = weights_on(heads, captured.scores(queries), allowed)
         parts.append(grouped_matmul(weights.to(values.dtype), values))
     joined = rearrange(torch.cat(parts, dim=2), "b h q d -> b q (h d)")
     return layer.output(layer.attention.output_norm(joined, layer.output_norm_state))

@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lcg.diagnostics.capture import portion_bytes
-from lcg.evaluation import memory
+from lcg.diagnostics import capture
 from lcg.evaluation.scoring import Score
 from lcg.evaluation.test_sets import TestSet
 from lcg.sparsefinder.graphs import collect
@@ -113,24 +112,10 @@ def run_study(model: nn.Module, config: Any, plan: Plan, progress: Progress) -> 
 
 
 def obstacle(config: Any, length: int, device: torch.device) -> str | None:
-    """Why a sequence of this length does not fit in memory, or None."""
-    have = memory.available_bytes(device)
-
-    def needed(tokens: int, scored: int) -> int:
-        whole = memory.forward_bytes(config, 1, tokens, scored)
-        return whole + portion_bytes(config.model.heads, tokens)
-
-    tokens = int(config.task.token_length(length))
-    need = needed(tokens, 1)
-    if need <= memory.SHARE * have:  # before any sequence is drawn
-        tokens, scored = TestSet(config, "test", length, 1).sample_size
-        need = needed(tokens, scored)
-    if need <= memory.SHARE * have:
-        return None
-    return (
-        f"a sequence of {tokens:,} tokens needs {need / 2**30:.1f} GiB of the "
-        f"{have / 2**30:.1f} GiB available"
-    )
+    """Say why a sequence of this length does not fit in memory, or return None."""
+    test_set = TestSet(config, "test", length, 1)
+    problem = capture.obstacle(config, test_set.token_length, 1, device)
+    return problem or capture.obstacle(config, *test_set.sample_size, device)
 
 
 def learn_layers(

@@ -104,7 +104,7 @@ def test_tables_plots_selection_and_report(call, kind, run, tmp_path):
     page = tmp_path / "page.html"
     last = LAYERS[kind][-1][0]
     code, _, err = call(
-        "report", str(run.parent), "--maps", "6", "--heads", f"0:0,{last}:1", "-o", str(page)
+        "report", str(run.parent), "--map-length", "6", "--heads", f"0:0,{last}:1", "-o", str(page)
     )
     assert code == 0, err
     text = page.read_text()

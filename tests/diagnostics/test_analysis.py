@@ -11,9 +11,9 @@ from lcg.attention import Attention
 from lcg.attention.normalizers.entmax import Entmax
 from lcg.config.schema import Model
 from lcg.diagnostics import capture
-from lcg.diagnostics.capture import watching
-from lcg.diagnostics.heads import analyse_heads, weights_by
-from lcg.diagnostics.side_by_side import Analysed, analyses_text
+from lcg.diagnostics.capture import capture_inputs
+from lcg.diagnostics.heads import ANALYSES, OFFSETS, LayerHeads, measure, own_weights, weights_by
+from lcg.diagnostics.tables import Analysed, analyses_text
 from lcg.models.transformer import KINDS
 from lcg.positional.nope import NoPE
 from lcg.positional.slopes import NAPE
@@ -34,6 +34,10 @@ def small(kind, normalizer, position=None):
     return made.eval()
 
 
+def analyse(model, reads, weigh=own_weights, **options):
+    return measure(model, reads, ANALYSES, weigh=weigh, **options)
+
+
 def reads_of(kind, padded):
     generator = torch.Generator().manual_seed(3)
     count = 2 if kind == "encoder_decoder" else 1
@@ -52,12 +56,11 @@ def entropy(row):
     return -sum(p * math.log(p) for p in row if p > 0)
 
 
-def naive(weights, visible, real, reach):
-    """Of dense weights [b h q k]: the fields of LayerHeads, one number at a time."""
+def naive(weights, visible, real):
+    """Of dense weights [b h q k]: the means of LayerHeads, one number at a time."""
     rows = [(b, i) for b in range(len(weights)) for i in range(weights.shape[2]) if real[b][i]]
-    steps = range(-reach, reach + 1)
     found = {name: [] for name in ("density", "null", "confidence", "offsets")}
-    diverse, out = [], 0
+    diverse = []
     for head in range(weights.shape[1]):
         each = [weights[b, head, i].tolist() for b, i in rows]
         seen = [int(visible[b, i].sum()) for b, i in rows]
@@ -71,16 +74,14 @@ def naive(weights, visible, real, reach):
             max(j for j, w in enumerate(r) if w >= max(r) * (1 - 1e-5)) - i if sum(r) else None
             for r, (_, i) in zip(each, rows, strict=True)
         ]
-        found["offsets"].append([mean([float(a == step) for a in at]) for step in steps])
+        found["offsets"].append([mean([float(a == step) for a in at]) for step in OFFSETS])
     for b, i in rows:
         kept = [w for w in weights[b, :, i].tolist() if sum(w) > 0]
         kept = [[x / sum(w) for x in w] for w in kept]
-        out += weights.shape[1] - len(kept)
         if len(kept) > 1:
             middle = [sum(column) / len(kept) for column in zip(*kept, strict=True)]
             diverse.append(entropy(middle) - sum(map(entropy, kept)) / len(kept))
-    left_out = out / (len(rows) * weights.shape[1])
-    return found | {"diversity": mean(diverse), "left_out": left_out}
+    return found | {"diversity": [mean(diverse)]}
 
 
 CASES = [
@@ -100,27 +101,26 @@ CASES = [
 def test_heads_are_those_of_naive_loops(kind, normalizer, padded, together, monkeypatch):
     monkeypatch.setattr(capture, "TOGETHER", together)
     monkeypatch.setattr(capture, "LEAST", 2)
-    model, reads, reach = small(kind, normalizer), reads_of(kind, padded), 3
+    model, reads = small(kind, normalizer), reads_of(kind, padded)
     units = []
-    found = analyse_heads(model, reads, reach=reach, progress=lambda *words: units.append(words))
+    found = analyse(model, reads, progress=lambda *words: units.append(words))
     assert [layer.name for layer in found] == list(model.attention_layers())
     assert units[-1] == (3 * len(found),) * 2 and len(units) == 3 * len(found)
     dense = {layer.name: [] for layer in found}
-    with torch.no_grad(), watching(model) as seen:
+    with torch.no_grad(), capture_inputs(model) as seen:
         for sample in range(3):
             model(*(read[sample : sample + 1] for read in reads))
-    for watched in seen:
-        queries = torch.arange(watched.x.shape[1])
-        real = queries >= 0 if watched.query_mask is None else watched.query_mask[0]
-        dense[watched.name].append((watched.weights()[0], watched.visible(queries)[0], real))
+    for captured in seen:
+        queries = torch.arange(captured.x.shape[1])
+        real = queries >= 0 if captured.query_mask is None else captured.query_mask[0]
+        dense[captured.name].append((captured.weights()[0], captured.visible(queries)[0], real))
     for layer in found:
         weights, visible, real = map(torch.stack, zip(*dense[layer.name], strict=True))
         assert bool(real.all()) != padded
-        for name, expected in naive(weights, visible, real, reach).items():
-            value = getattr(layer, name)
-            value = value.tolist() if name == "offsets" else value
+        for name, expected in naive(weights, visible, real).items():
+            value = layer.offsets.tolist() if name == "offsets" else layer.means[name]
             assert np.allclose(value, expected, atol=1e-5, equal_nan=True), (layer.name, name)
-        shares = layer.offsets.sum(dim=1) + torch.tensor(layer.null)
+        shares = layer.offsets.sum(dim=1) + torch.tensor(layer.means["null"])
         assert (shares <= 1 + 1e-6).all()
         assert (layer.alpha is not None) == (normalizer == "entmax_learned")
     text = analyses_text([Analysed("A", "run", normalizer, found)])
@@ -143,10 +143,13 @@ def test_repeated_symbols_have_the_same_strongest_key_in_chunks(kind, normalizer
     for together in (3, 700, 2**22):
         monkeypatch.setattr(capture, "TOGETHER", together)
         monkeypatch.setattr(capture, "LEAST", 2)
-        found.append(analyse_heads(model, reads, reach=40))
+        found.append(analyse(model, reads))
     for parts in zip(*found, strict=True):
-        assert all(torch.equal(part.offsets, parts[0].offsets) for part in parts)
-        assert all(part.density == pytest.approx(parts[0].density) for part in parts)
+        offsets = [part.rows["offset"].nan_to_num(99) for part in parts]
+        assert all(torch.equal(own, offsets[0]) for own in offsets)
+        assert all(
+            part.means["density"] == pytest.approx(parts[0].means["density"]) for part in parts
+        )
     last = [  # the offsets at which a query sees a symbol for the last time
         {max(j for j in range(i + 1 if kind == "decoder" else len(row)) if row[j] == symbol) - i}
         for row in reads[-1].tolist()
@@ -155,26 +158,26 @@ def test_repeated_symbols_have_the_same_strongest_key_in_chunks(kind, normalizer
     ]
     allowed = set().union(*last)
     first = found[0][0]
-    used = [step for step, share in zip(first.steps, first.offsets.amax(0), strict=True) if share]
-    assert set(used) <= allowed
+    used = {int(step) for step in first.rows["offset"].nan_to_num(0).unique()}
+    assert used <= allowed
 
 
 def test_another_normalizer_on_the_same_scores():
     """Its own normalizer gives a model's own heads; sparsemax of the same scores is sparser."""
     model, reads = small("encoder_decoder", "entmax"), reads_of("encoder_decoder", True)
-    own = analyse_heads(model, reads)
-    same = analyse_heads(model, reads, weights_by(Entmax(1.5)))
-    sparser = analyse_heads(model, reads, weights_by(Entmax(2.0)))
-    dense = analyse_heads(model, reads, weights_by(Entmax(1.0)))
+    own = analyse(model, reads)
+    same = analyse(model, reads, weights_by(Entmax(1.5)))
+    sparser = analyse(model, reads, weights_by(Entmax(2.0)))
+    dense = analyse(model, reads, weights_by(Entmax(1.0)))
     for a, b, c, d in zip(own, same, sparser, dense, strict=True):
-        assert a.density == b.density and a.diversity == pytest.approx(b.diversity, abs=1e-6)
-        assert sum(c.density) < sum(a.density) < sum(d.density) == HEADS
+        assert a.means["density"] == b.means["density"]
+        assert a.means["diversity"] == pytest.approx(b.means["diversity"], abs=1e-6)
+        own_density, sparse, full = (sum(layer.means["density"]) for layer in (a, c, d))
+        assert sparse < own_density < full == HEADS
         assert c.offsets.argmax(1).tolist() == d.offsets.argmax(1).tolist()
 
 
 def test_the_best_offset_of_equals_is_the_nearest():
-    layer = analyse_heads(small("decoder", "softmax"), reads_of("decoder", False))[0]
-    layer.offsets[0] = 0
-    layer.offsets[0, [1, 6, 12]] = 0.25
-    assert list(layer.steps) == list(range(-8, 9))
-    assert layer.best_offset(0) == (-2, 0.25)
+    offsets = torch.tensor([[-7.0, -2.0, 4.0, -9.0, torch.nan]])
+    layer = LayerHeads("layer_0", "causal", [0], {"offset": offsets})
+    assert layer.best_offset(0) == (-2, pytest.approx(0.2))

@@ -7,7 +7,11 @@ import pytest
 
 from lcg.diagnostics import errors
 from lcg.diagnostics.errors import comparison, first_errors, histogram
+from lcg.evaluation.evaluate import load_model
+from lcg.evaluation.ladder import evaluate_lengths
+from lcg.evaluation.test_sets import TestSet
 from lcg.registry import available
+from lcg.runs.run import Run
 
 TASKS = available("task")
 
@@ -96,3 +100,17 @@ def test_a_sample_that_is_all_wrong_is_cut_short():
     assert text.count("positions ") == errors.BLOCKS
     last = re.search(r"… (\d+) positions, (\d+) wrong$", text)
     assert last[1] == last[2] == str(1000 - len(parsed(text)))
+
+
+def test_answers_are_those_that_are_evaluated(tiny_run):
+    config = Run(tiny_run).config
+    model, _ = load_model(tiny_run, config)
+    test_set, done = TestSet(config, "test", 8, 5), []
+    found = errors.answer(model, test_set, lambda *words: done.append(words))
+    (cell,) = evaluate_lengths(model, [test_set])
+    assert (found.predicted == found.target).mean() == pytest.approx(cell.token_accuracy)
+    assert done[-1] == (5, 5)
+    batch = test_set.batch()
+    assert (found.reads[0].numpy() == batch.inputs).all()
+    assert (found.inputs == batch.inputs[:, found.positions]).all()
+    assert (found.target == batch.labels[:, found.positions]).all()

@@ -4,13 +4,13 @@ import torch
 
 from lcg.diagnostics import plots
 from lcg.diagnostics.heads import LayerHeads
-from lcg.diagnostics.side_by_side import Analysed
+from lcg.diagnostics.tables import Analysed
 
 
 def some_runs(count, heads=4):
-    offsets = torch.full((heads, 17), 1 / 17)
-    each = [0.5] * heads
-    layer = LayerHeads("layer_0", "causal", each, each, each, offsets, 0.5, 0.0, each)
+    rows = {name: torch.full((heads, 3), 0.5) for name in ("density", "null", "confidence")}
+    rows |= {"offset": torch.zeros(heads, 3), "diversity": torch.full((1, 3), 0.5)}
+    layer = LayerHeads("layer_0", "causal", list(range(heads)), rows, [1.5] * heads)
     return [
         Analysed("ABCDEFGH"[i], f"copy-s{i}", f"softmax · nape, seed={i}", [layer])
         for i in range(count)

@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from lcg.diagnostics.maps import MOST_NAMED, Map, draw_maps, palette, scale, tokens_of
-from lcg.diagnostics.plots import FUTURE
+from lcg.diagnostics.plots import FUTURE, MOST_NAMED, Map, draw_maps, palette, scale, tokens_of
 
 
 def colour(weight: float, top: float = 1.0) -> str:
@@ -85,3 +84,11 @@ def test_every_map_has_a_panel_and_one_bar() -> None:
     figure = draw_maps(maps, "five", 4, 2.0)
     assert [panel.get_title(loc="left") for panel in figure.axes[:5]] == [m.title for m in maps]
     assert figure.axes[-1].get_xlabel() == "weight, square-root scale (white: exactly 0)"
+
+
+def test_only_blocks_of_the_future_alone_are_grey() -> None:
+    weights = np.full((3, 3), 0.25, dtype=np.float32)
+    for kind in ("causal", "full"):
+        drawn = Map("head 0", weights, kind, [""] * 8, [""] * 8)
+        shown = draw_maps([drawn], "one", 2, 2.0).axes[0].images[0].get_array()
+        assert (np.ma.getmaskarray(shown) == (kind == "causal") * ~np.tri(3, dtype=bool)).all()

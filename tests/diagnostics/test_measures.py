@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lcg.diagnostics import measures
+from lcg.diagnostics import heads as measures
 
 ROWS = torch.tensor(
     [

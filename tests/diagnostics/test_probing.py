@@ -12,10 +12,16 @@ from training.processes import checkpoint, differences, tiny
 
 from lcg.config import load_config
 from lcg.diagnostics import probe as probing
-from lcg.diagnostics.capture import watching
+from lcg.diagnostics.capture import capture_inputs
 from lcg.diagnostics.columns import alpha_columns, gradient_groups, probe_columns
-from lcg.diagnostics.probe import Probe, group_norms, group_of, learned_alphas, probed_length
-from lcg.diagnostics.trajectories import alpha_trajectories
+from lcg.diagnostics.probe import (
+    Probe,
+    alpha_trajectories,
+    group_norms,
+    group_of,
+    learned_alphas,
+    probed_length,
+)
 from lcg.models.transformer import build_model
 from lcg.tasks.streams import eval_batch
 from lcg.training.loop import train
@@ -76,7 +82,7 @@ def test_null_attention_is_counted():
     row = Probe(config)(model)
     seed = config.evaluation.seed
     inputs = torch.from_numpy(eval_batch(config.task, seed, "validation", 6, 0, 4).inputs)
-    with torch.no_grad(), watching(model) as seen:
+    with torch.no_grad(), capture_inputs(model) as seen:
         model(inputs)
     weights = seen[0].weights()
     for group, heads in {"unscaled": (0, 1), "scaled": (2, 3)}.items():
@@ -117,7 +123,7 @@ def test_a_resumed_run_does_not_log_where_alpha_started():
         assert len(seen) == count
 
 
-def test_long_sequences_are_probed_at_some_queries_only(monkeypatch):
+def test_long_sequences_are_probed_at_query_chunks_only(monkeypatch):
     config = load_config(tiny("data.max_length=40"))
     exact = Probe(config)
     tokens = exact.reads[0].shape[1]

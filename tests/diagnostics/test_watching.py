@@ -20,7 +20,7 @@ from lcg.attention import Attention
 from lcg.attention.normalizers.entmax import LearnedEntmax
 from lcg.config import load_config
 from lcg.config.schema import Model
-from lcg.diagnostics.capture import watching
+from lcg.diagnostics.capture import capture_inputs
 from lcg.diagnostics.columns import attention_layers
 from lcg.models.transformer import Encoder, EncoderDecoder
 from lcg.positional.rotary import RoPE
@@ -36,13 +36,13 @@ def test_weights_times_values_is_the_output_of_every_layer(row):
     outputs = []
     for block in model.blocks:
         block.attention.register_forward_hook(lambda *words: outputs.append(words[-1]))
-    with torch.no_grad(), watching(model) as seen:
+    with torch.no_grad(), capture_inputs(model) as seen:
         model(tokens(2, 9))
-        for watched, output in zip(seen, outputs, strict=True):
-            layer = watched.layer
-            v = layer.value(watched.x).unflatten(-1, (sizes.kv_heads, -1)).transpose(1, 2)
+        for captured, output in zip(seen, outputs, strict=True):
+            layer = captured.layer
+            v = layer.value(captured.x).unflatten(-1, (sizes.kv_heads, -1)).transpose(1, 2)
             v = v.repeat_interleave(sizes.heads // sizes.kv_heads, dim=1)
-            joined = rearrange(watched.weights() @ v, "b h q d -> b q (h d)")
+            joined = rearrange(captured.weights() @ v, "b h q d -> b q (h d)")
             expected = layer.output(output_norm(joined, layer.output_norm_state))
             assert_near(output, expected, NEAR, "output")
 
@@ -54,19 +54,19 @@ def test_scalers_are_the_formulas(row):
     model = small_decoder(normalizer, scaling, position, sizes=sizes)
     chosen = choices(Attention(normalizer, scaling), position, sizes)
     formula = oracle.formula(oracle.SCALINGS, "scaling", scaling.name)
-    with torch.no_grad(), watching(model) as seen:
+    with torch.no_grad(), capture_inputs(model) as seen:
         model(tokens(1, 5))
-    for watched in seen:
+    for captured in seen:
         with torch.no_grad():
-            scaler = watched.scaler()
+            scaler = captured.scaler()
         if scaling.name == "none":
             assert scaler is None
             continue
-        start = watched.layer.unscaled_heads
+        start = captured.layer.unscaled_heads
         assert (scaler[:, :start] == 1).all()
-        state = {name: p.detach().double() for name, p in watched.layer.scaling_state.items()}
+        state = {name: p.detach().double() for name, p in captured.layer.scaling_state.items()}
         for head in range(start, sizes.heads):
-            for i, x in enumerate(watched.x[0].double()):
+            for i, x in enumerate(captured.x[0].double()):
                 expected = formula(x, i + 1, chosen.scaling.options, state, head - start)
                 assert scaler[0, head, i].item() == pytest.approx(float(expected), rel=1e-5)
 
@@ -75,15 +75,15 @@ def test_scalers_are_the_formulas(row):
 def test_alpha_is_there_where_it_is_learned(normalizer):
     (scaling, *_), (position, *_) = variants("scaling"), variants("position")
     model = small_decoder(normalizer, scaling, position)
-    with torch.no_grad(), watching(model) as seen:
+    with torch.no_grad(), capture_inputs(model) as seen:
         model(tokens(1, 4))
-    for watched in seen:
+    for captured in seen:
         if normalizer.name != "entmax_learned":
-            assert watched.alpha() is None
+            assert captured.alpha() is None
             continue
-        a = watched.layer.normalizer_state["a"].detach().double()
+        a = captured.layer.normalizer_state["a"].detach().double()
         expected = 1 + torch.clamp(1 / (1 + (-a).exp()), min=normalizer.floor)
-        assert_near(watched.alpha(), expected, 1e-6, "alpha")
+        assert_near(captured.alpha(), expected, 1e-6, "alpha")
 
 
 def test_a_selected_query_is_seen_among_all_and_nothing_stays_behind():
@@ -92,13 +92,13 @@ def test_a_selected_query_is_seen_among_all_and_nothing_stays_behind():
     inputs, select = tokens(2, 6), torch.tensor([1, 4])
     with torch.no_grad():
         before = model(inputs, select)
-        with watching(model) as seen:
+        with capture_inputs(model) as seen:
             assert torch.equal(model(inputs, select), before)
-        assert [watched.x.shape[1] for watched in seen] == [6, 6]
+        assert [captured.x.shape[1] for captured in seen] == [6, 6]
         some, every = seen[0].weights(select), seen[0].weights()
     assert_near(some, every[:, :, select], 1e-6)
     assert not any(block.attention._forward_pre_hooks for block in model.blocks)
-    with pytest.raises(ValueError, match="cache"), torch.no_grad(), watching(model):
+    with pytest.raises(ValueError, match="cache"), torch.no_grad(), capture_inputs(model):
         model(inputs, cache=model.make_cache(6))
 
 
@@ -126,39 +126,39 @@ def test_layers_of_encoders_are_seen_with_what_they_attend_to(kind, cross):
     with torch.no_grad():
         expected = made(*given, select=select)
         outputs.clear()
-        with watching(made) as seen:
+        with capture_inputs(made) as seen:
             assert_near(made(*given, select=select), expected, NEAR, "logits")
     task = "n_back" if kind == "encoder" else "copy"
     config = load_config([f"model.kind={kind}", f"task={task}", "model.encoder_layers=1"])
     assert [(w.name, w.kind) for w in seen] == [tuple(layer) for layer in attention_layers(config)]
-    for watched, output in zip(seen, outputs, strict=True):
-        layer = watched.layer
-        read = watched.x if watched.kind != "cross" else watched.memory
-        real_queries = source if watched.kind == "full" else target
-        assert (watched.query_mask == (real_queries != PAD)).all()
-        assert watched.x.shape[1] == real_queries.shape[1], "all queries, whatever is selected"
-        everyone = torch.arange(watched.x.shape[1])
-        visible = watched.visible(everyone)
+    for captured, output in zip(seen, outputs, strict=True):
+        layer = captured.layer
+        read = captured.x if captured.kind != "cross" else captured.memory
+        real_queries = source if captured.kind == "full" else target
+        assert (captured.query_mask == (real_queries != PAD)).all()
+        assert captured.x.shape[1] == real_queries.shape[1], "all queries, whatever is selected"
+        everyone = torch.arange(captured.x.shape[1])
+        visible = captured.visible(everyone)
         seen_keys = torch.ones(visible.shape, dtype=torch.bool)
-        if watched.kind == "causal":
-            assert watched.key_mask is None
+        if captured.kind == "causal":
+            assert captured.key_mask is None
             seen_keys = seen_keys.tril()
         else:
-            assert (watched.key_mask == (source != PAD)).all()
+            assert (captured.key_mask == (source != PAD)).all()
             seen_keys = seen_keys & (source != PAD)[:, None]
         assert torch.equal(visible, seen_keys)
         with torch.no_grad():
-            weights, scores = watched.weights(), watched.scores()
-            q, k = watched.queries_and_keys()
+            weights, scores = captured.weights(), captured.scores()
+            q, k = captured.queries_and_keys()
             v = layer.value(read).unflatten(-1, (2, -1)).transpose(1, 2)
             joined = rearrange(weights @ v, "b h q d -> b q (h d)")
             out = layer.output(joined)
         out = out if out.shape == output.shape else out[:, select]
-        assert_near(output, out, NEAR, watched.name)
+        assert_near(output, out, NEAR, captured.name)
         assert (weights.masked_select(~visible[:, None]) == 0).all()
         products = (q @ k.mT / q.shape[-1] ** 0.5).masked_fill(~visible[:, None], -torch.inf)
         torch.testing.assert_close(scores, products)
-        one = watched.of(slice(1, 2))
+        one = captured.of(slice(1, 2))
         with torch.no_grad():
             assert_near(one.weights(everyone[:2]), weights[1:2, :, :2], NEAR)
             assert one.visible(everyone).shape == visible[1:2].shape

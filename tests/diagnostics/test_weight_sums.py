@@ -13,7 +13,7 @@ from lcg.attention.output_norms import RMSNorm
 from lcg.attention.scalings import NoScaling
 from lcg.config import load_config
 from lcg.diagnostics import capture
-from lcg.diagnostics.capture import watching
+from lcg.diagnostics.capture import capture_inputs
 from lcg.models.transformer import build_model
 from lcg.positional.slopes import NAPE
 
@@ -22,7 +22,7 @@ def test_sums_of_relu(monkeypatch):
     monkeypatch.setattr(capture, "TOGETHER", 3)
     sizes = SIZES[1]  # two heads to a key head
     model = small_decoder(ReLU(), NoScaling(), NAPE(), sizes=sizes, output_norm=RMSNorm())
-    with torch.no_grad(), watching(model) as seen:
+    with torch.no_grad(), capture_inputs(model) as seen:
         model(tokens(1, 23))
     found = layer_sums(seen[1])
     weights = seen[1].weights()[0].tolist()

@@ -243,7 +243,7 @@ def test_two_classes_of_one_name_never_meet(lcg, write, folder):
     err = lcg(f"train {words.format('b')} name=mine {QUICK}", code=2)
     assert "another config" in err
     assert len(lcg(f"table {one} {other} {named[0]}").splitlines()) > 3
-    lcg(f"inspect {one} --length 8 --samples 4 --beside {other}")
+    lcg(f"inspect {one} --length 8 --samples 4 --compare {other}")
     # A folder of another name with the same code is the same run.
     shutil.copytree(folder / "a", folder / "c")
     assert train(lcg, words.format("c")) == one

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
 from lcg.config import load_config
 from lcg.diagnostics.columns import attention_layers, head_text
-from lcg.diagnostics.maps import pooled
 from lcg.report import MapChoice, find, make, parse_heads
 from lcg.report.maps import default_heads
 
@@ -41,23 +39,6 @@ def test_other_words_are_refused(text: str) -> None:
 )
 def test_default_heads_are_one_of_each_group(layers: int, scaled: range, expected: tuple) -> None:
     assert default_heads(layers, 8, scaled) == expected
-
-
-@pytest.mark.parametrize(("tokens", "most"), [(7, 7), (7, 3), (16, 4), (10, 4)])
-def test_pooling_keeps_the_largest_weight_of_each_block(tokens: int, most: int) -> None:
-    weights = np.random.default_rng(0).random((tokens, tokens), dtype=np.float32)
-    found = pooled(weights, most)
-    size = -(-tokens // most)
-    assert len(found) == -(-tokens // size) <= most
-    for i in range(len(found)):
-        for j in range(len(found)):
-            block = [
-                weights[q, k]
-                for q in range(i * size, min(tokens, (i + 1) * size))
-                for k in range(j * size, min(tokens, (j + 1) * size))
-                if k <= q
-            ]
-            assert found[i, j] == max(block) if block else np.isnan(found[i, j])
 
 
 def test_maps_of_a_trained_run(trained: Path, made) -> None:

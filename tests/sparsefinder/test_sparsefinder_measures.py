@@ -44,7 +44,7 @@ def test_measures_are_brute_force_counts(kind, normalizer, share):
         b, h, n, m = len(heads.q), heads.q.shape[1], heads.q.shape[2], heads.k.shape[2]
         every = torch.arange(n)
         weights, predicted = heads.weights(every), Random(share).joined(every, torch.arange(m), h)
-        causal = heads.watched.kind == "causal"
+        causal = heads.captured.kind == "causal"
         for head in range(h):
             values = {"sparsity": [], "recall": [], "exact": [], "mass": []}
             for s in range(b):
@@ -97,7 +97,7 @@ def test_a_fully_predicted_query_has_the_same_weights(kind, normalizer):
         for share in (0.0, 0.7):
             more = torch.rand(weights.shape, generator=draw) < share
             graph = ((weights > 0) | more) & visible
-            alone = weights_on(heads, heads.watched.scores(every), graph)
+            alone = weights_on(heads, heads.captured.scores(every), graph)
             assert torch.equal(alone > 0, (weights > 0) & visible)
             # Padded queries are nobody's: all their keys are hidden.
             apart = (alone - weights.masked_fill(~visible, 0.0)).abs().amax(dim=-1)
@@ -148,10 +148,10 @@ def test_outputs_on_a_graph_are_those_of_its_keys_alone(kind):
         n, m, h = heads.q.shape[2], heads.k.shape[2], heads.q.shape[1]
         graph = Window(3).joined(torch.arange(n), torch.arange(m), h)
         found = output(heads, lambda heads: Cell(Window(3)).links(heads, None))
-        layer, watched = heads.watched.layer, heads.watched
-        memory = watched.x if watched.memory is None else watched.memory
+        layer, captured = heads.captured.layer, heads.captured
+        memory = captured.x if captured.memory is None else captured.memory
         values = layer.value(memory).unflatten(-1, (layer.sizes.kv_heads, -1))
-        scores, visible = watched.scores(), heads.visible(torch.arange(n))[:, 0]
+        scores, visible = captured.scores(), heads.visible(torch.arange(n))[:, 0]
         joined = torch.zeros(len(heads.q), n, h, values.shape[-1])
         for b, head, i in torch.cartesian_prod(*map(torch.arange, heads.q.shape[:3])).tolist():
             keys = (graph[i] & visible[b, i]).nonzero().flatten()

@@ -1,4 +1,4 @@
-"""`lcg inspect`'s head analyses: on every attention, beside other runs, or one line why not."""
+"""`lcg inspect`'s head analyses: on every attention, compared with others, or one line why not."""
 
 import pytest
 from training.processes import tiny as tiny_words
@@ -47,14 +47,23 @@ def test_every_attention(call, runs, attention):
     assert all(str(run / "plots" / "inspect_len_8" / name) in err for name in pictures)
 
 
-def test_beside_others(call, runs, tmp_path):
+def test_compared_with_others(call, runs, tmp_path):
     run, softmax, wider = (
         runs("entmax_learned"),
         runs("softmax"),
         runs("entmax15", "model.heads=4", "model.layers=3"),
     )
-    words = ["--length", "6", "--samples", "4", "--as", "softmax,sparsemax", "-o", str(tmp_path)]
-    others = ["--beside", str(softmax), str(wider)]
+    words = [
+        "--length",
+        "6",
+        "--samples",
+        "4",
+        "--normalizers",
+        "softmax,sparsemax",
+        "-o",
+        str(tmp_path),
+    ]
+    others = ["--compare", str(softmax), str(wider)]
     code, out, err = call("inspect", str(run), *words, *others)
     assert code == 0, err
     text = out.partition("head analyses at length 6\n")[2]
@@ -83,7 +92,16 @@ def test_other_kinds_of_models(call, runs, kind):
     task = {"encoder": "local_count", "encoder_decoder": "copy"}[kind]
     words = (f"task={task}", f"model.kind={kind}", "model.layers=1")
     run, rela = runs("entmax_learned", *words), runs("rela", *words)
-    arguments = ["--length", "8", "--samples", "4", "--beside", str(rela), "--as", "entmax15"]
+    arguments = [
+        "--length",
+        "8",
+        "--samples",
+        "4",
+        "--compare",
+        str(rela),
+        "--normalizers",
+        "entmax15",
+    ]
     code, out, err = call("inspect", str(run), *arguments)
     assert code == 0, err
     kinds = {"encoder": ["full"], "encoder_decoder": ["full", "causal", "cross"]}[kind]
@@ -93,9 +111,9 @@ def test_other_kinds_of_models(call, runs, kind):
     assert pictures >= ALWAYS | OF_ALPHA
 
 
-def test_a_run_beside_itself_is_the_same(call, runs):
+def test_a_run_compared_with_itself_is_the_same(call, runs):
     run = str(runs("softmax"))
-    words = ("--length", "6", "--samples", "4", "--beside", run, run + "/.")
+    words = ("--length", "6", "--samples", "4", "--compare", run, run + "/.")
     code, out, err = call("inspect", run, *words)
     assert code == 0
     assert f"{run} is the run itself" in err and f"{run} is named twice" in err
@@ -104,16 +122,16 @@ def test_a_run_beside_itself_is_the_same(call, runs):
 
 
 MISTAKES = {
-    "--beside OTHER": "was trained on another task than",
-    "--beside nowhere": "nowhere does not exist",
-    "--as sofmax": "softmax",
-    "--as entmax_learned": "what it learns needs training; use --beside with a run",
-    "--as ssmax": "it also scales the scores (log), which needs training",
-    "--as entmax15,asentmax": "it also scales the scores (adaptive)",
-    "--as " + ",".join(["entmax15"] * 26): "at most 25 others",
-    "--as stick_breaking": "it sees other keys than softmax",
-    "--layer 1 --as entmax15": "leave out --layer and --heads",
-    "--heads 1 --beside RUN": "leave out --layer and --heads",
+    "--compare OTHER": "was trained on another task than",
+    "--compare nowhere": "nowhere does not exist",
+    "--normalizers sofmax": "softmax",
+    "--normalizers entmax_learned": "what it learns needs training; use --compare with a run",
+    "--normalizers ssmax": "it also scales the scores (log), which needs training",
+    "--normalizers entmax15,asentmax": "it also scales the scores (adaptive)",
+    "--normalizers " + ",".join(["entmax15"] * 26): "at most 25 others",
+    "--normalizers stick_breaking": "it sees other keys than softmax",
+    "--layer 1 --normalizers entmax15": "leave out --layer and --heads",
+    "--heads 1 --compare RUN": "leave out --layer and --heads",
 }
 
 
