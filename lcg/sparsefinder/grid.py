@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lcg.sparsefinder.baselines import LSH, Bound, Exact, Routing
 from lcg.sparsefinder.graphs import Heads
-from lcg.sparsefinder.knowledge import Known
 from lcg.sparsefinder.patterns import (
     BigBird,
     Longformer,
@@ -21,6 +20,7 @@ from lcg.sparsefinder.patterns import (
     with_globals,
 )
 from lcg.sparsefinder.predictors import Buckets, Clusters, Distance, Intervals, Links, Method
+from lcg.sparsefinder.projections import Known
 
 ALL = math.inf
 

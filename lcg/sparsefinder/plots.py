@@ -11,9 +11,8 @@ from typing import Any
 
 from lcg.diagnostics.plots import write_png
 from lcg.results.figure import FAINT, FONTS
-from lcg.sparsefinder.fronts import front
 from lcg.sparsefinder.study import LengthResult, Study
-from lcg.sparsefinder.writing import fronts_of
+from lcg.sparsefinder.writing import front, fronts_of
 
 WIDTH, HEIGHT = 3.1, 1.9  # of a panel, in inches
 # One for every method of a grid, the strongest for the predictors, which come first.

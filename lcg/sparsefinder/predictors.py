@@ -19,8 +19,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from lcg.sparsefinder.graphs import Heads
-from lcg.sparsefinder.knowledge import Known
-from lcg.sparsefinder.projections import squared_distances
+from lcg.sparsefinder.projections import Known, squared_distances
 
 Links = Callable[[Tensor], Tensor]
 

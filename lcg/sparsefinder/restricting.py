@@ -39,7 +39,7 @@ def attention_of(model: nn.Module) -> list[MultiHeadAttention]:
 def restricted(model: nn.Module, graph: Graph, real: Tensor | None = None) -> Iterator[None]:
     """Inside, forward passes of the model use the graph's links among visible keys only.
 
-    Not with a cache, and without gradients. real: see `collecting.heads_of`.
+    Not with a cache, and without gradients. real: see `graphs.heads_of`.
     """
     layers = attention_of(model)
     with capture_inputs(model) as seen:

@@ -17,13 +17,11 @@ from torch import nn
 from lcg.diagnostics import capture
 from lcg.evaluation.scoring import Score
 from lcg.evaluation.test_sets import TestSet
-from lcg.sparsefinder.graphs import collect
+from lcg.sparsefinder.graphs import Samples, collect, draw, score
 from lcg.sparsefinder.grid import Cell, Grid
-from lcg.sparsefinder.knowledge import Known, learn_centroids
 from lcg.sparsefinder.metrics import Gold, Identity, LayerMeasures, gold, measure, overall
-from lcg.sparsefinder.projections import examples, learn
+from lcg.sparsefinder.projections import Known, examples, learn, learn_centroids
 from lcg.sparsefinder.restricting import Graph, restricted
-from lcg.sparsefinder.samples import Samples, draw, score
 
 Progress = Callable[[str, int, int], None]  # what is under way, done, in all
 

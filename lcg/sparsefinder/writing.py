@@ -1,12 +1,20 @@
-"""A study as text: the summary that is printed, and the table of every setting."""
+"""Write a study as text: fronts, the summary that is printed, and the table of every setting.
+
+A front says what is the most that a sparsity allows: of the settings of a method only those count
+that no other setting beats in both respects. So a front falls as sparsity grows, always. The
+settings themselves need not: nested are the graphs of growing distance thresholds, windows and
+random shares, but not those of buckets of sizes that do not divide each other, nor of clusters that
+k-means finds anew for every number.
+"""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
+from typing import TypeVar
 
 from lcg.results.table import aligned
-from lcg.sparsefinder.fronts import best
 from lcg.sparsefinder.metrics import Identity
 from lcg.sparsefinder.study import CellResult, LengthResult, Study
 
@@ -132,3 +140,25 @@ def as_json(study: Study, run: str, step: int) -> str:
     """Everything, with each head's measures."""
     content = {"run": run, "step": step, **study.tree()}
     return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+Point = TypeVar("Point")
+
+
+def front(points: Iterable[tuple[float, float, Point]]) -> list[tuple[float, float, Point]]:
+    """Of (sparsity, value, which) those that no other reaches in both, by growing sparsity.
+
+    NaN is left out.
+    """
+    known = [point for point in points if not (math.isnan(point[0]) or math.isnan(point[1]))]
+    kept: list[tuple[float, float, Point]] = []
+    for point in sorted(known, key=lambda point: (-point[0], -point[1])):
+        if not kept or point[1] > kept[-1][1]:
+            kept.append(point)
+    return kept[::-1]
+
+
+def best(points: Iterable[tuple[float, float]], sparsity: float) -> float | None:
+    """The largest value of points (sparsity, value) at least so sparse; None without any."""
+    good = [value for at, value in points if at >= sparsity and not math.isnan(value)]
+    return max(good, default=None)

@@ -14,7 +14,6 @@ from lcg.positional.slopes import ALiBi
 from lcg.sparsefinder.baselines import LSH, Bound, Exact, Routing
 from lcg.sparsefinder.graphs import collect
 from lcg.sparsefinder.grid import Cell, Grid, full_grid
-from lcg.sparsefinder.knowledge import Known, k_means, learn_centroids
 from lcg.sparsefinder.patterns import BigBird, Longformer, Random, Strided, Window
 from lcg.sparsefinder.predictors import (
     Buckets,
@@ -23,7 +22,7 @@ from lcg.sparsefinder.predictors import (
     Intervals,
     shared_clusters,
 )
-from lcg.sparsefinder.projections import Projection
+from lcg.sparsefinder.projections import Known, Projection, k_means, learn_centroids
 
 
 @pytest.fixture(scope="module")

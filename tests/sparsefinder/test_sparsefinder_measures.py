@@ -15,12 +15,12 @@ from lcg.attention.normalizers.stick_breaking import StickBreaking
 from lcg.attention.normalizers.topk import TopK
 from lcg.sparsefinder.baselines import Exact
 from lcg.sparsefinder.checking import check_identity, check_sparse
-from lcg.sparsefinder.fronts import best, front
 from lcg.sparsefinder.graphs import collect
 from lcg.sparsefinder.grid import Cell
 from lcg.sparsefinder.metrics import evenly, gold, measure, overall, weights_on
 from lcg.sparsefinder.patterns import Random, Window
 from lcg.sparsefinder.restricting import restricted
+from lcg.sparsefinder.writing import best, front
 
 SPARSE = [Entmax(), Entmax(2.0), Entmax(1.3), Entmax(4.0), LearnedEntmax(), ReLU(), TopK(3)]
 
