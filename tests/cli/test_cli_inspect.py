@@ -1,11 +1,13 @@
 """`lcg inspect`: text on stdout, pictures beside the run, and one line for what cannot be."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 from training.processes import tiny as tiny_words
 
 from lcg.config import load_config
+from lcg.diagnostics import errors
 from lcg.training.loop import train
 
 
@@ -53,15 +55,13 @@ def test_one_layer_and_some_heads_elsewhere(call, run, tmp_path):
 
 
 def test_no_failed_sample(call, run, monkeypatch):
-    import lcg.commands.inspect as command
-
-    right = command._predictions
+    answer = errors.answer
 
     def all_right(*words):
-        inputs, target, _ = right(*words)
-        return inputs, target, target.copy()
+        found = answer(*words)
+        return replace(found, predicted=found.target.copy())
 
-    monkeypatch.setattr(command, "_predictions", all_right)
+    monkeypatch.setattr(errors, "answer", all_right)
     code, out, _ = call("inspect", str(run), "--length", "4", "--samples", "5")
     assert code == 0
     assert "5 of 5 samples right\nno sample failed, so there is none to show" in out
