@@ -68,6 +68,19 @@ def test_a_normalizer_without_kernels_and_a_head_that_is_too_wide():
     assert "head_dim" in obstacle(wide, Entmax(), bias)
 
 
+@dataclass
+class Promising(TopK):
+    """It lists the backend, and names no kernel."""
+
+    name: ClassVar[str] = "promising"
+    backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise", "triton")
+
+
+def test_a_normalizer_that_names_no_kernel():
+    q, bias = problem()
+    assert obstacle(q, Promising(), bias) == "cannot run normalizer=promising"
+
+
 def test_nothing_imports_triton_before_it_runs():
     code = (
         "import sys, lcg.attention.functional, lcg.attention.backends.triton\n"

@@ -40,7 +40,7 @@ def attend(
 
 def obstacle(q: Tensor, normalizer: Normalizer, bias: Bias) -> str | None:
     """Why the kernels cannot run this here, or None."""
-    if "triton" not in normalizer.backends:
+    if "triton" not in normalizer.backends or type(normalizer).kernel is Normalizer.kernel:
         return f"cannot run normalizer={normalizer.name}"
     if bias.additive is not None:
         return "cannot add a bias other than slopes"
