@@ -199,6 +199,53 @@ def _without_position(group: Group) -> str:
     return group.name.replace(f" · {_position(group)}", "", 1)
 
 
+@dataclass(frozen=True)
+class _Line:
+    """A method as it is drawn: at each length the mean over its seeds and a band, in percent.
+
+    states: length -> why a seed has no value there, and whether none has. hollow: a seed did not
+    train.
+    """
+
+    name: str
+    style: dict[str, Any]
+    hollow: bool
+    lengths: list[int]
+    means: list[float]
+    low: list[float]
+    high: list[float]
+    states: dict[int, tuple[str, bool]]
+
+    @property
+    def end(self) -> tuple[float, float] | None:
+        """The last point, or None."""
+        points = zip(self.lengths, self.means, strict=True)
+        return next((point for point in reversed([*points]) if not isnan(point[1])), None)
+
+
+def _line(group: Group, name: str, style: dict, measure: Measure, spread: bool) -> _Line:
+    """The line of a group, whose band is the range over seeds, or, unless any method has several,
+    the interval of its only one."""
+    if group.untrained:
+        name = f"{name} ({group.trained}/{len(group.seeds)}\N{NO-BREAK SPACE}trained)"
+    line = _Line(name, style, group.untrained, [], [], [], [], {})
+    for length in sorted({n for run in group.seeds for n in run.cells}):
+        found = [run.value(length, measure) for run in group.seeds]
+        values = [value for value in found if value is not None]
+        low, high = min(values, default=NOTHING), max(values, default=NOTHING)
+        if values and measure == EXACT_MATCH and not spread:
+            cell = group.best.cells[length]
+            low, high = wilson(cell.correct, cell.samples)
+        line.lengths.append(length)
+        line.means.append(100 * fmean(values) if values else NOTHING)
+        line.low.append(100 * low)
+        line.high.append(100 * high)
+        for state in (run.state(length) for run in group.seeds):
+            if state not in (None, "value"):
+                line.states.setdefault(length, (state, not values))
+    return line
+
+
 def draw_block(
     figure: Any,
     block: Block,
@@ -207,237 +254,36 @@ def draw_block(
     width: float = WIDTH,
 ) -> None:
     """Fill a figure, or a part of one, that is about `width` inches wide."""
-    columns = block.columns(width)
-    rows = 1 if block.shared else ceil(len(block.groups) / columns)
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    shown = list(panels.flat) if not block.shared else [panels[0][0]]
-    lengths = sorted({n for group in block.groups for run in group.seeds for n in run.cells})
-    spread = any(len(group.seeds) > 1 for group in block.groups)
-    depth = _room_below(block, measure)
-    for panel in shown:
-        room = 0.62 * width if block.shared else width / columns  # beside the labels
-        _axes(panel, block.groups, lengths, depth, room)
-    if block.shared:
-        panel = shown[0]
-        panel.set_title(wrapped(block.title, 8 * width), loc="left", pad=20, weight="bold")
-        _name_training_maximum(panel, block.groups)
-        ends = [_draw(panel, group, styles[group.name], measure, spread) for group in block.groups]
-        row = 0
-        for group in block.groups:
-            row += _draw_states(panel, group, styles[group.name], measure, row + 1)
-        _label_ends(panel, block, styles, ends, depth)
-        panel.set_ylabel(f"{measure.title} ({measure.scale})")
-        panel.set_xlabel("test length")
-    else:
-        title = wrapped(block.title, 8 * width)
-        figure.suptitle(title, x=0.01, ha="left", weight="bold")
-        for panel, group, name in zip(shown, block.groups, block.names, strict=False):
-            for other in block.groups:
-                panel.plot(*_mean(other, measure), color=FAINT, linewidth=0.8, zorder=1)
-            _draw(
-                panel,
-                group,
-                styles[group.name] | {"linestyle": "-", "marker": "o"},
-                measure,
-                spread,
-                small=True,
-            )
-            _draw_states(panel, group, styles[group.name], measure, 1)
-            panel.set_title(wrapped(_named(group, name), 24), loc="left", fontsize=8.5, pad=3)
-        for panel in shown[len(block.groups) :]:
-            panel.remove()
-        for index, panel in enumerate(shown[: len(block.groups)]):
-            if index + columns >= len(block.groups):  # nothing stands below it
-                panel.tick_params(labelbottom=True)
-                panel.set_xlabel("test length", fontsize=8.5)
-        figure.supylabel(f"{measure.title} ({measure.scale})", fontsize=10)
-    _legend(figure, block, measure, spread, width)
-
-
-def _mean(group: Group, measure: Measure) -> tuple[list[int], list[float]]:
-    """Lengths, and in percent the mean over seeds; a length without any value breaks the line."""
-    lengths = sorted({n for run in group.seeds for n in run.cells})
-    values = [_values(group, n, measure) for n in lengths]
-    return lengths, [100 * fmean(own) if own else NOTHING for own in values]
-
-
-def _values(group: Group, length: int, measure: Measure) -> list[float]:
-    found = (run.value(length, measure) for run in group.seeds)
-    return [value for value in found if value is not None]
-
-
-def _draw(
-    panel: Any,
-    group: Group,
-    style: dict[str, Any],
-    measure: Measure,
-    spread: bool,
-    small: bool = False,
-) -> tuple[float, float] | None:
-    """The mean's line and its band; returns where the line ends, None if it has no point."""
-    lengths, means = _mean(group, measure)
-    bounds = [_band(group, length, measure, spread) for length in lengths]
-    low, high = ([100 * bound[side] for bound in bounds] for side in (0, 1))
-    band = {"color": style["color"], "alpha": 0.16, "linewidth": 0, "zorder": 1}
-    panel.fill_between(lengths, low, high, **band)
-    sizes = {"linewidth": 1.6 if small else 2.0, "markersize": 4 if small else 6}
-    face = hollow(style, group.untrained)
-    panel.plot(lengths, means, **sizes, **face, **style, zorder=4, clip_on=False)
-    points = [(x, y) for x, y in zip(lengths, means, strict=True) if not isnan(y)]
-    return points[-1] if points else None
-
-
-def _band(group: Group, length: int, measure: Measure, spread: bool) -> tuple[float, float]:
-    """The range over seeds, or the interval of a single one where none has several."""
-    values = _values(group, length, measure)
-    if not values:
-        return NOTHING, NOTHING
-    if spread or measure != EXACT_MATCH:
-        return min(values), max(values)
-    cell = group.best.cells[length]
-    return wilson(cell.correct, cell.samples)
-
-
-def _named(group: Group, name: str) -> str:
-    """The method, and how many of its seeds trained where not all did."""
-    if not group.untrained:
-        return name
-    return f"{name} ({group.trained}/{len(group.seeds)}\N{NO-BREAK SPACE}trained)"
-
-
-def _label_ends(
-    panel: Any, block: Block, styles: dict, ends: Sequence[tuple[float, float] | None], depth: float
-) -> None:
-    """The methods' names right of the panel, at the height of their last points and no closer than
-    lines of text; a thin line leads from the point."""
-    line = (depth + 106) / (HEIGHT * 72) * 13.5  # in percent, of one line of text
-    texts = [
-        wrapped(_named(group, name), 36)
-        for group, name in zip(block.groups, block.names, strict=True)
+    groups, spread = block.groups, any(len(group.seeds) > 1 for group in block.groups)
+    lines = [
+        _line(group, name, styles[group.name], measure, spread)
+        for group, name in zip(groups, block.names, strict=True)
     ]
-    heights = [line * (text.count("\n") + 1) for text in texts]
-    wanted = [end[1] if end else -depth for end in ends]
-    order = sorted(range(len(texts)), key=lambda i: (-wanted[i], i))
-    places: dict[int, float] = {}
-    ceiling = 102 + line / 2
-    for i in order:
-        places[i] = min(wanted[i], ceiling - heights[i] / 2)
-        ceiling = places[i] - heights[i] / 2
-    floor = -depth - 4
-    for i in reversed(order):  # what was pushed out below the axis moves up again
-        places[i] = max(places[i], floor + heights[i] / 2)
-        floor = places[i] + heights[i] / 2
-    leader = {"arrowstyle": "-", "alpha": 0.45, "linewidth": 0.8, "relpos": (0, 0.5)}
-    for i, (text, end) in enumerate(zip(texts, ends, strict=True)):
-        colour = styles[block.groups[i].name]["color"]
-        panel.annotate(
-            text,
-            end or (1, places[i]),
-            xycoords="data" if end else ("axes fraction", "data"),
-            xytext=(1.025, places[i]),
-            textcoords=("axes fraction", "data"),
-            va="center",
-            fontsize=9.5,
-            color=colour,
-            annotation_clip=False,
-            arrowprops=leader | {"color": colour} if end else None,
-        )
-
-
-def _missing(group: Group, measure: Measure) -> dict[int, tuple[str, bool]]:
-    """length -> (state, has no seed a value there?) where a seed has none."""
-    marks: dict[int, tuple[str, bool]] = {}
-    for run in group.seeds:
-        for length in run.cells:
-            state = run.state(length)
-            if state != "value":
-                marks.setdefault(length, (state, not _values(group, length, measure)))
-    return marks
-
-
-def _room_below(block: Block, measure: Measure) -> float:
-    """How far below 0 the rows of markers reach."""
-    rows = sum(bool(_missing(group, measure)) for group in block.groups)
-    return 5.0 * rows if block.shared else 14.0 * bool(rows)
-
-
-def _draw_states(panel: Any, group: Group, style: dict, measure: Measure, row: int) -> bool:
-    """Markers below the axis where seeds have no value; returns whether there are any."""
-    marks = _missing(group, measure)
-    for length, (state, alone) in marks.items():
-        panel.plot(
-            [length],
-            [-5.0 * row],
-            linestyle="none",
-            marker=STATE_MARKERS[state],
-            markersize=6 if alone else 4.5,
-            markeredgewidth=1.5 if alone else 1.0,
-            markerfacecolor="none",
-            color=style["color"],
-            alpha=1.0 if alone else 0.6,
-            zorder=4,
-        )
-    return bool(marks)
-
-
-def _legend(figure: Any, block: Block, measure: Measure, spread: bool, width: float) -> None:
-    """What lines, bands and marks are; methods are named where they are drawn."""
-    from matplotlib.patches import Patch
-
-    if spread:
-        entries = [
-            legend_entry("mean over seeds", linewidth=2),
-            Patch(color=SOFT, alpha=0.25, linewidth=0, label="range over seeds"),
-        ]
-    elif measure == EXACT_MATCH:
-        entries = [Patch(color=SOFT, alpha=0.25, linewidth=0, label="95 % Wilson interval")]
+    columns = block.columns(width)
+    rows = 1 if block.shared else ceil(len(lines) / columns)
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).flat)
+    lengths = sorted({length for line in lines for length in line.lengths})
+    ends = sorted({group.train_range[1] for group in groups})
+    marked = sum(bool(line.states) for line in lines)
+    depth = 5.0 * marked if block.shared else 14.0 * bool(marked)  # of the rows of marks below 0
+    for panel in panels:
+        room = 0.62 * width if block.shared else width / columns  # beside the labels
+        _axes(panel, ends, lengths, depth, room)
+    title, label = wrapped(block.title, 8 * width), f"{measure.title} ({measure.scale})"
+    if block.shared:
+        panels[0].set_title(title, loc="left", pad=20, weight="bold")
+        _draw_shared(panels[0], lines, ends, depth)
+        panels[0].set_ylabel(label)
+        panels[0].set_xlabel("test length")
     else:
-        entries = []
-    if any(group.untrained for group in block.groups):
-        hollow = {"marker": "o", "markerfacecolor": PAPER, "markersize": 6}
-        entries.append(legend_entry("a seed did not train", linestyle="none", **hollow))
-    used = {state for group in block.groups for state, _ in _missing(group, measure).values()}
-    for state, marker in STATE_MARKERS.items():
-        if state in used:
-            look = {"marker": marker, "markerfacecolor": "none", "markeredgewidth": 1.5}
-            entries.append(legend_entry(state_text(state), linestyle="none", **look))
-    if entries:
-        figure.legend(
-            handles=entries,
-            loc="outside lower left",
-            ncols=int(width // 1.8),
-            frameon=False,
-            handlelength=1.8,
-            fontsize=9.5,
-        )
+        figure.suptitle(title, x=0.01, ha="left", weight="bold")
+        _draw_apart(panels, lines, columns)
+        figure.supylabel(label, fontsize=10)
+    _legend(figure, lines, measure, spread, width)
 
 
-def _axes(
-    panel: Any, groups: Sequence[Group], lengths: list[int], depth: float, width: float
-) -> None:
-    from matplotlib.ticker import FixedLocator, NullLocator
-
-    ends = sorted({group.train_range[1] for group in groups})
-    first = min([*lengths, ends[0]]) / 2**0.35
-    panel.axvspan(first, ends[0], color=INK, alpha=0.05, linewidth=0, zorder=0)
-    for end in ends:
-        panel.axvline(end, color=SOFT, linestyle=(0, (4, 3)), linewidth=1.0, zorder=1)
-    panel.set_xscale("log", base=2)
-    panel.xaxis.set_major_locator(FixedLocator(lengths))
-    panel.xaxis.set_minor_locator(NullLocator())
-    panel.set_xlim(first, max([*lengths, ends[-1]]) * 2**0.35)
-    panel.set_ylim(-depth - 4 if depth else -4, 102)
-    small = width < WIDTH / 2
-    panel.set_yticks(range(0, 101, 50 if small else 20))
-    frame(panel)
-    if depth:
-        panel.axhline(0, color="#999999", linewidth=0.8, zorder=1)
-    panel.tick_params(labelsize=8 if small else None)
-    panel.set_xticks(lengths, _tick_labels(lengths, ends[0], width))
-
-
-def _name_training_maximum(panel: Any, groups: Sequence[Group]) -> None:
-    ends = sorted({group.train_range[1] for group in groups})
+def _draw_shared(panel: Any, lines: list[_Line], ends: list[int], depth: float) -> None:
+    """All methods in one panel, with their names at the ends of their lines."""
     panel.annotate(
         f"training maximum {' and '.join(map(str, ends))}",
         (ends[0], 1),
@@ -447,6 +293,130 @@ def _name_training_maximum(panel: Any, groups: Sequence[Group]) -> None:
         fontsize=9.5,
         color=SOFT,
     )
+    for line in lines:
+        _draw(panel, line, linewidth=2.0, markersize=6)
+    row = 0
+    for line in lines:
+        row += bool(line.states)
+        _draw_states(panel, line, row)
+    _label_ends(panel, lines, depth)
+
+
+def _draw_apart(panels: list[Any], lines: list[_Line], columns: int) -> None:
+    """A small panel for each method, in which the others are grey."""
+    for spare in panels[len(lines) :]:
+        spare.remove()
+    for index, (panel, line) in enumerate(zip(panels, lines, strict=False)):
+        for other in lines:
+            panel.plot(other.lengths, other.means, color=FAINT, linewidth=0.8, zorder=1)
+        _draw(panel, line, linewidth=1.6, markersize=4, linestyle="-", marker="o")
+        _draw_states(panel, line, 1)
+        panel.set_title(wrapped(line.name, 24), loc="left", fontsize=8.5, pad=3)
+        if index + columns >= len(lines):  # nothing stands below it
+            panel.tick_params(labelbottom=True)
+            panel.set_xlabel("test length", fontsize=8.5)
+
+
+def _draw(panel: Any, line: _Line, **style: Any) -> None:
+    """The line of the mean and its band."""
+    band = {"color": line.style["color"], "alpha": 0.16, "linewidth": 0, "zorder": 1}
+    panel.fill_between(line.lengths, line.low, line.high, **band)
+    style = line.style | style | hollow(line.style, line.hollow)
+    panel.plot(line.lengths, line.means, **style, zorder=4, clip_on=False)
+
+
+def _draw_states(panel: Any, line: _Line, row: int) -> None:
+    """Marks below the axis where seeds have no value."""
+    for length, (state, alone) in line.states.items():
+        panel.plot(
+            [length],
+            [-5.0 * row],
+            linestyle="none",
+            marker=STATE_MARKERS[state],
+            markersize=6 if alone else 4.5,
+            markeredgewidth=1.5 if alone else 1.0,
+            markerfacecolor="none",
+            color=line.style["color"],
+            alpha=1.0 if alone else 0.6,
+            zorder=4,
+        )
+
+
+def _label_ends(panel: Any, lines: list[_Line], depth: float) -> None:
+    """The methods' names right of the panel, at the height of their last points and no closer than
+    lines of text; a thin line leads from the point."""
+    row = (depth + 106) / (HEIGHT * 72) * 13.5  # in percent, of one row of text
+    texts = [wrapped(line.name, 36) for line in lines]
+    heights = [row * (text.count("\n") + 1) for text in texts]
+    wanted = [line.end[1] if line.end else -depth for line in lines]
+    order = sorted(range(len(texts)), key=lambda i: (-wanted[i], i))
+    places: dict[int, float] = {}
+    ceiling = 102 + row / 2
+    for i in order:
+        places[i] = min(wanted[i], ceiling - heights[i] / 2)
+        ceiling = places[i] - heights[i] / 2
+    floor = -depth - 4
+    for i in reversed(order):  # what was pushed out below the axis moves up again
+        places[i] = max(places[i], floor + heights[i] / 2)
+        floor = places[i] + heights[i] / 2
+    leader = {"arrowstyle": "-", "alpha": 0.45, "linewidth": 0.8, "relpos": (0, 0.5)}
+    for i, (text, line) in enumerate(zip(texts, lines, strict=True)):
+        colour = line.style["color"]
+        panel.annotate(
+            text,
+            line.end or (1, places[i]),
+            xycoords="data" if line.end else ("axes fraction", "data"),
+            xytext=(1.025, places[i]),
+            textcoords=("axes fraction", "data"),
+            va="center",
+            fontsize=9.5,
+            color=colour,
+            annotation_clip=False,
+            arrowprops=leader | {"color": colour} if line.end else None,
+        )
+
+
+def _legend(figure: Any, lines: list[_Line], measure: Measure, spread: bool, width: float) -> None:
+    """What lines, bands and marks are; methods are named where they are drawn."""
+    from matplotlib.patches import Patch
+
+    entries = [legend_entry("mean over seeds", linewidth=2)] if spread else []
+    if spread or measure == EXACT_MATCH:
+        label = "range over seeds" if spread else "95 % Wilson interval"
+        entries.append(Patch(color=SOFT, alpha=0.25, linewidth=0, label=label))
+    if any(line.hollow for line in lines):
+        dot = {"marker": "o", "markerfacecolor": PAPER, "markersize": 6}
+        entries.append(legend_entry("a seed did not train", linestyle="none", **dot))
+    used = {state for line in lines for state, _ in line.states.values()}
+    for state, marker in STATE_MARKERS.items():
+        if state in used:
+            mark = {"marker": marker, "markerfacecolor": "none", "markeredgewidth": 1.5}
+            entries.append(legend_entry(state_text(state), linestyle="none", **mark))
+    if entries:
+        below = {"loc": "outside lower left", "ncols": int(width // 1.8), "handlelength": 1.8}
+        figure.legend(handles=entries, **below, frameon=False, fontsize=9.5)
+
+
+def _axes(panel: Any, ends: list[int], lengths: list[int], depth: float, width: float) -> None:
+    """Axes over lengths and percent, with the training maxima and room for rows of marks."""
+    from matplotlib.ticker import FixedLocator, NullLocator
+
+    first = min([*lengths, ends[0]]) / 2**0.35
+    panel.axvspan(first, ends[0], color=INK, alpha=0.05, linewidth=0, zorder=0)
+    for end in ends:
+        panel.axvline(end, color=SOFT, linestyle=(0, (4, 3)), linewidth=1.0, zorder=1)
+    panel.set_xscale("log", base=2)
+    panel.xaxis.set_major_locator(FixedLocator(lengths))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set_xlim(first, max([*lengths, ends[-1]]) * 2**0.35)
+    panel.set_ylim(-depth - 4, 102)
+    small = width < WIDTH / 2
+    panel.set_yticks(range(0, 101, 50 if small else 20))
+    frame(panel)
+    if depth:
+        panel.axhline(0, color="#999999", linewidth=0.8, zorder=1)
+    panel.tick_params(labelsize=8 if small else None)
+    panel.set_xticks(lengths, _tick_labels(lengths, ends[0], width))
 
 
 def _tick_labels(lengths: list[int], first: int, width: float) -> list[str]:
