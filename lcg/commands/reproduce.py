@@ -8,8 +8,8 @@ from lcg.registry import nearest
 
 USAGE = "BLOCK [--workers N] [--storage URL] [--dry-run] [key=value …]"
 KINDS = ("agrees", "differs", "not run")
-ABOUT = """What runs is the sweep of that name, such as table1_sort for table1/sort; key=value is
-laid over every run. With another task, other training lengths or another encoding the published
+ABOUT = """Runs the sweep of that name, such as table1_sort for table1/sort, with key=value laid
+over every run. With another task, other training lengths or another encoding the published
 numbers are not run; another budget (trainer.steps=…) is noted beside each verdict.
 
 A published number agrees when its 95 % interval, for the samples behind it, and ours overlap."""
@@ -44,7 +44,7 @@ def run(words: list[str]) -> int:
 
 def _reproduce(sweep, options) -> int:
     """Sweep, selection, table, verdicts. A sweep that was stopped ends here."""
-    from lcg.commands.select import settle
+    from lcg.commands.select import select_runs
     from lcg.commands.sweep import launch
     from lcg.results import markdown_table, table, verdict_table, verdicts
     from lcg.runs.run import Run
@@ -53,7 +53,7 @@ def _reproduce(sweep, options) -> int:
     log.info(summary.as_text())
     if summary.signal or summary.trouble or not summary.directories:
         return summary.exit_code
-    settle(summary.directories)
+    select_runs(summary.directories)
     records = [run.record for run in Run.find(summary.directories, report=log.warning)]
     found = verdicts(records, options.block)
     print(plain(table(records)))

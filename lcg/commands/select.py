@@ -38,11 +38,11 @@ def run(words: list[str]) -> int:
     if options.longest is not None and options.longest < 1:
         raise ValueError(f"--longest must be at least 1, got {options.longest}")
     trust = trusted(options, otherwise="none")
-    settle(options.runs, options.longest, options.device, options.metric, trust)
+    select_runs(options.runs, options.longest, options.device, options.metric, trust)
     return 0
 
 
-def settle(
+def select_runs(
     paths,
     longest: int | None = None,
     device: str = "auto",
@@ -58,7 +58,7 @@ def settle(
     places = {(record.run, record.hash): directory for directory, record in runs.items()}
     for group in group_runs(runs.values(), metric):
         own = [places[member.record.run, member.record.hash] for member in group.runs]
-        choice, left = _settled(
+        choice, left = _break_tie(
             {place: runs[place] for place in own}, group.choice, longest, device, metric, trust
         )
         place = places[choice.record.run, choice.record.hash]
@@ -68,10 +68,10 @@ def settle(
             print(plain(f"  {line}"))
 
 
-def _settled(
+def _break_tie(
     runs: dict[Path, RunRecord], choice: Choice, longest, device, metric: str, trust: Trust
 ) -> tuple[Choice, str]:
-    """The choice, and why a tie is left; torch is needed only where there is a tie."""
+    """The choice after ties are broken, and why one is left; only a tie needs torch."""
     if choice.resolved or choice.monitored is None:
         return choice, ""
     from lcg.evaluation.evaluate import LengthBar

@@ -48,7 +48,7 @@ class Sources:
 
     @property
     def records(self) -> list[RunRecord]:
-        """Of each run."""
+        """The record of each run."""
         return [run.record for run in self.runs]
 
 
@@ -230,7 +230,7 @@ def _count(number: int, what: str) -> str:
 
 
 def _provenance(run: Run) -> dict[str, str]:
-    """Where a run's numbers come from; the date is that of training unless files were copied."""
+    """The origin of a run's numbers; its date is that of training unless files were copied."""
     training, written = run.record.training, run.provenance
     git, packages = written.get("git") or {}, written.get("packages")
     changed = ", changed files" if git.get("dirty") else ""

@@ -220,7 +220,7 @@ Value = Callable[[RunResult], float | None]
 def draw_learning_rates(
     name: str, groups: list[Group], styles: Styles, measure: Measure
 ) -> Drawing | str:
-    """How much results depend on the learning rate, and whether the grid held the best one."""
+    """Results against the learning rate, which show whether the grid held the best one."""
     task = groups[0].task
     if all(len({run.record.lr for run in group.runs}) < 2 for group in groups):
         return f"{task}: each method ran at one learning rate, which is no grid."
@@ -485,7 +485,7 @@ def is_drawn(column: str) -> bool:
 
 
 def draw_heads(name: str, group: Group, style: dict[str, Any], series: Series) -> Drawing | str:
-    """What the heads of a method's selected run did while it trained."""
+    """The heads of a method's selected run while it trained: α, scalers, support, weights."""
     shown = {quantity: columns for quantity in QUANTITIES if (columns := quantity.columns(series))}
     if not shown:
         return f"{group.task}, {group.name}: its metrics.csv has no columns about heads."

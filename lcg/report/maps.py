@@ -20,7 +20,7 @@ SIDE = 2.1  # inches of a map: two stand side by side on a phone
 
 @dataclass(frozen=True)
 class MapChoice:
-    """Which maps to draw. length: None is each task's longest training length.
+    """The maps to draw. length: None is each task's longest training length.
 
     heads: (layer, head) pairs, a layer being its number or its name; none means those of
     `default_heads`. trust: which code of users' classes may run for them.

@@ -1,4 +1,4 @@
-"""What training runs measured: the record of a run, statistics over seeds, tables and plots.
+"""Results of training runs: selection, statistics over seeds, tables and plots.
 
 Importing this is cheap; matplotlib is loaded by the first call of `plot`.
 """

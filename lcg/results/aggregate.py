@@ -55,13 +55,13 @@ class RunResult:
 
     @property
     def judged(self) -> bool:
-        """Does exact match say whether it trained? Not where the task has metrics of its own: good
-        translations have it seldom."""
+        """True if exact match says whether it trained; not where the task has metrics of its own:
+        good translations seldom match exactly."""
         return not any(cell.metrics for cell in self.cells.values())
 
     @cached_property
     def trained(self) -> bool | None:
-        """Is in-distribution exact match at least one half? None if it was never measured.
+        """True if in-distribution exact match is at least one half; None if it was never measured.
 
         Of runs that are not judged by it, only one that was not finite did not train.
 
@@ -132,17 +132,17 @@ class Group:
 
     @property
     def judged(self) -> bool:
-        """Can it be said of all `seeds` whether they trained? See `RunResult.judged`."""
+        """True if all `seeds` are judged, see `RunResult.judged`."""
         return all(run.judged for run in self.seeds)
 
     @property
     def trained(self) -> int:
-        """How many of `seeds` trained, where they are judged."""
+        """The number of `seeds` that trained, where they are judged."""
         return sum(run.trained is True for run in self.seeds)
 
     @property
     def unknown(self) -> int:
-        """Of how many of `seeds` it cannot be said whether they trained."""
+        """The number of `seeds` of which it cannot be said whether they trained."""
         return sum(run.trained is None for run in self.seeds)
 
     @property

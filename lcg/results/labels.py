@@ -9,8 +9,7 @@ come from the records' configs as plain data; no class of a user is imported or 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from lcg.runs.presets import changed, named
@@ -29,15 +28,16 @@ def labels(records: Sequence[RunRecord]) -> list[str]:
     the same one. The attention's are named too where they differ from its preset.
     """
     fields = [config_fields(record) for record in records]
-    names = short_names([key for own in fields for key in own])
-    files = _short_files([value for own in fields for value in own.values()])
+    names = short_names(key for own in fields for key in own)
+    files = _short_files(value for own in fields for value in own.values())
     differing = _differing(records, fields)
 
     def label(index: int, wanted: Sequence[str]) -> str:
         parts = [f"{names[key]}={_text(fields[index][key], files)}" for key in wanted]
         return ", ".join([method(records[index]), *parts])
 
-    found = [label(i, [k for k in keys if not _last_resort(k)]) for i, keys in enumerate(differing)]
+    short = [[key for key in keys if not _last_resort(key)] for keys in differing]
+    found = [label(index, keys) for index, keys in enumerate(short)]
     for index in _repeated(found):
         found[index] = label(index, differing[index])
     for index in _repeated(found):
@@ -69,20 +69,20 @@ def method(record: RunRecord) -> str:
     return f"{record.labels['attention']} · {record.labels['position']}"
 
 
-def short_names(keys: Sequence[str]) -> dict[str, str]:
+def short_names(keys: Iterable[str]) -> dict[str, str]:
     """Dotted keys -> the shortest ends of them that no other key has; `.name` is left out."""
-    paths = {key: key.removesuffix(".name").split(".") for key in keys}
-    ends = Counter(".".join(path[start:]) for path in paths.values() for start in range(len(path)))
+    return _shortest_ends({key: key.removesuffix(".name").split(".") for key in keys}, ".")
+
+
+def _shortest_ends(paths: Mapping[str, Sequence[str]], separator: str) -> dict[str, str]:
+    """Name -> the shortest end of its path that no other has, or all of its path."""
+    ends = {
+        name: [separator.join(path[start:]) for start in reversed(range(len(path)))]
+        for name, path in paths.items()
+    }
+    counts = Counter(end for own in ends.values() for end in own)
     return {
-        key: next(
-            (
-                end
-                for start in reversed(range(len(path)))
-                if ends[end := ".".join(path[start:])] == 1
-            ),
-            ".".join(path),
-        )
-        for key, path in paths.items()
+        name: next((end for end in own if counts[end] == 1), own[-1]) for name, own in ends.items()
     }
 
 
@@ -132,11 +132,13 @@ def _differing(records: Sequence[RunRecord], fields: Sequence[dict[str, Any]]) -
     for record, own in zip(records, fields, strict=True):
         for key, value in own.items():
             values.setdefault(_compared(record, key), set()).add(repr(value))
-    return [
-        [key for key in own if key in always or len(values[_compared(record, key)]) > 1]
-        for record, own in zip(records, fields, strict=True)
-        for always in [changed(record)]
-    ]
+    differing = []
+    for record, own in zip(records, fields, strict=True):
+        always = changed(record)
+        differing.append(
+            [key for key in own if key in always or len(values[_compared(record, key)]) > 1]
+        )
+    return differing
 
 
 def _compared(record: RunRecord, key: str) -> tuple:
@@ -154,20 +156,10 @@ def _repeated(texts: Sequence[str]) -> list[int]:
     return [index for index, text in enumerate(texts) if counts[text] > 1]
 
 
-def _short_files(values: Sequence[Any]) -> dict[str, str]:
+def _short_files(values: Iterable[Any]) -> dict[str, str]:
     """Classes of users' files, path/to/file.py:Class -> the shortest ends that tell them apart."""
     classes = {value for value in values if isinstance(value, str) and ".py:" in value}
-    ends: dict[str, list[str]] = {}
-    for name in classes:
-        file, _, attribute = name.rpartition(":")
-        parts = PurePosixPath(file).parts
-        ends[name] = [
-            f"{PurePosixPath(*parts[-count:])}:{attribute}" for count in range(1, len(parts) + 1)
-        ]
-    shared = Counter(end for own in ends.values() for end in own)
-    return {
-        name: next((end for end in own if shared[end] == 1), name) for name, own in ends.items()
-    }
+    return _shortest_ends({name: name.split("/") for name in classes}, "/")
 
 
 def _text(value: Any, files: Mapping[str, str]) -> str:

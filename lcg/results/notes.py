@@ -38,7 +38,7 @@ def notes(
 
 
 def _measure(measure: Measure) -> Iterable[str]:
-    """What there is of exact match alone, and what an effective length is of another measure."""
+    """Say what only exact match has, and what an effective length is of another measure."""
     if measure == EXACT_MATCH:
         return
     yield (
@@ -53,7 +53,7 @@ def _measure(measure: Measure) -> Iterable[str]:
 
 
 def _training(runs: list[RunResult]) -> Iterable[str]:
-    """How training ended where it did not finish, and the rule behind † where any run has it."""
+    """Say how training ended where it did not finish, and explain † where any run has it."""
     status = {"running": "still training", "not_finite": "training was not finite"}
     for run in runs:
         training, steps = run.record.training, run.record.settings.get("steps")
@@ -124,7 +124,7 @@ def _group(group: Group) -> Iterable[str]:
 
 
 def _published(task: str, block: Block, groups: list[Group]) -> Iterable[str]:
-    """Where the published rows come from, how they differ, and which cells are doubted."""
+    """Name the source of published rows, differences in setting, and cells that are doubted."""
     own = [group for group in groups if group.task == task]
     end = max(group.train_range[1] for group in own)
     rows = "; ".join(

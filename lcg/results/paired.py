@@ -46,18 +46,16 @@ class Paired:
 
 def compare(first: Cell, second: Cell) -> Paired | None:
     """The two cells sample by sample; None unless both have outcomes of the same samples."""
-    if not same_samples(first, second):
-        return None
     a, b = first.bits, second.bits
-    if a is None or b is None:
+    if a is None or b is None or not same_samples(first, second):
         return None
     return Paired(first.samples, (a & ~b).bit_count(), (b & ~a).bit_count())
 
 
 def same_samples(first: Cell, second: Cell) -> bool:
     """Tell whether two cells are of one test set, answered in one way."""
-    same = ("length", "samples", "seed", "decode")
-    return all(getattr(first, name) == getattr(second, name) for name in same)
+    fields = ("length", "samples", "seed", "decode")
+    return all(getattr(first, name) == getattr(second, name) for name in fields)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -103,7 +101,7 @@ def _likeliest(b: int, c: int, n: int, delta: float) -> float:
 
 
 def _edge(inside, start: float, end: float) -> float:
-    """Where `inside` ends on the way from start, which is inside, to end."""
+    """The last point that is `inside` on the way from start, which is, to end."""
     if inside(end):
         return end
     for _ in range(60):  # to the last bit of a float
@@ -159,8 +157,9 @@ def differences(groups: Sequence[Group], baseline: str | None = None) -> list[Di
         if group in candidates:
             candidates = [] if baseline is not None else candidates[: candidates.index(group)]
         if candidates:
-            against = min(candidates, key=partial(_distance, group))
-            found.append(Difference(group, against, _paired(group.best, against.best)))
+            chosen = min(candidates, key=partial(_distance, group))
+            pairs = _paired(group.best, chosen.best)
+            found.append(Difference(group, chosen, pairs))
     return found
 
 
@@ -214,16 +213,15 @@ def _names(group: Group) -> list[str]:
 
 
 def _paired(first: RunResult, second: RunResult) -> dict[int, Paired]:
-    """Where both have a value and saw the same samples."""
+    """A pair for each length at which both have a value of the same samples."""
     if not _same_task(first, second):
         return {}
-    lengths = {}
-    for length in first.cells.keys() & second.cells.keys():
-        if first.state(length) == second.state(length) == "value":
-            pair = compare(first.cells[length], second.cells[length])
-            if pair is not None:
-                lengths[length] = pair
-    return dict(sorted(lengths.items()))
+    pairs = {
+        length: compare(first.cells[length], second.cells[length])
+        for length in sorted(first.cells.keys() & second.cells.keys())
+        if first.state(length) == second.state(length) == "value"
+    }
+    return {length: pair for length, pair in pairs.items() if pair is not None}
 
 
 def _same_task(first: RunResult, second: RunResult) -> bool:

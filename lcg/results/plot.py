@@ -62,7 +62,7 @@ class Block:
         return len(self.groups) <= SHARED
 
     def columns(self, width: float) -> int:
-        """How many small panels stand side by side in so many inches."""
+        """The number of small panels that stand side by side in so many inches."""
         return 1 if self.shared else max(2, int(width // SMALL_WIDTH))
 
     def height(self, width: float) -> float:
@@ -377,7 +377,7 @@ def _label_ends(panel: Any, lines: list[_Line], depth: float) -> None:
 
 
 def _legend(figure: Any, lines: list[_Line], measure: Measure, spread: bool, width: float) -> None:
-    """What lines, bands and marks are; methods are named where they are drawn."""
+    """Name lines, bands and marks below the panels; methods are named where they are drawn."""
     from matplotlib.patches import Patch
 
     entries = [legend_entry("mean over seeds", linewidth=2)] if spread else []

@@ -62,7 +62,7 @@ class Block:
     rows: tuple[Row, ...]
 
     def fits(self, record: RunRecord) -> bool:
-        """Is it the same question: task and its options, training lengths, position encoding?"""
+        """Tell whether task and options, training lengths and position encoding are the same."""
         options = {key: record.task.get(key, value) for key, value in self.options.items()}
         return (
             record.labels["task"] == self.task
@@ -72,7 +72,7 @@ class Block:
         )
 
     def deviations(self, record: RunRecord) -> list[str]:
-        """How a run's model and budget differ from the authors', which a verdict must say."""
+        """Name what differs from the authors' model and budget, as a verdict must."""
         found, settings = [], record.settings
         steps, batch = settings.get("steps"), settings.get("batch_size")
         if steps not in (None, self.steps):
@@ -116,44 +116,35 @@ def blocks() -> dict[str, Block]:
     common = {key: data[key] for key in ("source", "samples", "position")}
     found = {}
     for name, content in data["blocks"].items():
-        multiples = tuple(content["multiples"])
-        rows = tuple(_row(row, multiples, data["transcribers"]) for row in content["rows"])
-        parts = {key: content[key] for key in ("task", "options", "steps", "batch_size")}
-        parts["parameters"] = tuple(content["parameters"])
-        lengths = tuple(content["train_lengths"])
-        found[name] = Block(
-            name, **common, **parts, train_lengths=lengths, multiples=multiples, rows=rows
-        )
+        pairs = ("train_lengths", "parameters", "multiples")
+        content |= {key: tuple(content[key]) for key in pairs}
+        rows = (_row(row, content["multiples"], data["transcribers"]) for row in content["rows"])
+        found[name] = Block(**(common | content | {"name": name, "rows": tuple(rows)}))
     return found
 
 
 def _row(row: dict[str, Any], multiples: tuple[float, ...], transcribers: dict[str, str]) -> Row:
     values = row["values"] or [None] * len(multiples)
-    given = dict(zip(multiples, values, strict=True))
+    given = zip(multiples, values, strict=True)
     names = [transcribers[key] for key in row["by"].split(", ")] if "by" in row else []
     return Row(
         method=row["method"],
         title=row["title"],
         version=row.get("version", ""),
         transcriber="; ".join(names),
-        values={multiple: value / 100 for multiple, value in given.items() if value is not None},
+        values={multiple: value / 100 for multiple, value in given if value is not None},
         suspect=row.get("suspect", {}),
     )
 
 
-def block_of(task: str) -> Block | None:
-    """The published block of a task, None if there is none."""
-    return next((block for block in blocks().values() if block.task == task), None)
-
-
 def published_beside(groups: Iterable[Group], forced: bool = False) -> dict[str, Block]:
     """Task -> the block under its runs, where a selected run fits it or it is forced."""
-    beside = {}
-    for group in groups:
-        block = block_of(group.task)
-        if block is not None and (forced or block.fits(group.best.record)):
-            beside[group.task] = block
-    return beside
+    of_task = {block.task: block for block in reversed(blocks().values())}
+    return {
+        group.task: of_task[group.task]
+        for group in groups
+        if group.task in of_task and (forced or of_task[group.task].fits(group.best.record))
+    }
 
 
 def verdicts(records: Iterable[RunRecord], block: str = "table1/sort") -> list[Verdict]:
@@ -186,19 +177,16 @@ def _verdict(block: Block, row: Row, multiple: float, run: RunResult | None) -> 
     published = row.values[multiple]
     notes = [f"suspect: {row.suspect[multiple]}"] if multiple in row.suspect else []
     cell = run.cells.get(length) if run else None
-    state = run.state(length) if run else None
-    if state != "value":
+    if cell is None or cell.state != "value":
         missing = "not evaluated" if run else f"no run of {row.method} in this setting"
-        notes.insert(0, state.replace("_", " ") if state else missing)
-        nothing = (None, None, None)
-        return Verdict(
-            row.method, row.name, length, published, *nothing, "not run", "; ".join(notes)
-        )
-    notes += [] if run.trained is not False else ["our run did not train"]
-    notes += block.deviations(run.record)
-    interval = wilson(cell.correct, cell.samples)
-    low, high = wilson(round(published * block.samples), block.samples)
-    agrees = interval[0] <= high and low <= interval[1]
-    verdict = "agrees" if agrees else "differs"
-    measured = (cell.correct, cell.samples, interval)
+        notes.insert(0, cell.state.replace("_", " ") if cell else missing)
+        measured, verdict = (None, None, None), "not run"
+    else:
+        notes += [] if run.trained is not False else ["our run did not train"]
+        notes += block.deviations(run.record)
+        interval = wilson(cell.correct, cell.samples)
+        low, high = wilson(round(published * block.samples), block.samples)
+        agrees = interval[0] <= high and low <= interval[1]
+        measured = (cell.correct, cell.samples, interval)
+        verdict = "agrees" if agrees else "differs"
     return Verdict(row.method, row.name, length, published, *measured, verdict, "; ".join(notes))

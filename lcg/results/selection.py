@@ -1,4 +1,4 @@
-"""Which run of a group to show, by validation alone.
+"""Select the run of a group by validation alone.
 
 The ordered rule: exact match at the monitored length, then token accuracy there (the other way
 round where token accuracy is asked for). Runs that tie in both are held against each other at the
@@ -38,7 +38,7 @@ class Choice:
 
     @property
     def resolved(self) -> bool:
-        """Did validation single out one run?"""
+        """True if validation singled out one run."""
         return len(self.tied) == 1
 
 

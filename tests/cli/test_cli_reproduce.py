@@ -21,7 +21,7 @@ def test_a_block_that_is_not_published_is_refused_at_once(here, capsys):
 
 @pytest.mark.parametrize("block", blocks())
 def test_every_block_has_its_sweep(block):
-    """Of the methods, the task, the training lengths and the encoding that were published."""
+    """The sweep has the methods, task, training lengths and encoding that were published."""
     from lcg.config import load_config
     from lcg.sweeping import read_sweep
     from lcg.sweeping.file import combinations

@@ -65,7 +65,7 @@ def lengths(directory: Path) -> list[int]:
 
 
 def independent(directory: Path, length: int) -> Validation:
-    """What the longer validation must find, from the ladder itself."""
+    """The result that longer validation must have, from the ladder itself."""
     from lcg.runs.run import Run
 
     config = Run(directory).config

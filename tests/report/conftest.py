@@ -72,7 +72,7 @@ def record(
 
 
 def columns_of_heads() -> dict[str, float]:
-    """What the probe writes at a validation step, for two layers."""
+    """The probe's columns at a validation step, for two layers."""
     row = {}
     for layer in (0, 1):
         row |= {f"alpha/layer_{layer}/head_{head}": 1.4 + head / 100 + layer for head in range(4)}

@@ -72,7 +72,7 @@ class Page(HTMLParser):
 
 
 def documents(page: Page) -> list[ElementTree.Element]:
-    """What the download links hold."""
+    """The documents that the download links hold."""
     texts = [link.removeprefix("data:image/svg+xml;base64,") for link in page.downloads]
     return [ElementTree.fromstring(base64.b64decode(text, validate=True)) for text in texts]
 
@@ -259,7 +259,7 @@ def test_many_methods(tmp_path: Path, run_of, write, made) -> None:
 
 
 def test_a_long_title_keeps_its_end(tmp_path: Path, run_of, write, made) -> None:
-    """What tells two methods apart stands at the end of their labels; titles go to a next line."""
+    """The end of a label tells two methods apart; a title goes to a next line."""
     long = "normalizer_of_a_file_with_a_long_name_that_fills_the_line, shift="
     for shift in (0, 2):
         write(tmp_path, run_of({32: 200}, attention=f"{long}{shift}"))

@@ -1,4 +1,4 @@
-"""Which cell stands for a length, which run for a group, and what a group is called."""
+"""The cell that stands for a length, the run that stands for a group, a group's name."""
 
 from collections.abc import Callable
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What a task measures beside exact match: kept in the record, shown in every format."""
+"""Measures of a task beside exact match: kept in the record, shown in every format."""
 
 import csv
 import io
@@ -60,7 +60,7 @@ def test_csv_and_json_have_the_numbers(records):
 
 
 def test_a_translation_is_not_judged_by_exact_match(records, make):
-    """Of 1000 samples 5 are exact at twice the length: a value, and no verdict on the training."""
+    """5 of 1000 samples are exact at twice the length: a value, and no verdict on the training."""
     assert "did not train" not in table(records)
     assert "did not train" in table([make({32: 10, 64: 5})])
 

@@ -34,7 +34,7 @@ def test_pairs_that_never_differ() -> None:
 
 
 def log_likelihood(b: int, c: int, n: int, p: float, delta: float) -> float:
-    """Of c's cell having probability p, and b's p + delta."""
+    """The log-likelihood of c's cell having probability p, and b's p + delta."""
     cells = ((b, p + delta), (c, p), (n - b - c, 1 - 2 * p - delta))
     return sum(k * log(q) if q > 0 else (0 if k == 0 else -math.inf) for k, q in cells)
 

@@ -1,4 +1,4 @@
-"""Which run stands for a group: the ordered rule, ties, and monitors that cannot choose."""
+"""The run that stands for a group: the ordered rule, ties, and monitors that cannot choose."""
 
 from collections.abc import Callable
 
