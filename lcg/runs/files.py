@@ -38,6 +38,9 @@ BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 LOCK, RECORD_LOCK = ".lock", ".results.lock"
 
 
+_held: dict[Path, tuple[int, int]] = {}  # a directory: device and inode of its lock file
+
+
 class Busy(RuntimeError):
     """Another process trains this run; the message is one line."""
 
@@ -50,7 +53,13 @@ def locked(directory: Path) -> Iterator[None]:
 
     Raises Busy when another process holds it, OSError when it cannot be written.
     """
-    with _lock_file(directory) as file:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        file = (directory / LOCK).open("a+")
+    except OSError as error:
+        remedy = f"{error.strerror}; make room, or choose another folder with runs=…"
+        raise OSError(error.errno, remedy, str(directory)) from None
+    with file:
         try:
             _take(file)
         except BlockingIOError:
@@ -64,21 +73,14 @@ def locked(directory: Path) -> Iterator[None]:
             file.truncate(0)
             file.write(f"{os.getpid()} on {platform.node()}")
             file.flush()
+        place, facts = directory.resolve(), os.fstat(file.fileno())
+        _held[place] = (facts.st_dev, facts.st_ino)
         try:
-            with holding(directory, file):
-                yield
+            yield
         finally:
+            del _held[place]
             with suppress(OSError):
                 file.truncate(0)
-
-
-def _lock_file(directory: Path) -> TextIO:
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        return (directory / LOCK).open("a+")
-    except OSError as error:
-        remedy = f"{error.strerror}; make room, or choose another folder with runs=…"
-        raise OSError(error.errno, remedy, str(directory)) from None
 
 
 def _take(file: TextIO) -> None:
@@ -120,32 +122,16 @@ def exclusively(path: Path) -> Iterator[None]:
         yield
 
 
-_held: dict[Path, tuple[Path, int, int]] = {}  # a directory's lock file, its device and inode
-
-
-@contextmanager
-def holding(directory: Path, lock: TextIO) -> Iterator[None]:
-    """Let nothing be written below `directory` once `lock`, open, is not its lock file any more."""
-    facts = os.fstat(lock.fileno())
-    place = directory.resolve()
-    _held[place] = (place / Path(lock.name).name, facts.st_dev, facts.st_ino)
-    try:
-        yield
-    finally:
-        del _held[place]
-
-
 def check_held(path: Path) -> None:
     """Raise OSError for a file of a directory that was removed or replaced while it was held."""
-    for directory, (lock, device, inode) in _held.items():
+    for directory, lock in _held.items():
         if not path.resolve().is_relative_to(directory):
             continue
         try:
-            facts = lock.stat()
-            same = (facts.st_dev, facts.st_ino) == (device, inode)
+            facts = (directory / LOCK).stat()
         except OSError:
-            same = False
-        if not same:
+            facts = None
+        if facts is None or (facts.st_dev, facts.st_ino) != lock:
             raise OSError(
                 errno.EBUSY,
                 "was removed or replaced while this process was at work on it; "

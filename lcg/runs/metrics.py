@@ -6,10 +6,10 @@ It is read row by row, since a long run has millions of them.
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 from lcg.runs.files import check_held, naming, write_atomic
 
@@ -100,15 +100,15 @@ def read_curves(path: Path, wanted: Callable[[str], bool] = lambda name: True) -
     fewer than twice as many.
     """
     reader = MetricsReader(path)
-    curves: list[tuple[int, str, _Curve]] | None = None
+    curves: dict[int, _Curve] | None = None  # by their columns
     for step, cells in reader.rows():
         if curves is None:
             named = enumerate(reader.columns)
-            curves = [(at, n, _Curve()) for at, n in named if n != "step" and wanted(n)]
-        for at, _, curve in curves:
+            curves = {at: _Curve() for at, name in named if name != "step" and wanted(name)}
+        for at, curve in curves.items():
             if cells[at] and (value := number(cells[at])) is not None:
                 curve.add(step, value)
-    points = {name: curve.points() for _, name, curve in curves or ()}
+    points = {reader.columns[at]: curve.points() for at, curve in (curves or {}).items()}
     return {name: found for name, found in points.items() if found[0]}
 
 
@@ -117,61 +117,38 @@ class _Curve:
 
     def __init__(self) -> None:
         self.size = 1
-        self.means: tuple[list[float], list[float]] = ([], [])
-        self.steps: list[int] = []
-        self.values: list[float] = []
+        self.means: tuple[list[float], list[float]] = ([], [])  # of steps and of values
+        self.recent: tuple[list[float], list[float]] = ([], [])
 
     def add(self, step: int, value: float) -> None:
-        self.steps.append(step)
-        self.values.append(value)
-        if len(self.steps) == EXACT:
+        self.recent[0].append(step)
+        self.recent[1].append(value)
+        if len(self.recent[0]) == self.size:
             self._gather()
 
     def _gather(self) -> None:
-        """Take the means of what was added; twice as many points to a mean when there are many."""
-        if self.size == 1:  # a step that was written twice is one point
-            self.steps, self.values = _in_order(self.steps, self.values)
-        for means, recent in zip(self.means, (self.steps, self.values), strict=True):
-            means += _means(recent, self.size)
-        self.steps, self.values = [], []
-        while len(self.means[0]) >= EXACT:
+        """Take the mean of what was added; twice as many points to a mean when there are many."""
+        for means, recent in zip(self.means, self.recent, strict=True):
+            means.append(sum(recent) / len(recent))
+            recent.clear()
+        if len(self.means[0]) == EXACT:
             self.size *= 2
-            self.means = tuple(_means(means, 2) for means in self.means)
+            for means in self.means:
+                means[:] = [(a + b) / 2 for a, b in zip(means[::2], means[1::2], strict=True)]
 
     def points(self) -> tuple[list[int], list[float]]:
-        if self.size == 1 and not self.means[0]:
-            return _in_order(self.steps, self.values)
-        self._gather()
-        return _in_order(map(round, self.means[0]), self.means[1])
-
-
-def _in_order(steps: Iterable[int], values: Iterable[float]) -> tuple[list[int], list[float]]:
-    points = sorted(dict(zip(steps, values, strict=True)).items())
-    return [step for step, _ in points], [value for _, value in points]
-
-
-def _means(points: list[float], size: int) -> list[float]:
-    if size == 1:
-        return points
-    stretches = (points[i : i + size] for i in range(0, len(points), size))
-    return [sum(stretch) / len(stretch) for stretch in stretches]
-
-
-class Place(Protocol):
-    """Something that takes metrics."""
-
-    def log(self, step: int, metrics: dict[str, Any]) -> None: ...
-
-    def summarize(self, values: dict[str, Any]) -> None: ...
-
-    def close(self, exit_code: int) -> None: ...
+        """Steps, ascending, and values; of several at a step the last."""
+        if self.recent[0]:
+            self._gather()
+        points = sorted(dict(zip(map(round, self.means[0]), self.means[1], strict=True)).items())
+        return [step for step, _ in points], [value for _, value in points]
 
 
 class Tracking:
     """Hands every row to all places; has none in the processes that keep no books."""
 
     def __init__(self) -> None:
-        self.places: list[Place] = []
+        self.places: list[Any] = []  # CSVMetrics, WandbMetrics
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
         """Metrics of a step; several rows may have the same step."""
@@ -204,28 +181,20 @@ class CSVMetrics:
         first = list(itertools.islice(rows, 1))
         kept = before.columns if first else []
         self.path, self.columns = path, list(dict.fromkeys(["step", *columns, *kept]))
-        form = {"restval": "", "extrasaction": "ignore", "lineterminator": "\n"}
-        self._text = io.StringIO()
-        self._writer = csv.DictWriter(self._text, self.columns, **form)
-        self._writer.writeheader()
-        header = self._written()
         old = (dict(zip(kept, cells, strict=True)) for cells in itertools.chain(first, rows))
-        write_atomic(path, itertools.chain([header], map(self._as_text, old)))
+        header = dict(zip(self.columns, self.columns, strict=True))
+        write_atomic(path, map(self._line, itertools.chain([header], old)))
         self._file = path.open("ab", buffering=0)
 
-    def _as_text(self, row: dict[str, Any]) -> str:
-        self._writer.writerow(row)
-        return self._written()
-
-    def _written(self) -> str:
-        text = self._text.getvalue()
-        self._text.seek(0)
-        self._text.truncate()
-        return text
+    def _line(self, row: dict[str, Any]) -> str:
+        text = io.StringIO()
+        form = {"restval": "", "extrasaction": "ignore", "lineterminator": "\n"}
+        csv.DictWriter(text, self.columns, **form).writerow(row)
+        return text.getvalue()
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
         """Append one row; of one that the disk has no room for, nothing is left."""
-        rest = memoryview(self._as_text({"step": step} | metrics).encode())
+        rest = memoryview(self._line({"step": step} | metrics).encode())
         end = self._file.tell()
         check_held(self.path)
         with naming(self.path):

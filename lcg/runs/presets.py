@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from lcg import registry
+from lcg.config.load import config_folders, read_yaml
 from lcg.runs.record import RunRecord
 
 KINDS = ("normalizer", "scaling", "output_norm")
 PRESET = re.compile(r"\w[\w+/-]*(\.\w[\w+/-]*)*")
-BUILT_IN = Path(__file__).resolve().parents[1] / "configs"
 
 Parts = dict[str, dict[str, Any]]  # kind -> name and options
 
@@ -34,7 +34,9 @@ def named(records: Iterable[RunRecord]) -> list[RunRecord]:
     """
     records = list(records)
     fitting = {record.labels["attention"] for record in records if label_fits(record)}
-    name = min(fitting, key=lambda label: (not _file(label, [BUILT_IN]), label), default="")
+    name = min(
+        fitting, key=lambda label: (not _file(label, config_folders()[-1:]), label), default=""
+    )
     name = name or str(_short(_parts(records[0])["normalizer"].get("name")))
     return [
         record
@@ -112,7 +114,7 @@ def _defaults(kind: str, name: Any) -> dict[str, Any]:
 
 def _preset(label: str) -> Parts | None:
     """The content of a preset: the parts that it names and the options that it sets."""
-    file = _file(label, [Path.cwd() / "configs", BUILT_IN])
+    file = _file(label, config_folders())
     return None if file is None else _read(file)
 
 
@@ -125,13 +127,9 @@ def _file(label: str, folders: Iterable[Path]) -> Path | None:
 
 @cache
 def _read(file: Path) -> Parts | None:
-    import yaml
-
     try:
-        tree = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError):
-        return None
-    if not isinstance(tree, dict):
+        tree = read_yaml(file, resolve=False)
+    except ValueError:
         return None
     tree = {"normalizer": tree["name"]} | tree if "name" in tree else tree
     parts = {kind: tree[kind] for kind in KINDS if kind in tree}

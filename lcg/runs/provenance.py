@@ -87,6 +87,7 @@ def gather(config: Config, device: torch.device) -> dict[str, Any]:
 
 
 def package_version(package: str) -> str | None:
+    """The version of a package, None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -241,8 +241,11 @@ class RunRecord:
     def merge(self, cells: Iterable[Cell]) -> "RunRecord":
         """A copy with `cells` added: the same `Cell.key` is replaced, every other cell is kept."""
         merged = {cell.key: cell for cell in (*self.ladder, *cells)}
-        order = sorted(merged.values(), key=lambda cell: tuple(map(_sortable, cell.key)))
-        return replace(self, ladder=tuple(order))
+
+        def order(cell: Cell) -> list[tuple[bool, Any]]:  # an absent step before every other
+            return [(part is not None, part or 0) for part in cell.key]
+
+        return replace(self, ladder=tuple(sorted(merged.values(), key=order)))
 
     def with_validation(self, found: Mapping[int, Validation]) -> "RunRecord":
         """A copy that also has what was `found` at other validation lengths; its own stay."""
@@ -410,19 +413,10 @@ def _length(text: str) -> int:
 
 def _plain(value: Any) -> Any:
     """JSON types: records as mappings, keys as text, tuples as lists, NaN and infinity as null."""
-    if value is None or isinstance(value, str | int):
-        return value
     if isinstance(value, Cell | Training | Selection | Validation):
-        return {key: _plain(item) for key, item in vars(value).items()}
+        value = vars(value)
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _sortable(part: Any) -> tuple:
-    """None sorts before everything, so keys with an absent step can be ordered."""
-    return (part is not None, 0 if part is None else part)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-# The fields of a config.yaml that change the weights, but for seed and learning rate.
-SECTIONS = ("task", "attention", "position", "model", "data", "optimizer")
+# Fields of a config.yaml, by section, that change no weight, and the learning rate.
 OTHERS = {
+    "task": (),
     "attention": ("backend",),
+    "position": (),
     "model": ("allow_no_position", "unordered"),  # its name in older runs
     "data": ("workers",),
     "optimizer": ("lr",),
@@ -64,12 +65,10 @@ class Run:
         asked = f"runs={config.runs}" if config.name is None else f"name={config.name}"
         check_folder(f"runs={config.runs}", Path(config.runs))
         check_folder(asked, directory)
-        inner = directory
-        while inner != inner.parent:
-            inner = inner.parent
-            if _is_run(inner):
-                asked = f"runs={config.runs}" if inner in _and_above(Path(config.runs)) else asked
-                raise ValueError(f"{asked} lies inside the run {inner}; choose another")
+        for outer in filter(_is_run, directory.parents):
+            runs = Path(config.runs)
+            asked = f"runs={config.runs}" if outer in (runs, *runs.parents) else asked
+            raise ValueError(f"{asked} lies inside the run {outer}; choose another")
         if directory.is_dir() and not _is_run(directory):
             for folder, _, files in os.walk(directory):
                 if {RECORD, CONFIG} <= set(files):
@@ -240,7 +239,7 @@ class Run:
             record = RunRecord.load(self.path)
         except RecordError:  # training sets it aside, and says so
             return None
-        _check_identity(record.hash, config, self.record_file)
+        check_identity(record.hash, config, self.record_file)
         if record.training.status not in ("finished", "not_finite"):
             return None
         if self.provenance.get("code") != code_digest():
@@ -279,15 +278,11 @@ class Run:
                 f"{self.path / PROVENANCE} is missing or damaged, so it is unknown what the run "
                 "is; restore it, or choose another name"
             )
-        _check_identity(held, config, self.path)
+        check_identity(held, config, self.path)
 
 
-def check_same_checkpoint(config: Config, resume: Any) -> None:
-    """Raise ValueError for a checkpoint of another config."""
-    _check_identity(resume.identity, config, resume.path)
-
-
-def _check_identity(held: str, config: Config, path: Path) -> None:
+def check_identity(held: str, config: Config, path: Path) -> None:
+    """Raise ValueError for a file or directory whose identity is that of another config."""
     if held != identity(config):
         raise ValueError(
             f"{path} belongs to a run of another config ({held}, this is {identity(config)}); "
@@ -343,8 +338,8 @@ def _experiment(file: Path) -> dict[str, Any]:
     except ValueError:
         return {}
     kept: dict[str, Any] = {
-        name: {key: value for key, value in tree[name].items() if key not in OTHERS.get(name, ())}
-        for name in SECTIONS
+        name: {key: value for key, value in tree[name].items() if key not in others}
+        for name, others in OTHERS.items()
         if isinstance(tree.get(name), dict)
     }
     if isinstance(tree.get("trainer"), dict):
@@ -357,7 +352,7 @@ def check_folder(asked: str, folder: Path) -> None:
 
     Raises OSError for a path that may not be looked at.
     """
-    for path in _and_above(folder):
+    for path in (folder, *folder.parents):
         try:
             mode = path.stat().st_mode
         except (FileNotFoundError, NotADirectoryError):
@@ -370,10 +365,6 @@ def check_folder(asked: str, folder: Path) -> None:
         if not stat.S_ISDIR(mode):
             raise ValueError(f"{asked}: {path} is no folder; choose another place")
         return
-
-
-def _and_above(path: Path) -> list[Path]:
-    return [path, *path.parents]
 
 
 def _is_run(folder: Path) -> bool:

@@ -6,7 +6,6 @@ RUN/sources/origins.json                   the user's own file that each was cop
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import re
@@ -19,6 +18,7 @@ from omegaconf import OmegaConf
 from lcg import registry
 from lcg.config import Config, part_nodes, parts, to_tree, user_modules
 from lcg.runs.files import SOURCES, write_atomic
+from lcg.runs.provenance import package_version
 from lcg.user_source import UserModule, is_for_lcg, is_importable, place_of, same_code
 
 ORIGINS = "origins.json"
@@ -164,10 +164,7 @@ def _own_files(folder: Path, origin: dict[str, Any]) -> dict[str, Path]:
 def _other_versions(origin: dict[str, Any]) -> list[str]:
     found = []
     for package, version in _mapping(origin.get("packages")).items():
-        try:
-            here = importlib.metadata.version(str(package))
-        except importlib.metadata.PackageNotFoundError:
-            here = None
+        here = package_version(str(package))
         if here != version:
             found.append(f"it was trained with {package} {version}; here is {here or 'none'}")
     return found

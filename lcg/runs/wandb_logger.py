@@ -22,7 +22,7 @@ from lcg.config import Config, to_tree
 from lcg.log import log
 from lcg.runs import provenance
 from lcg.runs.record import RunRecord
-from lcg.runs.wandb_reader import RECORD
+from lcg.runs.wandb_reader import RECORD, one_line
 
 LOGIN_VARIABLES = ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE")
 SERVICE = "api.wandb.ai"  # logins made before the service moved are under this name
@@ -84,7 +84,7 @@ def _address(url: str, source: str, ports: dict[str, int]) -> Address:
     except KeyError:
         raise ValueError(f"{source}={url} does not begin with {' or '.join(ports)}://") from None
     except ValueError as error:
-        raise ValueError(f"{source}={url} is no address: {_one_line(error)}") from None
+        raise ValueError(f"{source}={url} is no address: {one_line(error)}") from None
     return Address(parts.scheme, host, port, parts.netloc)
 
 
@@ -196,12 +196,12 @@ class WandbMetrics:
         try:
             self._start(config, directory, run_id, mode)
         except Exception as error:
-            why = f"it did not start: {_one_line(error)}"
+            why = f"it did not start: {one_line(error)}"
             try:
                 _forget_start()
                 self._start(config, directory, run_id, mode := "offline")
             except Exception as error:
-                log.warning(f"W&B: not used, {_one_line(error)}; metrics are in metrics.csv")
+                log.warning(f"W&B: not used, {one_line(error)}; metrics are in metrics.csv")
                 return
         if mode == "offline":
             because = f" because {why}" if why else ""
@@ -262,7 +262,7 @@ class WandbMetrics:
             action(self.run)
         except Exception as error:
             self.run = None
-            log.warning(f"W&B: stopped working ({_one_line(error)}); metrics go on in metrics.csv")
+            log.warning(f"W&B: stopped working ({one_line(error)}); metrics go on in metrics.csv")
             if isinstance(
                 error, ConnectionError
             ):  # its process ended: at exit it would ask for that
@@ -288,7 +288,3 @@ def _forget_start() -> None:
     import wandb
 
     wandb.teardown()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

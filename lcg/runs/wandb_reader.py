@@ -6,11 +6,11 @@ directory. `wandb` is imported by the first call.
 
 import json
 import os
+import struct
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from lcg.runs.record import RecordError, RunRecord
-from lcg.runs.wandb_format import records
 
 RECORD = "lcg/record"  # the key in a W&B run's summary
 
@@ -82,8 +82,12 @@ def _of_project(place: str, problems: list[str]) -> Named:
     try:
         yield from _fetch(place)
     except Exception as error:  # whatever wandb raises: no login, no network, no such project
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        problems.append(f"{place}: W&B does not give all its runs ({reason})")
+        problems.append(f"{place}: W&B does not give all its runs ({one_line(error)})")
+
+
+def one_line(error: Exception) -> str:
+    """The message of an error of wandb's in one line that is not too long."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _fetch(place: str) -> Named:
@@ -133,3 +137,38 @@ def _last_record(file: Path) -> str | None:
     except (OSError, ValueError, DecodeError) as error:
         raise RecordError(f"{file}: cannot be read ({error})") from None
     return text
+
+
+# The file that wandb writes of a run: protocol buffers in the log format of LevelDB. Seven bytes of
+# header, then blocks of 32 KiB holding chunks: CRC (4 bytes), length (2, little endian), kind (1),
+# data. A record is one chunk of kind WHOLE, or FIRST, any number of MIDDLE, LAST. Fewer than 7
+# bytes at the end of a block are padding.
+HEADER = b":W&B"
+HEADER_SIZE = 7
+BLOCK = 32768
+CHUNK_HEADER = struct.Struct("<IHB")
+WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
+
+
+def records(data: bytes) -> Iterator[bytes]:
+    """Every record that is whole; a file still written to, or cut off, ends where it ends.
+
+    Raises ValueError for a file of another kind.
+    """
+    if not data.startswith(HEADER):
+        raise ValueError("it does not begin as a W&B file")
+    place, parts = HEADER_SIZE, []
+    while place + CHUNK_HEADER.size <= len(data):
+        left = BLOCK - place % BLOCK
+        if left < CHUNK_HEADER.size:
+            place += left
+            continue
+        _, length, kind = CHUNK_HEADER.unpack_from(data, place)
+        start, place = place + CHUNK_HEADER.size, place + CHUNK_HEADER.size + length
+        if kind not in (WHOLE, FIRST, MIDDLE, LAST) or place > len(data):
+            return
+        if kind in (WHOLE, FIRST):
+            parts = []
+        parts.append(data[start:place])
+        if kind in (WHOLE, LAST):
+            yield b"".join(parts)

@@ -23,7 +23,7 @@ from lcg.runs import checkpoints, provenance
 from lcg.runs.files import write_atomic
 from lcg.runs.metrics import CSVMetrics, Tracking
 from lcg.runs.record import RunRecord
-from lcg.runs.run import Run, check_same_checkpoint
+from lcg.runs.run import Run, check_identity
 from lcg.runs.sources import check_copies, copy_sources, run_yaml
 from lcg.runs.wandb_logger import WandbMetrics, send_record, summary
 from lcg.system import storage_error
@@ -105,7 +105,7 @@ class _Run:
         check = partial(check_resumable, module=module)
         resume = checkpoints.newest_readable(self.folder, log.warning, check)
         if resume:
-            check_same_checkpoint(config, resume)
+            check_identity(resume.identity, config, resume.path)
         if mode := compile_mode(config.trainer, self.device):
             module.compile_steps(mode)
         parameters = sum(p.numel() for p in module.model.parameters())

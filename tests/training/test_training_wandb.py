@@ -20,9 +20,8 @@ from training.processes import (
 
 from lcg.runs import provenance, wandb_logger
 from lcg.runs.record import RunRecord
-from lcg.runs.wandb_format import records
 from lcg.runs.wandb_logger import choose_mode
-from lcg.runs.wandb_reader import RECORD
+from lcg.runs.wandb_reader import RECORD, records
 from lcg.training.loop import train
 
 

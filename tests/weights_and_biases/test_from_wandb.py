@@ -9,8 +9,7 @@ from training.processes import only_run
 
 from lcg.cli import main
 from lcg.runs.record import RecordError, RunRecord
-from lcg.runs.wandb_format import BLOCK, records
-from lcg.runs.wandb_reader import RECORD, load_wandb, with_wandb
+from lcg.runs.wandb_reader import BLOCK, RECORD, load_wandb, records, with_wandb
 
 LADDER = ("evaluation.after_training=true", "evaluation.lengths=4,8")
 
