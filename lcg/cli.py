@@ -85,7 +85,7 @@ def _is_nowhere() -> bool:
 
 
 def _others_are_running() -> bool:
-    """Whether another process is at work each time we look; False where the system does not say."""
+    """True when another process is at work each time we look; False where nothing tells."""
     looks = []
     for _ in range(3):
         try:

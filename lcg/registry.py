@@ -34,7 +34,7 @@ HOMES = {
     "output_norm": ("lcg.attention.output_norms", "lcg.attention.output_norms:OutputNorm"),
 }
 NAME = re.compile(r"\w[\w.+-]{,63}")
-"""What a class may be called: a part of the names of directories, and a label in tables."""
+"""The names a class may have: each is a part of the names of directories, and a label in tables."""
 
 # Of users' classes: the name by which each is found again, and where its code is.
 _lasting_names: dict[type, str] = {}
@@ -52,7 +52,7 @@ def nearest(name: str, valid: list[str]) -> str:
 
 
 def base_class(kind: str) -> type:
-    """What every class of a kind derives from."""
+    """The class from which every class of a kind derives."""
     module, _, attribute = HOMES[kind][1].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -236,7 +236,7 @@ def _lasting(name: str) -> str:
 
 
 def _suggest_class(name: str) -> str:
-    """How to name a class of a file or module that was named alone."""
+    """Say how to name a class of a file or module that was named alone."""
     path = Path(name).expanduser()
     if not name.endswith(".py"):
         return f"write {name}.py:Class for a file, or package.module:Class"

@@ -1,4 +1,4 @@
-"""How much memory this machine has to give, as the system says; without torch."""
+"""The memory this machine has to give, and errors of its storage; without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all commands share: how their words are read, and what they exit with."""
+"""Arguments that commands share, how they are read, and the exit codes."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def run(words: list[str]) -> int:
 
 
 def introduction(task: Task, length: int, apart: bool = False) -> str:
-    """What the lines of `sequence` are; apart: an encoder reads the source, a decoder the rest."""
+    """Explain the lines of `sequence`; apart: an encoder reads the source, a decoder the rest."""
     scored = "every symbol but <bos> is" if task.kind == "tagging" else "target and <eos> are"
     if task.partly_scored:
         scored = "the positions with a label are"
@@ -71,15 +71,15 @@ def introduction(task: Task, length: int, apart: bool = False) -> str:
             f"{task.name}, nominal length {length}: {most}{task.source_length(length)} source "
             f"tokens, {most}{task.token_length(length)} in all; {scored} scored",
             *encoder,
-            f"  reads    what the {'decoder' if apart else 'model'} is given, token by token",
-            "  answers  what it must output when it has read the token above",
+            f"  input    what the {'decoder' if apart else 'model'} is given, token by token",
+            "  label    what it must output when it has read the token above",
             "  ^        scored: the sequence is right if all of these are",
         ]
     )
 
 
 def sequence(task: Task, length: int, seed: int, width: int = 100, apart: bool = False) -> str:
-    """One sequence: source and target, then in columns what is read, answered and scored.
+    """One sequence: source and target, then in columns inputs, labels and which are scored.
 
     Columns are broken into blocks of at most `width` characters.
     """
@@ -95,8 +95,8 @@ def sequence(task: Task, length: int, seed: int, width: int = 100, apart: bool =
         parts = [_named("source", task.render(source), width)]
         parts += [_named("target", task.render(target), width)]
     columns = [
-        (task.text(read), task.text(answer) if mark else "", "^" if mark else "")
-        for read, answer, mark in zip(inputs, labels, scored, strict=True)
+        (task.text(token), task.text(label) if mark else "", "^" if mark else "")
+        for token, label, mark in zip(inputs, labels, scored, strict=True)
     ]
     blocks = [_rows(block) for block in in_blocks(columns, width - INDENT)]
     return "\n".join([*parts, "\n\n".join(blocks)])
@@ -110,7 +110,7 @@ def _named(name: str, text: str, width: int) -> str:
 def _rows(block: list[tuple[str, ...]]) -> str:
     widths = [max(map(len, column)) for column in block]
     lines = []
-    for name, cells in zip(("reads", "answers", ""), zip(*block, strict=True), strict=True):
+    for name, cells in zip(("input", "label", ""), zip(*block, strict=True), strict=True):
         if any(cells):
             row = " ".join(map(str.rjust, cells, widths))
             lines.append(f"  {name}".ljust(INDENT) + row.rstrip())

@@ -61,7 +61,7 @@ def run(words: list[str]) -> int:
 
 
 def without_timing(config) -> str:
-    """What a dry run says of a run that this machine cannot hold."""
+    """Describe a run that this machine cannot hold, for a dry run."""
     from lcg.config import run_directory, to_yaml
     from lcg.config.sizes import parameter_count
 

@@ -1,4 +1,4 @@
-"""What a run is made of: the schema, how words become a config, and the run's identity.
+"""Configs: their schema, the reader that makes one of overrides, and a run's identity.
 
 Nothing here imports torch, so a mistake is answered at once.
 """

@@ -62,13 +62,13 @@ def check_keys(keys: Iterable[Any], where: str = "") -> None:
 
 
 def hint_in(section: str, cls: type) -> Callable[[str], str]:
-    """What to say of a key that is no field of a section."""
+    """Make the hint for a key that is no field of a section."""
     own = [f"{section}.{f.name}" for f in dataclasses.fields(cls)]
     return lambda key: suggestion(f"{section}.{key}", own, all_fields())
 
 
 def hint_of(kind: str, path: str, cls: type) -> Callable[[str], str]:
-    """What to say of a key that is no field of a component: another class may have it."""
+    """Make the hint for a key that is no field of a component: another class may have it."""
     own = [f.name for f in dataclasses.fields(cls)]
 
     def hint(key: str) -> str:

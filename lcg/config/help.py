@@ -82,7 +82,7 @@ def describe_fields(instance: Any) -> str:
 
 
 def _choices(config: Config) -> list[str]:
-    """What can be chosen by name, and the options that stand in no section."""
+    """The choices by name, and the options that stand in no section."""
     own = "or your own, as package.module:Class or path/to/file.py:Class"
     names = {group: choices(group) for group in ("experiment", "task", "attention", "position")}
     names |= {section: choices(section) for section in SECTIONS if choices(section)}
@@ -190,7 +190,7 @@ def backends() -> str:
 
 
 def difference(a: str, b: str) -> str:
-    """How the configs of two experiments differ, a line per field. Raises ConfigError."""
+    """List the fields in which two experiments differ, a line each. Raises ConfigError."""
     left, right = (_flat(to_tree(load_config([f"experiment={name}"]))) for name in (a, b))
     rows = [("", a, b)]
     sections = list(dict.fromkeys(key.partition(".")[0] for key in [*left, *right]))

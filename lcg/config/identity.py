@@ -120,7 +120,7 @@ def _digest(tree: dict[str, Any]) -> str:
 
 
 def run_directory(config: Config) -> Path:
-    """Where this run lives: below `runs`, by its name, or by its choices, seed and hash."""
+    """The directory of a run: below `runs`, by its name, or by its choices, seed and hash."""
     if config.name:
         return Path(config.runs) / config.name
     labels = [re.sub(r"[^\w.+-]+", "_", config.labels[g]) for g in COMPONENTS]

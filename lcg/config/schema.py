@@ -132,7 +132,7 @@ class Model:
 
     @property
     def apart(self) -> bool:
-        """Whether source and target are read apart, by an encoder and a decoder."""
+        """True when an encoder reads the source and a decoder the target."""
         return self.kind == "encoder_decoder"
 
     @property
@@ -237,7 +237,7 @@ class Trainer:
 
     @property
     def processes(self) -> int:
-        """Of all nodes together."""
+        """Devices of all nodes together."""
         return self.devices * self.nodes
 
 

@@ -1,4 +1,4 @@
-"""How large a model and a batch are, by arithmetic, before any work and without torch."""
+"""Sizes of a model and a batch, by arithmetic, before any work and without torch."""
 
 from __future__ import annotations
 

@@ -84,7 +84,7 @@ def convert(kind: Any, value: Any, where: str) -> Any:
 
 
 def read_text(text: str) -> Any:
-    """What YAML makes of a text; the text itself where it makes nothing of it."""
+    """Read a text as YAML; the text itself where YAML makes nothing of it."""
     try:
         return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]
     except Exception:

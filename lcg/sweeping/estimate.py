@@ -1,4 +1,4 @@
-"""What a sweep will run, and how long that takes, from a few timed steps of each kind of run.
+"""The runs of a sweep and the time they take, from a few timed steps of each kind of run.
 
 Runs that differ only in seed and learning rate take the same time, so one of each is timed, on one
 worker's share of the machine, one after the other.
@@ -41,7 +41,7 @@ class Kind:
 
     @property
     def unfinished(self) -> int:
-        """How many of them are left to do."""
+        """The number of them that are left to do."""
         return sum(not planned.state.done for planned in self.runs)
 
     @property

@@ -53,19 +53,19 @@ COMMAND = "command: [lcg, train, …, '${args_no_hyphens}']"
 
 @dataclass(frozen=True)
 class Metric:
-    """What runs are compared by: a column of metrics.csv, and whether more of it is better."""
+    """A column of metrics.csv by which runs are compared, and whether more of it is better."""
 
     name: str
     maximize: bool
 
     @property
     def token_accuracy(self) -> Metric:
-        """What tells runs apart that tie in exact match."""
+        """The metric that tells runs apart that tie in exact match."""
         return replace(self, name=self.name.replace("/exact_match", "/token_accuracy"))
 
     @property
     def worst(self) -> float:
-        """Of a run that has no value."""
+        """The value that counts for a run without one."""
         return float("-inf") if self.maximize else float("inf")
 
 
@@ -120,7 +120,7 @@ class Sweep:
 
     @cached_property
     def directory(self) -> Path:
-        """Where the study and the logs are."""
+        """The folder of the study and the logs."""
         return self.runs / "sweeps" / self.name
 
     @property
@@ -361,7 +361,7 @@ def _check_count(sweep: Sweep) -> None:
 
 
 def combinations(sweep: Sweep) -> list[dict[str, str]]:
-    """What each run of a grid chooses, first parameter slowest, at most `run_cap` of them."""
+    """The choices of each run of a grid, first parameter slowest, at most `run_cap` of them."""
     return list(itertools.islice(_choices(sweep), sweep.run_cap))
 
 

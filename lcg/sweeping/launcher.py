@@ -61,7 +61,7 @@ class Job:
         self.step, self.values = self.metric.read()
 
     def running(self) -> Running:
-        """How far it is, for the display."""
+        """Say how far it is, for the display."""
         value = self.values[-1] if self.values else None
         step = max(self.begin, self.step)
         seconds = self.worker.seconds
@@ -366,7 +366,7 @@ class Launcher:
 
 
 def _progress(directory: Path) -> tuple[int, int]:
-    """What changes when a run gets further: its last checkpoint, and its ladder."""
+    """Read what changes when a run gets further: its last checkpoint, and its ladder."""
     try:
         saved = (Run(directory).checkpoints / LAST).stat().st_mtime_ns
     except OSError:

@@ -1,4 +1,4 @@
-"""How far a run of a sweep is, from its directory, which is the truth about it."""
+"""The state of a sweep's runs, from their directories, which are the truth about them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SweepRun:
 
 @dataclass(frozen=True)
 class State:
-    """How far a run is: new, resumes (trained in part, or not evaluated yet), or one of DONE.
+    """The progress of a run: new, resumes (trained in part, or not evaluated yet), or one of DONE.
 
     stale: it was trained with different code than this.
     """

@@ -102,8 +102,8 @@ def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorag
 
 
 def _engine_options(url: str | None, file: Path) -> dict[str, Any]:
-    """What SQLAlchemy is told beside a URL; None: to open this very file, as no URL can name one
-    with ?, # or % in it."""
+    """Options of SQLAlchemy's engine beside a URL; None: to open this very file, as no URL can
+    name one with ?, # or % in it."""
     if url is None:
         path = os.fsencode(file)
         connect = partial(sqlite3.connect, path, timeout=60, check_same_thread=False)
@@ -148,7 +148,7 @@ def _driver(address: str) -> str:
 
 
 def study_error(error: Exception) -> str | None:
-    """What a database or proxy said when it failed, in one line; None for any other error."""
+    """Return what a database or proxy said when it failed, in one line; None for other errors."""
     if isinstance(error, StorageInternalError):
         error = error.__cause__
     if isinstance(error, DBAPIError):
@@ -375,7 +375,7 @@ class TrialQueue:
         return list(first.values())
 
     def chosen(self, trial: FrozenTrial) -> dict[str, str]:
-        """What a trial chooses, as texts, in the order of the file."""
+        """Return the choices of a trial, as texts, in the order of the file."""
         parameters = self._parameters(trial)
         return {k: _text(parameters[k]) for k in self.sweep.parameters if k in parameters}
 

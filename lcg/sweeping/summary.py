@@ -1,4 +1,4 @@
-"""How a sweep stands, while it runs and at its end."""
+"""The state of a sweep, while it runs and at its end."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Best:
 
 @dataclass
 class Summary:
-    """What becomes of a sweep; its launcher fills it in.
+    """The outcome of a sweep, filled in by its launcher.
 
     directories: every run that is finished, or was ended early, in order of their trials.
     elsewhere: how many runs other launchers train. signal: what stopped this one, 0 if nothing.
@@ -170,7 +170,7 @@ class Running:
 
 @dataclass
 class Pace:
-    """How long runs take: those that are done, or else those under way."""
+    """The time that runs take: those that are done, or else those under way."""
 
     durations: list[float] = field(default_factory=list)
 

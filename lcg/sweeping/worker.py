@@ -130,7 +130,7 @@ def last_line(log: Path) -> str:
 
 
 def storage_trouble(log: Path) -> str:
-    """What a log's last line, or writing to it now, says of a full or broken disk; else "".
+    """Say what a log's last line, or writing to it now, tells of a full or broken disk; else "".
 
     A disk may be so full that the process could not say why it ended.
     """

@@ -14,7 +14,7 @@ def columns(block: str) -> list[tuple[str, ...]]:
     """The cells of one block of aligned rows, a column for each token read."""
     rows = block.splitlines()
     names = [row[2:11].strip() for row in rows]
-    assert names in (["reads", "answers", ""], ["reads"])
+    assert names in (["input", "label", ""], ["input"])
     rows = [row[11:] for row in rows]
     width = max(map(len, rows))
     rows = [row.ljust(width) for row in rows] + [" " * width] * (3 - len(rows))
@@ -40,7 +40,7 @@ def test_every_token_is_shown_in_its_place(name, width):
         (task.text(read), "", "") if answer == IGNORE else (task.text(read), task.text(answer), "^")
         for read, answer in zip(batch.inputs[0], batch.labels[0], strict=True)
     ]
-    aligned = text[text.index("  reads") :]
+    aligned = text[text.index("  input") :]
     shown = [cell for block in aligned.split("\n\n") for cell in columns(block)]
     assert shown == expected
 
@@ -56,8 +56,8 @@ def test_source_and_target_are_plain(call):
     for block in blocks[1:]:
         named = {line.split()[0]: line.split()[1:] for line in block.splitlines()}
         assert named["target"] == named["source"][::-1]
-        assert named["reads"] == ["<bos>", *named["source"], "<sep>", *named["target"]]
-        assert named["answers"] == [*named["target"], "<eos>"]
+        assert named["input"] == ["<bos>", *named["source"], "<sep>", *named["target"]]
+        assert named["label"] == [*named["target"], "<eos>"]
         assert named["^"] == ["^"] * 6
 
 
@@ -84,7 +84,7 @@ def test_an_experiment_s_task(call):
 def test_a_sequence_without_scored_positions_in_a_block():
     task = TASKS["mqmtar"]()
     text = sequence(task, 64, seed=0, width=60)
-    blocks = text[text.index("  reads") :].split("\n\n")
+    blocks = text[text.index("  input") :].split("\n\n")
     assert [len(block.splitlines()) for block in blocks][:2] == [1, 1]
     assert len(blocks[-1].splitlines()) == 3
 
@@ -103,7 +103,7 @@ def test_what_an_encoder_and_a_decoder_read(call):
     named = {line.split()[0]: line.split()[1:] for line in out.split("\n\n")[1].splitlines()}
     source = named["encoder"][1:-1]
     assert named["encoder"] == ["<bos>", *source, "<eos>"] and len(source) == 6
-    assert named["reads"] == ["<bos>", *source[::-1]]
-    assert named["answers"] == [*source[::-1], "<eos>"]
+    assert named["input"] == ["<bos>", *source[::-1]]
+    assert named["label"] == [*source[::-1], "<eos>"]
     code, _, err = call("show", "task=n_back", "model.kind=encoder_decoder")
     assert code == 2 and "tagging task" in err

@@ -23,7 +23,7 @@ def run(program: str) -> str:
 
 
 @pytest.mark.parametrize("module", ["lcg.entmax", "lcg.attention.mask", "lcg.models.transformer"])
-def test_who_computes_is_warm(module):
+def test_modules_that_compute_import_it(module):
     assert run(f"import sys, {module}; print('lcg.mkl_workaround' in sys.modules)") == "True\n"
 
 
