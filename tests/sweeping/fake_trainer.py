@@ -7,7 +7,6 @@ of them.
 """
 
 import csv
-import fcntl
 import json
 import os
 import signal
@@ -15,38 +14,38 @@ import sys
 import time
 from pathlib import Path
 
-from lcg.config import experiment_identity, identity, load_config, run_directory
+from lcg.config import experiment_identity, identity, load_config
+from lcg.runs.files import LAST, PROVENANCE, Busy, locked
 from lcg.runs.provenance import code_digest
 from lcg.runs.record import Cell, RunRecord, Selection, Training, Validation
+from lcg.runs.run import Run
 
 
 def main(words: list[str]) -> int:
     config = load_config(words)
-    directory = run_directory(config)
+    run = Run.place(config)
     plan = json.loads(Path(os.environ["FAKE_PLAN"]).read_text())
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / ".lock").open("a+") as file:  # as lcg.runs.files, without its patience
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return 3
-        attempts = directory / "attempts"
-        done = len(attempts.read_text()) if attempts.exists() else 0
-        attempts.write_text("x" * (done + 1))
-        actions = plan.get(str(config.seed), ["ok"])
-        return act(actions[min(done, len(actions) - 1)], config, directory)
+    try:
+        with locked(run.path):
+            attempts = run.path / "attempts"
+            done = len(attempts.read_text()) if attempts.exists() else 0
+            attempts.write_text("x" * (done + 1))
+            actions = plan.get(str(config.seed), ["ok"])
+            return act(actions[min(done, len(actions) - 1)], config, run)
+    except Busy:
+        return 3
 
 
-def act(action, config, directory: Path) -> int:
-    (directory / "words.json").write_text(json.dumps(sys.argv[1:]))
-    (directory / "provenance.json").write_text(json.dumps({"code": code_digest()}))
+def act(action, config, run: Run) -> int:
+    (run.path / "words.json").write_text(json.dumps(sys.argv[1:]))
+    (run.path / PROVENANCE).write_text(json.dumps({"code": code_digest()}))
     if action == "crash":
         print("Traceback …\nRuntimeError: it broke", file=sys.stderr)
         return 1
     if action == "progress":  # a checkpoint, and then a crash
-        (directory / "checkpoints").mkdir(exist_ok=True)
-        (directory / "checkpoints" / "last.ckpt").write_text(str(time.time()))
+        run.checkpoints.mkdir(exist_ok=True)
+        (run.checkpoints / LAST).write_text(str(time.time()))
         return 1
     if action == "full":
         print("lcg: last.ckpt: No space left on device; make room", file=sys.stderr)
@@ -59,11 +58,11 @@ def act(action, config, directory: Path) -> int:
     if action == "wait":
         time.sleep(10**6)
     if action == "not_finite":
-        save(config, directory, "not_finite", None)
+        save(config, run.path, "not_finite", None)
         return 4
     values = action if isinstance(action, list) else [config.seed / 100]
     length = config.validation.monitored
-    with (directory / "metrics.csv").open("w", newline="") as file:
+    with run.metrics_file.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["step", "train/loss", f"val/len_{length}/exact_match"])
         for count, value in enumerate(values, start=1):
@@ -71,7 +70,7 @@ def act(action, config, directory: Path) -> int:
                 time.sleep(10**6)
             writer.writerow([10 * count, "", value])
             file.flush()
-    save(config, directory, "finished", values[-1])
+    save(config, run.path, "finished", values[-1])
     return 0
 
 
