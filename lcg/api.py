@@ -89,11 +89,11 @@ class Run(runs.Run):
         """
         import torch
 
-        from lcg.diagnostics.capture import watching
+        from lcg.diagnostics.capture import capture_inputs
 
         given = [torch.as_tensor(ids) for ids in (tokens, source) if ids is not None]
         model = self.model()
-        with torch.no_grad(), watching(model) as layers:
+        with torch.no_grad(), capture_inputs(model) as layers:
             model(*(ids[None] if ids.dim() == 1 else ids for ids in given))
             return {layer.name: layer.weights() for layer in layers}
 
