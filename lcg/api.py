@@ -217,15 +217,17 @@ def table(
 
 
 def plot(runs: Iterable[runs.Run], metric: str = "exact_match", facet: str = "task") -> Figure:
-    """Draw a measure against length, as `lcg plot` does; `figure.savefig(…)` writes it.
+    """Draw a measure against length, as `lcg plot` does; a notebook shows the figure.
 
     facet: "task" has a panel for each task, "position" one for each encoding of each task.
 
     Raises ValueError, in one line, for a metric that the runs lack.
     """
-    from lcg.results.plot import draw
+    from lcg.results.plot import draw, image
 
-    return draw(_records(runs), metric, facet)
+    figure = draw(_records(runs), metric, facet)
+    figure._repr_png_ = lambda: image(figure, "png")  # without pyplot, which would do it
+    return figure
 
 
 def attention_layer(

@@ -85,16 +85,18 @@ def plot(
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: cannot plot to {path.suffix!r}, use {', '.join(SUFFIXES)}")
-    figure = draw(records, metric, facet)
+    return write_atomic(path, image(draw(records, metric, facet), path.suffix[1:].lower()))
 
+
+def image(figure: Figure, kind: str) -> bytes:
+    """The content of a .png, .svg or .pdf file of a figure; the same figure has the same bytes."""
     import matplotlib
 
-    image = io.BytesIO()
-    kind = path.suffix[1:].lower()
+    content = io.BytesIO()
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
     with matplotlib.rc_context(FONTS):
-        figure.savefig(image, format=kind, dpi=160, metadata=metadata, bbox_inches="tight")
-    return write_atomic(path, image.getvalue())
+        figure.savefig(content, format=kind, dpi=160, metadata=metadata, bbox_inches="tight")
+    return content.getvalue()
 
 
 def draw(

@@ -208,7 +208,9 @@ def test_tables_pictures_and_rows(runs):
     text = lcg.table(runs)
     assert text == table([run.record for run in runs])
     assert text._repr_markdown_() == text
-    assert isinstance(lcg.plot(runs), Figure)
+    figure = lcg.plot(runs)
+    assert isinstance(figure, Figure)
+    assert figure._repr_png_().startswith(b"\x89PNG")  # what a notebook shows
     rows = lcg.records(runs)
     assert {row["attention"] for row in rows} == {"entmax15", "softmax"}
     assert {8, 12} <= {row["length"] for row in rows}
