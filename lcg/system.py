@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 ASSUMED = 8 * 2**30  # where the system does not say: a small laptop
@@ -35,6 +36,16 @@ def _cgroup() -> int:
     if limit == "max":
         return UNLIMITED
     return int(limit) - used + int(inactive.get("inactive_file", 0))
+
+
+def require_file(path: Path) -> None:
+    """Raise OSError for a pipe, socket or device, which whoever opens may wait for without end."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # opening it says more
+        return
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 NAMES = ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ESTALE", "ENXIO")

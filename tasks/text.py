@@ -260,6 +260,8 @@ def read_text(path: Path) -> str:
     Raises NoText when it is not there or cannot be read, ValueError when it is no text.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
+            raise NoText(f"{path} cannot be read (it is no regular file)")
         return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         raise NoText(f"there is no file {path}") from None

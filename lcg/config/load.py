@@ -38,6 +38,7 @@ from lcg.config.errors import (
 from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, PLAIN, SECTIONS, Config
 from lcg.config.sizes import check_task_sizes
 from lcg.config.types import as_text, build, convert, read_text
+from lcg.system import require_file
 
 DEFAULT_PART = {
     f.name: {"name": f.default_factory.name}
@@ -236,6 +237,7 @@ def read_node(path: Path, loader: type = yaml.SafeLoader) -> yaml.Node | None:
     more than DEPTH deep, one that is no YAML, and one that cannot be read.
     """
     try:
+        require_file(path)
         if path.stat().st_size > BYTES:
             raise ConfigError(f"the file has more than {BYTES:,} bytes")
         node = yaml.compose(path.read_text(encoding="utf-8"), loader)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lcg.runs.files import BEST, LAST, PREVIOUS, move_aside, write_atomic
+from lcg.system import require_file
 
 NEXT = "next.ckpt"  # on its way to be `last`
 
@@ -46,6 +47,7 @@ def load(path: Path, check: Check = lambda content: None) -> dict[str, Any]:
     DamagedCheckpoint when what it lets us read is not what was written, or `check` refuses it.
     """
     try:
+        require_file(path)
         file = path.open("rb")
     except FileNotFoundError:
         raise
@@ -188,12 +190,12 @@ def newest_readable(
 def set_aside(folder: Path, resume: Resume | None) -> None:
     """Take out of the way what a save would trip over, or keep as `previous`.
 
-    That is a `last` that could not be used, and a folder in the place of a checkpoint.
+    That is a `last` that could not be used, and what is no file in the place of a checkpoint.
     """
     for name in (LAST, PREVIOUS, BEST, NEXT):
         path = folder / name
         unused = name == LAST and resume is not None and resume.path != path
-        if path.is_dir() or (unused and os.path.lexists(path)):
+        if (path.exists() and not path.is_file()) or (unused and os.path.lexists(path)):
             move_aside(path)
 
 

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TextIO
 
 from lcg.log import log
+from lcg.system import require_file
 
 CONFIG, PROVENANCE, METRICS, RECORD = (
     "config.yaml",
@@ -55,9 +56,11 @@ def locked(directory: Path) -> Iterator[None]:
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        require_file(directory / LOCK)
         file = (directory / LOCK).open("a+")
     except OSError as error:
-        remedy = f"{error.strerror}; make room, or choose another folder with runs=…"
+        room = "make room, or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        remedy = f"{error.strerror}; {room}choose another folder with runs=…"
         raise OSError(error.errno, remedy, str(directory)) from None
     with file:
         try:
@@ -100,6 +103,7 @@ def _take(file: TextIO) -> None:
 def is_held(directory: Path) -> bool:
     """Tell whether some process trains this run now."""
     try:
+        require_file(directory / LOCK)
         with (directory / LOCK).open("r") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -116,6 +120,7 @@ def exclusively(path: Path) -> Iterator[None]:
     A file system without locks lets everybody in.
     """
     check_held(path)
+    require_file(path)
     with path.open("a") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)

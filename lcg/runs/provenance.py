@@ -18,6 +18,7 @@ from lcg.config import Config, identity, source_digests
 from lcg.log import log
 from lcg.runs.files import PROVENANCE, write_atomic
 from lcg.runs.record import load_json
+from lcg.system import require_file
 
 if TYPE_CHECKING:
     import torch
@@ -160,6 +161,7 @@ KINDS = {
 def read_provenance(directory: Path) -> dict[str, Any]:
     """Read provenance.json: empty if missing or damaged, without what is of a wrong type."""
     try:
+        require_file(directory / PROVENANCE)
         found = load_json((directory / PROVENANCE).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}

@@ -21,6 +21,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from lcg.config.schema import COUNT, RATE, SEED
 from lcg.runs.files import RECORD, RECORD_LOCK, exclusively, write_atomic
+from lcg.system import require_file
 
 SCHEMA = 1
 STATES = ("value", "skipped", "out_of_memory", "did_not_train", "not_finite")
@@ -292,6 +293,7 @@ class RunRecord:
         """
         file = Path(run_dir) / RECORD
         try:
+            require_file(file)
             record = cls.from_dict(load_json(file.read_text(encoding="utf-8")))
             if of not in (None, record.hash):
                 raise ValueError(

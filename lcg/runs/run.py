@@ -352,6 +352,9 @@ def check_folder(asked: str, folder: Path) -> None:
 
     Raises OSError for a path that may not be looked at.
     """
+    for path in map(Path, ("/proc", "/sys")):
+        if folder.resolve().is_relative_to(path):
+            raise ValueError(f"{asked} lies in {path}, where only the system makes files")
     for path in (folder, *folder.parents):
         try:
             mode = path.stat().st_mode

@@ -19,6 +19,7 @@ from lcg import registry
 from lcg.config import Config, part_nodes, parts, to_tree, user_modules
 from lcg.runs.files import SOURCES, write_atomic
 from lcg.runs.provenance import package_version
+from lcg.system import require_file
 from lcg.user_source import UserModule, is_for_lcg, is_importable, place_of, same_code
 
 ORIGINS = "origins.json"
@@ -172,6 +173,7 @@ def _other_versions(origin: dict[str, Any]) -> list[str]:
 
 def _origins(directory: Path) -> dict[str, Any]:
     try:
+        require_file(directory / SOURCES / ORIGINS)
         return _mapping(json.loads((directory / SOURCES / ORIGINS).read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
         return {}

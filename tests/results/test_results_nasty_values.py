@@ -2,16 +2,24 @@
 
 import copy
 import json
+import os
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lcg.cli import main
+from lcg.config import ConfigError
+from lcg.config.load import read_yaml
 from lcg.results import table
+from lcg.runs import checkpoints
+from lcg.runs.files import exclusively
 from lcg.runs.provenance import adopt_wandb_id, read_provenance
 from lcg.runs.record import Cell, RecordError, RunRecord, Validation
+from lcg.runs.run import check_folder
+from lcg.tasks import text
 
 NASTY = {
     "null": None,
@@ -127,3 +135,28 @@ def test_files_that_are_nothing_of_the_kind(tmp_path, content):
     assert read_provenance(tmp_path) == {}
     with pytest.raises(RecordError, match=r"results\.json: "):
         RunRecord.load(tmp_path)
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+    names = ("config.yaml", "results.json", "provenance.json", "last.ckpt", ".lock", "origins.json")
+    for name in names:
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(RecordError, match="it is no regular file"):
+        RunRecord.load(tmp_path)
+    with pytest.raises(ConfigError, match=r"config.yaml: cannot be read: it is no regular file"):
+        read_yaml(tmp_path / "config.yaml")
+    with pytest.raises(checkpoints.UnreadableCheckpoint, match="it is no regular file"):
+        checkpoints.load(tmp_path / "last.ckpt")
+    with pytest.raises(text.NoText, match="it is no regular file"):
+        text.read_text(tmp_path / "config.yaml")
+    with pytest.raises(OSError, match="it is no regular file"), exclusively(tmp_path / ".lock"):
+        pass
+    assert read_provenance(tmp_path) == {}
+    checkpoints.set_aside(tmp_path, None)
+    assert (tmp_path / "last.ckpt.damaged").exists()
+
+
+@pytest.mark.parametrize("folder", ["/proc", "/sys/x", "/proc/self"])
+def test_no_runs_among_the_system_s_own_files(folder):
+    with pytest.raises(ValueError, match="where only the system makes files"):
+        check_folder(f"runs={folder}", Path(folder))
