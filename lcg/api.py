@@ -132,9 +132,9 @@ def check_machine(config: Config) -> str | None:
 
     check_installed(config.attention.backend)
     devices.check_machine(config.trainer)
-    for remark in remarks(config):
-        log.warning(f"note: {remark}")
     Run.place(config)
+    for remark in (*remarks(config), *devices.ladder_notes(config)):
+        log.warning(f"note: {remark}")
     return devices.memory_problem(config)
 
 

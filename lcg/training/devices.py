@@ -13,11 +13,13 @@ from lcg.config import Config
 from lcg.config.schema import Trainer, shown
 from lcg.config.sizes import largest_option, parameter_count
 from lcg.system import host_memory
-from lcg.text import size
+from lcg.text import duration, size
 
 if TYPE_CHECKING:
     import torch
 
+FAST = 10**6  # tokens evaluated in a second by a small model on a good GPU
+MANY_TOKENS = FAST * 86_400
 TOKEN_BYTES = 24  # of a batch while it is made: inputs, labels and what they are made of
 LAYER_BYTES = 16_384  # of a layer's modules, however small its matrices are
 PROCESS_BYTES = 150 * 2**20  # that a process with torch does not share with others
@@ -62,6 +64,33 @@ def memory_problem(config: Config) -> str | None:
     if problem is None and asked.after_training and asked.batch_size is not None:
         problem = evaluation_problem(config)
     return problem
+
+
+def ladder_notes(config: Config) -> list[str]:
+    """Name the lengths of which no sequence fits in memory, and samples that take days; no error.
+
+    Such a length is recorded as out of memory, and the others are evaluated. Does not import torch.
+    """
+    notes, have = [], host_memory()
+    for name in ("validation", "evaluation"):
+        asked = getattr(config, name)
+        if name == "evaluation" and not asked.after_training:
+            continue
+        longest = max(asked.lengths)
+        tokens_of = {n: int(config.task.token_length(n)) for n in asked.lengths}
+        need = TOKEN_BYTES * tokens_of[longest]
+        if need > have:
+            notes.append(
+                f"{name}.lengths: a sequence of length {shown(longest)} needs at least "
+                f"{size(need)} of memory, and {size(have)} are available; it will be out of memory"
+            )
+        tokens = asked.samples * sum(n for n in tokens_of.values() if TOKEN_BYTES * n <= have)
+        if tokens > MANY_TOKENS and config.task.distinct_samples("test", longest) is None:
+            notes.append(
+                f"{name}.samples={shown(asked.samples)}: {shown(tokens)} tokens are evaluated each "
+                f"time, which takes {duration(tokens / FAST)} at {shown(FAST)} tokens/s"
+            )
+    return notes
 
 
 def evaluation_problem(config: Config) -> str | None:

@@ -72,3 +72,14 @@ def test_nobody_waits_for_torch_to_hear_no(tmp_path, words):
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("\n") == 1
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_the_ladder_cannot_hold_or_takes_days_for_is_said_before_training():
+    from lcg.config import load_config
+    from lcg.training.devices import ladder_notes
+
+    assert ladder_notes(load_config(["task=copy"])) == []
+    asked = ["evaluation.lengths=64,1000000000000", "validation.samples=1000000000000"]
+    long, many = sorted(ladder_notes(load_config(["task=copy", *asked])))
+    assert long.startswith("evaluation.lengths: a sequence of length 1,000,000,000,000 needs at")
+    assert many.startswith("validation.samples=1,000,000,000,000: ") and "tokens are eval" in many
