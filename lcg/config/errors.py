@@ -18,8 +18,11 @@ class ConfigError(ValueError):
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error, its lines joined."""
-    return " ".join(str(error).split())
+    """The message of an error, its lines joined; Python's advice on long numbers replaced."""
+    message = " ".join(str(error).split())
+    if "set_int_max_str_digits" in message:
+        return "a whole number has thousands of digits, too large for any option"
+    return message
 
 
 def find_class(kind: str, name: str) -> type:

@@ -185,6 +185,8 @@ def _whole(value: float, key: str) -> int:
 def _no_disguised_number(value: Any) -> None:
     """YAML 1.1 reads 1e-3 as text, which W&B would hand on as such."""
     if isinstance(value, str) and NUMBER.match(value):
+        if math.isinf(float(value)):
+            raise ValueError(f"{value!r:.60} is too large for any option")
         raise ValueError(
             f"{value!r} is text to YAML, not a number; write {float(value):.1e}"
             if "e" in value.lower()

@@ -161,3 +161,11 @@ def test_what_is_too_large_for_this_machine(words, here, capsys, monkeypatch):
     assert captured.err.startswith("warning: ") and expected in captured.err
     assert "parameters" in captured.out
     assert list(here.iterdir()) == []
+
+
+def test_a_number_of_thousands_of_digits_in_a_file_is_one_line_of_ours(tmp_path):
+    from lcg.config.load import read_yaml
+
+    (tmp_path / "long.yaml").write_text(f"seed: {'9' * 5000}\n")
+    with pytest.raises(ValueError, match=r"long.yaml: a whole number has thousands of digits, too"):
+        read_yaml(tmp_path / "long.yaml")

@@ -100,6 +100,7 @@ MISTAKES = [
     ({"command": ["lcg", "train", "${args}", "${args_json}"]}, "${args_no_hyphens} once"),
     ({"command": ["lcg", "train", "${args}", "${args_dict}"]}, "${args_dict} is not supported"),
     ({"command": ["lcg", "train", "${args_no_equals}"]}, "must hold ${args_no_hyphens} once"),
+    (lr(value="1e400"), "parameters.optimizer.lr: '1e400' is too large for any option"),
     (lr(value=10**400), "optimizer: lr must be at most 1,000,000"),
     (BAYES | lr(min=1, max=10**400), "parameters.optimizer.lr: max is too large"),
     (BAYES | lr(distribution="log_uniform", min=0, max=1000), "max=1000 is an exponent of e"),
