@@ -120,6 +120,9 @@ def check_resumable(content: dict[str, Any], module: TrainingModule) -> None:
     if step > steps:
         raise ValueError(f"global_step is {step!r:.40}, the last step is {steps}")
     check_weights(content.get("state_dict"), module)
+    for name, weight in content["state_dict"].items():
+        if not weight.isfinite().all():  # training saves none such
+            raise ValueError(f"state_dict[{name}] has values that are not finite")
     check_like(content, {"lr_schedulers": [SCHEDULE]}, "its content")
     counted = content["lr_schedulers"][0]["last_epoch"]
     if counted != step:

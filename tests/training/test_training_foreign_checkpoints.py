@@ -43,6 +43,7 @@ FOREIGN = {
     "a weight of another model": put("state_dict", "model.extra", torch.zeros(3)),
     "a weight of another shape": put("state_dict", EMBEDDING, torch.zeros(3, 16)),
     "whole numbers for weights": put("state_dict", NORM, torch.zeros(16, dtype=torch.long)),
+    "weights that are no numbers": put("state_dict", NORM, torch.full((16,), torch.nan)),
     "text for weights": put("state_dict", NORM, "x"),
     "no step": drop("global_step"),
     "a step that is text": put("global_step", "20"),
