@@ -133,9 +133,10 @@ def check_machine(config: Config) -> str | None:
     check_installed(config.attention.backend)
     devices.check_machine(config.trainer)
     Run.place(config)
-    for remark in (*remarks(config), *devices.ladder_notes(config)):
+    problem = devices.memory_problem(config)
+    for remark in (*remarks(config), *([] if problem else devices.ladder_notes(config))):
         log.warning(f"note: {remark}")
-    return devices.memory_problem(config)
+    return problem
 
 
 def train_and_evaluate(config: Config) -> Outcome:
