@@ -71,7 +71,8 @@ def test_use_it(process):
 
 
 def test_add_a_task(process):
-    (source,) = re.findall(r"^```python\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    section = README.split("\n## Add a task\n", 1)[1]
+    (source,) = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     Path("rotate.py").write_text(source)
     shown, checked, _ = (run_small(process, words) for words in commands("Add a task"))
     assert "fails" not in checked.stdout
