@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import resource
+import signal
 import sys
 import traceback
 
@@ -32,6 +33,7 @@ def serve() -> dict:
 def become(request: dict) -> None:
     """Make this child what a shell would have started: own group, files, folder, environment."""
     os.setsid()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the suite may run under nohup
     for number, path in enumerate((os.devnull, request["stdout"], request["stderr"])):
         flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
         file = os.open(path, flags, 0o644)
