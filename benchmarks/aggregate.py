@@ -106,7 +106,7 @@ def _processor_seconds() -> float:
 
 
 def profile(folder: Path) -> str:
-    """Where the time of the JSON table goes."""
+    """Print the time that each part of the JSON table takes."""
     profiler = cProfile.Profile()
     with contextlib.redirect_stdout(io.StringIO()):
         profiler.runcall(command, ["table", str(folder), "--format", "json"])

@@ -47,7 +47,7 @@ def call(parts: list[torch.Tensor], slopes: torch.Tensor | None, backend: str) -
 
 
 def largest_difference(tokens: int = 2048) -> float:
-    """Of outputs and gradients, between the two backends, with NAPE."""
+    """Compare outputs and gradients of the two backends, with NAPE."""
     found = []
     blockwise.KEPT = 0  # tiles in the backward pass too
     for backend in ("blockwise", "reference"):
@@ -118,7 +118,7 @@ def resident_gib(which: str) -> float:
 
 @torch.no_grad()
 def alone(case: str, tokens: int, run: str | None) -> dict:
-    """What a process of its own does: one pass, its seconds and its peak memory."""
+    """Run one pass in a process of its own and print its seconds and its peak memory."""
     if case == "model":
         step = model_pass(tokens, run)
     else:

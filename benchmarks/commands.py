@@ -1,4 +1,4 @@
-"""What commands take from start to end: `python -m benchmarks.commands`.
+"""Time commands from start to end: `python -m benchmarks.commands`.
 
 Help, lists and refusals must be answered within a second, and looking into a run at 512 tokens
 within a minute; each in a process of its own, beside a Python that does nothing. CPU seconds, and

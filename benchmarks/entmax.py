@@ -53,7 +53,7 @@ def forward_backward(function: Function, scores: Tensor, grad: Tensor) -> tuple[
 
 
 def gate(peers: dict[str, Function], scores: Tensor, grad: Tensor) -> list[str]:
-    """What is wrong with our result on these inputs; empty when it may be timed."""
+    """Return what is wrong with our result on these inputs; empty when it may be timed."""
     wrong = []
     weights, gradient = forward_backward(ours, scores, grad)
     off = (weights.double().sum(-1) - 1).abs().max().item()

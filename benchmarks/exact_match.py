@@ -24,7 +24,7 @@ BOTH = (score_teacher_forcing, score_greedy)
 
 
 def agree(model, inputs, labels) -> bool:
-    """Whether both ways tell a target that the model would write from one that it would not."""
+    """Return True when both ways tell what the model would write from what it would not."""
     scored = scored_positions(labels)
     first = int(scored[0])
     inputs, labels = inputs.clone(), labels.clone()

@@ -1,4 +1,4 @@
-"""What a training step costs beside the model: `python -m benchmarks.loop`.
+"""Measure what the loop adds to a training step: `python -m benchmarks.loop`.
 
 Trains a model of width 2 for some steps, by training's own loop with all that it does and by a bare
 loop over the same batches, in one process and in turn, and takes the difference. CPU seconds of the

@@ -1,4 +1,4 @@
-"""What logging the heads costs: `python -m benchmarks.probe`.
+"""Measure what logging the heads costs: `python -m benchmarks.probe`.
 
 Trains quick/copy (ASEntmax, NAPE) for some steps with and without the probe of the heads and the
 gradient norms of groups, both in one process and in turn. Validation is made as small as it gets

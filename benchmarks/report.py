@@ -1,4 +1,4 @@
-"""What the benchmarks share: functions timed in turn, the machine, a table and a JSON file.
+"""Shared by the benchmarks: functions timed in turn, the machine, a table and a JSON file.
 
 Every figure is a ratio of times taken in one process, round by round, and the median of rounds.
 """

@@ -28,7 +28,7 @@ LIMIT = 1.3  # ASEntmax may take at most this many times softmax's time
 
 
 def learner_of(attention: str) -> tuple[Learner, dict[str, torch.Tensor]]:
-    """What makes the steps of a run, and a batch of it."""
+    """Make the learner of a run and a batch of it."""
     words = ["experiment=repo/sort", f"attention={attention}", "trainer.accelerator=cpu"]
     words += ["data.min_length=48", "data.max_length=48", "optimizer.lr=1e-5"]
     config = load_config(words)

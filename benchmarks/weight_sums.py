@@ -1,4 +1,4 @@
-"""What a query's weights sum to as sequences grow: `python -m benchmarks.weight_sums RUN …`.
+"""Sums of a query's weights as sequences grow: `python -m benchmarks.weight_sums RUN …`.
 
 ReLA's weights (2104.07012) do not sum to one: under a causal mask their sum grows with the keys
 that a query sees, and the RMSNorm behind the concatenated heads is all that holds it. Of trained

@@ -2,7 +2,7 @@
 
 All of them go to the logger "lcg" of the standard library. The `lcg` command prints what is logged;
 a notebook or a script decides for itself what it shows. A stream that is closed or full stops
-nothing: a run goes on without its lines.
+nothing: a run continues without its lines.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which process of a run this is, from the variables that launchers set in its environment."""
+"""This process's rank in a run, from the variables that launchers set in its environment."""
 
 from __future__ import annotations
 

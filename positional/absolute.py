@@ -29,7 +29,7 @@ class Sinusoidal(PositionEncoding):
     base: float = 10000.0
     """Wavelengths run from 2π to 2π·base tokens."""
     scale: float = 1.0
-    """What e is multiplied by."""
+    """Factor of the embedding."""
 
     def __post_init__(self) -> None:
         if not 1 < self.base < math.inf:

@@ -41,7 +41,7 @@ class Sizes(NamedTuple):
 
 
 class BiasContext(NamedTuple):
-    """What an additive bias may be computed from.
+    """Inputs that an additive bias may be computed from.
 
     q [b h q d] and k [b kv_heads k d] before any scaling; x [b q w] the attention's input at the
     queries; q_positions [q] and k_positions [k].
@@ -81,12 +81,12 @@ class PositionEncoding:
 
     @property
     def ordered(self) -> bool:
-        """Whether any hook tells a query of order where no causal mask does."""
+        """True when any hook tells a query of order where no causal mask does."""
         return self._has("slopes") or self.more_than_slopes
 
     @property
     def more_than_slopes(self) -> bool:
-        """Whether any hook but `slopes` tells of order, in heads of slope 0 too."""
+        """True when any hook but `slopes` tells of order, in heads of slope 0 too."""
         return any(map(self._has, ("embed", "rotate_queries", "rotate_keys", "bias")))
 
     def _has(self, hook: str) -> bool:

@@ -52,7 +52,7 @@ class NAPE(PositionEncoding):
     name: ClassVar[str] = "nape"
 
     variant: Literal["linear", "exponential"] = "linear"
-    """How slopes fall over the ALiBi heads."""
+    """Sequence of slopes over the ALiBi heads."""
 
     def check(self, sizes: Sizes) -> None:
         group, alibi = sizes.heads // sizes.kv_heads, (sizes.heads + 1) // 2

@@ -1,4 +1,4 @@
-"""What a task is: how it draws source and target, and how these become inputs and labels.
+"""Base class of tasks: drawing source and target, and assembling inputs and labels of them.
 
 Shapes: `lengths` is [batch], everything else is [batch, tokens]. A *nominal* length is the one that
 a configuration names; how many tokens it takes is the task's affair (`source_length`).
@@ -50,12 +50,12 @@ class Task(ABC):
     name: ClassVar[str]
     kind: ClassVar[Literal["seq2seq", "tagging", "labelled", "masked"]] = "seq2seq"
     separator: ClassVar[bool] = True
-    """Whether SEP stands between source and target (seq2seq)."""
+    """True when SEP stands between source and target (seq2seq)."""
     ragged: ClassVar[bool] = False
-    """Whether rows of one nominal length differ in theirs: a row that `sample` drew then ends at
+    """True when rows of one nominal length differ in theirs: a row that `sample` drew then ends at
     its first negative entry, and source_length and target_length are the most there can be."""
     metrics: ClassVar[tuple[str, ...]] = ()
-    """What `measure` finds beside exact match, by name."""
+    """Names of the measures that `measure` returns beside exact match."""
     places: ClassVar[tuple[str, ...]] = ()
     """Fields that say where files are. Another field has a digest of what is in them, so that these
     do not tell two runs apart."""
@@ -74,7 +74,7 @@ class Task(ABC):
 
     @property
     def symbol_count(self) -> int:
-        """How many symbols are the task's own, labels included: the ids 0 .. symbol_count - 1."""
+        """Number of the task's own symbols, labels included: the ids 0 .. symbol_count - 1."""
         label = type(self).__name__
         if not hasattr(self, "symbols"):
             raise ValueError(f"{label} has no symbol_count: define it, or a field `symbols`")
@@ -94,7 +94,7 @@ class Task(ABC):
         return 1
 
     def symbol(self, symbol: int) -> str:
-        """How one of the task's own symbols is printed."""
+        """Return the text of one of the task's own symbols."""
         return str(symbol)
 
     def for_split(self, split: str) -> "Task":
@@ -111,7 +111,7 @@ class Task(ABC):
         return self.sample(rng, lengths)
 
     def distinct_samples(self, split: str, length: int) -> int | None:
-        """How many samples an evaluation split has at a length; None: without end."""
+        """Return the number of samples of an evaluation split at a length; None: without end."""
         return None
 
     def measure(
@@ -121,7 +121,7 @@ class Task(ABC):
         return {}
 
     def remarks(self) -> list[str]:
-        """What somebody who trains on it should know, a line each."""
+        """Return notes for those who train on it, a line each."""
         return []
 
     # ---- what it draws, checked

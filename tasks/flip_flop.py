@@ -31,7 +31,7 @@ class FlipFlop(Task):
     writes: float = 4.0
     """Expected number of writes after the first: per sequence, or per instruction."""
     per: Literal["sequence", "instruction"] = "sequence"
-    """What `writes` counts by; `instruction` makes it a constant probability."""
+    """Unit of `writes`; `instruction` makes it a constant probability."""
 
     def __post_init__(self):
         super().__post_init__()

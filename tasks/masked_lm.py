@@ -145,7 +145,7 @@ def _check_passages(passages: dict[str, list[str]]) -> None:
 
 
 def _beside(files: str) -> Path | None:
-    """What the vocabulary is stored beside: the file, or the folder that holds all files."""
+    """Return what the vocabulary is stored beside: the file, or the folder of all files."""
     path = Path(files)
     while glob.has_magic(str(path)):
         path = path.parent

@@ -49,9 +49,9 @@ class MQMTAR(Task):
     value_length: int = 2
     """Letters of a value."""
     vocabulary_seed: int = 0
-    """Which words exist."""
+    """Seed from which the words are drawn."""
     fresh_words: bool = True
-    """Whether every evaluation split has words of its own; else all have those of training."""
+    """Give every evaluation split words of its own; else all have those of training."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -24,7 +24,7 @@ class NBack(Task):
     kind: ClassVar[Literal["tagging"]] = "tagging"
 
     n: int = 2
-    """How far back the label lies."""
+    """Distance of the label, in places."""
     symbols: int = 16
     """Size of the alphabet, the leading 0 included."""
 

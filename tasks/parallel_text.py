@@ -94,8 +94,10 @@ class ParallelText(text.TextTask):
         )
 
     def _between(self, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which pairs of the split, ordered by length, may be drawn: from the first, below the
-        second."""
+        """Return the range of pairs of the split, ordered by length, that may be drawn.
+
+        From the first, below the second.
+        """
         longer = self._corpus.splits[self._split].longer
         high = np.searchsorted(longer, lengths, side="right")
         if self._split == "train":
@@ -161,7 +163,7 @@ def _read(paths: tuple[str, ...], stamps: tuple, bpe: int, held_out: float) -> _
 
 
 def _what_there_is(longer: np.ndarray, shortest: int) -> str:
-    """Which rungs of a ladder that doubles have pairs, of so many tokens in their longer side."""
+    """Return the doubling lengths that have pairs, of so many tokens in their longer side."""
     rungs = sorted({1 << (n - 1).bit_length() for n in longer.tolist()})
     able = ", ".join(str(rung) for rung in rungs if rung >= shortest)
     return f"its longest pair has {longer[-1]} tokens; use some of the lengths {able}"

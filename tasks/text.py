@@ -31,14 +31,14 @@ class TextTask(Task):
     `digest`."""
 
     making: ClassVar[str]
-    """What makes a corpus, for those who have none."""
+    """Command that makes a corpus, for those who have none."""
 
     bpe: int = 0
     """Tokens of a byte-pair encoding learned from the training split; 0: bytes."""
     held_out: float = 0.05
     """Share of the text in each of the two evaluation splits."""
     digest: str = ""
-    """Of the text and the BPE vocabulary; filled in by itself, and held against them ever after."""
+    """Hash of the text and the BPE vocabulary; filled in automatically, and checked ever after."""
 
     def __post_init__(self):
         super().__post_init__()
@@ -68,7 +68,7 @@ class TextTask(Task):
         self._corpus, self.digest = corpus, corpus.digest
 
     def _remedy(self) -> str:
-        """What to do where there is no text.
+        """Return the advice given where there is no text.
 
         A task with a digest was made with its text before, as a run's is: no new corpus will do.
         """
@@ -277,7 +277,7 @@ def absolute(path: str) -> str:
 
 
 def _stamp(path: str) -> tuple[int, int] | None:
-    """What changes when a file is written; None where there is none."""
+    """Return what changes when a file is written; None where there is none."""
     try:
         facts = os.stat(path)
     except OSError:

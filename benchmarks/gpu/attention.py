@@ -23,15 +23,15 @@ from lcg.attention.normalizers.entmax import Entmax
 from lcg.positional.slopes import NAPE
 
 TOLERANCE = {"bf16": 2e-2, "fp32": 1e-4}
-"""How far outputs and gradients of a type may be off, as a share of the largest."""
+"""Tolerance of outputs and gradients of a type, as a share of the largest."""
 SPREAD = 6**0.5
 """Standard deviation of queries, as in 2502.12082."""
 OURS = {"triton": "", "triton with NAPE": ", NAPE"}
-"""What is compared with each peer, and how a case says so."""
+"""The comparison with each peer, and the field of a case that asks for it."""
 
 
 class Case(NamedTuple):
-    """What is timed: causal attention of sequences of one length."""
+    """One timed case: causal attention of sequences of one length."""
 
     length: int
     d: int
@@ -46,7 +46,7 @@ class Case(NamedTuple):
 
 
 def goal(case: Case, mine: str, peer: str) -> str:
-    """How many times faster than a peer a case is meant to be, if that was said."""
+    """Speed-up over a peer that a case is meant to reach, where one was set."""
     with_slopes = mine != "triton"
     if "adasplash" in peer:
         from_16k = "≥ 2" if with_slopes else "≥ 1.3"
@@ -124,7 +124,7 @@ def problem(
 
 
 def passed(plan: Plan, name: str, d: int, alpha: float) -> bool:
-    """Whether outputs and gradients of the triton backend are right; says what is not."""
+    """Return True when outputs and gradients of the triton backend are right; print what is not."""
     wrong = []
     for batch, length in plan.checked:
         leaves, *biases = problem(plan, batch, length, d, name)

@@ -120,7 +120,7 @@ def sequence(plan: Plan, config: Any, length: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def disagreement(plan: Plan, config: Any, models: dict[str, Any], length: int) -> str | None:
-    """What triton says otherwise than reference, in logits or in verdicts, or None."""
+    """Return the difference between triton and reference in logits or verdicts, or None."""
     inputs, labels = sequence(plan, config, length)
     select = scored_positions(labels)
     ours, exact = (models[name](inputs, select=select) for name in ("triton", "reference"))

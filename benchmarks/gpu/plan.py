@@ -1,4 +1,4 @@
-"""What is timed on a device, and what on a CPU to see that all of it runs."""
+"""The cases timed on a device, and those run on a CPU to see that all of it works."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ PEERS = {
     },
     "fp32": {"SDPA efficient": SDPBackend.EFFICIENT_ATTENTION},
 }
-"""What torch has for softmax: neither of the first two takes float32."""
+"""Torch's softmax attentions; neither of the first two takes float32."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is timed, and where."""
+    """The timed cases and their device."""
 
     device: str = "cuda"
     types: tuple[str, ...] = ("bf16", "fp32")
@@ -40,9 +40,9 @@ class Plan:
     blockwise: int = 16384
     """The longest nominal length at which it is timed with `blockwise`."""
     steps: int = 1000
-    """Of Sort training."""
+    """Steps of Sort training."""
     precisions: tuple[str, ...] = ("bf16-true", "bf16-mixed", "32-true")
-    """Of Sort training; the preset's own first."""
+    """Precisions of Sort training; the preset's own first."""
     peers: dict[str, dict[str, SDPBackend]] = field(default_factory=lambda: PEERS)
     words: tuple[str, ...] = ()
     """Overrides of the models' configs."""

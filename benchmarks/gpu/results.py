@@ -37,7 +37,7 @@ class Results:
 
 
 def versions() -> dict[str, str | None]:
-    """Of what is compared."""
+    """Return the versions of the packages that are compared."""
     found = {}
     for name in ("torch", "triton", "adasplash"):
         try:

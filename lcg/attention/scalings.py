@@ -99,7 +99,7 @@ class AdaptiveScaling(QueryScaling):
     offset: float = 1.0
     """Added to n inside the logarithm."""
     bias: bool = True
-    """Whether the two projections have biases."""
+    """Give the two projections biases."""
     init: Literal["authors", "unit"] = "authors"
     """authors: weights N(0, 0.02²), biases 0, a scaler near 1.7 at the start with δ = 1;
     unit: weights 0 and softplus(b_β) = 0.05, a scaler of δ + 0.05 for every query."""

@@ -21,7 +21,7 @@ from lcg.positional.base import PositionEncoding, Sizes
 VOCABULARY, PAD = 11, 10
 LENGTHS = (1, 2, 3, 5, 8)
 LONG_LENGTHS = (3, 130, 520)
-"""Of one tile, of two tiles of queries, and long enough for a search for candidates."""
+"""Lengths of one tile, of two tiles of queries, and long enough for a search for candidates."""
 NEAR = 1e-4
 SIZES = (
     Sizes(1, 1, 2, 2),

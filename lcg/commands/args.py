@@ -40,7 +40,7 @@ def add_trust(parser: Parser) -> None:
 
 
 def trusted(options: argparse.Namespace, otherwise: Trust = "own") -> Trust:
-    """Which code of users' classes may run."""
+    """Return which code of users' classes may run."""
     return "any" if options.trust else otherwise
 
 

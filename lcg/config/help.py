@@ -175,7 +175,7 @@ def listing(kind: str) -> list[tuple[str, str]]:
 
 
 def backends() -> str:
-    """Which backend runs what, as two markdown tables."""
+    """Return which backend runs what, as two markdown tables."""
     softmax = registry.available("normalizer")["softmax"]()
     normalizers = {name: cls.backends for name, cls in registry.available("normalizer").items()}
     positions = {n: usable(softmax, cls()) for n, cls in registry.available("position").items()}

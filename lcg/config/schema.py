@@ -185,7 +185,7 @@ class Optimizer:
     warmup_steps: int = 100
     """Steps from 0 to the peak."""
     final_lr: float = 0.0
-    """Where the cosine ends, as a share of the peak."""
+    """End of the cosine, as a share of the peak."""
     beta1: float = 0.9
     """Decay of the first moment."""
     beta2: float = 0.99
@@ -207,16 +207,16 @@ class Optimizer:
 
 @dataclass
 class Trainer:
-    """Budget, machine and bookkeeping."""
+    """Steps, devices, logging and checkpoints."""
 
     steps: int = 2000
     """Optimiser steps."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
     """As Lightning names them; thresholds and row sums are float32 in every one."""
     accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps"] = "auto"
-    """What to run on."""
+    """Kind of device to train on."""
     devices: int = 1
-    """How many of them on each node; more than one in all trains with DDP on the same batches."""
+    """Number of devices on each node; more than one in all trains with DDP on the same batches."""
     nodes: int = 1
     """Machines that train this run together: the same command on each, with NODE_RANK (0 is the
     first), MASTER_ADDR and MASTER_PORT in its environment and `runs` in a folder that all share."""
@@ -278,7 +278,7 @@ class Evaluation:
     samples: int = 1000
     """Samples per length."""
     seed: int = 0
-    """Which test set; all runs of a task share it, whatever their own seed."""
+    """Seed of the test set; all runs of a task share it, whatever their own seed."""
     decode: Literal["teacher_forcing", "greedy"] = "teacher_forcing"
     """teacher_forcing: one pass, the same exact match; greedy: token by token, the check."""
     batch_size: int | None = None
@@ -313,7 +313,7 @@ class Config:
     """A run."""
 
     task: Any = "copy"
-    """What is learned: a name, package.module:Class, or path/to/file.py:Class."""
+    """The task to learn: a name, package.module:Class, or path/to/file.py:Class."""
     attention: Any = "softmax"
     """A preset of configs/attention, or a normalizer."""
     position: Any = "nape"
@@ -332,7 +332,7 @@ class Config:
     runs: str = "runs"
     """Folder that holds the run directories."""
     labels: dict[str, str] = field(default_factory=dict)
-    """What task, attention and position were called on the command line; filled in by itself."""
+    """Names of task, attention and position on the command line; filled in automatically."""
 
     def __post_init__(self) -> None:
         _require(0 <= self.seed < 2**63, f"seed must be in [0, 2^63), got {self.seed}")

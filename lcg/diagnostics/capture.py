@@ -150,7 +150,7 @@ class _Hooks:
         self._select: Tensor | None = None
 
     def before(self, model: nn.Module, words: tuple, options: dict) -> tuple[tuple, dict] | None:
-        """Of a model's own call: which tokens are no padding, and all of them as queries.
+        """Keep from a model's own call which tokens are no padding, and all of them as queries.
 
         The last block selects before it attends to the source: its cross-attention would see the
         selected tokens only.
@@ -168,7 +168,7 @@ class _Hooks:
         return None if select is None else logits[:, select]
 
     def note(self, layer: MultiHeadAttention, words: tuple, options: dict) -> None:
-        """Of a layer's call, everything."""
+        """Keep all arguments of a layer's call."""
         call = dict(zip(("x", "positions", "select"), words, strict=False)) | options
         self.seen.append(
             LayerInput(

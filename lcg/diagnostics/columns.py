@@ -1,4 +1,4 @@
-"""What a run logs of its heads and gradients, by the names of metrics.csv; without torch."""
+"""Columns of metrics.csv about heads and gradients; without torch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from lcg.config.compatibility import cross_encoding
 from lcg.positional.base import PositionEncoding
 
 QUANTILES = {"p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
-"""Of the scalers of one layer: name -> share of the queries at or below."""
+"""Quantiles of the scalers of one layer: name -> share of the queries at or below."""
 
 
 def head_measures(normalizer: Normalizer) -> tuple[str, ...]:
-    """What the probe notes of a group of heads: null is the share of rows without any weight,
+    """Values that the probe logs of a group of heads: null is the share of rows without any weight,
     where rows need not sum to one."""
     return ("support", "max_weight", *(() if normalizer.rows_sum_to_one else ("null",)))
 

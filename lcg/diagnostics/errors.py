@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model reads of n samples, tensors [n t], and what it answers at the m positions that
+    """Inputs of n samples, tensors [n t], and the model's predictions at the m positions that
     are scored in any of them: inputs, targets and best symbols [n m], IGNORE where a sample is not
     scored."""
 

@@ -191,7 +191,7 @@ def own_weights(
 
 
 def weights_by(normalizer: Normalizer) -> Weigh:
-    """What another normalizer, one that learns nothing, makes of the same scores."""
+    """Measure what another normalizer, one that learns nothing, makes of the same scores."""
 
     def weigh(captured: LayerInput, queries: Tensor) -> tuple[Tensor, float | Tensor]:
         scores = captured.scores(queries)
@@ -228,7 +228,7 @@ def row_measures(
 
 @dataclass(frozen=True)
 class LayerHeads:
-    """What heads of one layer did.
+    """Measurements of the heads of one layer.
 
     heads: their numbers. rows: of each measure [h n] the value at every query that is no padding,
     NaN where there is nothing to say ([1 n] for diversity). alpha: of each head where

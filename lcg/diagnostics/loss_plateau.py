@@ -1,4 +1,4 @@
-"""What became of a run, read off its metrics: the loss plateau, and scalers that exploded.
+"""Read off a run's metrics its loss plateau, and whether scalers exploded.
 
 A run that does not solve its task mostly sits on a plateau of its loss: MQMTAR's is near 0.53 nats,
 and the step at which a run leaves it decides how far it carries.
@@ -39,11 +39,11 @@ EXPLODED = {"p95": 10.0, "max": 100.0}
 """Scalers beyond are worth a remark; ASEntmax runs stuck on the plateau were seen at a p95 of 18 to
 84 and a maximum near 300."""
 ROWS = 4000
-"""Of longer tables every n-th row is enough."""
+"""Rows that are read; of longer tables every n-th is enough."""
 
 
 def fate(metrics: Path, warmup_steps: int) -> dict[str, Any]:
-    """What a metrics.csv says of a run: JSON types.
+    """Return what a metrics.csv says of a run, in JSON types.
 
     plateau_loss: nats, None without a plateau; plateau_left_at: step, None if it was not left.
     scaler_p95, scaler_max: the largest of any layer when last probed, only where one exploded.

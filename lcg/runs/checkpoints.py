@@ -33,7 +33,7 @@ class DamagedCheckpoint(UnreadableCheckpoint):
 
 
 class Resume(NamedTuple):
-    """Where to go on from: the file, its step, and the identity of the config it belongs to."""
+    """A checkpoint to resume from: its file, its step, and the identity of its config."""
 
     path: Path
     step: int

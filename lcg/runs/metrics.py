@@ -145,7 +145,7 @@ class _Curve:
 
 
 class Tracking:
-    """Hands every row to all places; has none in the processes that keep no books."""
+    """Hand every row to all places; processes other than the main one have none."""
 
     def __init__(self) -> None:
         self.places: list[Any] = []  # CSVMetrics, WandbMetrics
@@ -156,7 +156,7 @@ class Tracking:
             place.log(step, metrics)
 
     def summarize(self, values: dict[str, Any]) -> None:
-        """What the run amounts to, at its end."""
+        """Take the run's summary, at its end."""
         for place in self.places:
             place.summarize(values)
 

@@ -1,4 +1,4 @@
-"""Where a result came from: command, versions, code, device."""
+"""Provenance of a result: command, versions, code, device."""
 
 from __future__ import annotations
 

@@ -113,13 +113,13 @@ class Cell:
 
     @property
     def key(self) -> tuple:
-        """What identifies an evaluation: the same key again replaces it, another is kept beside."""
+        """Identity of an evaluation: the same key again replaces it, another is kept beside."""
         return (self.length, self.samples, self.seed, self.decode, self.step)
 
 
 @dataclass(frozen=True)
 class Training:
-    """How training went. step: the last one done; seconds: wall time; final_loss: nats."""
+    """State of training. step: the last one done; seconds: wall time; final_loss: nats."""
 
     status: str
     step: int
@@ -372,7 +372,7 @@ def _build(cls: type, data: Any, where: str) -> Any:
 
 @cache
 def _fields(cls: type) -> tuple[dict[str, tuple[type, ...]], tuple[str, ...]]:
-    """What a dataclass's fields may hold, and which of them have no default."""
+    """Return the types of a dataclass's fields, and which of them have no default."""
     hints = get_type_hints(cls)
     required = [f.name for f in fields(cls) if (f.default, f.default_factory) == (MISSING,) * 2]
     return {f.name: _kinds(hints[f.name]) for f in fields(cls)}, tuple(required)

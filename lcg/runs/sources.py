@@ -27,7 +27,7 @@ FLAG = "--trust-source"
 HELP = "run the code of users' classes that a run keeps, whatever it is"
 
 Trust = Literal["none", "own", "any"]
-"""Which code of users' classes may run: none, what is this machine's own as well, any."""
+"""Code of users' classes that may run: none, what is this machine's own as well, any."""
 
 
 def run_yaml(config: Config) -> str:

@@ -63,7 +63,7 @@ def choose_mode(requested: str, timeout: float = 5.0) -> tuple[str, str]:
 
 
 class Address(NamedTuple):
-    """Where something listens; netloc: host and, where it is given, port."""
+    """Address of a server; netloc: host and, where it is given, port."""
 
     scheme: str
     host: str
@@ -102,7 +102,7 @@ def _settings() -> tuple[str, str, str | None]:
 
 
 def _netrc_files() -> list[Path]:
-    """Where logins are looked up; without a home folder `~` stands for itself, and is not there."""
+    """Return the files with logins; without a home folder `~` stands for itself."""
     named = os.environ.get("NETRC")
     return [Path(os.path.expanduser(p)) for p in ([named] if named else ["~/.netrc", "~/_netrc"])]
 
@@ -118,7 +118,7 @@ def _has_password(*hosts: str) -> bool:
 
 
 def _through_proxy(server: Address) -> Address:
-    """What a connection is really made to. Raises ValueError for a proxy that is no address."""
+    """Return the address that a connection is made to. Raises ValueError for an invalid proxy."""
     proxy = urllib.request.getproxies().get(server.scheme)
     if not proxy or urllib.request.proxy_bypass(server.host):
         return server
@@ -129,7 +129,7 @@ def _through_proxy(server: Address) -> Address:
 
 
 def _reachable(host: str, port: int, timeout: float) -> bool:
-    """Whether a connection opens in time, name lookup included."""
+    """Return True when a connection opens in time, name lookup included."""
     answer: list[bool] = []
 
     def connect() -> None:
@@ -147,7 +147,7 @@ def _reachable(host: str, port: int, timeout: float) -> bool:
 
 
 def summary(record: RunRecord) -> dict[str, Any]:
-    """What a W&B run shows on top, and the whole record beside it.
+    """Return a W&B run's summary values, and the whole record beside them.
 
     The record is one text under one key, because that is what arrives in every case: it comes with
     the metrics, needs no file storage, is in an offline run's folder too, and a project's records

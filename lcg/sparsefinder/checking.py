@@ -1,4 +1,4 @@
-"""Whether a normalizer makes a graph that can be predicted at all."""
+"""Check that a normalizer makes a graph that can be predicted at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the attention layers of a model work on, and the graph that they make of it.
+"""Queries and keys of a model's attention layers, and the graph that they make of them.
 
 The gold graph links a query to the keys that it gives weight to. It is asked for some queries at a
 time, so that a long sequence never needs all of its weights at once.
@@ -91,7 +91,7 @@ class Samples:
 
     @property
     def reads(self) -> tuple[Tensor, ...]:
-        """What the model is called with."""
+        """Return the arguments of the model's call."""
         return model_inputs(self.parts)
 
 
@@ -106,7 +106,7 @@ def draw(config: Any, split: str, length: int, count: int, model: nn.Module) -> 
 
 
 def score(model: nn.Module, samples: Samples) -> Score:
-    """Who is right, by one forward pass."""
+    """Return which samples are right, by one forward pass."""
     return score_teacher_forcing(
         model, samples.parts["inputs"], samples.parts["labels"], samples.parts.get("source")
     )

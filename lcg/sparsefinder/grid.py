@@ -1,4 +1,4 @@
-"""Which methods and settings a study compares; the paper's whole grid, or a few of each."""
+"""Methods and settings that a study compares; the paper's whole grid, or a few of each."""
 
 from __future__ import annotations
 

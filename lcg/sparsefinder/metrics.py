@@ -1,4 +1,4 @@
-"""How well a predicted graph matches the gold graph of a layer's heads.
+"""Measure how well a predicted graph matches the gold graph of a layer's heads.
 
 Per sample and head, over the queries looked at:
 
@@ -34,7 +34,7 @@ NAMES = ("sparsity", "recall", "exact", "mass")
 
 @dataclass
 class Identity:
-    """How far weights on the predicted keys are from those on all, of fully predicted queries."""
+    """Largest difference of weights on predicted keys from those on all keys."""
 
     queries: int = 0
     different: int = 0
@@ -122,12 +122,12 @@ def measure(gold: Gold, links: Links) -> LayerMeasures:
 
 
 def _count(found: Tensor, dimensions: int = 2) -> Tensor:
-    """How many are True, by sample and head."""
+    """Count the True ones by sample and head."""
     return found.sum(dim=tuple(range(-dimensions, 0))).double()
 
 
 def identity(gold: Gold, predicted: Tensor) -> Identity:
-    """Of the queries `compared` whose edges are all predicted [b h q m]: are weights the same?"""
+    """Compare the weights of queries `compared` whose edges are all predicted [b h q m]."""
     some = gold.compared
     weights, graph = gold.weights[:, :, some], predicted.expand_as(gold.weights)[:, :, some]
     linked = weights > 0

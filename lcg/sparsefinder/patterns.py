@@ -48,7 +48,7 @@ class Pattern(Method):
 
     @abstractmethod
     def joined(self, queries: Tensor, keys: Tensor, heads: int) -> Tensor:
-        """Whether linked, Bool [q m] or [h q m]."""
+        """Return which are linked, Bool [q m] or [h q m]."""
 
     def links(self, heads, known) -> Links:
         keys = torch.arange(heads.k.shape[2], device=heads.k.device)

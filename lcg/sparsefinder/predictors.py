@@ -34,7 +34,7 @@ class Method(ABC):
     family: ClassVar[str]
     """Methods of one family differ in a setting and make one front."""
     learned: ClassVar[bool] = False
-    """Whether it reads what was projected."""
+    """True when it reads projected queries and keys."""
 
     @property
     @abstractmethod
@@ -43,7 +43,7 @@ class Method(ABC):
 
     @property
     def links_all(self) -> bool:
-        """Whether the setting links every query to every key: the end of a grid."""
+        """True when the setting links every query to every key: the end of a grid."""
         return False
 
     @abstractmethod

@@ -30,7 +30,7 @@ QUERIES = 128
 SAMPLES_OF_A_STEP, QUERIES_OF_A_STEP = 4, 64
 MARGIN = 1.0
 START = 0.1
-"""Of the matrices' entries, as a share of 1/√d. From far larger ones the sums of a query differ by
+"""Scale of the matrices' entries, as a share of 1/√d. From far larger ones a query's sums differ by
 more than the margin whatever the map is; small ones grow in the directions that tell keys apart."""
 
 

@@ -67,7 +67,7 @@ def _replacement(
 
 
 def output(heads: Heads, graph: Graph, select: Tensor | slice = ALL) -> Tensor:
-    """What the layer would return [b q w] for all queries, or some, if it used the graph only."""
+    """Return the layer's output [b q w] for all queries, or some, if it used the graph only."""
     captured = heads.captured
     layer = captured.layer
     memory = captured.x if captured.memory is None else captured.memory

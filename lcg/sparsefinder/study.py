@@ -28,7 +28,7 @@ Progress = Callable[[str, int, int], None]  # what is under way, done, in all
 
 @dataclass(frozen=True)
 class Plan:
-    """What to study. samples: at the shortest length; of longer ones fewer, as tokens go."""
+    """Plan of a study. samples: at the shortest length; of longer ones fewer, as tokens go."""
 
     lengths: tuple[int, ...]
     learned_at: int
@@ -77,7 +77,7 @@ class LengthResult:
 
 @dataclass
 class Study:
-    """What came of a plan; learned_from: samples, fewer than planned where no more fit in memory or
+    """Results of a plan; learned_from: samples, fewer than planned where no more fit in memory or
     the split has no more; losses: by layer, the margin loss at each step."""
 
     plan: Plan

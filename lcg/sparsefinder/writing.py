@@ -60,7 +60,7 @@ def summary(study: Study) -> str:
 
 
 def _counted(lengths: list[LengthResult]) -> str:
-    """How many samples there are of each length."""
+    """Return the number of samples of each length."""
     return ", ".join(
         f"{result.samples} sample{'s' * (result.samples > 1)} of length {result.length}"
         for result in lengths
@@ -91,7 +91,7 @@ def identity_of(study: Study) -> Identity:
 
 
 def identity_text(study: Study) -> str:
-    """What the identity check found, in a line."""
+    """Return the result of the identity check, in a line."""
     found = identity_of(study)
     if not found.queries:
         return "no query was fully predicted, so there is no identity to check"
@@ -146,7 +146,7 @@ Point = TypeVar("Point")
 
 
 def front(points: Iterable[tuple[float, float, Point]]) -> list[tuple[float, float, Point]]:
-    """Of (sparsity, value, which) those that no other reaches in both, by growing sparsity.
+    """Return the (sparsity, value, which) that no other reaches in both, by growing sparsity.
 
     NaN is left out.
     """

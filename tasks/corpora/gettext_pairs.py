@@ -37,7 +37,7 @@ RATIO = 3  # of the longer side to the shorter, in texts of more than 20 charact
 
 @dataclass
 class Source:
-    """What one package gave."""
+    """Pairs of one package."""
 
     name: str
     version: str
@@ -77,7 +77,7 @@ def _placeholder(found: re.Match) -> str:
 
 
 def usable(one: str, other: str) -> bool:
-    """Whether a cleaned pair can be a translation: words on both sides, the same placeholders."""
+    """Return True for a possible translation: words on both sides, the same placeholders."""
     shorter, longer = sorted((len(one), len(other)))
     return (
         one != other

@@ -1,4 +1,4 @@
-"""What the corpus scripts have in common: their options, and how a corpus is written."""
+"""Shared by the corpus scripts: their options, and writing a corpus."""
 
 from __future__ import annotations
 
