@@ -29,13 +29,14 @@ SCALER = "MixedPrecision"  # as Lightning calls it in a checkpoint
 @contextmanager
 def quiet() -> Iterator[None]:
     """Leave out Lightning's remarks on devices and processes, which are as they were asked for."""
-    logging.disable(logging.INFO)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.INFO))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
 
 
 @quiet()
