@@ -46,7 +46,7 @@ from tqdm import tqdm
 update = tqdm.update
 def and_then(bar, n=1):
     update(bar, n)
-    if bar.unit == "step" and bar.n == {step}:
+    if getattr(bar, "unit", "") == "step" and bar.n == {step}:
         {action}
 tqdm.update = and_then
 """

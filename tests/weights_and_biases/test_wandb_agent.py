@@ -129,7 +129,8 @@ from tqdm import tqdm
 update = tqdm.update
 def and_then(bar, n=1):
     update(bar, n)
-    if bar.unit == "step" and bar.n == 17 and os.environ["WANDB_RUN_ID"] == "before":
+    at = bar.n if getattr(bar, "unit", "") == "step" else None
+    if at == 17 and os.environ["WANDB_RUN_ID"] == "before":
         {action}
 tqdm.update = and_then
 import lcg.cli
