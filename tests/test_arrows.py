@@ -67,7 +67,7 @@ def room(module: str) -> str:
 
 
 def may(name: str, target: str) -> bool:
-    """Whether the one module may import the other."""
+    """Return True if the one module may import the other."""
     above, below = room(name), room(target)
     return above == below or HEIGHT[above] > HEIGHT[below]
 

@@ -1,4 +1,4 @@
-"""What lcg logs is shown by the command alone; elsewhere a program decides."""
+"""The command shows what lcg logs; elsewhere a program decides."""
 
 import subprocess
 import sys

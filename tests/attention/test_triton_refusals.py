@@ -1,4 +1,4 @@
-"""What the triton backend cannot run is refused in one line that says what can, without triton."""
+"""The triton backend refuses in one line, which says what can run instead; without triton."""
 
 import re
 import subprocess

@@ -75,5 +75,5 @@ def tiny():
 
 @pytest.fixture
 def written(here):
-    """What lies below the current folder, without Python's own caches."""
+    """Return the files below the current folder, without Python's own caches."""
     return lambda: {p for p in here.rglob("*") if "__pycache__" not in p.parts}

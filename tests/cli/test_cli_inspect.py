@@ -107,7 +107,7 @@ def test_length_512(call, run):
 
 @pytest.mark.parametrize("words", [("inspect", "--length", "8"), ("eval", "lengths=8")])
 def test_a_run_of_kernels_is_read_without_a_device(call, run, monkeypatch, words):
-    """Where triton cannot run, by what gives the same."""
+    """A triton run is read by another backend where triton cannot run."""
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     file = run / "config.yaml"
     text = file.read_text()

@@ -24,7 +24,7 @@ def test_a_busy_machine_is_noticed():
 
 @pytest.fixture
 def waiting(monkeypatch):
-    """What `lcg` makes of these variables: (OMP_WAIT_POLICY, GOMP_SPINCOUNT)."""
+    """Return what `lcg` makes of these variables: (OMP_WAIT_POLICY, GOMP_SPINCOUNT)."""
 
     def choose(busy, policy=None, spins=None):
         monkeypatch.setattr(cli, "_others_are_running", lambda: busy)

@@ -33,7 +33,7 @@ def test_every_class_says_what_it_is(cls):
 
 
 def entry(text: str, option: str) -> str:
-    """What stands beside one option, its lines joined."""
+    """Return the help of one option, its lines joined."""
     lines = text.splitlines()
     (start,) = [i for i, line in enumerate(lines) if line.split()[:1] == [option]]
     found = [lines[start].strip().removeprefix(option)]

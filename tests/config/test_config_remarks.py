@@ -1,4 +1,4 @@
-"""What is set and has no effect is said; a config in which everything counts is left alone."""
+"""An option without effect gets a remark; a config in which everything counts gets none."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What is said of heads against loops over dense weights, for every kind of model."""
+"""Measurements of heads against loops over dense weights, for every kind of model."""
 
 import math
 
@@ -57,7 +57,7 @@ def entropy(row):
 
 
 def naive(weights, visible, real):
-    """Of dense weights [b h q k]: the means of LayerHeads, one number at a time."""
+    """Compute the means of LayerHeads from dense weights [b h q k], one number at a time."""
     rows = [(b, i) for b in range(len(weights)) for i in range(weights.shape[2]) if real[b][i]]
     found = {name: [] for name in ("density", "null", "confidence", "offsets")}
     diverse = []

@@ -76,7 +76,7 @@ def test_the_numbers_are_those_of_naive_loops():
 
 
 def test_null_attention_is_counted():
-    """Of the probe's samples, the share of rows in which ReLU leaves nothing."""
+    """Return the share of rows of the probe's samples in which ReLU leaves nothing."""
     config = load_config(tiny("attention=rela", "model.heads=4"))
     model = build_model(config).eval()
     row = Probe(config)(model)

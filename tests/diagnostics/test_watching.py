@@ -1,4 +1,4 @@
-"""What is seen of the heads is what the model computed its output from."""
+"""The captured inputs of heads are those that the model computed its output from."""
 
 import pytest
 import torch

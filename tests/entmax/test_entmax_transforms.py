@@ -14,7 +14,7 @@ def scores(*shape):
 
 
 def plain_gradients(z, alpha, cotangent):
-    """Of one call: in the scores and, of a tensor, in alpha."""
+    """Return the gradients of one call: in the scores and, of a tensor, in alpha."""
     leaves = [z.detach().clone().requires_grad_()]
     if isinstance(alpha, torch.Tensor):
         leaves.append(alpha.detach().clone().requires_grad_())

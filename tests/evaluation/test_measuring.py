@@ -1,4 +1,4 @@
-"""What is measured beside exact match: on the model's own words, for every kind of model."""
+"""Measures beside exact match: on the model's own words, for every kind of model."""
 
 import numpy as np
 import pytest

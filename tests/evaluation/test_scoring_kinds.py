@@ -68,7 +68,7 @@ def test_scores_are_what_a_count_row_by_row_gives(kind, task):
 
 @pytest.mark.parametrize("kind", ["decoder", "encoder_decoder"])
 def test_greedy_scores_are_teacher_forced_scores(kind):
-    """Of targets that a model would write itself in half of the rows, of unequal lengths."""
+    """Make targets of unequal lengths; in half of the rows the model would write them itself."""
     task = Ragged()
     model = made(kind, task)
     drawn = eval_batch(task, 0, "test", 9, 0, 10, kind == "encoder_decoder")

@@ -122,7 +122,7 @@ def test_mqar_of_the_page_is_short_and_scores_its_queries():
 
 @every_page
 def test_the_page_tells_of_every_member_it_names(page):
-    """What its table and its text name exists, where they say it does."""
+    """Names in the page's table and text exist where it says they do."""
     text = (ROOT / "docs" / page).read_text()
     prose = re.sub(r"^```\w+\n.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     named = set(re.findall(r"`((?:tasks|positional|lcg|tests|configs)/[\w/.]*)`", prose))

@@ -103,7 +103,7 @@ def test_what_goes_wrong_at_longer_lengths_only(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["Later", "LaterShape"])
 def test_a_worker_s_error_is_one_line_too(name, capsys, tmp_path, monkeypatch):
-    """Of batches that the main process has not drawn before."""
+    """Data workers check batches that the main process has not drawn before."""
     monkeypatch.chdir(tmp_path)
     words = ["train", f"task={FILE}:{name}", *TINY.split(), "data.workers=1", "trainer.steps=40"]
     line = failed([word for word in words if word != "trainer.steps=4"], capsys)

@@ -67,7 +67,7 @@ TOOLS = os.path.join(os.path.dirname(triton.__file__), "backends/nvidia/bin")
 
 
 def serialized(built, capability: int) -> bool:
-    """Whether the assembler had to put the asynchronous products of a kernel one after another."""
+    """Return True if the assembler had to put a kernel's asynchronous products one after another."""
     with tempfile.NamedTemporaryFile(suffix=".ptx", mode="w") as file:
         file.write(built.asm["ptx"])
         file.flush()
@@ -77,7 +77,7 @@ def serialized(built, capability: int) -> bool:
 
 
 def dumped(built, what: str) -> str:
-    """What cuobjdump says of a kernel."""
+    """Return what cuobjdump prints of a kernel."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(built.asm["cubin"])
         file.flush()

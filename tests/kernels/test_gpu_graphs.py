@@ -1,4 +1,4 @@
-"""What is recorded as a CUDA graph, and what is not, with a device that only pretends."""
+"""Steps that are recorded as a CUDA graph, and those that are not, with a mock device."""
 
 import contextlib
 

@@ -144,7 +144,7 @@ def test_rows_that_are_hard_to_solve(normalizer, kind):
 
 
 def weights_and_slope(normalizer, z):
-    """Of rows z [heads keys] in float64: the weights p, and u with ds = u (dp - Σ u dp / Σ u)."""
+    """Compute from rows z [heads keys] in float64 p, and u with ds = u (dp - Σ u dp / Σ u)."""
     if normalizer.name == "relu":
         return np.maximum(z, 0), (z > 0).astype(float)
     if normalizer.name == "softmax":
@@ -263,7 +263,7 @@ def test_a_score_that_has_fallen_to_minus_infinity_has_no_weight(keys, regime):
 
 
 def test_one_graph_serves_lengths_of_one_tile_size():
-    """What torch.compile is told of sizes are inequalities."""
+    """The sizes told to torch.compile are inequalities."""
     torch.compiler.reset()
     graphs = []
 

@@ -132,7 +132,7 @@ def test_prefill_and_decoding_are_the_full_pass(row, chunk):
 
 @some_rows
 def test_greedy_is_the_teacher_forced_argmax(row):
-    """Of its own output: each token is the best one of the full pass over those before it."""
+    """Each token of its output is the best one of the full pass over those before it."""
     model, *_ = small("encoder_decoder", row)
     source = padded(tokens(2, 5, seed=1), 2)
     words, written = tokens(2, 1), []

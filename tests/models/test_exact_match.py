@@ -100,7 +100,7 @@ def test_close_calls_and_numbers_that_are_not_finite_are_seen():
 
 @pytest.mark.parametrize("task", [Copy(symbols=3), FlipFlop()], ids=label)
 def test_greedy_decoding_starts_from_the_source_alone(task):
-    """What stands in the target's place is never read."""
+    """The tokens in the target's place are never read."""
     torch.manual_seed(0)
     model = Decoder(Model(d_model=16, heads=4), *METHODS["softmax-nape"], task.vocabulary).eval()
     inputs, labels = samples(task, 0, 6, 8)

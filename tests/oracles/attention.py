@@ -29,7 +29,7 @@ class Chosen(NamedTuple):
 
 
 class Choices(NamedTuple):
-    """What one attention layer is made of, and its sizes."""
+    """Parts and sizes of one attention layer."""
 
     normalizer: Chosen
     scaling: Chosen

@@ -51,7 +51,7 @@ def formula(q, k, v, normalizer, bias, learned):
 
 
 def learned_by(normalizer):
-    """What it learns, as at the start."""
+    """Return the learned tensors, as at the start."""
     return {name: x.to(DEVICE) for name, x in normalizer.learned(Sizes(4, 2, 16, 64)).items()}
 
 

@@ -109,7 +109,7 @@ def pairwise(*factors: list[Any]) -> list[tuple[Any, ...]]:
 
 
 def _new(missing: dict, row: dict[int, int], place: int, value: int) -> int:
-    """How many missing pairs this value would make with the row so far."""
+    """Count the missing pairs that this value would make with the row so far."""
     return sum(
         ((place, value, other, at) if place < other else (other, at, place, value)) in missing
         for other, at in row.items()

@@ -30,7 +30,7 @@ def make_sweep(folder: Path) -> Path:
 
 
 def table(runs: Path) -> str:
-    """What `lcg table` prints of a folder, without times."""
+    """Return what `lcg table` prints of a folder, without times."""
     words = [sys.executable, "-m", "lcg", "table", str(runs), "--format", "json"]
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

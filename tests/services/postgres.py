@@ -72,7 +72,7 @@ class Postgres:
         return subprocess.run(words, capture_output=True, text=True, check=True).stdout.strip()
 
     def is_ready(self) -> bool:
-        """Whether it takes connections."""
+        """Return True if it takes connections."""
         assert self._server.poll() is None, (self._folder / "log").read_text()
         words = ["-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run([binaries() / "pg_isready", *words]).returncode == 0

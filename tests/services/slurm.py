@@ -109,7 +109,7 @@ class Slurm:
         return "\n".join(f"{f.name}:\n{f.read_text(errors='replace')[-3000:]}" for f in files)
 
     def call(self, program: str, *words: str, check: bool = True) -> str:
-        """What one of Slurm's commands prints."""
+        """Return what one of Slurm's commands prints."""
         environment = os.environ | self.environment
         words = [shutil.which(program, path=FOLDERS), *words]
         done = subprocess.run(words, env=environment, capture_output=True, text=True)

@@ -111,7 +111,7 @@ def launchers(*hosts: str, folder: Path, storage: str):
 
 
 def steps(folder: Path, said: str) -> list[int]:
-    """How far each of the runs that a launcher started has been saved."""
+    """Return the saved step of each run that a launcher started."""
     names = re.findall(r"^(?:lcg: )?(\S+): started", said, re.M)
     return [len(list((folder / "runs" / name).glob("checkpoints/last.ckpt"))) for name in names]
 

@@ -54,21 +54,21 @@ class Array:
         self.job = self.slurm.submit(self.script, "--array=0-1", **self.variables)
 
     def said(self, task: int) -> str:
-        """What a task has printed since it was started the last time."""
+        """Return what a task has printed since it was last started."""
         file = self.folder / f"slurm-{self.job}_{task}.out"
         return file.read_text() if file.exists() else ""
 
     def all_said(self) -> str:
-        """What all tasks and their runs have printed."""
+        """Return what all tasks and their runs have printed."""
         files = [*self.folder.glob("slurm-*.out"), *self.runs.glob("sweeps/*/logs/*.log")]
         return "\n".join(f"{file.name}:\n{file.read_text()}" for file in files)
 
     def show(self, task: int) -> str:
-        """What Slurm knows of a task; nothing when it is over and forgotten."""
+        """Return what Slurm knows of a task; nothing when it is over and forgotten."""
         return self.slurm.call("scontrol", "show", "job", f"{self.job}_{task}", check=False)
 
     def is_over(self, task: int | None = None) -> bool:
-        """Whether a task, or every job, has left the queue."""
+        """Return True if a task, or every job, has left the queue."""
         job = [] if task is None else [f"--jobs={self.job}_{task}"]
         return not self.slurm.call("squeue", "-h", *job, check=False)
 

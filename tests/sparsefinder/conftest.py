@@ -35,7 +35,7 @@ def small_model(kind, normalizer, position=None, sizes=SIZES[1]):
 
 
 def small_reads(kind, batch=2, length=11, seed=0):
-    """What such a model is called with; the last row of a source is padded."""
+    """Return the arguments of such a model; the last row of a source is padded."""
     draw = torch.Generator().manual_seed(seed)
     inputs = torch.randint(PAD, (batch, length), generator=draw)
     if kind == "decoder":

@@ -83,7 +83,7 @@ def examples_of_groups(seed=0):
 
 
 def separated(projection, data):
-    """How often a linked pair is nearer than one that is not linked."""
+    """Return how often a linked pair is nearer than one that is not linked."""
     distance = squared_distances(projection.queries(data.q), projection.keys(data.k))
     linked, other = distance[data.gold], distance[data.negative]
     return (linked[:, None] < other).float().mean().item()

@@ -197,7 +197,7 @@ def test_a_real_timing(tiny, call):
 
 
 def test_registering_with_wandb(call, monkeypatch, tmp_path):
-    """What W&B is given has the overrides in it, and the agent's command is printed."""
+    """W&B is given the overrides too, and the agent's command is printed."""
     import wandb
 
     given = {}

@@ -72,7 +72,7 @@ def run(asked, workers: int = 2):
 
 
 def attempts(asked) -> list[int]:
-    """How often each run was started."""
+    """Return how often each run was started."""
     files = [run_directory(load_config(words)) / "attempts" for words in configs(asked)]
     return [len(file.read_text()) if file.exists() else 0 for file in files]
 
@@ -332,7 +332,7 @@ def test_a_run_that_ends_between_two_looks_is_compared_with(sweep, plan, monkeyp
 
 @pytest.mark.slow
 def test_values_that_cannot_be_drawn_together_are_recorded(sweep, plan):
-    """Of a range, only the ends of what is possible are known beforehand."""
+    """Only the possible ends of a range are known beforehand."""
     heads = {"distribution": "int_uniform", "min": 2, "max": 3}  # 3 do not divide the width
     asked = sweep(1, method="random", run_cap=8, parameters={"model.heads": heads})
     done = run(asked)

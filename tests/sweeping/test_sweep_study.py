@@ -1,4 +1,4 @@
-"""What W&B's keys become in Optuna, and who gets which trial."""
+"""W&B's keys in Optuna, and the trials that launchers get."""
 
 import math
 import sys

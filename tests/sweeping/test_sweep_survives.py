@@ -32,12 +32,12 @@ def table(runs: Path) -> str:
 
 
 def saved(runs: Path) -> set[tuple[Path, int]]:
-    """What changes when a run saves."""
+    """Return what changes when a run saves."""
     return {(file, file.stat().st_mtime_ns) for file in runs.glob("*/checkpoints/last.ckpt")}
 
 
 def is_under_way(launcher: int, runs: Path, before: set) -> bool:
-    """Whether a launcher has workers, and something was saved since."""
+    """Return True if a launcher has workers, and something was saved since."""
     return bool(children(launcher)) and saved(runs) != before
 
 

@@ -1,4 +1,4 @@
-"""How source and target become inputs and labels; the vocabulary; lengths in tokens."""
+"""Inputs and labels made of source and target; the vocabulary; lengths in tokens."""
 
 from dataclasses import dataclass
 from typing import ClassVar

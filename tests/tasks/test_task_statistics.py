@@ -1,4 +1,4 @@
-"""What a target depends on, how far away that is as sequences grow, and what might betray it.
+"""Dependence of targets on sources, its distance as sequences grow, and what might betray it.
 
 Seeds are fixed, so nothing here is a matter of luck. `fits` is a chi-squared test at about five
 standard deviations.
@@ -190,7 +190,7 @@ def test_max_retrieval_runners_up_grow_with_length():
 
 
 def recall_places(task, length, count):
-    """Where the pair that answers the last query begins, and where all pairs do."""
+    """Return where the pair that answers the last query begins, and where all pairs do."""
     source, _ = draw(task, length, count)
     k = task.key_length
     separators = np.stack([np.flatnonzero(row == 1) for row in source])

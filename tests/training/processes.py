@@ -191,7 +191,7 @@ def essence(directory: Path) -> dict:
 
 
 def differences(a, b, path: str = "") -> list[str]:
-    """Where two nested structures differ, tensors compared bit by bit."""
+    """Return the differences of two nested structures, tensors compared bit by bit."""
     if isinstance(a, dict) and isinstance(b, dict):
         found = [f"{path}: keys {a.keys() ^ b.keys()}"] if a.keys() != b.keys() else []
         shared = [key for key in a if key in b]

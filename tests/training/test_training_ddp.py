@@ -238,7 +238,7 @@ def test_ctrl_c_while_the_processes_start(start, tmp_path):
 
 @pytest.mark.slow
 def test_a_full_disk_ends_both_processes(start, tmp_path):
-    """What fails in the first process must not leave the second waiting for it."""
+    """A failure in the first process does not leave the second waiting for it."""
     import resource
 
     process = start(f"runs={tmp_path}", "trainer.steps=100000", "validation.every=50000")

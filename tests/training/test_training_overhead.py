@@ -1,4 +1,4 @@
-"""What may not happen at every step: waiting for the device, and needless work.
+"""No step waits for the device or does needless work.
 
 `python -m benchmarks.loop` prints what the loop costs.
 """

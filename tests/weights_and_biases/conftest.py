@@ -85,7 +85,7 @@ class Agent:
 
     @property
     def said(self) -> str:
-        """What the agent and its runs have printed."""
+        """Return what the agent and its runs have printed."""
         return (self.folder / "agent.log").read_text()
 
     def wait(self, timeout: float = LIMIT) -> int:

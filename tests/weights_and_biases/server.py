@@ -26,7 +26,7 @@ ENTITY, PROJECT, SWEEP = "someone", "lcg", "abcd1234"
 
 @dataclass
 class Run:
-    """What the server was told of one run."""
+    """Everything the server was told of one run."""
 
     name: str
     display_name: str = ""
@@ -80,7 +80,7 @@ class WandbServer:
         return f"http://127.0.0.1:{self._http.server_address[1]}"
 
     def environment(self) -> dict[str, str]:
-        """What a process needs in order to talk to this server and to no other."""
+        """Return the environment with which a process talks to this server and to no other."""
         return {
             "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
@@ -256,7 +256,7 @@ class WandbServer:
         }
 
     def stream(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        """What a run appends to its history and summary."""
+        """Take what a run appends to its history and summary."""
         with self._lock:
             run = self.run(name)
             for file, part in body.get("files", {}).items():

@@ -246,7 +246,7 @@ def test_processes_of_one_run_are_one_run_on_wandb(server, agent):
 
 
 def test_a_sweep_is_registered_as_the_file_has_it(server, environment, monkeypatch, tmp_path):
-    """What `wandb sweep FILE` does: the server gets the file's content."""
+    """As by `wandb sweep FILE`, the server gets the file's content."""
     import wandb
 
     for name, value in environment.items():

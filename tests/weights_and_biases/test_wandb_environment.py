@@ -1,4 +1,4 @@
-"""What stands in the environment never ends a run: W&B is offline, and a line says why."""
+"""A bad environment never ends a run: W&B is offline, and a line says why."""
 
 import pwd
 
