@@ -67,7 +67,7 @@ TOOLS = os.path.join(os.path.dirname(triton.__file__), "backends/nvidia/bin")
 
 
 def serialized(built, capability: int) -> bool:
-    """Return True if the assembler had to put a kernel's asynchronous products one after another."""
+    """Return True if the assembler had to put a kernel's asynchronous products in a row."""
     with tempfile.NamedTemporaryFile(suffix=".ptx", mode="w") as file:
         file.write(built.asm["ptx"])
         file.flush()
