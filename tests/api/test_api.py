@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.processes import tiny
+from processes import tiny
 
 import lcg
 from lcg.config import ConfigError

@@ -1,7 +1,7 @@
 """`lcg inspect`'s head analyses: on every attention, compared with others, or one line why not."""
 
 import pytest
-from training.processes import tiny as tiny_words
+from processes import tiny as tiny_words
 
 from lcg.config import load_config
 from lcg.training.loop import train

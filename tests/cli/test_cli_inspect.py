@@ -4,7 +4,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from training.processes import tiny as tiny_words
+from processes import tiny as tiny_words
 
 from lcg.config import load_config
 from lcg.diagnostics import errors

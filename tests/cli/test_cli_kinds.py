@@ -4,7 +4,7 @@ import csv
 import shutil
 
 import pytest
-from training.processes import tiny as tiny_words
+from processes import tiny as tiny_words
 
 from lcg.config import load_config
 from lcg.diagnostics.columns import attention_layers, probe_columns

@@ -1,7 +1,7 @@
 """One small trained run with a scaler, for whoever looks at it."""
 
 import pytest
-from training.processes import tiny
+from processes import tiny
 
 from lcg.config import load_config
 from lcg.training.loop import train

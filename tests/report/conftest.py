@@ -166,7 +166,7 @@ def write() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a tiny ASEntmax run with a checkpoint: 2 layers of 2 heads."""
-    from training.processes import tiny
+    from processes import tiny
 
     from lcg.config import load_config
     from lcg.training.loop import train

@@ -6,9 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from processes import ROOT
 from services.postgres import Postgres, binaries
-from sweeping.survivors import COMMAND, launch, outcome, sweep_file
-from training.processes import ROOT
+from sweeping.tiny_sweeps import COMMAND, launch, outcome, sweep_file
 
 GRID = {"attention": ["softmax", "ssmax", "entmax"]}
 # Long enough to be killed in the middle of.

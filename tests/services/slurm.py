@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from services.postgres import free_port
-from sweeping.survivors import wait_until
+from sweeping.tiny_sweeps import wait_until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
 FOLDERS = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"

@@ -12,7 +12,7 @@ import optuna
 import pytest
 from services.conftest import make_sweep, page, table
 from services.postgres import free_port
-from sweeping.survivors import kill, outcome, wait_until
+from sweeping.tiny_sweeps import kill, outcome, wait_until
 
 from lcg.sweeping.study import open_storage
 

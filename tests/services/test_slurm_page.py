@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from services.conftest import make_sweep, page, table
 from services.slurm import Slurm, missing
-from sweeping.survivors import outcome, wait_until
+from sweeping.tiny_sweeps import outcome, wait_until
 
 pytestmark = [
     pytest.mark.slow,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from training.processes import tiny
+from processes import tiny
 
 from lcg.cli import main
 from lcg.config import load_config

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sweeping.survivors import outcome, sweep_file
+from sweeping.tiny_sweeps import outcome, sweep_file
 
 from lcg.cli import main
 from lcg.sweeping import estimate, read_sweep

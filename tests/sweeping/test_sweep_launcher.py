@@ -15,7 +15,7 @@ import yaml
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
-from sweeping.survivors import children, wait_until
+from sweeping.tiny_sweeps import children, wait_until
 
 from lcg.config import load_config, run_directory
 from lcg.runs.files import is_held, locked

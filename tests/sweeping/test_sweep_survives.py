@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from sweeping.survivors import children, kill, launch, outcome, sweep_file, wait_until
+from sweeping.tiny_sweeps import children, kill, launch, outcome, sweep_file, wait_until
 
 pytestmark = [
     pytest.mark.slow,

@@ -3,30 +3,30 @@
 from pathlib import Path
 
 import pytest
-from training.processes import Zygote, essence, only_run, tiny
+from processes import ForkServer, essence, only_run, tiny
 
 from lcg.config import load_config
 
 
 @pytest.fixture(scope="session")
-def zygote_server():
-    server = Zygote()
+def fork_server():
+    server = ForkServer()
     yield server
     server.close()
 
 
 @pytest.fixture
-def lcg(zygote_server):
+def lcg(fork_server):
     """Start `lcg` processes; what is still running at the end of the test is killed."""
-    yield zygote_server
-    zygote_server.clean()
+    yield fork_server
+    fork_server.clean()
 
 
 @pytest.fixture(scope="session")
-def uninterrupted(zygote_server, tmp_path_factory) -> dict:
+def uninterrupted(fork_server, tmp_path_factory) -> dict:
     """The essence of a TINY run that nobody interrupted."""
     runs = tmp_path_factory.mktemp("uninterrupted")
-    process = zygote_server.run("train", *tiny(f"runs={runs}"))
+    process = fork_server.run("train", *tiny(f"runs={runs}"))
     assert process.code == 0, process.err
     return essence(only_run(runs))
 

@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 import torch
-from training.processes import KILL, at_step, checkpoint, differences, essence, only_run, tiny
+from processes import KILL, at_step, checkpoint, differences, essence, only_run, tiny
 
 from lcg.runs import checkpoints
 

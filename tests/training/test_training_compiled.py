@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from training.processes import only_run, tiny
+from processes import only_run, tiny
 
 from lcg.config.schema import Trainer
 from lcg.training.data import Batches

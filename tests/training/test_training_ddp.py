@@ -10,7 +10,7 @@ import sys
 
 import pytest
 import torch
-from training.processes import (
+from processes import (
     LIMIT,
     ROOT,
     checkpoint,

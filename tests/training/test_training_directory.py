@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from training.processes import (
+from processes import (
     KILL,
     at_step,
     checkpoint,

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 import torch
-from training.processes import checkpoint, differences, essence, only_run, record, tiny
+from processes import checkpoint, differences, essence, only_run, record, tiny
 
 from lcg.config import load_config
 from lcg.runs import checkpoints
@@ -82,12 +82,12 @@ WHOLE = {
 
 
 @pytest.fixture(scope="module")
-def trained(zygote_server, tmp_path_factory):
+def trained(fork_server, tmp_path_factory):
     """A run of TINY stopped at step 20, with checkpoints of steps 20 and 10."""
-    from training.processes import KILL, at_step
+    from processes import KILL, at_step
 
     runs = tmp_path_factory.mktemp("foreign")
-    assert zygote_server.run("train", *tiny(f"runs={runs}"), before=at_step(25, KILL)).code == -9
+    assert fork_server.run("train", *tiny(f"runs={runs}"), before=at_step(25, KILL)).code == -9
     return only_run(runs)
 
 

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from training.processes import ROOT, tiny
+from processes import ROOT, tiny
 
 from lcg.config.schema import Trainer
 from lcg.training import devices

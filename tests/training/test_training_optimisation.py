@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from training.processes import checkpoint, metrics
+from processes import checkpoint, metrics
 
 from lcg.config import choices
 from lcg.config.schema import Optimizer

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from training.processes import differences, essence, only_run, tiny
+from processes import differences, essence, only_run, tiny
 
 from lcg.config import load_config
 from lcg.runs.run import Run

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from training.processes import at_step, only_run, tiny
+from processes import at_step, only_run, tiny
 
 from lcg.runs.files import locked, write_atomic
 from lcg.runs.record import RecordError, RunRecord

@@ -5,7 +5,7 @@ import signal
 import time
 
 import pytest
-from training.processes import (
+from processes import (
     KILL,
     at_step,
     checkpoint,

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from training.processes import checkpoint, record
+from processes import checkpoint, record
 
 from lcg.runs import checkpoints
 from lcg.runs.metrics import Tracking

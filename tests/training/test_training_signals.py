@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from training.processes import (
+from processes import (
     LIMIT,
     ROOT,
     at_step,

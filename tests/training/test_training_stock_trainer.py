@@ -11,7 +11,7 @@ import sys
 
 import pytest
 import torch
-from training.processes import metrics, only_run, tiny
+from processes import metrics, only_run, tiny
 
 from lcg.training.data import Batches, batch_loader
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from training.processes import (
+from processes import (
     at_step,
     differences,
     essence,

@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from training.processes import LIMIT, ROOT, Zygote, tiny, wait_until
+from processes import LIMIT, ROOT, ForkServer, tiny, wait_until
 from weights_and_biases.server import ENTITY, PROJECT, SWEEP, WandbServer
 
 BIN = Path(sys.executable).parent
@@ -41,22 +41,22 @@ def environment(server, tmp_path) -> dict[str, str | None]:
 
 
 @pytest.fixture(scope="session")
-def zygote_server():
-    server = Zygote()
+def fork_server():
+    server = ForkServer()
     yield server
     server.close()
 
 
 @pytest.fixture
-def lcg(zygote_server, environment):
+def lcg(fork_server, environment):
     """Run `lcg` in a process of its own, which is logged in at the loopback server."""
 
     def run(*words: str, wait: bool = True, **options):
         options["environment"] = environment | options.pop("environment", {})
-        return (zygote_server.run if wait else zygote_server.start)(*words, **options)
+        return (fork_server.run if wait else fork_server.start)(*words, **options)
 
     yield run
-    zygote_server.clean()
+    fork_server.clean()
 
 
 @pytest.fixture

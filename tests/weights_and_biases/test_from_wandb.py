@@ -5,7 +5,7 @@ import os
 import shutil
 
 import pytest
-from training.processes import only_run
+from processes import only_run
 
 from lcg.cli import main
 from lcg.runs.record import RecordError, RunRecord

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from training.processes import ROOT, differences, essence, only_run, record, tiny, wait_until
+from processes import ROOT, differences, essence, only_run, record, tiny, wait_until
 
 from lcg.config import config_from_tree, load_config
 from lcg.config.load import read_yaml
@@ -149,16 +149,16 @@ def hand_out_twice(server, folder: Path, action: str, *words: str) -> None:
     server.hand_out("after", **given, _wandb={})
 
 
-def assert_exact(run: Path, zygote_server, tmp_path) -> None:
+def assert_exact(run: Path, fork_server, tmp_path) -> None:
     """The run as one that nobody interrupted, and W&B's both runs in its provenance."""
     assert provenance.read_provenance(run)["wandb_ids"] == ["before", "after"]
-    alone = zygote_server.run("train", *tiny(f"runs={tmp_path / 'alone'}"))
+    alone = fork_server.run("train", *tiny(f"runs={tmp_path / 'alone'}"))
     assert alone.code == 0, alone.err
     assert differences(essence(only_run(tmp_path / "alone")), essence(run)) == []
 
 
 @pytest.mark.slow
-def test_a_preempted_run_goes_on_under_another_id(server, agent, zygote_server, tmp_path):
+def test_a_preempted_run_goes_on_under_another_id(server, agent, fork_server, tmp_path):
     """The run directory is the same, its result exact, and provenance names both W&B runs."""
     hand_out_twice(server, tmp_path / "bin", "os.kill(os.getpid(), signal.SIGTERM)")
     process = agent()
@@ -167,11 +167,11 @@ def test_a_preempted_run_goes_on_under_another_id(server, agent, zygote_server, 
     assert (server.runs["before"].exit_code, server.runs["after"].exit_code) == (143, 0)
     steps = [[row["trainer/step"] for row in server.runs[n].history] for n in ("before", "after")]
     assert steps == [[4, 8, 12, 15, 15, 16], [20, 24, 28, 30, 30, 30]]
-    assert_exact(only_run(process.folder / "runs"), zygote_server, tmp_path)
+    assert_exact(only_run(process.folder / "runs"), fork_server, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_run_of_a_host_that_is_lost_goes_on_elsewhere(server, agent, zygote_server, tmp_path):
+def test_a_run_of_a_host_that_is_lost_goes_on_elsewhere(server, agent, fork_server, tmp_path):
     """Agent and run are killed; another agent, in another folder, finds the shared run directory.
 
     W&B resumes no runs of a sweep. What the run had sent stays with its first id.
@@ -186,7 +186,7 @@ def test_a_run_of_a_host_that_is_lost_goes_on_elsewhere(server, agent, zygote_se
     assert "at step 10 of 30" in process.said  # of its last checkpoint
     assert (server.runs["before"].exit_code, server.runs["after"].exit_code) == (None, 0)
     assert server.runs["after"].history[-1]["trainer/step"] == 30
-    assert_exact(only_run(tmp_path / "shared"), zygote_server, tmp_path)
+    assert_exact(only_run(tmp_path / "shared"), fork_server, tmp_path)
 
 
 @pytest.mark.slow

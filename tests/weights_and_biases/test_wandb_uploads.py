@@ -11,7 +11,7 @@ import signal
 from contextlib import suppress
 
 import pytest
-from training.processes import at_step, metrics, only_run, record, wait_until
+from processes import at_step, metrics, only_run, record, wait_until
 
 from lcg.runs import provenance, wandb_logger
 from lcg.runs.record import RunRecord

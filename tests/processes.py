@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 # A model of a few thousand weights, with dropout: a step takes milliseconds.
 TINY = [
@@ -87,12 +87,12 @@ def _text(path: Path) -> str:
     return path.read_text() if path.exists() else ""  # a process has it a moment after its start
 
 
-class Zygote:
+class ForkServer:
     """Starts processes by forking one that has imported everything."""
 
     def __init__(self) -> None:
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        script = Path(__file__).with_name("zygote.py")
+        script = Path(__file__).with_name("fork_server.py")
         self._server = subprocess.Popen(
             [sys.executable, str(script)],
             stdin=subprocess.PIPE,
