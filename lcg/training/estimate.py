@@ -1,13 +1,28 @@
-"""Estimate the time, memory and disk of a run from what was measured of it."""
+"""Estimate the time, memory and disk of a run from a few of its steps, in bounded time.
+
+They are measured in a process of its own, which ends wherever it is when its time is up. So an
+answer comes in time whatever the model, and nothing here imports torch.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from lcg.config import Config, run_directory
+from lcg.config import Config, load_config, run_directory
+from lcg.log import log, log_to_stderr
 from lcg.text import duration, size
 
+BUDGET = 20.0  # seconds to import torch and to measure
+LEAST = 8.0  # of them to measure, however long imports take
 BOOKKEEPING = 0.0015  # seconds a step that the loop adds to the step itself
+FIRST_STEP = "in a step of one sequence"
 
 
 @dataclass
@@ -31,41 +46,38 @@ class Timing:
     def __str__(self) -> str:
         if not self.part:
             return f"nothing, {self.obstacle or 'the time was up'}"
-        obstacle = f"; {self.obstacle}" if self.obstacle else ""
         if self.part == self.whole:
-            return f"all {self.whole:,} sequences, {_times(self.times)}"
+            count = "once" if self.times == 1 else f"{self.times} times"
+            return f"all {self.whole:,} sequences, {count}"
+        obstacle = f"; {self.obstacle}" if self.obstacle else ""
         return f"{self.part:,} of {self.whole:,} sequences, scaled in proportion{obstacle}"
 
 
 @dataclass
 class Projection:
-    """Measurements of a run so far, and the estimates for the whole run that follow."""
+    """Measurements of a run so far, and the estimates for the whole run that follow.
+
+    checkpoints: 2, last and previous, or 1 in a run that saves only once. step: on the sequences
+    that one device has of a batch. lengths: one validation at each. weight_bytes: of the weights
+    alone. memory_bytes: at the peak, of the free_bytes that there are. startup: seconds of imports.
+    doing: what is being measured. waited: seconds of a first step that was not done in time.
+    """
 
     steps: int
     validations: int
     checkpoints: int
-    """The number of last and previous together: 2, or 1 in a run that saves only once."""
     step: Timing
-    """One step on the sequences that one device has of a batch."""
     lengths: dict[int, Timing]
-    """One validation at each length."""
     device: str = ""
     compiled: bool = False
     parameters: int = 0
     weight_bytes: int = 0
-    """best.ckpt."""
     memory_bytes: int = 0
     free_bytes: int = 0
-    """The memory that is left to the run, beside what memory_bytes counts already."""
     notes: list[str] = field(default_factory=list)
     startup: float = 0.0
-    """Seconds that imports take."""
     doing: str = ""
-    """Names the thing that is being measured."""
-    stepping: bool = False
-    """True while the first step is measured."""
     waited: float = 0.0
-    """Seconds that the first step had taken when the time was up."""
 
     @property
     def is_bound(self) -> bool:
@@ -78,11 +90,6 @@ class Projection:
         return (self.step.scaled or self.waited) + BOOKKEEPING
 
     @property
-    def training_seconds(self) -> float:
-        """All steps."""
-        return self.steps * self.step_seconds
-
-    @property
     def validation_seconds(self) -> float:
         """One validation."""
         return sum(timing.scaled for timing in self.lengths.values())
@@ -90,7 +97,7 @@ class Projection:
     @property
     def seconds(self) -> float:
         """All steps and validations."""
-        return self.training_seconds + self.validations * self.validation_seconds
+        return self.steps * self.step_seconds + self.validations * self.validation_seconds
 
     @property
     def checkpoint_bytes(self) -> int:
@@ -99,29 +106,40 @@ class Projection:
 
     @property
     def disk_bytes(self) -> int:
-        """All checkpoints, when training is done."""
+        """All checkpoints when training is done; best.ckpt has the weights alone."""
         return self.checkpoints * self.checkpoint_bytes + self.weight_bytes
+
+
+def project(config: Config, overrides: list[str]) -> str:
+    """Estimate what a run takes, as text. Raises ValueError when its steps fail."""
+    (found,) = time_runs([overrides])
+    return as_text(config, found)
 
 
 def as_text(config: Config, found: Projection) -> str:
     """The estimate in words, with what it rests on."""
-    lengths = ", ".join(map(str, config.validation.lengths))
-    more = "" if found.step.part else "more than "
-    memory = f"{more}{size(found.memory_bytes)} at its peak"
+    step, lengths = found.step, ", ".join(map(str, config.validation.lengths))
+    timed = [timing.part > 0 for timing in found.lengths.values()]
+    is_known = step.part > 0 or found.waited > 0
+    training = _total(found.steps, " steps", found.step_seconds, is_known, step.part == 0)
+    each = found.validation_seconds
+    validation = _total(found.validations, "", each, any(timed), not all(timed))
+    together = _at_least(found.seconds, found.is_bound) if is_known else "not known"
+    memory = f"{'' if step.part else 'more than '}{size(found.memory_bytes)} at its peak"
     if found.memory_bytes > found.free_bytes:
         memory += f", of {size(found.free_bytes)} that are free here"
     lines = [
         f"run         {run_directory(config)}",
         f"parameters  {found.parameters:,}",
-        f"training    {_training(found)}",
-        f"validation  {_validation(found)} at lengths {lengths}",
-        f"together    {_together(found)}",
+        f"training    {training}",
+        f"validation  {validation} at lengths {lengths}",
+        f"together    {together}",
         f"memory      {memory}",
         f"disk        {size(found.disk_bytes)}: last, previous and best checkpoint; "
         f"{size(found.checkpoint_bytes)} more while one is written",
         "",
         f"Measured on {found.device or 'nothing'}:",
-        f"  a step{' (compiled)' if found.compiled else ''}: {found.step}",
+        f"  a step{' (compiled)' if found.compiled else ''}: {step}",
         *(f"  validation at length {length}: {timing}" for length, timing in found.lengths.items()),
         *found.notes,
         "Not in it: starting up, and the test ladder after training.",
@@ -131,32 +149,93 @@ def as_text(config: Config, found: Projection) -> str:
     return "\n".join(lines)
 
 
-def _training(found: Projection) -> str:
-    if not found.step.part and not found.waited:
-        return f"not known: {found.steps:,} steps"
-    bound = "" if found.step.part else "more than "
-    step = f"{found.steps:,} steps of {bound}{_brief(found.step_seconds)}"
-    return f"{bound}{duration(found.training_seconds)}: {step}"
+def _total(count: int, noun: str, each: float, is_known: bool, is_bound: bool) -> str:
+    if not is_known:
+        return f"not known: {count:,}{noun}"
+    return f"{_at_least(count * each, is_bound)}: {count:,}{noun} of {_at_least(each, is_bound)}"
 
 
-def _validation(found: Projection) -> str:
-    timed = [bool(timing.part) for timing in found.lengths.values()]
-    if not any(timed):
-        return f"not known: {found.validations}"
-    bound = "" if all(timed) else "more than "
-    each = f"{found.validations} of {bound}{duration(found.validation_seconds)}"
-    return f"{bound}{duration(found.validations * found.validation_seconds)}: {each}"
+def _at_least(seconds: float, is_bound: bool) -> str:
+    text = duration(seconds) if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+    return f"more than {text}" if is_bound else text
 
 
-def _together(found: Projection) -> str:
-    if not found.step.part and not found.waited:
-        return "not known"
-    return f"{'more than ' if found.is_bound else ''}{duration(found.seconds)}"
+def time_runs(
+    runs: Sequence[list[str]],
+    environment: Mapping[str, str] | None = None,
+    seconds: float = BUDGET,
+) -> list[Projection]:
+    """Measure runs, given by their overrides, one after the other in one process.
+
+    `environment` is set in it. After `seconds`, or LEAST to measure where imports take long, it is
+    ended: what is not measured then stays so, and runs not begun are missing from the result.
+
+    Raises ValueError when a run cannot be made.
+    """
+    log.info(f"timing a few steps, for at most {duration(seconds)} …")
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    arguments = (sender, runs, dict(environment or {}), seconds)
+    process = context.Process(target=_measure_and_send, args=arguments)
+    process.start()
+    sender.close()
+    found: dict[int, Projection] = {}
+    heard = time.monotonic()
+    try:
+        with suppress(EOFError):
+            while True:
+                message = receiver.recv()
+                heard = time.monotonic()
+                if isinstance(message, str):
+                    raise ValueError(message)
+                found |= message
+        process.join()
+    finally:
+        process.kill()
+        process.join()
+    results = list(found.values())
+    if process.exitcode:
+        _note_the_end(results, -process.exitcode, time.monotonic() - heard)
+    return results
 
 
-def _brief(seconds: float) -> str:
-    return duration(seconds) if seconds >= 1 else f"{1000 * seconds:.3g} ms"
+def _note_the_end(results: list[Projection], number: int, waited: float) -> None:
+    """Note what the last run was doing when the process was ended by a signal."""
+    if not results:
+        raise ValueError(f"timing steps failed: the process ended with {-number}")
+    last = results[-1]
+    if number == signal.SIGALRM:
+        last.waited = waited if last.doing == FIRST_STEP else 0.0
+        last.notes.append(f"The time was up {last.doing}, after {duration(waited)} of it.")
+    else:
+        reason = f"by signal {number}; the memory was most likely not enough"
+        last.notes.append(f"The system ended it {last.doing}, {reason}.")
 
 
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
+def _measure_and_send(
+    sender, runs: Sequence[list[str]], environment: dict[str, str], seconds: float
+) -> None:
+    """Send {i: what is known of run i} whenever there is more of it, or what is wrong, as text."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    os.environ.update(environment)
+    log_to_stderr()  # as the process that started it
+    os.dup2(2, 1)  # what a user's class prints is no result
+    started = time.perf_counter()
+    try:
+        from lcg.training.measurement import measure
+
+        startup = time.perf_counter() - started
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        left = max(LEAST, seconds - startup)
+        signal.setitimer(signal.ITIMER_REAL, left)
+        end = time.perf_counter() + left
+        for i, overrides in enumerate(runs):
+            share = (end - time.perf_counter()) / (len(runs) - i)
+            for projection in measure(load_config(overrides), share):
+                projection.startup = startup
+                sender.send({i: projection})
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except Exception as error:
+        if not isinstance(error, ValueError):
+            traceback.print_exc()
+        sender.send(" ".join(str(error).split()) or type(error).__name__)
