@@ -45,7 +45,7 @@ def run(words: list[str]) -> int:
         return 0
     if options.dry_run:
         from lcg.config import to_yaml
-        from lcg.training.estimate import project
+        from lcg.training.timing import project
 
         print(to_yaml(config), flush=True)
         print(project(config, overrides))

@@ -17,7 +17,8 @@ from lcg.sweeping.state import State, SweepRun, find_run, state_of
 from lcg.sweeping.study import key_of, sample, values_text
 from lcg.sweeping.worker import share
 from lcg.text import duration
-from lcg.training.estimate import Projection, time_runs
+from lcg.training.estimate import Projection
+from lcg.training.timing import time_runs
 
 EXAMPLES = 5  # runs that are drawn to stand for a sweep that draws
 

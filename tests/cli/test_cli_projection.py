@@ -11,7 +11,7 @@ from lcg.config import load_config, to_tree
 from lcg.evaluation import memory
 from lcg.models.transformer import build_model
 from lcg.text import duration, size
-from lcg.training import estimate, measurement
+from lcg.training import estimate, measurement, timing
 from lcg.training.learner import Learner
 
 ENDLESS = """
@@ -69,7 +69,7 @@ def test_dry_run_prints_config_and_estimate(call, tiny, written):
 
 
 def test_a_command_that_asks_for_an_estimate_needs_no_torch(process):
-    done = process("-c", "import sys, lcg.training.estimate; assert 'torch' not in sys.modules")
+    done = process("-c", "import sys, lcg.training.timing; assert 'torch' not in sys.modules")
     assert done.returncode == 0, done.stderr
 
 
@@ -97,8 +97,8 @@ def test_parts_grow_while_they_end_in_time(monkeypatch):
 
     def parts(whole: int, end: float, **options) -> list[int]:
         now[0] = 0.0
-        timing = estimate.Timing(whole)
-        return list(measurement._growing(timing, work, whole, end, **options))
+        taken = estimate.Timing(whole)
+        return list(measurement._growing(taken, work, whole, end, **options))
 
     assert parts(8, 100) == [1, 1, 2, 4, 8]
     assert parts(6, 100) == [1, 1, 2, 4, 6]
@@ -112,7 +112,7 @@ def test_a_step_that_does_not_end_is_ended(here, tiny):
     """Also in the middle of it; what is known without it is said, and later runs are missing."""
     (here / "endless.py").write_text(ENDLESS)
     words = tiny("task=./endless.py:Endless")
-    whole, found = estimate.time_runs([tiny(), words, words])
+    whole, found = timing.time_runs([tiny(), words, words])
     assert whole.step.part and not whole.notes
     assert found.step.part == 0 and found.is_bound
     assert found.waited > 0
@@ -129,7 +129,7 @@ def test_what_is_wrong_in_a_run_is_one_line(here, tiny):
     with pytest.raises(ValueError, match="cannot be drawn"):
         wrong = ENDLESS.replace("time.sleep(10**6)", "raise ValueError('cannot be drawn')")
         (here / "wrong.py").write_text(wrong.replace("ITIMER_REAL, 0.001", "ITIMER_REAL, 0"))
-        estimate.time_runs([tiny("task=./wrong.py:Endless")])
+        timing.time_runs([tiny("task=./wrong.py:Endless")])
 
 
 def test_a_model_beyond_the_memory_is_not_made(measured):
