@@ -110,6 +110,8 @@ def make(
 
     watch: wraps the list of figures, each of which is drawn as it is reached: a progress bar.
     """
+    import matplotlib
+
     groups = group_runs(sources.records)
     measure = measure_named(metric, sources.records)
     compared = differences(groups, baseline) if measure == EXACT_MATCH else []
@@ -120,7 +122,7 @@ def make(
     drawings, missing = [], []
     plan = [each for task in tasks for each in _plan(task, styles, runs, choice, measure)]
     for planned in watch(plan):
-        with figures.look():
+        with matplotlib.rc_context(figures.LOOK):
             drawn = planned.draw()
         if isinstance(drawn, Drawing):
             drawings.append(drawn)

@@ -1,18 +1,15 @@
 """The figures of a report, as SVG: accuracy, learning rates, loss and heads over training.
 
-Each `draw_…` returns a Drawing, or a line that says why there is none. They draw within `look`.
+Each `draw_…` returns a Drawing, or a line that says why there is none. They draw within `LOOK`.
 """
 
 from __future__ import annotations
 
 import base64
-import io
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import log
-from statistics import median
+from statistics import fmean, median
 from typing import Any
 
 from lcg.results.aggregate import Group, RunResult
@@ -27,15 +24,15 @@ from lcg.results.figure import (
     SOFT,
     frame,
     hollow,
+    image,
     legend_entry,
+    method_panels,
     wrapped,
 )
-from lcg.results.plot import draw_block, task_block
+from lcg.results.plot import Styles, draw_block, method_blocks
 from lcg.results.statistics import Measure
 from lcg.results.tables import capital, span, trained_at
 from lcg.runs.metrics import Series
-
-Styles = dict[str, dict[str, Any]]  # of methods, by their names
 
 # Narrow, so that a phone shows the words at nearly their size; a wide screen sets two side by side.
 WIDTH = 4.6  # inches of a figure
@@ -76,11 +73,9 @@ class Drawing:
         paper are those of the page, so that it can be read in the dark."""
         element = self.svg[self.svg.index("<svg") :]
         element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
-        element = re.sub(r'\bid="', f'id="{self.name}-', element)
-        element = element.replace("url(#", f"url(#{self.name}-")
+        element = re.sub(r'(\bid="|url\(#|\bhref="#)', rf"\g<1>{self.name}-", element)
         for colour, of_page in PAGE_COLOURS.items():
             element = re.sub(rf"((?:fill|stroke): ){colour}\b", rf"\1{of_page}", element)
-        element = re.sub(r'\bhref="#', f'href="#{self.name}-', element)
         # The picture's own words are its text; the label says what kind of picture they belong to.
         return element.replace("<svg ", '<svg role="img" ', 1)
 
@@ -90,34 +85,19 @@ class Drawing:
         return "data:image/svg+xml;base64," + base64.b64encode(self.svg.encode()).decode()
 
 
-@contextmanager
-def look() -> Iterator[None]:
-    """Fonts and SVG settings of every figure of a report."""
-    import matplotlib
-
-    with matplotlib.rc_context(LOOK):
-        yield
-
-
 def svg_of(figure: Any) -> str:
     """The figure as an SVG document without dates, so that the same input gives the same bytes."""
-    text = io.StringIO()
     metadata = {"Date": None, "Creator": None}
-    figure.savefig(
-        text, format="svg", metadata=metadata, bbox_inches="tight", pad_inches=0.05, dpi=144
-    )
-    return text.getvalue()
+    return image(figure, "svg", LOOK, metadata=metadata, pad_inches=0.05, dpi=144).decode()
 
 
 def thinned(steps: list[int], values: list[float], most: int = 200) -> tuple[list, list]:
     """At most `most` points of a curve: means over stretches of equal length."""
     size = -(-len(steps) // most) or 1
-    if size == 1:
-        return steps, values
-    stretches = [slice(start, start + size) for start in range(0, len(steps), size)]
+    starts = range(0, len(steps), size)
     return (
-        [round(sum(steps[s]) / len(steps[s])) for s in stretches],
-        [sum(values[s]) / len(values[s]) for s in stretches],
+        [round(fmean(steps[i : i + size])) for i in starts],
+        [fmean(values[i : i + size]) for i in starts],
     )
 
 
@@ -129,32 +109,27 @@ def shades(colour: str, count: int) -> list[str]:
     return [to_hex([c + (1 - c) * step for c in to_rgb(colour)]) for step in steps]
 
 
-def _stacked(title: str, heights: list[float]) -> tuple[Any, list[Any]]:
-    """A figure of panels below each other, `heights` in inches, sharing their x."""
+def _figure(
+    subject: str, about: str, names: list[str], xlabel: str, labels: list[str], height: float
+) -> tuple[Any, list[list[Any]]]:
+    """A figure and the panels of each method: one for each of `labels`, so many inches high, or a
+    small one for the last of them where the methods have no room in one."""
     from matplotlib.figure import Figure  # no pyplot: no display, no global state
 
-    figure = Figure(figsize=(WIDTH, sum(heights) + 0.8), layout="constrained")
-    panels = figure.subplots(len(heights), sharex=True, height_ratios=heights, squeeze=False)
-    panels[0, 0].set_title(wrapped(title, 40), loc="left", weight="bold")
-    return figure, list(panels.flat)
-
-
-def _multiples(title: str, groups: list[Group]) -> tuple[Any, list[Any]]:
-    """A figure of a small panel for each method over the same axes, three side by side."""
-    from matplotlib.figure import Figure
-
-    columns, count = 3, len(groups)
-    rows = -(-count // columns)
-    size = (columns * SMALL_WIDTH, rows * SMALL_HEIGHT + 0.7)
+    shared, columns = len(names) <= SHARED, 3
+    size = (columns * SMALL_WIDTH, -(-len(names) // columns) * SMALL_HEIGHT + 0.7)
+    if shared:
+        size = (WIDTH, len(labels) * height + 0.8)
     figure = Figure(figsize=size, layout="constrained")
-    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
-    for spare in panels[count:]:
-        spare.remove()
-    for index, (panel, group) in enumerate(zip(panels, groups, strict=False)):
-        panel.set_title(wrapped(group.name, 24), loc="left", fontsize=8)
-        panel.tick_params(labelsize=7.5, labelbottom=index + columns >= count)
-    figure.suptitle(wrapped(title, LEGEND), x=0.01, ha="left", weight="bold", fontsize=10.5)
-    return figure, panels[:count]
+    panels = method_panels(figure, names, columns, xlabel, len(labels))
+    if shared:
+        panels[0][0].set_title(wrapped(f"{subject}: {about}", 40), loc="left", weight="bold")
+        for panel, label in zip(panels[0], labels, strict=True):
+            panel.set_ylabel(label)
+    else:
+        title = wrapped(f"{subject}: {labels[-1]}", LEGEND)
+        figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=10.5)
+    return figure, panels
 
 
 def _legend(figure: Any, entries: list[Any]) -> None:
@@ -176,11 +151,7 @@ def _step_axis(panel: Any) -> None:
 def _curve(panel: Any, steps: list[int], values: list[float], **style: Any) -> None:
     """A line through at most 200 points; a few show themselves, since one alone has no line."""
     few = {"marker": "o", "markersize": 3.5} if len(steps) < 5 else {}
-    panel.plot(*thinned(steps, values), **style, **few)
-
-
-def _line(style: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in style.items() if key != "marker"}
+    panel.plot(*thinned(steps, values), **(style | {"marker": ""} | few))
 
 
 # ---- accuracy
@@ -190,7 +161,7 @@ def draw_accuracy(name: str, groups: list[Group], styles: Styles, measure: Measu
     """A measure against test length: the figure of `lcg plot`, one task to a page's column."""
     from matplotlib.figure import Figure
 
-    block = task_block(groups)
+    (block,) = method_blocks(groups)
     size = (LABELLED_WIDTH, block.height(LABELLED_WIDTH))
     figure = Figure(figsize=size, layout="constrained")
     draw_block(figure, block, styles, measure, LABELLED_WIDTH)
@@ -214,14 +185,12 @@ def draw_accuracy(name: str, groups: list[Group], styles: Styles, measure: Measu
 
 # ---- learning rates
 
-Value = Callable[[RunResult], float | None]
-
 
 def draw_learning_rates(
     name: str, groups: list[Group], styles: Styles, measure: Measure
 ) -> Drawing | str:
     """Results against the learning rate, which show whether the grid held the best one."""
-    task = groups[0].task
+    task, shared = groups[0].task, len(groups) <= SHARED
     if all(len({run.record.lr for run in group.runs}) < 2 for group in groups):
         return f"{task}: each method ran at one learning rate, which is no grid."
     lengths = sorted({g.choice.monitored for g in groups if g.choice.monitored is not None})
@@ -234,68 +203,48 @@ def draw_learning_rates(
     def test(run: RunResult, group: Group) -> float | None:
         return run.mean_out_of_distribution(measure).value
 
-    title, tested = f"{task}, over learning rates", f"test, mean OOD ({measure.scale})"
-    if len(groups) <= SHARED:
-        figure, panels = _stacked(title, [2.0, 2.0])
-        for panel, label, value in zip(
-            panels, (f"validation{at} (%)", tested), (validation, test), strict=True
-        ):
-            panel.set_ylabel(label)
-            for index, group in enumerate(groups):
-                shift = 1 + 0.05 * (2 * index / max(1, len(groups) - 1) - 1)
-                _rates(panel, group, styles[group.name], value, shift)
-        _rate_axis(panels[-1], groups)
-        panels[-1].set_xlabel("peak learning rate")
+    labels = [f"validation{at} (%)", f"test, mean OOD ({measure.scale})"]
+    names = [group.name for group in groups]
+    figure, panels = _figure(task, "learning rates", names, "peak learning rate", labels, 2.0)
+    for index, (group, own) in enumerate(zip(groups, panels, strict=True)):
+        shift = 1 + 0.05 * (2 * index / max(1, len(groups) - 1) - 1) if shared else 1.0
+        for panel, value in zip(own, (validation, test) if shared else (test,), strict=True):
+            _rates(panel, group, styles[group.name], value, shift)
+        _rate_axis(own[-1], groups, 99 if shared else 2)
+    if shared:
         _legend(figure, _rate_entries(groups, styles))
-    else:
-        figure, panels = _multiples(f"{title}: {tested}", groups)
-        for panel, group in zip(panels, groups, strict=True):
-            _rates(panel, group, styles[group.name] | {"linestyle": "-"}, test, 1.0)
-            _rate_axis(panel, groups, 2)
-        figure.supxlabel("peak learning rate", fontsize=9.5)
     caption = _rate_caption(groups, at, measure)
     return Drawing(name, "Learning-rate sensitivity", caption, svg_of(figure))
 
 
-def _rates(panel: Any, group: Group, style: dict, value: Callable, shift: float) -> None:
+def _rates(panel: Any, group: Group, style: dict, value: Any, shift: float) -> None:
     """A method's runs as dots, a line through their medians, a ring around the selected run; an
     arrow points to where the grid should be continued."""
-    colour, medians = style["color"], {}
-    for lr in sorted({run.record.lr for run in group.runs}):
-        runs = [run for run in group.runs if run.record.lr == lr]
-        values = [(100 * y, run) for run in runs if (y := value(run, group)) is not None]
-        for height, run in values:
-            dot = {"linestyle": "none", "marker": style["marker"], "markersize": 5, "color": colour}
+    colour = style["color"]
+    heights: dict[float, list[float]] = {}
+    for run in group.runs:
+        if (fraction := value(run, group)) is not None:
+            heights.setdefault(run.record.lr * shift, []).append(100 * fraction)
+            dot = {"marker": style["marker"], "markersize": 5, "color": colour}
             dot |= hollow(style, run.trained is False, 0.55)
-            panel.plot([lr * shift], [height], **dot, zorder=3, clip_on=False)
-        if values:
-            medians[lr * shift] = median(height for height, _ in values)
+            panel.plot(run.record.lr * shift, 100 * fraction, **dot, zorder=3, clip_on=False)
     line = {"color": colour, "linestyle": style["linestyle"], "linewidth": 1.6, "alpha": 0.75}
-    panel.plot([*medians], [*medians.values()], **line)
+    panel.plot([*heights], [*map(median, heights.values())], **line)
     panel.set_ylim(-5, 104)
     panel.set_yticks(range(0, 101, 25))
     frame(panel)
-    selected = value(group.best, group)
-    if selected is None:
+    if (selected := value(group.best, group)) is None:
         return
     place = (group.lr * shift, 100 * selected)
     ring = {"markerfacecolor": "none", "markeredgecolor": colour, "markeredgewidth": 1.5}
     panel.plot(*place, marker="o", markersize=11, zorder=5, clip_on=False, **ring)
     if group.beyond_grid is not None:
-        larger = group.beyond_grid > group.lr
-        panel.annotate(
-            "▸" if larger else "◂",
-            place,
-            xytext=(11 if larger else -11, 0),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            color=colour,
-            fontsize=12,
-        )
+        arrow, away = ("▸", 11) if group.beyond_grid > group.lr else ("◂", -11)
+        offset = {"xytext": (away, 0), "textcoords": "offset points", "ha": "center"}
+        panel.annotate(arrow, place, va="center", color=colour, fontsize=12, **offset)
 
 
-def _rate_axis(panel: Any, groups: list[Group], most: int = 99) -> None:
+def _rate_axis(panel: Any, groups: list[Group], most: int) -> None:
     """The axis of learning rates, of which at most `most` are written out."""
     from matplotlib.ticker import NullLocator
 
@@ -314,13 +263,11 @@ def _rate_axis(panel: Any, groups: list[Group], most: int = 99) -> None:
 
 def _rate_entries(groups: list[Group], styles: Styles) -> list[Any]:
     entries = [legend_entry(wrapped(group.name, LEGEND), **styles[group.name]) for group in groups]
-    ring = {"marker": "o", "markersize": 10, "markerfacecolor": "none"}
-    entries.append(legend_entry("selected", linestyle="none", **ring))
+    entries.append(legend_entry("selected", marker="o", markersize=10, markerfacecolor="none"))
     if any(run.trained is False for group in groups for run in group.runs):
-        dot = {"marker": "o", "markersize": 5, "markerfacecolor": PAPER}
-        entries.append(legend_entry("did not train", linestyle="none", **dot))
+        entries.append(legend_entry("did not train", marker="o", markerfacecolor=PAPER))
     if any(group.beyond_grid is not None for group in groups):
-        entries.append(legend_entry("▸ ◂ at the edge of its grid", linestyle="none"))
+        entries.append(legend_entry("▸ ◂ at the edge of its grid"))
     return entries
 
 
@@ -357,33 +304,25 @@ def draw_loss(
 
     series: the metrics of each run, by its name.
     """
-    task = groups[0].task
-    if not any(LOSS in series[run.record.run] for group in groups for run in group.seeds):
+    task, shared = groups[0].task, len(groups) <= SHARED
+    curves = {run: of_run[LOSS] for run, of_run in series.items() if LOSS in of_run}
+    if not curves:
         return f"{task}: no loss curves, no run has a metrics.csv with {LOSS}."
-    if len(groups) <= SHARED:
-        figure, (panel,) = _stacked(f"{task}, training loss", [2.6])
-        left = sum(_losses(panel, group, styles[group.name], series) for group in groups)
-        panel.set_ylabel("training loss (nats)")
-        panel.set_xlabel("step")
+    names, label = [group.name for group in groups], "training loss (nats)"
+    figure, panels = _figure(task, "training loss", names, "step", [label], 2.6)
+    left = False
+    for (panel,), group in zip(panels, groups, strict=True):
+        for other in () if shared else groups:
+            curve = thinned(*curves.get(other.best.record.run, ([], [])))
+            panel.plot(*curve, color=FAINT, linewidth=0.7, zorder=1)
+        left |= _losses(panel, group, styles[group.name], curves)
         _loss_axes(panel)
-        entries = [
-            legend_entry(wrapped(g.name, LEGEND), linewidth=2, **_line(styles[g.name]))
-            for g in groups
-        ]
+    if shared:
+        lines = {g.name: styles[g.name] | {"marker": "", "linewidth": 2} for g in groups}
+        entries = [legend_entry(wrapped(method, LEGEND), **lines[method]) for method in lines]
         if left:
-            diamond = {"marker": "D", "markersize": 6, "markerfacecolor": "none"}
-            entries.append(legend_entry("left the plateau", linestyle="none", **diamond))
+            entries.append(legend_entry("left the plateau", marker="D", markerfacecolor="none"))
         _legend(figure, entries)
-    else:
-        figure, panels = _multiples(f"{task}, training loss (nats)", groups)
-        left = 0
-        for panel, group in zip(panels, groups, strict=True):
-            for other in groups:
-                curve = thinned(*series[other.best.record.run].get(LOSS, ([], [])))
-                panel.plot(*curve, color=FAINT, linewidth=0.7, zorder=1)
-            left += _losses(panel, group, styles[group.name] | {"linestyle": "-"}, series)
-            _loss_axes(panel)
-        figure.supxlabel("step", fontsize=9.5)
     plateau = " Diamonds: the step at which the run left its loss plateau." if left else ""
     caption = (
         "Training loss per scored token (log scale) against step. Thick: the selected run of each "
@@ -393,16 +332,16 @@ def draw_loss(
     return Drawing(name, "Training loss", caption, svg_of(figure))
 
 
-def _losses(panel: Any, group: Group, style: dict, series: dict[str, Series]) -> bool:
+def _losses(panel: Any, group: Group, style: dict, curves: Series) -> bool:
     """The lines of a method's seeds; returns whether any shows when its run left its plateau."""
     left = False
     for run in sorted(group.seeds, key=lambda run: run is group.best):
-        steps, values = series[run.record.run].get(LOSS, ([], []))
-        if not steps:
+        if run.record.run not in curves:
             continue
+        steps, values = curves[run.record.run]
         best = run is group.best
         width = {"linewidth": 2 if best else 0.9, "alpha": 1 if best else 0.5}
-        _curve(panel, steps, values, zorder=2 + best, **width, **_line(style))
+        _curve(panel, steps, values, zorder=2 + best, **(style | width))
         step = run.record.fate.get("plateau_left_at")
         if step is not None:
             at = min(range(len(steps)), key=lambda i: abs(steps[i] - step))
@@ -433,25 +372,38 @@ def _loss_axes(panel: Any) -> None:
 LAYERS = ("layer", "encoder", "decoder", "cross")
 LAYER = rf"((?:{'|'.join(LAYERS)})_\d+)"
 GROUP_DASHES = ("-", (0, (1, 1.2)), (0, (5, 2)), (0, (5, 1, 1, 1)))
+# A panel: its label, the columns of metrics.csv it shows, and what they are.
+ALPHA, SCALER, SUPPORT, MAX_WEIGHT = "learned α", "query scaler", "support (keys)", "largest weight"
+QUANTITIES = {
+    ALPHA: (rf"alpha/{LAYER}/head_(\d+)", "α of every head"),
+    SCALER: (
+        rf"scaler/{LAYER}/(p5|p50|p95|max)",
+        "the factor on the queries (line: median, band: 5th to 95th percentile, dots: largest)",
+    ),
+    SUPPORT: (
+        rf"heads/{LAYER}/(\w+)/support",
+        "keys with a weight above 0, mean over queries",
+    ),
+    MAX_WEIGHT: (
+        rf"heads/{LAYER}/(\w+)/max_weight",
+        "largest weight of a row, mean over queries",
+    ),
+}
 
 Columns = dict[tuple[str, str], tuple[list[int], list[float]]]
 
 
-@dataclass(frozen=True)
-class Quantity:
-    """A panel: the columns of metrics.csv it shows, by a layer and what a layer has several of."""
+def is_drawn(column: str) -> bool:
+    """Tell whether a column of metrics.csv is in any figure."""
+    patterns = (LOSS, *(pattern for pattern, _ in QUANTITIES.values()))
+    return any(re.fullmatch(pattern, column) for pattern in patterns)
 
-    label: str
-    pattern: re.Pattern
-    explained: str
 
-    def columns(self, series: Series) -> Columns:
-        """(layer, head, quantile or group) -> its points, in order."""
-        columns = {}
-        for name, points in series.items():
-            if match := self.pattern.fullmatch(name):
-                columns[match[1], match[2]] = points
-        return dict(sorted(columns.items(), key=lambda item: _place(*item[0])))
+def _columns(series: Series, pattern: str) -> Columns:
+    """(layer, head, quantile or group) -> its points, in order."""
+    matches = {name: re.fullmatch(pattern, name) for name in series}
+    found = {match.groups(): series[name] for name, match in matches.items() if match}
+    return dict(sorted(found.items(), key=lambda item: _place(*item[0])))
 
 
 def _place(layer: str, part: str = "") -> tuple:
@@ -460,70 +412,43 @@ def _place(layer: str, part: str = "") -> tuple:
     return LAYERS.index(stack), int(number), int(part) if part.isdigit() else -1, part
 
 
-ALPHA = Quantity("learned α", re.compile(rf"alpha/{LAYER}/head_(\d+)"), "α of every head")
-SCALER = Quantity(
-    "query scaler",
-    re.compile(rf"scaler/{LAYER}/(p5|p50|p95|max)"),
-    "the factor on the queries (line: median, band: 5th to 95th percentile, dots: largest)",
-)
-SUPPORT = Quantity(
-    "support (keys)",
-    re.compile(rf"heads/{LAYER}/(\w+)/support"),
-    "keys with a weight above 0, mean over queries",
-)
-MAX_WEIGHT = Quantity(
-    "largest weight",
-    re.compile(rf"heads/{LAYER}/(\w+)/max_weight"),
-    "largest weight of a row, mean over queries",
-)
-QUANTITIES = (ALPHA, SCALER, SUPPORT, MAX_WEIGHT)
-
-
-def is_drawn(column: str) -> bool:
-    """Tell whether a column of metrics.csv is in any figure."""
-    return column == LOSS or any(quantity.pattern.fullmatch(column) for quantity in QUANTITIES)
-
-
 def draw_heads(name: str, group: Group, style: dict[str, Any], series: Series) -> Drawing | str:
     """The heads of a method's selected run while it trained: α, scalers, support, weights."""
-    shown = {quantity: columns for quantity in QUANTITIES if (columns := quantity.columns(series))}
+    found = {label: _columns(series, pattern) for label, (pattern, _) in QUANTITIES.items()}
+    shown = {label: columns for label, columns in found.items() if columns}
     if not shown:
         return f"{group.task}, {group.name}: its metrics.csv has no columns about heads."
     layers = sorted({layer for columns in shown.values() for layer, _ in columns}, key=_place)
     colours = dict(zip(layers, shades(style["color"], len(layers)), strict=True))
-    figure, panels = _stacked(f"{group.name}: heads over training", [1.35] * len(shown))
-    panels[0].title.set_fontsize(10)
-    for panel, (quantity, columns) in zip(panels, shown.items(), strict=True):
-        _quantity(panel, quantity, columns, colours)
-        panel.set_ylabel(quantity.label)
+    about = "heads over training"
+    figure, (panels,) = _figure(group.name, about, [group.name], "step", [*shown], 1.35)
+    for panel, (label, columns) in zip(panels, shown.items(), strict=True):
+        _quantity(panel, label, columns, colours)
         frame(panel)
-    panels[-1].set_xlabel("step")
     _step_axis(panels[-1])
     entries = [legend_entry(n.replace("_", " "), color=c, linewidth=2) for n, c in colours.items()]
     kinds = _kinds(shown, group.best.record.labels["position"])
-    dashes = zip(kinds, GROUP_DASHES * len(kinds), strict=False)
     if len(kinds) > 1:
+        dashes = zip(kinds, GROUP_DASHES * len(kinds), strict=False)
         entries += [legend_entry(kind, color="#444444", linestyle=dash) for kind, dash in dashes]
     _legend(figure, entries)
     record = group.best.record
     scaled = f" {SCALED}" if any(text.endswith(", scaled") for text in kinds) else ""
     caption = (
         f"The selected run (seed {record.seed}, learning rate {record.lr:g}) as it was logged: "
-        f"{'; '.join(quantity.explained for quantity in shown)}.{scaled}"
+        f"{'; '.join(QUANTITIES[label][1] for label in shown)}.{scaled}"
     )
     return Drawing(name, f"Heads over training: {group.name}", caption, svg_of(figure))
 
 
-def _quantity(panel: Any, quantity: Quantity, columns: Columns, colours: dict[str, str]) -> None:
+def _quantity(panel: Any, label: str, columns: Columns, colours: dict[str, str]) -> None:
     """Fill a panel: a line for each column, and a band between two quantiles of a scaler."""
     kinds = list(dict.fromkeys(kind for _, kind in columns))
     for (layer, kind), points in columns.items():
-        style = {"color": colours[layer], "linewidth": 1.5}
-        if quantity is ALPHA:
-            style |= {"linewidth": 1.1, "alpha": 0.8}
-        elif quantity is SCALER:
-            style |= {"linewidth": 1.6, "linestyle": GROUP_DASHES[kind == "max"]}
-        else:  # what a layer has several of differs in its dashes
+        style = {"color": colours[layer], "linewidth": 1.1 if label == ALPHA else 1.5}
+        if label == SCALER:
+            style["linestyle"] = GROUP_DASHES[kind == "max"]
+        elif label != ALPHA:  # what a layer has several of differs in its dashes
             style["linestyle"] = GROUP_DASHES[kinds.index(kind) % len(GROUP_DASHES)]
         high = columns.get((layer, "p95"), ([], []))
         if kind == "p5" and points[0] == high[0]:
@@ -532,14 +457,14 @@ def _quantity(panel: Any, quantity: Quantity, columns: Columns, colours: dict[st
             panel.fill_between(steps, low, thinned(*high)[1], **band)
         elif kind not in ("p5", "p95"):
             _curve(panel, *points, **style)
-    if quantity is SUPPORT:
+    if label == SUPPORT:
         panel.set_yscale("log", base=2)
         panel.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    if quantity is MAX_WEIGHT:
+    if label == MAX_WEIGHT:
         panel.set_ylim(0, 1.03)
 
 
-def _kinds(shown: dict[Quantity, Columns], position: str) -> list[str]:
+def _kinds(shown: dict[str, Columns], position: str) -> list[str]:
     """Labels of the dashes of support and largest weight, in the order of their columns.
 
     Columns tell the heads that a length scaling would apply to from the others; whether the run
@@ -549,5 +474,5 @@ def _kinds(shown: dict[Quantity, Columns], position: str) -> list[str]:
     texts = {"scaled": f"last heads{scaled}", "unscaled": "first heads"}
     if position == "nape":
         texts = {"scaled": f"no position{scaled}", "unscaled": "ALiBi slope"}
-    kinds = [kind for q in (SUPPORT, MAX_WEIGHT) for _, kind in shown.get(q, ())]
+    kinds = [kind for label in (SUPPORT, MAX_WEIGHT) for _, kind in shown.get(label, ())]
     return [texts.get(kind, f"{kind} heads") for kind in dict.fromkeys(kinds)]

@@ -1,9 +1,14 @@
-"""The palette, fonts and axes that all pictures share."""
+"""The palette, fonts, axes and panels that all figures share, and a figure as a file."""
 
 from __future__ import annotations
 
+import io
 import textwrap
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # Okabe and Ito's colours that stay apart under colour blindness, without yellow and black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6A5ACD", "#7F7F7F")
@@ -20,6 +25,42 @@ FONTS = {
     "svg.hashsalt": "lcg",
     "text.parse_math": False,  # a dollar in a label is a dollar
 }
+
+
+def image(figure: Figure, kind: str, look: Mapping[str, Any] = FONTS, **options: Any) -> bytes:
+    """The content of a .png, .svg or .pdf file of a figure; the same figure has the same bytes.
+
+    look: the settings that the figure was made with.
+    """
+    import matplotlib
+
+    content = io.BytesIO()
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+    options = {"dpi": 160, "metadata": metadata, "bbox_inches": "tight"} | options
+    with matplotlib.rc_context(look):
+        figure.savefig(content, format=kind, **options)
+    return content.getvalue()
+
+
+def method_panels(
+    figure: Any, names: Sequence[str], columns: int, xlabel: str, rows: int = 1
+) -> list[list[Any]]:
+    """The panels of each method: `rows` below each other that all methods share, where they have
+    room in them, else a small one for each over the same axes."""
+    if len(names) <= SHARED:
+        panels = list(figure.subplots(rows, sharex=True, squeeze=False).flat)
+        panels[-1].set_xlabel(xlabel)
+        return [panels] * len(names)
+    grid = (-(-len(names) // columns), columns)
+    panels = list(figure.subplots(*grid, sharex=True, sharey=True, squeeze=False).flat)
+    for spare in panels[len(names) :]:
+        spare.remove()
+    for index, (panel, name) in enumerate(zip(panels, names, strict=False)):
+        panel.set_title(wrapped(name, 24), loc="left", fontsize=8, pad=3)
+        lowest = index + columns >= len(names)
+        panel.tick_params(labelsize=7.5, labelbottom=lowest)
+        panel.set_xlabel(xlabel if lowest else "", fontsize=8.5)
+    return [[panel] for panel in panels[: len(names)]]
 
 
 def frame(panel: Any) -> None:
@@ -45,7 +86,8 @@ def hollow(style: dict[str, Any], empty: bool, edge: float = 0.6) -> dict[str, A
 
 
 def legend_entry(label: str, **style: Any) -> Any:
-    """A legend entry, grey unless it is given a colour."""
+    """A legend entry, grey unless it is given a colour; a line if it is given a width."""
     from matplotlib.lines import Line2D
 
-    return Line2D([], [], label=label, **({"color": SOFT} | style))
+    usual = {"color": SOFT, "linestyle": "-" if "linewidth" in style else "none", "markersize": 6}
+    return Line2D([], [], label=label, **(usual | style))
