@@ -4,6 +4,9 @@ A record is immutable; new evaluations are merged into a copy which is then save
 
     record = RunRecord.load("runs/copy-softmax-nape-s0-1a2b3c4d")
     record.merge(cells).save("runs/copy-softmax-nape-s0-1a2b3c4d")
+
+The annotations below are the schema: `RunRecord.from_dict`, which `save` calls too, holds JSON to
+their types and limits.
 """
 
 import json
@@ -13,11 +16,11 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from lcg.config.schema import COUNT, RATE, SEED
 from lcg.runs.files import RECORD, RECORD_LOCK, exclusively, write_atomic
@@ -27,9 +30,16 @@ SCHEMA = 1
 STATES = ("value", "skipped", "out_of_memory", "did_not_train", "not_finite")
 STATUSES = ("running", "finished", "interrupted", "not_finite")
 REQUIRED_LABELS = ("task", "attention", "position")
-REQUIRED_SETTINGS = ("seed", "lr", "train_lengths")
 LABEL = 1000  # characters
-HEXADECIMAL = re.compile("[0-9a-f]+")
+
+Length = Annotated[int, (1, COUNT)]
+Count = Annotated[int, (0, COUNT)]
+Large = Annotated[int, (0, SEED)]
+Seconds = Annotated[float, (0, SEED)]
+Fraction = Annotated[float, (0, 1)]
+
+SETTINGS = {"seed": Large, "lr": Annotated[float, (0, RATE)], "train_lengths": list[Length]}
+"""Those that every run has; train_lengths: shortest and longest."""
 
 
 class RecordError(ValueError):
@@ -51,28 +61,24 @@ class Cell:
     Raises ValueError for an unknown state, counts that do not fit, or a missing reason.
     """
 
-    length: int
-    samples: int
-    seed: int
+    length: Length
+    samples: Count
+    seed: Large
     decode: str = "teacher_forcing"
-    step: int | None = None
+    step: Count | None = None
     state: str = "value"
     correct: int | None = None
-    tokens: int | None = None
-    token_accuracy: float | None = None
-    prefix: float | None = None
-    close_calls: int | None = None
-    seconds: float | None = None
+    tokens: Large | None = None
+    token_accuracy: Fraction | None = None
+    prefix: Fraction | None = None
+    close_calls: Large | None = None
+    seconds: Seconds | None = None
     reason: str = ""
     outcomes: str | None = None
     metrics: dict[str, float] | None = None
 
     def __post_init__(self) -> None:
         where = f"ladder cell at length {self.length}"
-        _within(where, self, least=1, most=COUNT, names=("length",))
-        _within(where, self, most=COUNT, names=("samples", "step"))
-        _within(where, self, most=SEED, names=("seed", "tokens", "close_calls", "seconds"))
-        _within(where, self, most=1, names=("token_accuracy", "prefix"))
         if self.state not in STATES:
             raise ValueError(f"{where}: state {self.state!r} is none of {', '.join(STATES)}")
         if self.state != "value":
@@ -82,9 +88,6 @@ class Cell:
                 raise ValueError(f"{where}: state {self.state} cannot have a count of correct")
         elif self.correct is None or not 0 <= self.correct <= self.samples or self.samples < 1:
             raise ValueError(f"{where}: {self.correct} correct of {self.samples} is not a count")
-        for name, value in (self.metrics or {}).items():
-            if not math.isfinite(_typed(value, float, f"{where}: metrics.{name}")):
-                raise ValueError(f"{where}: metrics.{name} is {value!r}, not finite")
         if self.outcomes is not None and not self._outcomes_fit():
             raise ValueError(
                 f"{where}: outcomes are not {self.samples} bits of which {self.correct} are set"
@@ -93,7 +96,7 @@ class Cell:
     def _outcomes_fit(self) -> bool:
         """Whole hexadecimal digits, as many bits set as correct, none of them in the padding."""
         digits = -(-self.samples // 4)
-        if len(self.outcomes) != digits or not HEXADECIMAL.fullmatch(self.outcomes):
+        if len(self.outcomes) != digits or not re.fullmatch("[0-9a-f]+", self.outcomes):
             return False
         bits = int(self.outcomes, 16)
         padding = (1 << (4 * digits - self.samples)) - 1
@@ -122,8 +125,8 @@ class Training:
     """State of training. step: the last one done; seconds: wall time; final_loss: nats."""
 
     status: str
-    step: int
-    seconds: float = 0.0
+    step: Count
+    seconds: Seconds = 0.0
     device: str = ""
     final_loss: float | None = None
     reason: str = ""
@@ -131,35 +134,26 @@ class Training:
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
             raise ValueError(f"training status {self.status!r} is none of {', '.join(STATUSES)}")
-        _within("training", self, most=COUNT, names=("step",))
-        _within("training", self, most=SEED, names=("seconds",))
 
 
 @dataclass(frozen=True)
 class Selection:
     """The selected checkpoint. degenerate: its monitor could not tell checkpoints apart."""
 
-    step: int
+    step: Count
     monitor: str
-    value: float | None = None
-    token_accuracy: float | None = None
+    value: Fraction | None = None
+    token_accuracy: Fraction | None = None
     degenerate: bool = False
     reason: str = ""
-
-    def __post_init__(self) -> None:
-        _within("selection", self, most=COUNT, names=("step",))
-        _within("selection", self, most=1, names=("value", "token_accuracy"))
 
 
 @dataclass(frozen=True)
 class Validation:
     """The selected checkpoint at one validation length: fractions, None where not finite."""
 
-    exact_match: float | None
-    token_accuracy: float | None = None
-
-    def __post_init__(self) -> None:
-        _within("validation", self, most=1, names=("exact_match", "token_accuracy"))
+    exact_match: Fraction | None
+    token_accuracy: Fraction | None = None
 
 
 @dataclass(frozen=True)
@@ -168,14 +162,13 @@ class RunRecord:
 
     group: hash of the config without seed and learning rate; who shares it is one experiment.
     labels: at least task, attention, position.
-    settings: at least seed, lr, train_lengths [shortest, longest]; kind, of the model, is
-    a decoder where it is lacking.
+    settings: SETTINGS and others; kind, of the model, is a decoder where it is lacking; sources are
+    name and hash of the code (`digest`) of each user's own class, by kind.
     task: the task's options, of which the samples are made; empty in records that lack them.
     validation: the selected checkpoint, at the lengths it was validated at while it trained, and at
     the longer ones that broke a tie between runs.
     fate: what training's metrics say of it, plateau_left_at and others; empty while it runs.
     config: the part of the config that `group` is a hash of; empty in records that lack it.
-    Raises ValueError if one of these is missing or of another type.
     """
 
     run: str
@@ -190,29 +183,6 @@ class RunRecord:
     task: dict[str, Any] = field(default_factory=dict)
     fate: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for part, required in (("labels", REQUIRED_LABELS), ("settings", REQUIRED_SETTINGS)):
-            missing = [name for name in required if name not in getattr(self, part)]
-            if missing:
-                raise ValueError(f"{part} lack {', '.join(missing)}")
-        for name, label in self.labels.items():
-            _typed(label, str, f"labels.{name}")
-        lengths = self.settings["train_lengths"]
-        whole = isinstance(lengths, list | tuple) and all(type(n) is int for n in lengths)
-        if not whole or len(lengths) != 2 or not 1 <= lengths[0] <= lengths[1] <= COUNT:
-            raise ValueError(
-                f"settings.train_lengths is {lengths!r:.40}, not [shortest, longest], 1 to {COUNT}"
-            )
-        for name, kind, most in (("seed", int, SEED), ("lr", float, RATE)):
-            _typed(self.settings[name], kind, f"settings.{name}")
-            _within("settings", self.settings, most=most, names=(name,))
-        for kind, source in _typed(
-            self.settings.get("sources", {}), dict, "settings.sources"
-        ).items():
-            where = f"settings.sources.{kind}"
-            for part in ("name", "digest"):
-                _typed(_typed(source, dict, where).get(part), str, f"{where}.{part}")
 
     @property
     def seed(self) -> int:
@@ -262,28 +232,31 @@ class RunRecord:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "RunRecord":
         """The inverse of `to_dict`. Raises ValueError naming the part that does not fit."""
-        data = dict(_typed(data, dict, "the record"))
-        schema = data.pop("schema", None)
-        if schema != SCHEMA:
+        data = dict(_read(dict, data, "record"))
+        if (schema := data.pop("schema", None)) != SCHEMA:
             raise ValueError(
                 f"schema {schema!r}, this version reads {SCHEMA}: use the lcg that wrote it"
             )
-        for name, label in _typed(data.get("labels", {}), dict, "labels").items():
-            if len(_typed(label, str, f"labels.{name}")) > LABEL or "\n" in label:
+        record = _read(cls, data, "record")
+        labels, settings = record.labels, record.settings
+        for part, required in (("labels", REQUIRED_LABELS), ("settings", SETTINGS)):
+            if missing := [name for name in required if name not in data[part]]:
+                raise ValueError(f"{part} lack {', '.join(missing)}")
+        for name, label in labels.items():
+            if len(label) > LABEL or "\n" in label:
                 raise ValueError(f"labels.{name} is no line of at most {LABEL} characters")
-        parts = {"training": Training, "selection": Selection}
-        for name, part in parts.items():
-            if data.get(name) is not None:
-                data[name] = _build(part, data[name], name)
-        data["validation"] = {
-            _length(length): _build(Validation, value, f"validation.{length}")
-            for length, value in _typed(data.get("validation", {}), dict, "validation").items()
-        }
-        data["ladder"] = tuple(
-            _build(Cell, cell, f"ladder[{index}]")
-            for index, cell in enumerate(_typed(data.get("ladder", []), list, "ladder"))
-        )
-        return _build(cls, data, "the record")
+        for name, hint in SETTINGS.items():
+            _read(hint, settings[name], f"settings.{name}")
+        lengths = settings["train_lengths"]
+        if len(lengths) != 2 or lengths[0] > lengths[1]:
+            raise ValueError(f"settings.train_lengths is {lengths!r:.40}, not [shortest, longest]")
+        where = "settings.sources"
+        for kind, source in _read(
+            dict[str, dict[str, str]], settings.get("sources", {}), where
+        ).items():
+            if not {"name", "digest"} <= source.keys():
+                raise ValueError(f"{where}.{kind} lacks its name or its digest")
+        return record
 
     @classmethod
     def load(cls, run_dir: str | os.PathLike, of: str | None = None) -> "RunRecord":
@@ -301,18 +274,15 @@ class RunRecord:
                 )
             return record
         except (FileNotFoundError, NotADirectoryError):
-            raise RecordError(
-                f"{file}: no such file; train this run first, or name a run directory"
-            ) from None
+            problem = "no such file; train this run first, or name a run directory"
         except OSError as error:
-            raise RecordError(f"{file}: cannot be read ({error.strerror})") from None
+            problem = f"cannot be read ({error.strerror})"
         except RecursionError:
-            raise RecordError(f"{file}: nested too deeply to be a record") from None
+            problem = "nested too deeply to be a record"
         except ValueError as error:  # also JSONDecodeError and UnicodeDecodeError
             reason = f"not valid JSON ({error})" if type(error) is not ValueError else str(error)
-            raise RecordError(
-                f"{file}: {reason}; restore the file, or move the run away and rerun"
-            ) from None
+            problem = f"{reason}; restore the file, or move the run away and rerun"
+        raise RecordError(f"{file}: {problem}")
 
     @staticmethod
     def updating(run_dir: str | os.PathLike) -> AbstractContextManager[None]:
@@ -355,56 +325,52 @@ def _check_json(data: Any, where: str) -> None:
         raise ValueError(f"{where!r:.40} is no number that can be used")
 
 
-def _build(cls: type, data: Any, where: str) -> Any:
-    """An instance of a dataclass from JSON; raises ValueError for a key or a type that is wrong."""
-    _typed(data, dict, where)
-    known, required = _fields(cls)
-    if unknown := sorted(data.keys() - known.keys()):
-        raise ValueError(f"{where} has unknown {', '.join(unknown)}")
-    if missing := [name for name in required if name not in data]:
-        raise ValueError(f"{where} lacks {', '.join(missing)}")
-    for name, value in data.items():
-        kinds = known[name]
-        if type(value) not in kinds:  # else there is nothing to explain, and nothing to format
-            _typed_as(value, kinds, f"{where}.{name}")
-    return cls(**data)
+@cache
+def _schema(cls: type) -> tuple[dict[str, Any], frozenset[str]]:
+    """The annotations of a dataclass, and which of its fields have no default."""
+    required = (f.name for f in fields(cls) if f.default is f.default_factory)  # MISSING
+    return get_type_hints(cls, include_extras=True), frozenset(required)
 
 
 @cache
-def _fields(cls: type) -> tuple[dict[str, tuple[type, ...]], tuple[str, ...]]:
-    """Return the types of a dataclass's fields, and which of them have no default."""
-    hints = get_type_hints(cls)
-    required = [f.name for f in fields(cls) if (f.default, f.default_factory) == (MISSING,) * 2]
-    return {f.name: _kinds(hints[f.name]) for f in fields(cls)}, tuple(required)
+def _rule(hint: Any) -> tuple[tuple[type, ...], str, Any, Any]:
+    """The types of JSON that fit an annotation, their names, its limits, and it without these."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    first = options[0]
+    main, limits = get_args(first) if get_origin(first) is Annotated else (first, None)
+    kind = dict if is_dataclass(main) else get_origin(main) or main
+    types = {tuple: (list,), float: (float, int)}.get(kind, (kind,)) + options[1:]
+    names = " or ".join("null" if t is NoneType else t.__name__ for t in (types[0], *options[1:]))
+    return types, names, limits, main
 
 
-@cache
-def _kinds(hint: Any) -> tuple[type, ...]:
-    options = get_args(hint) if isinstance(hint, UnionType) else (hint,)
-    return tuple(get_origin(option) or option for option in options)
+def _read(hint: Any, value: Any, where: str) -> Any:
+    """JSON as an annotation has it: mappings as dataclasses, lists as tuples, numbers as keys.
 
-
-def _typed(value: Any, hint: Any, where: str) -> Any:
-    """`value` itself if it fits `hint` (an int fits float, a bool only bool), else ValueError."""
-    return _typed_as(value, _kinds(hint), where)
-
-
-def _typed_as(value: Any, kinds: tuple[type, ...], where: str) -> Any:
-    fits = isinstance(value, (*kinds, int) if float in kinds else kinds)
-    if not fits or (isinstance(value, bool) and bool not in kinds):
-        expected = " or ".join("null" if kind is NoneType else kind.__name__ for kind in kinds)
-        raise ValueError(f"{where} is {value!r:.40}, not {expected}")
-    return value
-
-
-def _within(
-    where: str, values: Any, *, names: tuple[str, ...], most: float, least: float = 0
-) -> None:
-    """Raise ValueError for a number that is there and not from `least` to `most`."""
-    for name in names:
-        value = values[name] if isinstance(values, dict) else getattr(values, name)
-        if value is not None and not math.isnan(value) and not least <= value <= most:
-            raise ValueError(f"{where}: {name} is {value!r:.40}, not from {least} to {most}")
+    An int fits float, a bool only bool. Raises ValueError, naming the part that does not fit.
+    """
+    types, names, limits, main = _rule(hint)
+    if type(value) not in types:
+        raise ValueError(f"{where} is {value!r:.40}, not {names}")
+    if value is None:
+        return None
+    if is_dataclass(main):
+        known, required = _schema(main)
+        if unknown := sorted(value.keys() - known.keys()):
+            raise ValueError(f"{where} has unknown {', '.join(unknown)}")
+        if missing := sorted(required - value.keys()):
+            raise ValueError(f"{where} lacks {', '.join(missing)}")
+        return main(**{k: _read(known[k], item, f"{where}.{k}") for k, item in value.items()})
+    if limits and not limits[0] <= value <= limits[1]:
+        raise ValueError(f"{where} is {value!r:.40}, not from {limits[0]} to {limits[1]}")
+    arms = get_args(main)
+    if Any in arms or not arms:
+        return value
+    if isinstance(value, list):
+        items = (_read(arms[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return get_origin(main)(items)
+    key = _length if arms[0] is int else str
+    return {key(k): _read(arms[1], item, f"{where}.{k}") for k, item in value.items()}
 
 
 def _length(text: str) -> int:
@@ -415,7 +381,7 @@ def _length(text: str) -> int:
 
 def _plain(value: Any) -> Any:
     """JSON types: records as mappings, keys as text, tuples as lists, NaN and infinity as null."""
-    if isinstance(value, Cell | Training | Selection | Validation):
+    if is_dataclass(value):
         value = vars(value)
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
