@@ -48,11 +48,9 @@ def fate(metrics: Path, warmup_steps: int) -> dict[str, Any]:
     plateau_loss: nats, None without a plateau; plateau_left_at: step, None if it was not left.
     scaler_p95, scaler_max: the largest of any layer when last probed, only where one exploded.
     """
-    reader = MetricsReader(metrics)
     steps, losses = array("q"), array("d")
     probe: dict[str, str] = {}
-    for step, cells in reader.rows():
-        row = dict(zip(reader.columns, cells, strict=True))
+    for step, row in MetricsReader(metrics).rows():
         loss = number(row.get("train/loss", ""))
         if loss is not None:
             steps.append(step)

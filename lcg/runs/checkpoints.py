@@ -48,32 +48,29 @@ def load(path: Path, check: Check = lambda content: None) -> dict[str, Any]:
     """
     try:
         require_file(path)
-        file = path.open("rb")
+        # torch takes wrong bytes inside a tensor for right ones. The file is a zip archive with a
+        # checksum for each of its parts, so it is asked first.
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            if wrong := archive.testzip():
+                raise ValueError(f"the checksum of its part {wrong} is wrong")
+            file.seek(0)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
     except OSError as error:
         raise UnreadableCheckpoint(f"{path} cannot be read: {error.strerror}") from None
-    with file:
-        try:
-            # torch takes wrong bytes inside a tensor for right ones. The file is a zip archive with
-            # a checksum for each of its parts, so it is asked first.
-            with zipfile.ZipFile(file) as archive:
-                wrong = archive.testzip()
-            if wrong is not None:
-                raise ValueError(f"the checksum of its part {wrong} is wrong")
-            file.seek(0)
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        except OSError as error:
-            raise UnreadableCheckpoint(f"{path} cannot be read: {error.strerror}") from None
-        except Exception as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else "unreadable"
-            raise DamagedCheckpoint(f"{path} is damaged ({reason[:120]})") from None
+    except Exception as error:
+        reason = (str(error).strip() or "unreadable").splitlines()[0]
+        raise DamagedCheckpoint(f"{path} is damaged ({reason[:120]})") from None
     try:
         check_like(content, {}, "its content")
         check(content)
     except ValueError as error:
         raise DamagedCheckpoint(f"{path} is no checkpoint of this run ({error})") from None
     return content
+
+
+KINDS = (dict, list | tuple, torch.Tensor, None | bool, int | float)
 
 
 def check_like(found: Any, expected: Any, where: str) -> None:
@@ -83,37 +80,26 @@ def check_like(found: Any, expected: Any, where: str) -> None:
     floating point where that is expected; of other values the type counts, all numbers are one
     type, and where None or a bool is expected both will do.
     """
+    kind = next((kind for kind in KINDS if isinstance(expected, kind)), type(expected))
+    if not isinstance(found, kind) or (isinstance(found, bool) and kind == int | float):
+        raise ValueError(f"{where} is of type {type(found).__name__}")
     match expected:
         case dict():
-            _check_type(found, dict, where)
             for key, value in expected.items():
                 if key not in found:
                     raise ValueError(f"{where} lacks {key}")
                 check_like(found[key], value, f"{where}[{key}]")
         case list() | tuple():
-            _check_type(found, list | tuple, where)
             if len(found) != len(expected):
                 raise ValueError(f"{where} has {len(found)} items, not {len(expected)}")
             for i, (item, value) in enumerate(zip(found, expected, strict=True)):
                 check_like(item, value, f"{where}[{i}]")
         case torch.Tensor():
-            _check_type(found, torch.Tensor, where)
             shape, wanted = tuple(found.shape), tuple(expected.shape)
             if shape != wanted:
                 raise ValueError(f"{where} has shape {shape}, not {wanted}")
             if found.is_floating_point() != expected.is_floating_point():
                 raise ValueError(f"{where} is of {found.dtype}, not {expected.dtype}")
-        case None | bool():
-            _check_type(found, None | bool, where)
-        case int() | float():
-            _check_type(found, int | float, where)
-        case _:
-            _check_type(found, type(expected), where)
-
-
-def _check_type(found: Any, kinds: Any, where: str) -> None:
-    if not isinstance(found, kinds) or (isinstance(found, bool) and kinds == int | float):
-        raise ValueError(f"{where} is of type {type(found).__name__}")
 
 
 def check_weights(found: Any, model: torch.nn.Module, where: str = "state_dict") -> None:
@@ -181,9 +167,9 @@ def newest_readable(
         return Resume(path, content["global_step"], content["identity"])
     if not problems:
         return None
-    damaged = all(isinstance(problem, DamagedCheckpoint) for problem in problems)
-    remedy = "move the run away to start over" if damaged else "make it readable to go on"
-    kind = DamagedCheckpoint if damaged else UnreadableCheckpoint
+    kind, remedy = DamagedCheckpoint, "move the run away to start over"
+    if not all(isinstance(problem, DamagedCheckpoint) for problem in problems):
+        kind, remedy = UnreadableCheckpoint, "make it readable to go on"
     raise kind(f"{' and '.join(map(str, problems))}; there is no other, {remedy}")
 
 

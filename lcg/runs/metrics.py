@@ -6,7 +6,8 @@ It is read row by row, since a long run has millions of them.
 import csv
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -29,11 +30,10 @@ class MetricsReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.columns: list[str] = []
-        self._step: int | None = None  # its column
         self.end = 0  # of the last whole line that was read
 
-    def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Step and cells of each row, in the order of `columns`, which are read before the first.
+    def rows(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """Step and cells, by column, of each row; `columns` is read before the first.
 
         Raises OSError when the disk fails in the middle.
         """
@@ -48,34 +48,25 @@ class MetricsReader:
             for cells in self._lines(file):
                 if not self.columns:
                     self.columns = cells
-                    self._step = cells.index("step") if "step" in cells else None
-                elif self._step is not None and len(cells) == len(self.columns):
-                    step = cells[self._step]
+                elif len(cells) == len(self.columns):
+                    row = dict(zip(self.columns, cells, strict=True))
+                    step = row.get("step", "")
                     if step.isdecimal() and step.isascii() and len(step) <= DIGITS:
-                        yield int(step), cells
+                        yield int(step), row
 
     def _lines(self, file: BinaryIO) -> Iterator[list[str]]:
         """The cells of each whole line."""
-        overlong = False
+        begins = True
         while line := file.readline(LONGEST):
-            if not line.endswith(b"\n"):
-                if len(line) < LONGEST:
-                    return
-                overlong = True
-                continue
-            self.end = file.tell()
-            if overlong:
-                overlong = False
-                continue
-            text = line.decode("utf-8", errors="replace").rstrip("\r\n")
-            yield text.split(",") if '"' not in text else _quoted(text)
-
-
-def _quoted(text: str) -> list[str]:
-    try:
-        return next(csv.reader([text]), [])
-    except csv.Error:
-        return []
+            ends = line.endswith(b"\n")
+            if ends:
+                self.end = file.tell()
+            elif len(line) < LONGEST:
+                return
+            if begins and ends:
+                with suppress(csv.Error):
+                    yield next(csv.reader([line.decode("utf-8", errors="replace")]), [])
+            begins = ends
 
 
 def number(text: str) -> float | None:
@@ -100,16 +91,12 @@ def read_curves(path: Path, wanted: Callable[[str], bool] = lambda name: True) -
     fewer than twice as many.
     """
     reader = MetricsReader(path)
-    curves: dict[int, _Curve] | None = None  # by their columns
-    for step, cells in reader.rows():
-        if curves is None:
-            named = enumerate(reader.columns)
-            curves = {at: _Curve() for at, name in named if name != "step" and wanted(name)}
-        for at, curve in curves.items():
-            if cells[at] and (value := number(cells[at])) is not None:
-                curve.add(step, value)
-    points = {reader.columns[at]: curve.points() for at, curve in (curves or {}).items()}
-    return {name: found for name, found in points.items() if found[0]}
+    curves: dict[str, _Curve] = defaultdict(_Curve)
+    for step, row in reader.rows():
+        for name, cell in row.items():
+            if cell and name != "step" and wanted(name) and (value := number(cell)) is not None:
+                curves[name].add(step, value)
+    return {name: curves[name].points() for name in reader.columns if name in curves}
 
 
 class _Curve:
@@ -117,31 +104,32 @@ class _Curve:
 
     def __init__(self) -> None:
         self.size = 1
-        self.means: tuple[list[float], list[float]] = ([], [])  # of steps and of values
-        self.recent: tuple[list[float], list[float]] = ([], [])
+        self.means: list[tuple[float, float]] = []
+        self.recent: list[tuple[float, float]] = []
 
     def add(self, step: int, value: float) -> None:
-        self.recent[0].append(step)
-        self.recent[1].append(value)
-        if len(self.recent[0]) == self.size:
+        self.recent.append((step, value))
+        if len(self.recent) == self.size:
             self._gather()
 
     def _gather(self) -> None:
         """Take the mean of what was added; twice as many points to a mean when there are many."""
-        for means, recent in zip(self.means, self.recent, strict=True):
-            means.append(sum(recent) / len(recent))
-            recent.clear()
-        if len(self.means[0]) == EXACT:
+        self.means.append(_mean(self.recent))
+        self.recent = []
+        if len(self.means) == EXACT:
             self.size *= 2
-            for means in self.means:
-                means[:] = [(a + b) / 2 for a, b in zip(means[::2], means[1::2], strict=True)]
+            self.means = list(map(_mean, zip(self.means[::2], self.means[1::2], strict=True)))
 
     def points(self) -> tuple[list[int], list[float]]:
         """Steps, ascending, and values; of several at a step the last."""
-        if self.recent[0]:
+        if self.recent:
             self._gather()
-        points = sorted(dict(zip(map(round, self.means[0]), self.means[1], strict=True)).items())
+        points = sorted({round(step): value for step, value in self.means}.items())
         return [step for step, _ in points], [value for _, value in points]
+
+
+def _mean(points: Sequence[tuple[float, float]]) -> tuple[float, ...]:
+    return tuple(sum(numbers) / len(numbers) for numbers in zip(*points, strict=True))
 
 
 class Tracking:
@@ -177,13 +165,12 @@ class CSVMetrics:
     def __init__(self, path: Path, columns: list[str], resume_step: int) -> None:
         before = MetricsReader(path)
         # From step 0 all is written again, the row of step 0 too.
-        rows = (cells for step, cells in before.rows() if resume_step and step <= resume_step)
+        rows = (row for step, row in before.rows() if resume_step and step <= resume_step)
         first = list(itertools.islice(rows, 1))
         kept = before.columns if first else []
         self.path, self.columns = path, list(dict.fromkeys(["step", *columns, *kept]))
-        old = (dict(zip(kept, cells, strict=True)) for cells in itertools.chain(first, rows))
         header = dict(zip(self.columns, self.columns, strict=True))
-        write_atomic(path, map(self._line, itertools.chain([header], old)))
+        write_atomic(path, map(self._line, itertools.chain([header], first, rows)))
         self._file = path.open("ab", buffering=0)
 
     def _line(self, row: dict[str, Any]) -> str:

@@ -238,24 +238,22 @@ class RunRecord:
                 f"schema {schema!r}, this version reads {SCHEMA}: use the lcg that wrote it"
             )
         record = _read(cls, data, "record")
-        labels, settings = record.labels, record.settings
         for part, required in (("labels", REQUIRED_LABELS), ("settings", SETTINGS)):
             if missing := [name for name in required if name not in data[part]]:
                 raise ValueError(f"{part} lack {', '.join(missing)}")
-        for name, label in labels.items():
+        for name, label in record.labels.items():
             if len(label) > LABEL or "\n" in label:
                 raise ValueError(f"labels.{name} is no line of at most {LABEL} characters")
+        settings = record.settings
         for name, hint in SETTINGS.items():
             _read(hint, settings[name], f"settings.{name}")
         lengths = settings["train_lengths"]
         if len(lengths) != 2 or lengths[0] > lengths[1]:
             raise ValueError(f"settings.train_lengths is {lengths!r:.40}, not [shortest, longest]")
-        where = "settings.sources"
-        for kind, source in _read(
-            dict[str, dict[str, str]], settings.get("sources", {}), where
-        ).items():
+        sources = _read(dict[str, dict[str, str]], settings.get("sources", {}), "settings.sources")
+        for kind, source in sources.items():
             if not {"name", "digest"} <= source.keys():
-                raise ValueError(f"{where}.{kind} lacks its name or its digest")
+                raise ValueError(f"settings.sources.{kind} lacks its name or its digest")
         return record
 
     @classmethod

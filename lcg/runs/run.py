@@ -6,7 +6,7 @@ import glob
 import os
 import stat
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -194,31 +194,27 @@ class Run:
 
         from lcg.runs.checkpoints import UnreadableCheckpoint, check_step, check_weights
 
-        def check_best(content: dict[str, Any]) -> None:
-            check_step(content, "step")
-            check_weights(content.get("state_dict"), model)
+        def read(which: str, step: str, fitting: Module) -> tuple[dict[str, Tensor], int]:
+            def check(content: dict[str, Any]) -> None:
+                check_step(content, step)
+                check_weights(content.get("state_dict"), fitting)
 
-        def check_training(content: dict[str, Any]) -> None:
-            check_step(content, "global_step")
-            check_weights(content.get("state_dict"), ModuleDict({"model": model}))
+            content = self.checkpoint(which, check)
+            return content["state_dict"], content[step]
 
         self.check_selected()
         try:
-            content = self.checkpoint("best", check_best)
-            return content["state_dict"], content["step"]
+            return read("best", "step", model)
         except UnreadableCheckpoint as error:
             problem = error
         selection = RunRecord.load(self.path).selection
         step = None if selection is None else selection.step
         for which in ("last", "previous"):
-            try:
-                content = self.checkpoint(which, check_training)
-            except (FileNotFoundError, UnreadableCheckpoint):
-                continue
-            if content["global_step"] == step:
-                log.warning(f"{problem}; {which}.ckpt has the same weights")
-                weights = content["state_dict"].items()
-                return {name.removeprefix("model."): weight for name, weight in weights}, step
+            with suppress(FileNotFoundError, UnreadableCheckpoint):
+                weights, trained = read(which, "global_step", ModuleDict({"model": model}))
+                if trained == step:
+                    log.warning(f"{problem}; {which}.ckpt has the same weights")
+                    return {name.removeprefix("model."): w for name, w in weights.items()}, step
         raise type(problem)(
             f"{problem}, and no other checkpoint is of its step {step}; "
             "restore it, or move the run away and train it again"

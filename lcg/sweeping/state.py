@@ -124,10 +124,8 @@ class MetricColumn:
             file, size = None, 0
         if file != self._file or size < self._reader.end:  # a run that resumes writes another
             self._begin(file)
-        for step, cells in self._reader.rows():
+        for step, row in self._reader.rows():
             self._step = step
-            if self.column in self._reader.columns:
-                value = number(cells[self._reader.columns.index(self.column)])
-                if value is not None:
-                    self._values.append(value)
+            if (value := number(row.get(self.column, ""))) is not None:
+                self._values.append(value)
         return self._step, list(self._values)

@@ -15,11 +15,11 @@ def file(tmp_path):
 def test_what_is_appended_is_read_and_nothing_twice(file):
     file.write_text("step,a\n1,x\n2,y\n3,")
     reader = MetricsReader(file)
-    assert list(reader.rows()) == [(1, ["1", "x"]), (2, ["2", "y"])]
+    assert list(reader.rows()) == [(1, {"step": "1", "a": "x"}), (2, {"step": "2", "a": "y"})]
     assert list(reader.rows()) == []
     with file.open("a") as more:
         more.write("z\n4,w\n")
-    assert list(reader.rows()) == [(3, ["3", "z"]), (4, ["4", "w"])]
+    assert list(reader.rows()) == [(3, {"step": "3", "a": "z"}), (4, {"step": "4", "a": "w"})]
     assert reader.columns == ["step", "a"]
 
 
