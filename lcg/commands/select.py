@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 from lcg.commands.args import Parser, add_trust, tell_changed_sources, trusted
@@ -74,16 +75,12 @@ def _break_tie(
     """The choice after ties are broken, and why one is left; only a tie needs torch."""
     if choice.resolved or choice.monitored is None:
         return choice, ""
-    from lcg.evaluation.evaluate import LengthBar
-    from lcg.evaluation.tie_break import break_tie
+    from lcg.evaluation.evaluate import LengthBar, break_tie
 
     names = ", ".join(record.run for record in choice.tied)
     log.info(f"{len(choice.tied)} runs tie up to length {choice.path[-1]}: {names}")
-    bar = LengthBar()
-    try:
+    with closing(LengthBar()) as bar:
         return break_tie(runs, longest, device, bar, metric, trust)
-    finally:
-        bar.close()
 
 
 def _reasons(choice: Choice, left: str, runs: int, metric: str) -> list[str]:

@@ -1,8 +1,12 @@
-"""Evaluate a trained run on the test ladder and merge the cells into its record."""
+"""Evaluate a run's selected checkpoint: on the test ladder, and at longer lengths to break ties.
+
+What is found is merged into the run's results.json before the next length is begun.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,13 +15,18 @@ import torch
 from lcg.attention.backends import unrunnable
 from lcg.config import Config
 from lcg.evaluation.ladder import Progress, evaluate_lengths
-from lcg.evaluation.test_sets import ladder_of
+from lcg.evaluation.test_sets import TestSet, ladder_of
 from lcg.log import log
 from lcg.models.transformer import build_model
-from lcg.results import wilson
+from lcg.results import Choice, choose, wilson
+from lcg.results.selection import longer_lengths
 from lcg.results.statistics import Measure
-from lcg.runs.record import Cell, RunRecord
+from lcg.runs.files import Busy
+from lcg.runs.record import Cell, RunRecord, Validation
 from lcg.runs.run import Run
+from lcg.runs.sources import Trust
+
+REACH = 8  # times the monitored length
 
 
 def load_model(directory: Path, config: Config, device: str | torch.device = "cpu"):
@@ -28,14 +37,12 @@ def load_model(directory: Path, config: Config, device: str | torch.device = "cp
 
     Raises ValueError when there is no checkpoint, UnreadableCheckpoint when it cannot be used.
     """
-    run = Run(directory)
-    run.check_selected()
     attention = config.attention
     if problem := unrunnable(attention.backend, torch.device(device)):
         log.warning(f"{directory}: attention.backend=triton {problem}; read with backend=auto")
         config = replace(config, attention=replace(attention, backend="auto"))
     model = build_model(config)
-    weights, step = run.weights(model)
+    weights, step = Run(directory).weights(model)
     model.load_state_dict(weights)
     return model.to(device).eval(), step
 
@@ -96,22 +103,15 @@ def evaluate(
 
 def evaluate_and_log(directory: Path, config: Config, device: str = "auto") -> list[Cell]:
     """Evaluate as `evaluate` does, with a progress bar and a logged line per length."""
-    log.info(f"{directory}: test ladder, {_samples(config)} samples per length")
-    cells, bar = [], LengthBar()
-    try:
+    asked, cells = config.evaluation.samples, []
+    fewer = any(test_set.samples < asked for test_set in ladder_of(config))
+    log.info(f"{directory}: test ladder, {'up to ' * fewer}{asked} samples per length")
+    with closing(LengthBar()) as bar:
         for cell in evaluate(directory, config, device, bar):
             bar.close()
             log.info(f"  {cell.length:>7,}  {cell_text(cell)}")
             cells.append(cell)
-    finally:
-        bar.close()
     return cells
-
-
-def _samples(config: Config) -> str:
-    """The count asked for; "up to" where the test split has fewer at a length."""
-    asked = config.evaluation.samples
-    return f"{asked}" if all(s.samples == asked for s in ladder_of(config)) else f"up to {asked}"
 
 
 def cell_text(cell: Cell) -> str:
@@ -139,12 +139,84 @@ class LengthBar:
         from tqdm import tqdm
 
         if self._bar is None:
-            title = f"  {length:>7,}"
-            self._bar = tqdm(total=total, desc=title, unit="sample", leave=False, disable=None)
+            options = {"unit": "sample", "leave": False, "disable": None}
+            self._bar = tqdm(total=total, desc=f"  {length:>7,}", **options)
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:
-        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
         self._bar = None
+
+
+def break_tie(
+    runs: Mapping[Path, RunRecord],
+    longest: int | None,
+    device: str,
+    progress: Progress,
+    metric: str,
+    trust: Trust,
+) -> tuple[Choice, str]:
+    """Validate the runs of one group that tie, until one is ahead or `longest` is passed.
+
+    Returns the choice after that, and why a tie is left, or "". metric: see `choose`.
+    The lengths are those above the monitored one that only some of the tied have, then 2, 4, …
+    times the longest of all; without `longest`, up to REACH times the monitored length. Without
+    room in memory, or a file that can be read and written, a tie is left.
+    """
+    held = dict(runs)
+    while True:
+        choice = choose(list(held.values()), metric)
+        if choice.resolved or choice.monitored is None:
+            return choice, ""
+        limit = REACH * choice.monitored if longest is None else longest
+        reached = choice.path[-1]
+        length = next(iter(longer_lengths(choice.tied, reached)), 2 * reached)
+        if length > limit:
+            return choice, f"longer than {limit} was not looked at, --longest={length} does"
+        for directory, record in runs.items():
+            tied = any(held[directory] is other for other in choice.tied)
+            if tied and length not in held[directory].validation:
+                try:
+                    held[directory] = validate(directory, length, device, progress, trust)
+                except (MemoryError, OSError, ValueError, Busy) as error:
+                    return choice, f"{record.run} at length {length}: {error}"
+
+
+def validate(
+    directory: Path, length: int, device: str, progress: Progress, trust: Trust
+) -> RunRecord:
+    """Validate a run's selected checkpoint at one more length; returns the record as it now is.
+
+    The samples are those of the validation split, as many as while it trained, which neither
+    training nor test sees.
+
+    Raises MemoryError when it does not fit, ValueError when the run cannot be used, Busy when it is
+    being trained.
+    """
+    run = Run(directory, trust)
+    config = run.config
+    config.task.check_evaluation("validation", length)
+    model, step = load_model(directory, config, choose_device(device))
+    before = RunRecord.load(directory)
+    selection = before.selection
+    if selection is None or selection.step != step:
+        recorded = "none" if selection is None else f"step {selection.step}"
+        raise ValueError(f"best.ckpt is of step {step}, its record selects {recorded}; train it on")
+    (cell,) = evaluate_lengths(
+        model,
+        [TestSet(config, "validation", length, config.validation.samples)],
+        batch_size=config.evaluation.batch_size,
+        step=step,
+        on_progress=progress,
+    )
+    if cell.state == "out_of_memory":
+        raise MemoryError(f"out of memory ({cell.reason})")
+    found = {length: Validation(cell.exact_match, cell.token_accuracy)}
+    with run.lock(), RunRecord.updating(directory):
+        record = RunRecord.load(directory, before.hash)
+        if record.selection != selection:
+            raise ValueError("its training went on meanwhile and selected another checkpoint")
+        record = record.with_validation(found)
+        record.save(directory)
+    return record

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+
+import numpy as np
+import torch
 
 from lcg.evaluation import memory
-from lcg.evaluation.generation_metrics import measured
-from lcg.evaluation.scoring import Score, addressed_draws, score_greedy, score_teacher_forcing
+from lcg.evaluation.scoring import (
+    ROOM,
+    Score,
+    generated,
+    labelled,
+    references,
+    score_greedy,
+    score_teacher_forcing,
+)
 from lcg.evaluation.test_sets import TestSet
 from lcg.models.transformer import batch_tensors
 from lcg.runs.record import Cell
@@ -36,8 +48,12 @@ def evaluate_lengths(
     try:
         for test_set in test_sets:
             started = time.perf_counter()
-            found = _evaluate(model, test_set, decode, batch_size, metrics, on_progress)
+            greedy = test_set.decoding(decode) == "greedy"
+            found = _evaluate(model, test_set, greedy, batch_size, on_progress)
             if found.get("state") != "out_of_memory":
+                if "state" not in found and metrics and test_set.config.task.metrics:
+                    with suppress(MemoryError):  # then the cell has what is known without them
+                        found["metrics"] = measured(model, test_set, batch_size)
                 found["seconds"] = round(time.perf_counter() - started, 3)
             key = test_set.cell_key(decode, step)
             yield Cell(*key, tokens=test_set.token_length, **found)
@@ -45,40 +61,70 @@ def evaluate_lengths(
         model.train(training)
 
 
-def _evaluate(model, test_set, decode, batch_size, metrics, on_progress) -> dict:
+def _evaluate(model, test_set: TestSet, greedy: bool, batch_size, on_progress: Progress) -> dict:
     """The fields of a cell that depend on the model."""
-    greedy = test_set.decoding(decode) == "greedy"
+    device, score = next(model.parameters()).device, Score()
+
+    def scored(batch) -> Score:
+        with _own_draws(test_set, device):
+            score_batch = score_greedy if greedy else score_teacher_forcing
+            return score_batch(model, **batch_tensors(batch, device))
+
     try:
-        score = _score(model, test_set, greedy, batch_size, on_progress)
+        size = batch_size or memory.batch_size_of(test_set, device)
+        for part in memory.in_batches(test_set, size, scored):
+            score += part
+            on_progress(test_set.length, score.samples, test_set.samples)
     except MemoryError as error:
         return {"state": "out_of_memory", "reason": str(error)}
     if not score.finite:
         return {"state": "not_finite", "reason": "the model's logits are not finite"}
-    found = {
+    return {
         "correct": score.correct,
         "token_accuracy": score.right / score.positions,
         "prefix": score.prefix / score.samples,
         "close_calls": None if greedy else score.close_calls,
         "outcomes": score.outcomes_in_hexadecimal,
     }
-    if metrics and test_set.config.task.metrics:
-        with suppress(MemoryError):  # then the cell has what is known without them
-            found["metrics"] = measured(model, test_set, batch_size)
-    return found
 
 
-def _score(model, test_set: TestSet, greedy: bool, batch_size, on_progress: Progress) -> Score:
-    """The score of all samples; raises MemoryError when not even one fits."""
-    device = next(model.parameters()).device
-    size = batch_size or memory.batch_size_of(test_set, device)
-    score_batch = score_greedy if greedy else score_teacher_forcing
-    total, address = Score(), (test_set.seed, test_set.split, test_set.length)
+@contextmanager
+def _own_draws(test_set: TestSet, device: torch.device) -> Iterator[None]:
+    """Draw random numbers in here by their address, and leave the generators as they were.
 
-    def scored(batch) -> Score:
-        with addressed_draws(*address, device):
-            return score_batch(model, **batch_tensors(batch, device))
+    A model that draws, such as one with randomised positions, draws the same for every batch of a
+    length, so that neither the batch size nor an earlier evaluation changes a result.
+    """
+    address = f"{test_set.seed} {test_set.split} {test_set.length}"
+    digest = hashlib.sha256(address.encode()).digest()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+        yield
 
-    for score in memory.in_batches(test_set, size, scored):
-        total = total + score
-        on_progress(test_set.length, total.samples, test_set.samples)
-    return total
+
+def measured(model, test_set: TestSet, batch_size: int | None = None) -> dict[str, float]:
+    """`task.measure` over the samples of a test set: of targets that are generated, as a
+    translation is, or of labels from one forward pass.
+
+    Raises MemoryError as `memory.in_batches`, ValueError unless all metrics are finite numbers.
+    """
+    config, device = test_set.config, next(model.parameters()).device
+    task, (tokens, _) = config.task, test_set.sample_size
+    size = batch_size or memory.batch_size(config, ROOM * tokens, tokens, test_set.samples, device)
+    answer = generated if task.kind == "seq2seq" else labelled
+    predicted: list[np.ndarray] = []
+    reference: list[np.ndarray] = []
+    for answers, right in memory.in_batches(
+        test_set, size, lambda batch: (answer(model, task, batch), references(task, batch))
+    ):
+        predicted += answers
+        reference += right
+    found = task.measure(predicted, reference)
+    with suppress(AttributeError, TypeError, ValueError, OverflowError):
+        numbers = {str(name): float(value) for name, value in found.items()}
+        if all(map(math.isfinite, numbers.values())):
+            return numbers
+    raise ValueError(
+        f"{type(task).__name__}.measure() returned {found!r:.80}, expected finite numbers for "
+        f"{', '.join(task.metrics)}"
+    )

@@ -1,5 +1,5 @@
 # ruff: noqa: F722  (shapes in annotations)
-"""Score a batch by one forward pass: who is right, where, and by how much.
+"""Score a batch, by one forward pass or by decoding, and the answers a task may measure further.
 
 Greedy decoding reproduces a target exactly if and only if the teacher-forced argmax is right at
 every scored position (induction over positions), so exact match needs one pass whatever the
@@ -8,18 +8,19 @@ target's length. The two can part only where the two best logits tie.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lcg.models.transformer import batch_tensors
 from lcg.shapes import Int
-from lcg.tasks.base import IGNORE
+from lcg.tasks.base import IGNORE, Batch, Task
 
 CLOSE = 1e-4  # two best logits nearer than this: rounding may order them either way
+ROOM = 2  # generated are up to this many times the nominal length
 
 
 @dataclass
@@ -38,14 +39,8 @@ class Score:
     finite: bool = True
 
     def __add__(self, other: Score) -> Score:
-        return Score(
-            self.outcomes + other.outcomes,
-            self.positions + other.positions,
-            self.right + other.right,
-            self.prefix + other.prefix,
-            self.close_calls + other.close_calls,
-            self.finite and other.finite,
-        )
+        sums = {name: value + getattr(other, name) for name, value in vars(self).items()}
+        return Score(**sums | {"finite": self.finite and other.finite})
 
     @property
     def samples(self) -> int:
@@ -65,9 +60,7 @@ class Score:
 
 
 def scored_positions(labels: Int[Tensor, "b t"]) -> Int[Tensor, " m"]:
-    """Indices of the positions that are scored in any row: in most tasks the same in all of one
-    length.
-    """
+    """Indices of the positions that are scored in any row: in most tasks the same in all rows."""
     return (labels != IGNORE).any(dim=0).nonzero().squeeze(-1)
 
 
@@ -95,19 +88,10 @@ def score_greedy(
     labels: Int[Tensor, "b t"],
     source: Int[Tensor, "b s"] | None = None,
 ) -> Score:
-    """Score a batch of one length by decoding the target token by token from its source.
-
-    Rows whose targets begin at the same position are decoded together.
-    """
-    scored = labels != IGNORE
-    starts = scored.int().argmax(dim=-1)
+    """Score a batch of one length by decoding the target token by token from its source."""
     predicted, finite = torch.full_like(labels, IGNORE), True
-    for start in starts.unique().tolist():
-        rows = (starts == start).nonzero().squeeze(-1)
-        count = int(scored[rows].sum(dim=-1).max())
-        known = _reads(inputs[rows, : start + 1], None if source is None else source[rows])
-        decoded = model.greedy(*known, count=count)
-        predicted[rows, start : start + count] = decoded
+    for rows, start, decoded in _decoded(model, inputs, labels, source):
+        predicted[rows, start : start + decoded.shape[1]] = decoded
         finite &= bool((decoded >= 0).all())
     select = scored_positions(labels)
     return _score(predicted[:, select], labels[:, select], 0, finite)
@@ -115,6 +99,21 @@ def score_greedy(
 
 def _reads(inputs: Tensor, source: Tensor | None) -> tuple[Tensor, ...]:
     return (inputs,) if source is None else (inputs, source)
+
+
+def _decoded(
+    model, inputs: Tensor, labels: Tensor, source: Tensor | None = None, count: int | None = None
+) -> Iterator[tuple[Tensor, int, Tensor]]:
+    """Yield rows whose targets begin at the same position, it, and what is written from there on.
+
+    count: of tokens; by default as many as the longest target of these rows has.
+    """
+    scored = labels != IGNORE
+    starts = scored.int().argmax(dim=-1)
+    for start in starts.unique().tolist():  # before it nothing is padded
+        rows = (starts == start).nonzero().squeeze(-1)
+        prompt = _reads(inputs[rows, : start + 1], None if source is None else source[rows])
+        yield rows, start, model.greedy(*prompt, count=count or int(scored[rows].sum(-1).max()))
 
 
 def _score(
@@ -134,14 +133,38 @@ def _score(
     return Score(outcomes, *counts, float(prefix), close, finite)
 
 
-@contextmanager
-def addressed_draws(seed: int, split: str, length: int, device: torch.device) -> Iterator[None]:
-    """Draw random numbers in here by their address, and leave the generators as they were.
+@torch.no_grad()
+def generated(model, task: Task, batch: Batch) -> list[np.ndarray]:
+    """Decode each row's target greedily, up to EOS or `ROOM` times the length.
 
-    A model that draws, such as one with randomised positions, draws the same for every batch of a
-    length, so that neither the batch size nor an earlier evaluation changes a result.
+    A row also ends where logits were not finite.
     """
-    address = hashlib.sha256(f"{seed} {split} {length}".encode()).digest()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int.from_bytes(address[:8], "big") >> 1)
-        yield
+    tensors = batch_tensors(batch, next(model.parameters()).device)
+    found: list[np.ndarray] = [np.empty(0, np.int64)] * len(batch.inputs)
+    for rows, _, decoded in _decoded(model, **tensors, count=ROOM * int(batch.lengths.max())):
+        for i, row in zip(rows.tolist(), decoded.cpu().numpy(), strict=True):
+            ends = np.flatnonzero((row == task.eos) | (row < 0))
+            found[i] = row[: ends[0]] if len(ends) else row
+    return found
+
+
+@torch.no_grad()
+def labelled(model, task: Task, batch: Batch) -> list[np.ndarray]:
+    """The best symbol at each scored position of each row."""
+    device = next(model.parameters()).device
+    best = model(torch.from_numpy(batch.inputs).to(device)).argmax(dim=-1).cpu().numpy()
+    return [row[labels != IGNORE] for row, labels in zip(best, batch.labels, strict=True)]
+
+
+def references(task: Task, batch: Batch) -> list[np.ndarray]:
+    """The right answer of each row, EOS not among it."""
+    rows = [row[row != IGNORE] for row in batch.labels]
+    return [row[:-1] for row in rows] if task.kind == "seq2seq" else rows
+
+
+def sources(task: Task, batch: Batch) -> list[np.ndarray]:
+    """The symbols of each row's source (seq2seq)."""
+    if batch.source is not None:
+        return [row[row < task.symbol_count] for row in batch.source]
+    ends = (batch.labels != IGNORE).argmax(axis=1) + 1 - task.separator
+    return [row[1:end] for row, end in zip(batch.inputs, ends, strict=True)]

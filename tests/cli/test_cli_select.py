@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lcg.cli import main
-from lcg.evaluation import ladder, tie_break
+from lcg.evaluation import evaluate, ladder
 from lcg.evaluation.evaluate import load_model
 from lcg.evaluation.test_sets import TestSet
 from lcg.runs.files import locked
@@ -100,7 +100,7 @@ def test_a_tie_is_broken_by_a_longer_length_and_stays_broken(call, tied, monkeyp
     def no_more(*args):
         raise AssertionError("validated again")
 
-    monkeypatch.setattr(tie_break, "validate", no_more)
+    monkeypatch.setattr(evaluate, "validate", no_more)
     assert call("select", "runs")[:2] == (0, out)
 
 
@@ -130,7 +130,7 @@ def constant(cell: dict):
 
 def test_a_tie_that_lasts_is_followed_to_the_limit_and_said(call, tied, monkeypatch):
     equal = {"correct": 16, "token_accuracy": 1.0}
-    monkeypatch.setattr(tie_break, "evaluate_lengths", constant(equal))
+    monkeypatch.setattr(evaluate, "evaluate_lengths", constant(equal))
     code, out, _ = call("select", "runs")
     assert code == 0
     assert lengths(tied[0]) == lengths(tied[1]) == [4, 8, 16, 32, 64], "8 times the monitored 8"
@@ -142,7 +142,7 @@ def test_a_tie_that_lasts_is_followed_to_the_limit_and_said(call, tied, monkeypa
 
 def test_what_does_not_fit_in_memory_ends_it(call, tied, monkeypatch):
     full = {"state": "out_of_memory", "reason": "needs 31 GiB"}
-    monkeypatch.setattr(tie_break, "evaluate_lengths", constant(full))
+    monkeypatch.setattr(evaluate, "evaluate_lengths", constant(full))
     code, out, _ = call("select", "runs")
     assert code == 0
     assert "at length 16: out of memory (needs 31 GiB)" in out

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from lcg.config import load_config
-from lcg.evaluation.generation_metrics import generated, labelled, measured, references, sources
-from lcg.evaluation.ladder import evaluate_lengths
+from lcg.evaluation.ladder import evaluate_lengths, measured
+from lcg.evaluation.scoring import generated, labelled, references, sources
 from lcg.evaluation.test_sets import TestSet, ladder_of
 from lcg.models.transformer import build_model
 from lcg.tasks.base import IGNORE
@@ -112,7 +112,7 @@ def test_metrics_that_do_not_fit_in_memory_cost_nothing_else(monkeypatch):
         sizes.append(len(batch.inputs))
         raise RuntimeError("can't allocate memory: you tried to allocate 9 bytes")
 
-    monkeypatch.setattr("lcg.evaluation.generation_metrics.generated", too_large)
+    monkeypatch.setattr("lcg.evaluation.ladder.generated", too_large)
     (cell,) = evaluate_lengths(model, [TestSet(config, "test", 32, 8)], batch_size=4, metrics=True)
     assert sizes == [4, 2, 1]
     assert cell.state == "value" and cell.metrics is None
