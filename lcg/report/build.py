@@ -14,13 +14,11 @@ from typing import Any
 
 from lcg.report import figures, maps
 from lcg.report.figures import Drawing
-from lcg.results.aggregate import Group, group_runs, training_lengths
-from lcg.results.notes import notes
-from lcg.results.paired import differences
+from lcg.results.aggregate import Group, training_lengths
 from lcg.results.plot import method_styles
-from lcg.results.published import published_beside
-from lcg.results.statistics import EXACT_MATCH, Measure, measure_named
-from lcg.results.tables import NOTHING, Table, sections, state_text
+from lcg.results.statistics import EXACT_MATCH, Measure
+from lcg.results.table import Comparison, compare_runs
+from lcg.results.tables import NOTHING, Table, state_text
 from lcg.runs.provenance import package_version
 from lcg.runs.record import RecordError, RunRecord
 from lcg.runs.run import Run
@@ -112,15 +110,12 @@ def make(
     """
     import matplotlib
 
-    groups = group_runs(sources.records)
-    measure = measure_named(metric, sources.records)
-    compared = differences(groups, baseline) if measure == EXACT_MATCH else []
-    beside = published_beside(groups)
-    styles = method_styles(groups)
+    shown = compare_runs(sources.records, metric, baseline)
+    styles = method_styles(shown.groups)
     runs = {(run.record.run, run.record.hash): run for run in sources.runs}
-    tasks = _tasks(groups)
+    tasks = _tasks(shown)
     drawings, missing = [], []
-    plan = [each for task in tasks for each in _plan(task, styles, runs, choice, measure)]
+    plan = [each for task in tasks for each in _plan(task, styles, runs, choice, shown.measure)]
     for planned in watch(plan):
         with matplotlib.rc_context(figures.LOOK):
             drawn = planned.draw()
@@ -129,30 +124,29 @@ def make(
             planned.place.append(drawn)
         else:
             missing.append(drawn)
-    for task in tasks:
-        shown = sections(task.groups, measure, beside, compared, baseline)
-        task.tables = [table for ((_, table),) in shown]
     html = _render(
         title=f"Length generalization: {', '.join(task.name for task in tasks)}",
-        lead=_lead(groups),
+        lead=_lead(shown.groups),
         problems=sources.problems,
         tasks=tasks,
         styles=styles,
-        notes=[*notes(groups, measure, beside, baseline), *missing],
+        notes=[*shown.notes, *missing],
         command=command,
         made=made,
-        provenance=[_provenance(runs[run.key]) for group in groups for run in group.runs],
+        provenance=[_provenance(runs[run.key]) for group in shown.groups for run in group.runs],
     )
     return Report(html, tuple(drawings))
 
 
-def _tasks(groups: list[Group]) -> list[_Task]:
+def _tasks(shown: Comparison) -> list[_Task]:
     """The tasks in order, each with an anchor of its own whatever its name is made of."""
     tasks: dict[str, _Task] = {}
-    for group in groups:
+    for group in shown.groups:
         slug = re.sub(r"[^a-z0-9]+", "-", group.task.lower()).strip("-")
         anchor = f"task-{len(tasks) + 1}{'-' * bool(slug)}{slug}"
         tasks.setdefault(group.task, _Task(group.task, anchor)).groups.append(group)
+    for table in shown.tables:
+        tasks[table.task].tables.append(table)
     return list(tasks.values())
 
 

@@ -6,7 +6,7 @@ Importing this is cheap; matplotlib is loaded by the first call of `plot`.
 from lcg.results.plot import plot
 from lcg.results.published import Verdict, verdicts
 from lcg.results.selection import Choice, choose
-from lcg.results.statistics import effective_length, mean_out_of_distribution, wilson
+from lcg.results.statistics import effective_length, wilson
 from lcg.results.table import markdown_table, table
 from lcg.results.tables import verdict_table
 
@@ -16,7 +16,6 @@ __all__ = [
     "choose",
     "effective_length",
     "markdown_table",
-    "mean_out_of_distribution",
     "plot",
     "table",
     "verdict_table",

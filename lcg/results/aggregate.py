@@ -1,7 +1,7 @@
 """Runs arranged for reading: one cell per length, did it train, groups, the best of each."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,13 +13,12 @@ from lcg.results.statistics import (
     Measure,
     OverSeeds,
     effective_length,
-    mean_out_of_distribution,
+    mean,
     over_seeds,
 )
 from lcg.runs.presets import named
 from lcg.runs.record import Cell, RunRecord
 
-UNDER_WAY = ("running", "interrupted")
 TRAINED_AT = 0.5  # in-distribution exact match below this: the run did not train
 
 
@@ -32,26 +31,25 @@ class RunResult:
     @cached_property
     def cells(self) -> dict[int, Cell]:
         """Length -> its cell: of the selected checkpoint, with a value, of the most samples."""
-        chosen: dict[int, Cell] = {}
-        for cell in sorted(self.record.ladder, key=self._preference):
-            chosen.setdefault(cell.length, cell)
-        return dict(sorted(chosen.items()))
+        selection = self.record.selection
+
+        def preference(cell: Cell) -> tuple:
+            return (
+                selection is not None and cell.step != selection.step,
+                cell.state != "value",
+                -cell.samples,
+                cell.decode != "teacher_forcing",
+                cell.seed,
+                -(cell.step or 0),
+            )
+
+        ladder = sorted(self.record.ladder, key=preference, reverse=True)  # the last one stays
+        return dict(sorted({cell.length: cell for cell in ladder}.items()))
 
     @property
     def key(self) -> tuple[str, str]:
         """Name and hash: two runs that differ in neither are one."""
         return self.record.run, self.record.hash
-
-    def _preference(self, cell: Cell) -> tuple:
-        selection = self.record.selection
-        return (
-            selection is not None and cell.step != selection.step,
-            cell.state != "value",
-            -cell.samples,
-            cell.decode != "teacher_forcing",
-            cell.seed,
-            -(cell.step or 0),
-        )
 
     @property
     def judged(self) -> bool:
@@ -68,23 +66,23 @@ class RunResult:
         Read at the shortest test length within the training range, else at the longest such
         validation length. A length shorter than any in training says nothing.
         """
+        record, status = self.record, self.record.training.status
         if not self.judged:
-            return False if self.record.training.status == "not_finite" else None
-        shortest, longest = self.record.train_min, self.record.train_max
+            return False if status == "not_finite" else None
         for length, cell in self.cells.items():
-            inside = shortest <= length <= longest
+            inside = record.train_min <= length <= record.train_max
             if inside and cell.state in ("did_not_train", "not_finite"):
                 return False
             if inside and cell.exact_match is not None:
                 return cell.exact_match >= TRAINED_AT
-        if self.record.training.status in UNDER_WAY:  # too early to say
+        if status in ("running", "interrupted"):  # too early to say
             return None
-        validation = self.record.validation
-        for length in sorted((n for n in validation if shortest <= n <= longest), reverse=True):
-            if validation[length].exact_match is not None:
-                return validation[length].exact_match >= TRAINED_AT
+        for length, result in sorted(record.validation.items(), reverse=True):
+            inside = record.train_min <= length <= record.train_max
+            if inside and result.exact_match is not None:
+                return result.exact_match >= TRAINED_AT
         failed = any(cell.state == "did_not_train" for cell in self.cells.values())
-        return False if failed or self.record.training.status == "not_finite" else None
+        return False if failed or status == "not_finite" else None
 
     def state(self, length: int) -> str | None:
         """The state of the cell at `length`, or None if it was never evaluated."""
@@ -100,9 +98,13 @@ class RunResult:
         """See `statistics.effective_length`, at its default threshold."""
         return effective_length(self.cells.values(), measure=measure)
 
-    def mean_out_of_distribution(self, measure: Measure = EXACT_MATCH) -> Mean:
-        """The mean of a measure over the lengths beyond the training maximum."""
-        return mean_out_of_distribution(self.cells.values(), self.record.train_max, measure=measure)
+    def mean_out_of_distribution(
+        self, measure: Measure = EXACT_MATCH, lengths: Iterable[int] = ()
+    ) -> Mean:
+        """The mean of a measure over those of `lengths` (by default its own) beyond the training
+        maximum; `n` < `of` if some have no value."""
+        beyond = (n for n in lengths or self.cells if n > self.record.train_max)
+        return mean(self.value(n, measure) for n in beyond)
 
 
 @dataclass(frozen=True)
@@ -125,30 +127,33 @@ class Group:
         """The selected learning rate: that of the best run."""
         return self.best.record.lr
 
-    @property
+    @cached_property
     def seeds(self) -> tuple[RunResult, ...]:
         """The runs at the selected learning rate: what statistics over seeds are taken over."""
         return tuple(run for run in self.runs if run.record.lr == self.lr)
 
     @property
-    def judged(self) -> bool:
-        """True if all `seeds` are judged, see `RunResult.judged`."""
-        return all(run.judged for run in self.seeds)
-
-    @property
     def trained(self) -> int:
-        """The number of `seeds` that trained, where they are judged."""
+        """The number of `seeds` that trained."""
         return sum(run.trained is True for run in self.seeds)
-
-    @property
-    def unknown(self) -> int:
-        """The number of `seeds` of which it cannot be said whether they trained."""
-        return sum(run.trained is None for run in self.seeds)
 
     @property
     def untrained(self) -> bool:
         """True if any of `seeds` did not train."""
         return any(run.trained is False for run in self.seeds)
+
+    @property
+    def counts(self) -> dict[str, int] | None:
+        """How many of `seeds` trained, k of n, and of how many it is unknown; None if of all, or
+        where not all are judged."""
+        n, unknown = len(self.seeds), sum(run.trained is None for run in self.seeds)
+        known = unknown < n and all(run.judged for run in self.seeds)
+        return {"k": self.trained, "n": n, "unknown": unknown} if known else None
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """All lengths at which any of `seeds` was evaluated."""
+        return sorted({length for run in self.seeds for length in run.cells})
 
     def over_seeds(self, lengths: Iterable[int], measure: Measure = EXACT_MATCH) -> list[OverSeeds]:
         """Statistics over `seeds`: one per length, and last that of the mean beyond training.
@@ -183,23 +188,23 @@ def group_runs(records: Iterable[RunRecord], selected_by: str = "exact_match") -
 
     Raises ValueError if there is no record.
     """
-    together: dict[tuple[str, str], list[RunRecord]] = {}
+    tasks: dict[str, dict[str, list[RunRecord]]] = {}
     for record in records:
-        together.setdefault((record.labels["task"], record.group), []).append(record)
-    if not together:
+        tasks.setdefault(record.labels["task"], {}).setdefault(record.group, []).append(record)
+    if not tasks:
         raise ValueError("no runs to show")
-    by_key = {key: [RunResult(record) for record in named(own)] for key, own in together.items()}
-    for runs in by_key.values():
-        runs.sort(key=lambda run: (run.record.lr, run.record.seed, run.record.run))
-    names: dict[tuple[str, str], str] = {}
-    for task in {task for task, _ in by_key}:
-        own = sorted(key for key in by_key if key[0] == task)
-        names.update(zip(own, labels([by_key[key][0].record for key in own]), strict=True))
     groups = []
-    for (task, key), runs in by_key.items():
-        choice = choose([run.record for run in runs], selected_by)
-        best = next(run for run in runs if run.record is choice.record)
-        groups.append(Group(key, task, names[task, key], tuple(runs), best, choice))
+    for task, together in tasks.items():
+        by_key = {
+            key: sorted(named(own), key=lambda record: (record.lr, record.seed, record.run))
+            for key, own in sorted(together.items())
+        }
+        names = labels([own[0] for own in by_key.values()])
+        for (key, own), name in zip(by_key.items(), names, strict=True):
+            choice = choose(own, selected_by)
+            runs = tuple(map(RunResult, own))
+            best = next(run for run in runs if run.record is choice.record)
+            groups.append(Group(key, task, name, runs, best, choice))
     return sorted(groups, key=lambda group: (group.task, _natural(group.name), group.key))
 
 
@@ -209,7 +214,7 @@ def _natural(name: str) -> list[tuple[float, str]]:
     return [(float(part), "") if i % 2 else (-1.0, part) for i, part in enumerate(parts)]
 
 
-def training_lengths(groups: Iterable[Group]) -> str:
+def training_lengths(groups: Sequence[Group]) -> str:
     """The groups' training ranges in words: "length 32", "lengths 8–32 and 8–64"."""
     ranges = sorted({group.train_range for group in groups})
     texts = [str(low) if low == high else f"{low}–{high}" for low, high in ranges]

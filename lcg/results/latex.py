@@ -9,23 +9,15 @@ from lcg.results.tables import DID_NOT_TRAIN, Entry, Table
 
 HEAD = r"""% \usepackage{booktabs,graphicx}
 % Tables wider than the line are made smaller; ask for \textwidth in two columns with table*."""
-SPECIAL = {
+MATH = "·cdot ×times ≥geq ≤leq ±pm √surd αalpha βbeta γgamma δdelta λlambda σsigma τtau"
+SYMBOLS = {
+    **{word[0]: rf"$\{word[1:]}$" for word in MATH.split()},
+    **{character: rf"\{character}" for character in "&%$#_{}"},
+    **{character: f"${character}$" for character in "<>|"},
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
-    "<": r"$<$",
-    ">": r"$>$",
-    "|": r"$|$",
     '"': "''",
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-}
-SYMBOLS = {
-    "·": r"$\cdot$",
-    "×": r"$\times$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-    "±": r"$\pm$",
-    "√": r"$\surd$",
     "†": r"$^\dagger$",
     "—": "---",
     "–": "--",
@@ -34,44 +26,32 @@ SYMBOLS = {
     "₂": r"$_2$",
     "\N{NO-BREAK SPACE}": "~",
     "\N{ZERO WIDTH SPACE}": "{}",
-    "α": r"$\alpha$",
-    "β": r"$\beta$",
-    "γ": r"$\gamma$",
-    "δ": r"$\delta$",
-    "λ": r"$\lambda$",
-    "σ": r"$\sigma$",
-    "τ": r"$\tau$",
 }
 
 
-def latex(shown: Sequence[Sequence[tuple[str, Table]]], lines: Sequence[str]) -> str:
+def latex(tables: Sequence[Table], notes: Sequence[str]) -> str:
     """A `table` environment for every table, its task in the caption; notes are comments."""
-    parts = [HEAD]
-    for tables in shown:
-        title = tables[0][1].title
-        parts += [_table(table, f"{heading}. {title}.") for heading, table in tables]
-    if lines:
-        parts.append("\n".join(f"% {' '.join(line.split())}" for line in lines))
+    parts = [HEAD, *map(_table, tables)]
+    if notes:
+        parts.append("\n".join(f"% {' '.join(line.split())}" for line in notes))
     return "\n\n".join(parts) + "\n"
 
 
-def _table(table: Table, caption: str) -> str:
+def _table(table: Table) -> str:
     """One table that is no wider than the line, with what one must know to read it under it."""
-    columns = "l" + "r" * (len(table.header) - 1)
-    rows = [[_text(entry) for entry in row] for row in table.rows]
     lines = [_row(map(escaped, table.header)), r"\midrule"]
-    for number, row in enumerate(rows):
+    for number, row in enumerate(table.rows):
         if number in table.summaries and number - 1 not in table.summaries and number:
             lines.append(r"\addlinespace[1pt]")
-        lines.append(_row(row))
+        lines.append(_row(map(_text, row)))
     body = "\n".join(lines)
     about = " ".join(filter(None, [table.about, DID_NOT_TRAIN if table.marked else ""]))
     under = f"\\par\\smallskip\n\\parbox{{\\linewidth}}{{\\footnotesize {escaped(about)}}}\n"
     return (
         "\\begin{table}\n\\centering\n"
-        f"\\caption{{{escaped(caption)}}}\n"
+        f"\\caption{{{escaped(f'{table.heading}. {table.title}.')}}}\n"
         "\\resizebox{\\ifdim\\width>\\linewidth\\linewidth\\else\\width\\fi}{!}{%\n"
-        f"\\begin{{tabular}}{{{columns}}}\n\\toprule\n{body}\n\\bottomrule\n"
+        f"\\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}\n\\toprule\n{body}\n\\bottomrule\n"
         f"\\end{{tabular}}}}\n{under if about else ''}\\end{{table}}"
     )
 
@@ -83,9 +63,8 @@ def escaped(text: str) -> str:
 
 
 def _character(character: str) -> str:
-    known = SPECIAL.get(character) or SYMBOLS.get(character)
-    if known or character.isascii():
-        return known or character
+    if character in SYMBOLS or character.isascii():
+        return SYMBOLS.get(character, character)
     plain = unicodedata.normalize("NFKD", character).encode("ascii", "ignore").decode()
     if plain.isalpha() and ord(character) < 0x180:  # é, ł: in every LaTeX since 2018
         return character
@@ -97,10 +76,9 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def _text(entry: Entry) -> str:
-    text = escaped(entry.text)
+    text, note = escaped(entry.text), escaped(entry.note)
     if entry.selected:
         text = f"\\textbf{{{text}}}"
-    note = escaped(entry.note)
     if entry.note.startswith("["):  # an interval stands under its number
         return f"\\shortstack[r]{{{text}\\\\{{\\tiny {note}}}}}"
     return f"{text} {{\\footnotesize {note}}}" if note else text

@@ -213,9 +213,8 @@ def _line(group: Group, name: str, style: dict, measure: Measure, spread: bool) 
 
     if group.untrained:
         name = f"{name} ({group.trained}/{len(group.seeds)}\N{NO-BREAK SPACE}trained)"
-    lengths = sorted({n for run in group.seeds for n in run.cells})
     points, states = [], {}
-    for length, stats in zip(lengths, group.over_seeds(lengths, measure), strict=False):
+    for length, stats in zip(group.lengths, group.over_seeds(group.lengths, measure), strict=False):
         band = stats.low, stats.high
         if stats.mean_all.n and measure == EXACT_MATCH and not spread:
             cell = group.best.cells[length]
@@ -225,9 +224,9 @@ def _line(group: Group, name: str, style: dict, measure: Measure, spread: bool) 
             if state not in (None, "value"):
                 states.setdefault(length, (state, not stats.mean_all.n))
     mean, low, high = 100 * np.array(points, float).reshape(-1, 3).T  # a gap where there is none
-    ends = [point for point in zip(lengths, mean, strict=True) if not np.isnan(point[1])]
+    ends = [point for point in zip(group.lengths, mean, strict=True) if not np.isnan(point[1])]
     end = ends[-1] if ends else None
-    return _Line(name, style, group.untrained, lengths, mean, low, high, states, end)
+    return _Line(name, style, group.untrained, group.lengths, mean, low, high, states, end)
 
 
 def draw_block(

@@ -7,6 +7,7 @@ left out of every mean, never counted as 0.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from statistics import fmean, median
 
 from lcg.runs.record import Cell, RunRecord
@@ -62,9 +63,12 @@ def task_measures(records: Iterable[RunRecord]) -> list[Measure]:
 def measure_named(name: str, records: Sequence[RunRecord]) -> Measure:
     """The measure of that name. Raises ValueError, listing those the records hold, for another."""
     cells = [cell for record in records for cell in record.ladder]
-    fields = [Measure(field) for field in FIELDS]
-    held = [m for m in fields if m == EXACT_MATCH or any(m.of(cell) is not None for cell in cells)]
-    held += task_measures(records)
+    others = [
+        field
+        for field in map(Measure, FIELDS[1:])
+        if any(field.of(cell) is not None for cell in cells)
+    ]
+    held = [EXACT_MATCH, *others, *task_measures(records)]
     if Measure(name) not in held:
         names = ", ".join(measure.name for measure in held)
         raise ValueError(f"--metric {name}: no run holds it; the runs hold {names}")
@@ -94,18 +98,11 @@ def effective_length(
     Skipped and out-of-memory cells were not evaluated; a length that did not train or was not
     finite was, and fails. None if the shortest evaluated length fails or nothing was evaluated.
     """
-    passes: dict[int, bool] = {}
-    for cell in cells:
-        if cell.state not in NOT_EVALUATED:
-            value = measure.of(cell)
-            passed = value is not None and value >= threshold
-            passes[cell.length] = passes.get(cell.length, True) and passed
-    reached = None
-    for length in sorted(passes):
-        if not passes[length]:
-            break
-        reached = length
-    return reached
+    evaluated = sorted(
+        (cell.length, measure.of(cell) or 0.0) for cell in cells if cell.state not in NOT_EVALUATED
+    )
+    passing = [length for length, _ in takewhile(lambda point: point[1] >= threshold, evaluated)]
+    return passing[-1] if passing else None
 
 
 @dataclass(frozen=True)
@@ -122,13 +119,6 @@ def mean(values: Iterable[float | None]) -> Mean:
     values = list(values)
     present = [value for value in values if value is not None]
     return Mean(fmean(present) if present else None, len(present), len(values))
-
-
-def mean_out_of_distribution(
-    cells: Iterable[Cell], train_max: int, measure: Measure = EXACT_MATCH
-) -> Mean:
-    """The mean over the lengths beyond `train_max`; `n` < `of` if some have no value."""
-    return mean(measure.of(cell) for cell in cells if cell.length > train_max)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ import io
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from typing import Any
 
 from lcg.results.aggregate import Group, RunResult, group_runs
@@ -14,24 +15,77 @@ from lcg.results.latex import latex
 from lcg.results.notes import notes
 from lcg.results.paired import Difference, differences
 from lcg.results.published import Block, published_beside
-from lcg.results.statistics import EXACT_MATCH, Measure, measure_named, wilson
-from lcg.results.tables import Entry, Table, sections
+from lcg.results.statistics import EXACT_MATCH, Measure, measure_named, task_measures, wilson
+from lcg.results.tables import (
+    Table,
+    best_table,
+    difference_table,
+    metric_table,
+    run_table,
+)
 from lcg.runs.record import Cell, RunRecord
 
-FORMATS = ("markdown", "latex", "csv", "json")
 TAG = re.compile(r"<(?=[A-Za-z/!?])")  # where HTML would begin
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs as every format shows them: grouped, against their baselines and published rows.
+
+    tables: of the selected runs first and of every run last; between them stand the task's own
+    measures and the differences, beside exact match alone. Those of all tasks follow each other
+    under one title. published: by task, the block under ours.
+    """
+
+    groups: list[Group]
+    measure: Measure
+    differences: list[Difference]
+    published: dict[str, Block]
+    tables: list[Table]
+    notes: list[str]
+
+
+def compare_runs(
+    records: Iterable[RunRecord],
+    metric: str = EXACT_MATCH.name,
+    baseline: str | None = None,
+    published: bool = False,
+) -> Comparison:
+    """Arrange runs; the arguments are those of `table`, and so are the errors."""
+    groups = group_runs(records)
+    measure = measure_named(metric, [run.record for group in groups for run in group.runs])
+    found = differences(groups, baseline)
+    beside = published_beside(groups, forced=published)
+    tasks = {task: list(own) for task, own in groupby(groups, lambda group: group.task)}
+    exact = measure == EXACT_MATCH
+    tables = [
+        best_table(own, measure, beside.get(task) if exact else None) for task, own in tasks.items()
+    ]
+    if exact:
+        held = {
+            task: task_measures(run.record for group in own for run in group.runs)
+            for task, own in tasks.items()
+        }
+        for extra in dict.fromkeys(each for own in held.values() for each in own):
+            tables += [
+                metric_table(own, extra) for task, own in tasks.items() if extra in held[task]
+            ]
+        for task, pairs in groupby(found, lambda each: each.group.task):
+            tables.append(difference_table(list(pairs), tasks[task], baseline))
+    tables += [run_table(own, measure) for own in tasks.values()]
+    lines = notes(groups, measure, beside, baseline)
+    return Comparison(groups, measure, found, beside, tables, lines)
 
 
 def table(
     records: Iterable[RunRecord],
     format: str = "markdown",
-    extra_notes: Sequence[str] = (),
     baseline: str | None = None,
     published: bool = False,
     whole: bool = True,
     metric: str = EXACT_MATCH.name,
 ) -> str:
-    """All runs as text; `extra_notes` come first among the notes (CSV has none).
+    """All runs as text.
 
     whole: otherwise markdown and LaTeX end after the selected run of each method. metric: what is
     shown of every length, summarised over lengths and seeds; runs are selected by the same rule
@@ -44,52 +98,44 @@ def table(
     """
     if format not in FORMATS:
         raise ValueError(f"format {format!r} is none of {', '.join(FORMATS)}")
-    groups = group_runs(records)
-    measure = measure_named(metric, [run.record for group in groups for run in group.runs])
-    compared = differences(groups, baseline)
-    if format == "csv":
-        return _csv(groups, measure)
-    beside = published_beside(groups, forced=published)
-    lines = [*extra_notes, *notes(groups, measure, beside, baseline)]
-    if format == "json":
-        return _json(groups, lines, compared, beside, measure)
-    shown = sections(groups, measure, beside, compared, baseline)
-    render = markdown if format == "markdown" else latex
-    return render(shown, lines) if whole else render(shown[:1], [])
+    shown = compare_runs(records, metric, baseline, published)
+    if not whole:
+        best = [table for table in shown.tables if table.title == shown.tables[0].title]
+        shown = replace(shown, tables=best, notes=[])
+    return FORMATS[format](shown)
 
 
-def markdown(shown: Sequence[Sequence[tuple[str, Table]]], lines: Sequence[str]) -> str:
+def markdown(tables: Sequence[Table], notes: Sequence[str]) -> str:
     """Sections of tables, padded to read well unrendered, and the notes."""
     parts = []
-    for tables in shown:
-        first = tables[0][1]
-        parts += [f"## {_escape(first.title)}", *filter(None, [first.about])]
-        for heading, table in tables:
-            parts += [f"### {_escape(heading)}", markdown_table(table)]
-    if lines:
-        parts += ["## Notes", "\n".join(f"- {_escape(line)}" for line in lines)]
+    for title, section in groupby(tables, lambda table: table.title):
+        parts.append(f"## {_escape(title)}")
+        for number, table in enumerate(section):
+            parts += [table.about] if table.about and not number else []
+            parts += [f"### {_escape(table.heading)}", markdown_table(table)]
+    if notes:
+        parts += ["## Notes", "\n".join(f"- {_escape(line)}" for line in notes)]
     return "\n\n".join(parts) + "\n"
 
 
 def markdown_table(table: Table) -> str:
     """One table: the first column left, the others right."""
-    return aligned(table.header, [[_text(entry) for entry in row] for row in table.rows])
-
-
-def _text(entry: Entry) -> str:
-    text = f"{entry.text} {entry.note}".strip()
-    return f"**{text}**" if entry.selected else text
+    rows = []
+    for row in table.rows:
+        texts = [f"{entry.text} {entry.note}".strip() for entry in row]
+        pairs = zip(texts, row, strict=True)
+        rows.append([f"**{text}**" if entry.selected else text for text, entry in pairs])
+    return aligned(table.header, rows)
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table of texts."""
     body = [[_escape(text) for text in row] for row in [header, *rows]]
     widths = [max(4, *map(len, column)) for column in zip(*body, strict=True)]
-    rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    body.insert(1, ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])])
     lines = []
-    for row in [body[0], rules, *body[1:]]:
-        padded = [text.rjust(width) for text, width in zip(row, widths, strict=True)]
-        padded[0] = row[0].ljust(widths[0])
+    for first, *others in body:
+        padded = [first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]
         lines.append("| " + " | ".join(padded) + " |")
     return "\n".join(lines)
 
@@ -103,16 +149,16 @@ def _escape(text: str) -> str:
 
 def rows(groups: Iterable[Group], measure: Measure = EXACT_MATCH) -> list[dict[str, Any]]:
     """Tidy data: a row for each run and length; a run without any length keeps one row."""
-    found = []
-    for group in groups:
-        for run in group.runs:
-            cells = [_cell_fields(cell) for cell in run.cells.values()]
-            found += [_run_fields(group, run, measure) | cell for cell in cells or [{}]]
-    return found
+    return [
+        _run_fields(group, run, measure) | fields
+        for group in groups
+        for run in group.runs
+        for fields in [_cell_fields(cell) for cell in run.cells.values()] or [{}]
+    ]
 
 
-def _csv(groups: list[Group], measure: Measure) -> str:
-    body = rows(groups, measure)
+def _csv(shown: Comparison) -> str:
+    body = rows(shown.groups, shown.measure)
     columns = list(dict.fromkeys(key for row in body for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
@@ -156,25 +202,20 @@ def _cell_fields(cell: Cell) -> dict[str, Any]:
     return {**fields, "exact_match": cell.exact_match, "wilson_low": low, "wilson_high": high}
 
 
-def _json(
-    groups: list[Group],
-    lines: list[str],
-    compared: list[Difference],
-    beside: dict[str, Block],
-    measure: Measure,
-) -> str:
+def _json(shown: Comparison) -> str:
     body = {
         "schema": 1,
-        "metric": measure.name,
-        "groups": [_group_json(group, measure) for group in groups],
-        "differences": [_difference_json(difference) for difference in compared],
-        "published": [_published_json(block) for block in beside.values()],
-        "notes": lines,
+        "metric": shown.measure.name,
+        "groups": [_group_json(group, shown.measure) for group in shown.groups],
+        "differences": [_difference_json(difference) for difference in shown.differences],
+        "published": [_published_json(block) for block in shown.published.values()],
+        "notes": shown.notes,
     }
     return json.dumps(body, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _difference_json(difference: Difference) -> dict[str, Any]:
+    derived = ("difference", "interval", "p_value")
     return {
         "task": difference.group.task,
         "name": difference.group.name,
@@ -183,12 +224,7 @@ def _difference_json(difference: Difference) -> dict[str, Any]:
         "baseline": difference.baseline.name,
         "baseline_run": difference.baseline.best.record.run,
         "lengths": {
-            str(length): {
-                **asdict(pair),
-                "difference": pair.difference,
-                "interval": list(pair.interval),
-                "p_value": pair.p_value,
-            }
+            str(length): asdict(pair) | {name: getattr(pair, name) for name in derived}
             for length, pair in difference.lengths.items()
         },
     }
@@ -203,45 +239,45 @@ def _published_json(block: Block) -> dict[str, Any]:
 
 
 def _group_json(group: Group, measure: Measure) -> dict[str, Any]:
-    lengths = sorted({length for run in group.seeds for length in run.cells})
+    names = [*map(str, group.lengths), "mean_out_of_distribution"]
+    statistics = map(asdict, group.over_seeds(group.lengths, measure))
     return {
         "task": group.task,
         "name": group.name,
         "group": group.key,
-        "train_lengths": list(group.train_range),
+        "train_lengths": group.train_range,
         "best": group.best.record.run,
         "selected_lr": group.lr,
         "at_edge_of_grid": group.beyond_grid is not None,
         "selection": {
             "monitored": group.choice.monitored,
-            "compared": list(group.choice.path),
+            "compared": group.choice.path,
             "tied": [record.run for record in group.choice.tied],
             "never_changed": group.choice.degenerate,
         },
-        "trained": {"k": group.trained, "n": len(group.seeds), "unknown": group.unknown}
-        if group.judged and group.unknown < len(group.seeds)
-        else None,
+        "trained": group.counts,
         "seeds": [run.record.seed for run in group.seeds],
-        "over_seeds": {
-            name: asdict(statistics)
-            for name, statistics in zip(
-                [*map(str, lengths), "mean_out_of_distribution"],
-                group.over_seeds(lengths, measure),
-                strict=True,
-            )
-        },
-        "runs": [
-            {
-                **run.record.to_dict(),
-                "trained": run.trained,
-                "effective_length": run.effective_length(measure),
-                "mean_out_of_distribution": asdict(run.mean_out_of_distribution(measure)),
-                "wilson": {
-                    str(length): list(wilson(cell.correct, cell.samples))
-                    for length, cell in run.cells.items()
-                    if cell.state == "value"
-                },
-            }
-            for run in group.runs
-        ],
+        "over_seeds": dict(zip(names, statistics, strict=True)),
+        "runs": [_run_json(run, measure) for run in group.runs],
     }
+
+
+def _run_json(run: RunResult, measure: Measure) -> dict[str, Any]:
+    return run.record.to_dict() | {
+        "trained": run.trained,
+        "effective_length": run.effective_length(measure),
+        "mean_out_of_distribution": asdict(run.mean_out_of_distribution(measure)),
+        "wilson": {
+            str(length): wilson(cell.correct, cell.samples)
+            for length, cell in run.cells.items()
+            if cell.state == "value"
+        },
+    }
+
+
+FORMATS = {
+    "markdown": lambda shown: markdown(shown.tables, shown.notes),
+    "latex": lambda shown: latex(shown.tables, shown.notes),
+    "csv": _csv,
+    "json": _json,
+}

@@ -6,14 +6,14 @@ where there is no number, † marks the numbers of a run that did not train.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from lcg.results.aggregate import TRAINED_AT, Group, RunResult, training_lengths
 from lcg.results.labels import setting_text
 from lcg.results.paired import Difference, rule
-from lcg.results.published import Block, Row, Verdict
+from lcg.results.published import Block, Verdict
 from lcg.results.statistics import (
     EXACT_MATCH,
     FIELDS,
@@ -21,8 +21,6 @@ from lcg.results.statistics import (
     Mean,
     Measure,
     OverSeeds,
-    mean,
-    task_measures,
     wilson,
 )
 
@@ -56,18 +54,29 @@ class Entry:
     selected: bool = False
 
 
+EMPTY = Entry(NOTHING, kind="none")
+
+
 @dataclass(frozen=True)
 class Table:
-    """Rows of entries under a header, the first column being names. title: what it shows.
+    """Rows under a header; the first column names the row.
 
-    summaries: the rows that are no runs of their own, by number. about: how to read it.
+    heading: its task, and `setting` if there is one. summaries: rows that are of several runs or
+    published, by number. about: how to read it.
     """
 
     title: str
+    task: str
     header: Sequence[str]
     rows: Sequence[Sequence[Entry]]
+    setting: str = ""
     summaries: frozenset[int] = frozenset()
     about: str = ""
+
+    @property
+    def heading(self) -> str:
+        """The words above it, under the title that it shares with those of other tasks."""
+        return f"{self.task}, {self.setting}" if self.setting else self.task
 
     @property
     def marked(self) -> bool:
@@ -75,187 +84,117 @@ class Table:
         return any(UNTRAINED in entry.text for row in self.rows for entry in row)
 
 
-EMPTY = Entry(NOTHING, kind="none")
-
-
-def sections(
-    groups: Sequence[Group],
-    measure: Measure = EXACT_MATCH,
-    published: Mapping[str, Block] | None = None,
-    compared: Sequence[Difference] = (),
-    baseline: str | None = None,
-) -> list[list[tuple[str, Table]]]:
-    """All tables of the groups: for each kind a list of (heading, table), one for each task.
-
-    The selected runs come first and every run last. Between them stand the task's own measures and
-    the differences, beside exact match alone. published: by task, the rows under ours. baseline:
-    the name that was asked for.
-    """
-    tasks: dict[str, list[Group]] = {}
-    for group in groups:
-        tasks.setdefault(group.task, []).append(group)
-    exact = measure == EXACT_MATCH
-    blocks = published if exact and published else {}
-    kinds = [
-        [
-            (f"{task}, {trained_at(own)}", best_table(own, measure, blocks.get(task)))
-            for task, own in tasks.items()
-        ]
-    ]
-    if exact:
-        measures = {
-            task: task_measures(run.record for group in own for run in group.runs)
-            for task, own in tasks.items()
-        }
-        kinds += [
-            [(task, metric_table(own, m)) for task, own in tasks.items() if m in measures[task]]
-            for m in dict.fromkeys(m for own in measures.values() for m in own)
-        ]
-        pairs = {task: [each for each in compared if each.group.task == task] for task in tasks}
-        kinds.append(
-            [
-                (task, difference_table(pairs[task], own, baseline))
-                for task, own in tasks.items()
-                if pairs[task]
-            ]
-        )
-    kinds.append([(task, run_table(own, measure)) for task, own in tasks.items()])
-    return [tables for tables in kinds if tables]
-
-
 def best_table(
     groups: Sequence[Group], measure: Measure = EXACT_MATCH, block: Block | None = None
 ) -> Table:
     """One row per method: its selected run, and how many of its seeds trained.
 
-    Under them stand the rows of a published block, which are exact matches.
+    Under them stand the rows of a published block, which are exact matches, at its multiples of our
+    longest training length.
     """
     end = max(group.train_range[1] for group in groups)
-    published = [(row, published_at(row, end)) for row in block.rows] if block else []
-    own = lengths_of(groups)
-    lengths = sorted({*own, *(n for _, values in published for n in values)})
-    header = [METHOD, "seed", "lr", *headings(groups, lengths)]
-    header += ["mean OOD", "effective length", "trained"]
+    own, published = lengths_of(groups), block.rows if block else ()
+    lengths = sorted(
+        {*own, *(round(multiple * end) for row in published for multiple in row.values)}
+    )
     rows = [
         [
-            *_named(group, group.best),
-            *(_value(group.best, length, measure, interval=True) for length in lengths),
+            *_run_row(group, group.best, lengths, measure, best=True),
             *_over_lengths(group.best, own, measure),
             Entry(trained_text(group)),
         ]
         for group in groups
     ]
-    for row, values in published:
-        missing = EMPTY if values else Entry("not found", kind="none")
-        cells = [Entry(values[n]) if n in values else missing for n in lengths]
-        rows.append([Entry(f"published: {row.name}"), EMPTY, EMPTY, *cells, EMPTY, EMPTY, EMPTY])
-    best = "best run of each method by validation"
-    intervals = " [95 % Wilson interval]" if measure == EXACT_MATCH else ""
-    title = f"{capital(measure.title)} ({measure.scale}), {best}{intervals}"
-    return Table(title, header, rows, frozenset(range(len(groups), len(rows))))
+    for row in published:
+        missing = EMPTY if row.values else Entry("not found", kind="none")
+        cells = dict.fromkeys(lengths, missing)
+        for multiple, value in row.values.items():
+            doubt = " (suspect)" if multiple in row.suspect else ""
+            cells[round(multiple * end)] = Entry(percent(value) + doubt)
+        name = Entry(f"published: {row.name}")
+        rows.append([name, EMPTY, EMPTY, *cells.values(), EMPTY, EMPTY, EMPTY])
+    interval = " [95 % Wilson interval]" if measure == EXACT_MATCH else ""
+    title = f"{capital(measure.title)} ({measure.scale}), best run of each method by validation"
+    return Table(
+        title + interval,
+        groups[0].task,
+        [*_header(groups, lengths), "mean OOD", "effective length", "trained"],
+        rows,
+        setting=trained_at(groups),
+        summaries=frozenset(range(len(groups), len(rows))),
+    )
 
 
 def metric_table(groups: Sequence[Group], measure: Measure) -> Table:
     """One row per method: a measure of the selected run at every length."""
     lengths = lengths_of(groups)
-    rows = [
-        [
-            *_named(group, group.best, edge=False),
-            *(_value(group.best, length, measure) for length in lengths),
-        ]
-        for group in groups
-    ]
+    rows = [_run_row(group, group.best, lengths, measure) for group in groups]
     title = f"{measure.title} ({measure.scale}) of the same runs"
-    return Table(title, [METHOD, "seed", "lr", *headings(groups, lengths)], rows)
+    return Table(title, groups[0].task, _header(groups, lengths), rows)
 
 
 def difference_table(
     found: Sequence[Difference], groups: Sequence[Group], baseline: str | None = None
 ) -> Table:
-    """Selected runs against a baseline's on the same samples: difference, interval, p-value.
+    """Selected runs of a task against a baseline's on the same samples: difference, interval,
+    p-value.
 
     baseline: the name that was asked for.
     """
-    compared = [group for difference in found for group in (difference.group, difference.baseline)]
-    lengths = sorted({length for group in compared for length in group.best.cells})
+    sides = [side for each in found for side in (each.group.best, each.baseline.best)]
+    lengths = sorted({length for side in sides for length in side.cells})
     rows = [
         [
-            *(Entry(group.name, kind="method") for group in (each.group, each.baseline)),
+            Entry(each.group.name, kind="method"),
+            Entry(each.baseline.name, kind="method"),
             *(_difference(each, length) for length in lengths),
         ]
         for each in found
     ]
     title = "Difference from a baseline in points of exact match [95 % interval], p-value"
-    header = ["method", "baseline", *headings(groups, lengths)]
-    return Table(title, header, rows, about=PAIRED + rule(baseline))
+    header = ["method", "baseline", *_header(groups, lengths)[3:]]
+    return Table(title, groups[0].task, header, rows, about=PAIRED + rule(baseline))
 
 
 def run_table(groups: Sequence[Group], measure: Measure = EXACT_MATCH) -> Table:
     """One row per run, the selected one of each method in bold, then statistics over its seeds."""
     lengths = lengths_of(groups)
-    header = [METHOD, "seed", "lr", *headings(groups, lengths), "mean OOD", "effective length"]
     rows: list[list[Entry]] = []
     summaries = set()
     for group in groups:
         for run in group.runs:
-            named = _named(group, run, edge=False)
+            row = _run_row(group, run, lengths, measure) + _over_lengths(run, lengths, measure)
             if run is group.best and group.choice.monitored is not None:
-                named = [replace(entry, selected=True) for entry in named]
-            values = [_value(run, length, measure) for length in lengths]
-            rows.append([*named, *values, *_over_lengths(run, lengths, measure)])
+                row[:3] = [replace(entry, selected=True) for entry in row[:3]]
+            rows.append(row)
         if len(group.seeds) > 1:
-            name, _, rate = _named(group, group.best, edge=False)
-            for title, entries in _summary(group, lengths, measure):
-                summaries.add(len(rows))
-                rows.append([name, Entry(title), rate, *entries])
-    best = "bold: best run by validation"
-    return Table(
-        f"Every run, and seeds at the selected learning rate ({best})",
-        header,
-        rows,
-        frozenset(summaries),
-    )
+            summaries |= {len(rows), len(rows) + 1}
+            rows += _summary(group, lengths, measure)
+    title = "Every run, and seeds at the selected learning rate (bold: best run by validation)"
+    header = [*_header(groups, lengths), "mean OOD", "effective length"]
+    return Table(title, groups[0].task, header, rows, summaries=frozenset(summaries))
 
 
 def verdict_table(found: Iterable[Verdict]) -> Table:
     """A row for every published number: ours beside it, and whether the two agree."""
     rows = []
     for v in found:
-        ours = interval = EMPTY
+        ours = interval = NOTHING
         if v.correct is not None:
-            ours = Entry(f"{percent(v.correct / v.samples)} ({v.correct}/{v.samples})")
-            interval = Entry(f"[{percent(v.interval[0])}, {percent(v.interval[1])}]")
-        published = Entry(percent(v.published))
-        words = [Entry(v.title), Entry(str(v.length)), published, ours, interval]
-        rows.append([*words, Entry(v.verdict), Entry(v.note)])
+            ours = f"{percent(v.correct / v.samples)} ({v.correct}/{v.samples})"
+            interval = f"[{percent(v.interval[0])}, {percent(v.interval[1])}]"
+        texts = (v.title, str(v.length), percent(v.published), ours, interval, v.verdict, v.note)
+        rows.append([*map(Entry, texts)])
     header = ["published row", "length", "published", "ours", "95 % interval", "verdict", "note"]
-    return Table("Published numbers and ours", header, rows)
+    return Table("Published numbers and ours", "", header, rows)
 
 
-# ---- what stands in a place
+# ---- words and numbers
 
 
 def percent(fraction: float) -> str:
     """A fraction as a percentage with one decimal, without the sign."""
     return f"{100 * fraction:.1f}"
-
-
-def lengths_of(groups: Iterable[Group]) -> list[int]:
-    """All lengths at which any run was evaluated."""
-    return sorted({n for group in groups for run in group.runs for n in run.cells})
-
-
-def headings(groups: Iterable[Group], lengths: Iterable[int]) -> list[str]:
-    """Lengths, the training maximum marked, and what lies beyond as its multiple if it is shared.
-
-    512 (8×) is the length 512, 8 times the longest training length.
-    """
-    ends = {group.train_range[1] for group in groups}
-    if len(ends) > 1:
-        return [str(n) for n in lengths]
-    (end,) = ends
-    multiples = {n: "train" if n == end else f"{round(n / end, 2):g}×" for n in lengths}
-    return [str(n) if n < end else f"{n} ({multiples[n]})" for n in lengths]
 
 
 def capital(text: str) -> str:
@@ -270,18 +209,10 @@ def state_text(state: str) -> str:
 
 def trained_text(group: Group) -> str:
     """k of n, and of how many of these that is unknown; — if it is of all."""
-    if not group.judged or group.unknown == len(group.seeds):
+    if (counts := group.counts) is None:
         return NOTHING
-    unknown = f", {group.unknown} unknown" if group.unknown else ""
-    return f"{group.trained} of {len(group.seeds)}{unknown}"
-
-
-def published_at(row: Row, end: int) -> dict[int, str]:
-    """A published row at multiples of the longest training length `end`, doubts marked."""
-    return {
-        round(multiple * end): percent(value) + (" (suspect)" if multiple in row.suspect else "")
-        for multiple, value in row.values.items()
-    }
+    unknown = f", {counts['unknown']} unknown" if counts["unknown"] else ""
+    return f"{counts['k']} of {counts['n']}{unknown}"
 
 
 def span(numbers: Iterable[int]) -> str:
@@ -298,31 +229,52 @@ def trained_at(groups: Sequence[Group]) -> str:
     return f"trained at {training_lengths(groups)}{behind}"
 
 
-def _named(group: Group, run: RunResult, edge: bool = True) -> list[Entry]:
-    """The method, and the seed and learning rate of a run; `edge` marks the end of the grid."""
-    at_edge = edge and group.beyond_grid is not None
-    rate = Entry(
-        setting_text(run.record.lr),
-        "(edge)" if at_edge else "",
-        about=f"the edge of the grid (try {group.beyond_grid:.3g})" if at_edge else "",
-    )
-    return [Entry(group.name, kind="method"), Entry(str(run.record.seed)), rate]
+def lengths_of(groups: Iterable[Group]) -> list[int]:
+    """All lengths at which any run was evaluated."""
+    return sorted({n for group in groups for run in group.runs for n in run.cells})
 
 
-def _value(run: RunResult, length: int, measure: Measure, interval: bool = False) -> Entry:
+# ---- parts of rows
+
+
+def _header(groups: Iterable[Group], lengths: Iterable[int]) -> list[str]:
+    """Method, seed and rate, then lengths: the training maximum marked, and what lies beyond as
+    its multiple if it is shared. 512 (8×) is the length 512, 8 times the longest training length.
+    """
+    ends = {group.train_range[1] for group in groups}
+    header = [METHOD, "seed", "lr"]
+    for n in lengths:
+        multiple = "train" if n in ends else f"{round(n / max(ends), 2):g}×"
+        shown = len(ends) == 1 and n >= max(ends)
+        header.append(f"{n} ({multiple})" if shown else str(n))
+    return header
+
+
+def _run_row(
+    group: Group, run: RunResult, lengths: Iterable[int], measure: Measure, best: bool = False
+) -> list[Entry]:
+    """The method, the seed and the learning rate of a run, and its value at each length.
+
+    best: with intervals, and the rate marked where it is at the edge of its grid.
+    """
+    rate = Entry(setting_text(run.record.lr))
+    if best and group.beyond_grid is not None:
+        about = f"the edge of the grid (try {group.beyond_grid:.3g})"
+        rate = replace(rate, note="(edge)", about=about)
+    values = [_value(run, length, measure, interval=best) for length in lengths]
+    return [Entry(group.name, kind="method"), Entry(str(run.record.seed)), rate, *values]
+
+
+def _value(run: RunResult, length: int, measure: Measure, interval: bool) -> Entry:
     """A number, marked if the run did not train; else the state in words, or —."""
     cell = run.cells.get(length)
-    if cell is None:
-        return EMPTY
-    if cell.state != "value":
+    if cell is not None and cell.state != "value":
         return Entry(state_text(cell.state), kind="state", about=cell.reason)
-    value = measure.of(cell)
-    if value is None:
+    if (value := run.value(length, measure)) is None:
         return EMPTY
     note = ""
     if interval and measure == EXACT_MATCH:
-        low, high = wilson(cell.correct, cell.samples)
-        note = f"[{percent(low)}, {percent(high)}]"
+        note = "[{}, {}]".format(*map(percent, wilson(cell.correct, cell.samples)))
     return Entry(_marked(percent(value), run.trained is False), note)
 
 
@@ -330,14 +282,14 @@ def _marked(text: str, untrained: bool) -> str:
     return f"{text} {UNTRAINED}" if untrained and text != NOTHING else text
 
 
-def _over_lengths(run: RunResult, lengths: Iterable[int], measure: Measure) -> list[Entry]:
+def _over_lengths(run: RunResult, lengths: Sequence[int], measure: Measure) -> list[Entry]:
     """The mean beyond training, over those of `lengths`, and the effective length."""
-    beyond = mean(run.value(n, measure) for n in lengths if n > run.record.train_max)
-    texts = [_mean(beyond), effective_length_text(run, measure)]
+    beyond = run.mean_out_of_distribution(measure, lengths)
+    texts = [_mean(beyond), _effective_length(run, measure)]
     return [Entry(_marked(text, run.trained is False)) for text in texts]
 
 
-def effective_length_text(run: RunResult, measure: Measure) -> str:
+def _effective_length(run: RunResult, measure: Measure) -> str:
     """≥ L if the longest evaluated length passes, < L if the shortest fails; of proportions."""
     evaluated = [n for n, cell in run.cells.items() if cell.state not in NOT_EVALUATED]
     if not evaluated or measure.name not in FIELDS:
@@ -348,21 +300,25 @@ def effective_length_text(run: RunResult, measure: Measure) -> str:
     return f"≥ {reached}" if reached == evaluated[-1] else str(reached)
 
 
-def _summary(group: Group, lengths: list[int], measure: Measure) -> list[tuple[str, list[Entry]]]:
-    """Title and entries, a column per length, then the mean beyond training and effective length.
+def _summary(group: Group, lengths: list[int], measure: Measure) -> list[list[Entry]]:
+    """Two rows: per length, then of the mean beyond training and of the effective length.
 
     The median is over all seeds at the selected learning rate that have a number, marked where some
     of them did not train; the mean is over those that trained if there are any.
     """
     stats = group.over_seeds(lengths, measure)
-    median = [*map(_median, stats), _effective_range(group, measure)]
-    partly = group.judged and group.untrained and group.trained > 0
+    name, _, rate = _run_row(group, group.best, (), measure)
+    medians = [*map(_median, stats), _effective_range(group, measure)]
+    judged = all(run.judged for run in group.seeds)
+    partly = judged and group.untrained and group.trained > 0
     means = [_mean(s.mean_trained if partly else s.mean_all) for s in stats]
     title = f"mean of {group.trained} trained" if partly else "mean"
-    marked = group.untrained and not partly
     return [
-        ("median [range]", [Entry(_marked(text, group.untrained)) for text in median]),
-        (title, [*(Entry(_marked(text, marked)) for text in means), EMPTY]),
+        [name, Entry(title), rate, *(Entry(_marked(text, marked)) for text in texts)]
+        for title, texts, marked in (
+            ("median [range]", medians, group.untrained),
+            (title, [*means, NOTHING], group.untrained and not partly),
+        )
     ]
 
 
@@ -388,21 +344,21 @@ def _effective_range(group: Group, measure: Measure) -> str:
     if not runs or measure.name not in FIELDS:
         return NOTHING
     places = (0, (len(runs) - 1) // 2, -1)
-    low, middle, high = (effective_length_text(runs[i], measure) for i in places)
+    low, middle, high = (_effective_length(runs[i], measure) for i in places)
     count = f" ({len(runs)} of {len(group.seeds)})" if len(runs) < len(group.seeds) else ""
     return f"{middle} [{low}, {high}]{count}"
 
 
 def _difference(difference: Difference, length: int) -> Entry:
     """Points, interval and p-value of a pair, or why there is none."""
-    sides = (difference.group, difference.baseline)
+    sides = (difference.group.best, difference.baseline.best)
     if (pair := difference.lengths.get(length)) is not None:
         low, high = (f"{100 * bound:+.1f}" for bound in pair.interval)
         p = "p < 0.0001" if pair.p_value < 1e-4 else f"p = {pair.p_value:.2g}"
-        untrained = any(side.best.trained is False for side in sides)
+        untrained = any(side.trained is False for side in sides)
         points = _marked(f"{100 * pair.difference:+.1f}", untrained)
         return Entry(points, f"[{low}, {high}], {p}")
-    states = [side.best.state(length) for side in sides]
+    states = [side.state(length) for side in sides]
     for state, whose in zip(states, ("", "baseline "), strict=True):
         if state not in (None, "value"):
             return Entry(whose + state_text(state), kind="state")

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcg.results import effective_length, mean_out_of_distribution, wilson
+from lcg.results import effective_length, wilson
+from lcg.results.aggregate import RunResult
 from lcg.results.statistics import over_seeds
 from lcg.runs.record import Cell
 
@@ -68,11 +69,11 @@ def test_effective_length_needs_every_evaluation_of_a_length_to_pass() -> None:
     assert effective_length([cell(8, 40)], threshold=0.4) == 8
 
 
-def test_out_of_distribution_mean_leaves_states_out() -> None:
-    cells = [cell(32, 100), cell(64, 80), cell(128, 40), cell(256, "out_of_memory")]
-    mean = mean_out_of_distribution(cells, train_max=32)
+def test_out_of_distribution_mean_leaves_states_out(make) -> None:
+    run = RunResult(make({32: 1000, 64: 800, 128: 400, 256: "out_of_memory"}))
+    mean = run.mean_out_of_distribution()
     assert (mean.value, mean.n, mean.of) == (pytest.approx(0.6), 2, 3)
-    nothing = mean_out_of_distribution(cells[:1], train_max=32)
+    nothing = RunResult(make({32: 1000})).mean_out_of_distribution()
     assert (nothing.value, nothing.n, nothing.of) == (None, 0, 0)
 
 

@@ -113,10 +113,9 @@ def test_notes(make: Make) -> None:
         make({64: 90}, seed=3, samples=100),
         make({64: 900}, lr=0.01, seed=9, validation={32: (0.0, 0.0)}),
     ]
-    page = table(records, extra_notes=["first of all."])
+    page = table(records)
     run = "- `copy-softmax-nape-s{}-lr0.001`: ".format
     assert page.partition("## Notes\n\n")[2].splitlines() == [
-        "- first of all.",
         run(0) + "interrupted at step 500 of 2000 (stopped by a signal).",
         "- † did not train: exact match below 50 % within the training lengths, at the shortest "
         "one tested (else the longest validated). Its numbers are shown and count in medians; a "
