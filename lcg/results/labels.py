@@ -29,17 +29,27 @@ def labels(records: Sequence[RunRecord]) -> list[str]:
     """
     fields = [config_fields(record) for record in records]
     names = short_names(key for own in fields for key in own)
-    files = _short_files(value for own in fields for value in own.values())
-    differing = _differing(records, fields)
+    texts = {value for own in fields for value in own.values() if isinstance(value, str)}
+    classes = {text: text.split("/") for text in texts if ".py:" in text}
+    files = _shortest_ends(classes, "/")  # of users' classes, path/to/file.py:Class
+    values: dict[tuple, set[str]] = {}
+    for record, own in zip(records, fields, strict=True):
+        for key, value in own.items():
+            values.setdefault(_compared(record, key), set()).add(repr(value))
 
-    def label(index: int, wanted: Sequence[str]) -> str:
-        parts = [f"{names[key]}={_text(fields[index][key], files)}" for key in wanted]
-        return ", ".join([method(records[index]), *parts])
+    def label(record: RunRecord, own: dict[str, Any], last_resorts: bool) -> str:
+        parts = [method(record)]
+        always = changed(record)
+        for key, value in own.items():
+            differs = key in always or len(values[_compared(record, key)]) > 1
+            if differs and (last_resorts or key.rpartition(".")[2] not in LAST_RESORTS):
+                text = files.get(value, value) if isinstance(value, str) else setting_text(value)
+                parts.append(f"{names[key]}={text}")
+        return ", ".join(parts)
 
-    short = [[key for key in keys if not _last_resort(key)] for keys in differing]
-    found = [label(index, keys) for index, keys in enumerate(short)]
+    found = [label(*pair, False) for pair in zip(records, fields, strict=True)]
     for index in _repeated(found):
-        found[index] = label(index, differing[index])
+        found[index] = label(records[index], fields[index], True)
     for index in _repeated(found):
         found[index] += f", run {records[index].run}"
     return found
@@ -54,14 +64,15 @@ def run_labels(records: Sequence[RunRecord]) -> list[str]:
     for record in records:
         groups.setdefault(record.group, []).append(record)
     of_group = dict(zip(groups, labels([named(own)[0] for own in groups.values()]), strict=True))
-    found = [of_group[record.group] for record in records]
-    for name in ("seed", "lr"):
-        for group in of_group:
-            own = [index for index, record in enumerate(records) if record.group == group]
-            if len({records[index].settings[name] for index in own}) > 1:
-                for index in own:
-                    found[index] += f", {name}={setting_text(records[index].settings[name])}"
-    return found
+
+    def label(record: RunRecord) -> str:
+        parts = [of_group[record.group]]
+        for name in ("seed", "lr"):
+            if len({other.settings[name] for other in groups[record.group]}) > 1:
+                parts.append(f"{name}={setting_text(record.settings[name])}")
+        return ", ".join(parts)
+
+    return [label(record) for record in records]
 
 
 def method(record: RunRecord) -> str:
@@ -88,12 +99,10 @@ def _shortest_ends(paths: Mapping[str, Sequence[str]], separator: str) -> dict[s
 
 def setting_text(value: Any) -> str:
     """A setting for a reader: 0.001, 8–32, true, none."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
     if isinstance(value, list | tuple):
         return "–".join(setting_text(item) for item in value)
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -125,42 +134,12 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _differing(records: Sequence[RunRecord], fields: Sequence[dict[str, Any]]) -> list[list[str]]:
-    """The fields of each record in which another one that is compared with it differs, and those
-    in which its attention differs from what that is called after."""
-    values: dict[tuple, set[str]] = {}
-    for record, own in zip(records, fields, strict=True):
-        for key, value in own.items():
-            values.setdefault(_compared(record, key), set()).add(repr(value))
-    differing = []
-    for record, own in zip(records, fields, strict=True):
-        always = changed(record)
-        differing.append(
-            [key for key in own if key in always or len(values[_compared(record, key)]) > 1]
-        )
-    return differing
-
-
 def _compared(record: RunRecord, key: str) -> tuple:
     """A field, and the choice that records must share for it to be compared."""
     choice = key.partition(".")[0]
     return key, record.labels.get(choice) if choice in CHOICES else None
 
 
-def _last_resort(key: str) -> bool:
-    return key.rpartition(".")[2] in LAST_RESORTS
-
-
 def _repeated(texts: Sequence[str]) -> list[int]:
     counts = Counter(texts)
     return [index for index, text in enumerate(texts) if counts[text] > 1]
-
-
-def _short_files(values: Iterable[Any]) -> dict[str, str]:
-    """Classes of users' files, path/to/file.py:Class -> the shortest ends that tell them apart."""
-    classes = {value for value in values if isinstance(value, str) and ".py:" in value}
-    return _shortest_ends({name: name.split("/") for name in classes}, "/")
-
-
-def _text(value: Any, files: Mapping[str, str]) -> str:
-    return files.get(value, value) if isinstance(value, str) else setting_text(value)

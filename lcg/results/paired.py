@@ -7,7 +7,7 @@ what another training seed would have done.
 
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,6 +15,8 @@ from lcg.registry import nearest
 from lcg.results.aggregate import Group, RunResult
 from lcg.results.labels import config_fields
 from lcg.runs.record import Cell
+
+DEFAULT = "softmax"
 
 
 @dataclass(frozen=True)
@@ -54,8 +56,7 @@ def compare(first: Cell, second: Cell) -> Paired | None:
 
 def same_samples(first: Cell, second: Cell) -> bool:
     """Tell whether two cells are of one test set, answered in one way."""
-    fields = ("length", "samples", "seed", "decode")
-    return all(getattr(first, name) == getattr(second, name) for name in fields)
+    return first.key[:4] == second.key[:4]  # all but the checkpoint
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -100,7 +101,7 @@ def _likeliest(b: int, c: int, n: int, delta: float) -> float:
     return max(0.0, -delta, (root - linear) / (4 * n))
 
 
-def _edge(inside, start: float, end: float) -> float:
+def _edge(inside: Callable[[float], bool], start: float, end: float) -> float:
     """The last point that is `inside` on the way from start, which is, to end."""
     if inside(end):
         return end
@@ -110,7 +111,7 @@ def _edge(inside, start: float, end: float) -> float:
     return start
 
 
-DEFAULT = "softmax"
+# ---- baselines
 
 
 @dataclass(frozen=True)
@@ -123,10 +124,9 @@ class Difference:
 
     def obstacle(self, length: int) -> str:
         """Say in a few words why two values at a length are not compared."""
-        first, second = (side.best.cells[length] for side in (self.group, self.baseline))
-        if not _same_task(self.group.best, self.baseline.best) or not same_samples(first, second):
-            return "other test set"
-        return "outcomes not kept"
+        first, second = self.group.best, self.baseline.best
+        same = same_samples(first.cells[length], second.cells[length])
+        return "outcomes not kept" if same and _same_task(first, second) else "other test set"
 
 
 def rule(baseline: str | None = None) -> str:
@@ -148,41 +148,44 @@ def differences(groups: Sequence[Group], baseline: str | None = None) -> list[Di
     no candidate has the same steps, batch size and training lengths, see `not_compared`.
     Raises ValueError for a baseline that no task has.
     """
-    if baseline is not None and not any(_called(group, baseline) for group in groups):
-        names = {name for group in groups for name in _names(group)}
+    names = {name for group in groups for name in _names(group)}
+    if baseline is not None and baseline not in names:
         raise ValueError(f"no method is called {baseline}; {nearest(baseline, sorted(names))}")
     found = []
     for group in groups:
-        candidates = _candidates(group, groups, baseline)
+        peers = _peers(group, groups)
+        candidates = [other for other in peers if (baseline or DEFAULT) in _names(other)]
+        candidates = candidates or (peers[:1] if baseline is None else [])
         if group in candidates:
-            candidates = [] if baseline is not None else candidates[: candidates.index(group)]
+            candidates = candidates[: candidates.index(group)] if baseline is None else []
         if candidates:
-            chosen = min(candidates, key=partial(_distance, group))
-            pairs = _paired(group.best, chosen.best)
-            found.append(Difference(group, chosen, pairs))
+            nearest_one = min(candidates, key=partial(_distance, group))
+            pairs = _paired(group.best, nearest_one.best)
+            found.append(Difference(group, nearest_one, pairs))
     return found
 
 
 def not_compared(groups: Sequence[Group], baseline: str | None = None) -> Iterator[str]:
     """A sentence for each method of several that has no baseline, and is none itself."""
     for group in groups:
-        others = [other for other in groups if other.task == group.task and other is not group]
-        if baseline is None:
-            known = _called(group, DEFAULT) or any(_budget(o) == _budget(group) for o in others)
-        else:
-            known = _candidates(group, groups, baseline)
-        if others and not known:
+        peers = _peers(group, groups)
+        known = any((baseline or DEFAULT) in _names(other) for other in peers)
+        alone = all(other is group or other.task != group.task for other in groups)
+        if not (alone or known or (baseline is None and len(peers) > 1)):
             yield (
                 f"{group.task}, {group.name}: not compared, as there is no "
                 f"{baseline or 'other method'} of the same steps, batch size and training lengths."
             )
 
 
-def _candidates(group: Group, groups: Sequence[Group], name: str | None) -> list[Group]:
-    """The baselines of the group's task and budget; the first of all where none is named."""
-    own = [g for g in groups if g.task == group.task and _budget(g) == _budget(group)]
-    called = [other for other in own if _called(other, name or DEFAULT)]
-    return called or (own[:1] if name is None else [])
+def _peers(group: Group, groups: Sequence[Group]) -> list[Group]:
+    """The groups of the same task and budget, itself among them."""
+
+    def budget(group: Group) -> tuple:
+        settings = group.best.record.settings
+        return group.task, settings.get("steps"), settings.get("batch_size"), group.train_range
+
+    return [other for other in groups if budget(other) == budget(group)]
 
 
 def _distance(group: Group, other: Group) -> tuple[bool, int, bool]:
@@ -191,20 +194,8 @@ def _distance(group: Group, other: Group) -> tuple[bool, int, bool]:
     first, second = config_fields(a), config_fields(b)
     keys = (first.keys() | second.keys()) - {"parameters"}  # they follow from the others
     differing = sum(first.get(key) != second.get(key) for key in keys)
-    return (
-        not _paired(group.best, other.best),
-        differing,
-        a.labels["position"] != b.labels["position"],
-    )
-
-
-def _budget(group: Group) -> tuple:
-    settings = group.best.record.settings
-    return (settings.get("steps"), settings.get("batch_size"), tuple(settings["train_lengths"]))
-
-
-def _called(group: Group, name: str) -> bool:
-    return name in _names(group)
+    other_position = a.labels["position"] != b.labels["position"]
+    return not _paired(group.best, other.best), differing, other_position
 
 
 def _names(group: Group) -> list[str]:
@@ -214,13 +205,8 @@ def _names(group: Group) -> list[str]:
 
 def _paired(first: RunResult, second: RunResult) -> dict[int, Paired]:
     """A pair for each length at which both have a value of the same samples."""
-    if not _same_task(first, second):
-        return {}
-    pairs = {
-        length: compare(first.cells[length], second.cells[length])
-        for length in sorted(first.cells.keys() & second.cells.keys())
-        if first.state(length) == second.state(length) == "value"
-    }
+    shared = sorted(first.cells.keys() & second.cells.keys()) if _same_task(first, second) else ()
+    pairs = {length: compare(first.cells[length], second.cells[length]) for length in shared}
     return {length: pair for length, pair in pairs.items() if pair is not None}
 
 

@@ -19,7 +19,7 @@ from lcg.runs.record import RunRecord
 FILE = Path(__file__).with_name("published.yaml")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One line of a published table.
 
@@ -29,7 +29,7 @@ class Row:
 
     method: str
     title: str
-    version: str
+    version: str = ""
     transcriber: str
     values: dict[float, float]
     suspect: dict[float, str] = field(default_factory=dict)
@@ -63,27 +63,24 @@ class Block:
 
     def fits(self, record: RunRecord) -> bool:
         """Tell whether task and options, training lengths and position encoding are the same."""
-        options = {key: record.task.get(key, value) for key, value in self.options.items()}
         return (
             record.labels["task"] == self.task
             and record.labels["position"] == self.position
             and (record.train_min, record.train_max) == self.train_lengths
-            and options == self.options
+            and all(record.task.get(key, value) == value for key, value in self.options.items())
         )
 
     def deviations(self, record: RunRecord) -> list[str]:
         """Name what differs from the authors' model and budget, as a verdict must."""
-        found, settings = [], record.settings
-        steps, batch = settings.get("steps"), settings.get("batch_size")
+        steps, batch, parameters = map(record.settings.get, ("steps", "batch_size", "parameters"))
+        low, high = self.parameters
+        found = []
         if steps not in (None, self.steps):
             found.append(f"{steps} training steps, the authors have {self.steps}")
         if batch not in (None, self.batch_size):
             found.append(f"batches of {batch}, theirs are of {self.batch_size}")
-        low, high = self.parameters
-        if not low <= settings.get("parameters", low) <= high:
-            found.append(
-                f"{settings['parameters']:,} parameters, their models have {low:,} to {high:,}"
-            )
+        if parameters is not None and not low <= parameters <= high:
+            found.append(f"{parameters:,} parameters, their models have {low:,} to {high:,}")
         return found
 
 
@@ -116,25 +113,17 @@ def blocks() -> dict[str, Block]:
     common = {key: data[key] for key in ("source", "samples", "position")}
     found = {}
     for name, content in data["blocks"].items():
-        pairs = ("train_lengths", "parameters", "multiples")
-        content |= {key: tuple(content[key]) for key in pairs}
-        rows = (_row(row, content["multiples"], data["transcribers"]) for row in content["rows"])
-        found[name] = Block(**(common | content | {"name": name, "rows": tuple(rows)}))
+        pairs = {key: tuple(content[key]) for key in ("train_lengths", "parameters", "multiples")}
+        rows = (_row(pairs["multiples"], data["transcribers"], **row) for row in content["rows"])
+        found[name] = Block(name=name, **(common | content | pairs | {"rows": tuple(rows)}))
     return found
 
 
-def _row(row: dict[str, Any], multiples: tuple[float, ...], transcribers: dict[str, str]) -> Row:
-    values = row["values"] or [None] * len(multiples)
-    given = zip(multiples, values, strict=True)
-    names = [transcribers[key] for key in row["by"].split(", ")] if "by" in row else []
-    return Row(
-        method=row["method"],
-        title=row["title"],
-        version=row.get("version", ""),
-        transcriber="; ".join(names),
-        values={multiple: value / 100 for multiple, value in given if value is not None},
-        suspect=row.get("suspect", {}),
-    )
+def _row(multiples: tuple[float, ...], transcribers: dict[str, str], **row: Any) -> Row:
+    pairs = zip(multiples, row.pop("values") or [None] * len(multiples), strict=True)
+    values = {multiple: value / 100 for multiple, value in pairs if value is not None}
+    names = [transcribers[key] for key in row.pop("by", "").split(", ") if key]
+    return Row(**row, transcriber="; ".join(names), values=values)
 
 
 def published_beside(groups: Iterable[Group], forced: bool = False) -> dict[str, Block]:
@@ -161,32 +150,27 @@ def verdicts(records: Iterable[RunRecord], block: str = "table1/sort") -> list[V
         raise ValueError(f"nothing is published as {block}; there is {', '.join(blocks())}")
     chosen = blocks()[block]
     fitting = [one for record in records if chosen.fits(record) for one in named([record])]
-    ours: dict[str, RunResult | None] = {}
-    for method in dict.fromkeys(row.method for row in chosen.rows):
-        own = [r for r in fitting if r.labels["attention"] == method and not changed(r)]
-        ours[method] = RunResult(choose(own).record) if own else None
-    return [
-        _verdict(chosen, row, multiple, ours[row.method])
-        for row in chosen.rows
-        for multiple in row.values
-    ]
+    found = []
+    for row in chosen.rows:
+        own = [r for r in fitting if r.labels["attention"] == row.method and not changed(r)]
+        run = RunResult(choose(own).record) if own else None
+        found += [_verdict(chosen, row, multiple, run) for multiple in row.values]
+    return found
 
 
 def _verdict(block: Block, row: Row, multiple: float, run: RunResult | None) -> Verdict:
-    length = round(multiple * block.train_lengths[1])
-    published = row.values[multiple]
+    length, published = round(multiple * block.train_lengths[1]), row.values[multiple]
     notes = [f"suspect: {row.suspect[multiple]}"] if multiple in row.suspect else []
     cell = run.cells.get(length) if run else None
     if cell is None or cell.state != "value":
         missing = "not evaluated" if run else f"no run of {row.method} in this setting"
         notes.insert(0, cell.state.replace("_", " ") if cell else missing)
-        measured, verdict = (None, None, None), "not run"
+        ours, verdict = (None, None, None), "not run"
     else:
         notes += [] if run.trained is not False else ["our run did not train"]
         notes += block.deviations(run.record)
         interval = wilson(cell.correct, cell.samples)
         low, high = wilson(round(published * block.samples), block.samples)
-        agrees = interval[0] <= high and low <= interval[1]
-        measured = (cell.correct, cell.samples, interval)
-        verdict = "agrees" if agrees else "differs"
-    return Verdict(row.method, row.name, length, published, *measured, verdict, "; ".join(notes))
+        ours = (cell.correct, cell.samples, interval)
+        verdict = "agrees" if interval[0] <= high and low <= interval[1] else "differs"
+    return Verdict(row.method, row.name, length, published, *ours, verdict, "; ".join(notes))

@@ -60,28 +60,28 @@ def choose(records: Sequence[RunRecord], metric: str = "exact_match") -> Choice:
     if monitored is None:
         return Choice(tied[0], None, (), tuple(tied), tuple(tied))
     degenerate = _degenerate(tied, monitored, metric)
-    path, contenders = [], tied
+    path, contenders = [monitored], tied
     for length in [monitored, *longer_lengths(tied, monitored)]:
-        if len(tied) == 1 or (path and any(length not in record.validation for record in tied)):
+        if len(tied) == 1:
             break
+        if length != monitored:
+            if any(length not in record.validation for record in tied):
+                break
+            path.append(length)
         ranks = [_rank(record, length, metric) for record in tied]
         tied = [record for record, rank in zip(tied, ranks, strict=True) if rank == max(ranks)]
-        path.append(length)
-        if length == monitored:
-            contenders = tied
-    return Choice(
-        tied[0], monitored, tuple(path or [monitored]), tuple(tied), tuple(contenders), degenerate
-    )
+        contenders = tied if length == monitored else contenders
+    return Choice(tied[0], monitored, tuple(path), tuple(tied), tuple(contenders), degenerate)
 
 
-def monitored_length(records: Iterable[RunRecord]) -> int | None:
+def monitored_length(records: Sequence[RunRecord]) -> int | None:
     """The length most runs monitor (the longer of two); if none has it, the longest validated."""
-    records = list(records)
-    named = Counter(length for record in records if (length := _named(record)) is not None)
     validated = {length for record in records for length in record.validation}
-    present = {length: count for length, count in named.items() if length in validated}
-    if present:
-        return max(present, key=lambda length: (present[length], length))
+    monitors = (record.selection.monitor for record in records if record.selection)
+    lengths = (int(match[1]) for match in map(MONITOR.fullmatch, monitors) if match)
+    counts = Counter(length for length in lengths if length in validated)
+    if counts:
+        return max(counts, key=lambda length: (counts[length], length))
     return max(validated, default=None)
 
 
@@ -90,12 +90,7 @@ def longer_lengths(records: Iterable[RunRecord], length: int) -> list[int]:
     return sorted({n for record in records for n in record.validation if n > length})
 
 
-def _named(record: RunRecord) -> int | None:
-    match = record.selection and MONITOR.fullmatch(record.selection.monitor)
-    return int(match[1]) if match else None
-
-
-def _rank(record: RunRecord, length: int, metric: str) -> tuple[float, float]:
+def _rank(record: RunRecord, length: int, metric: str) -> tuple[float, ...]:
     result = record.validation.get(length)
     if result is None:
         return (-2.0, -2.0)
@@ -106,10 +101,9 @@ def _rank(record: RunRecord, length: int, metric: str) -> tuple[float, float]:
 def _degenerate(records: Sequence[RunRecord], monitored: int, metric: str) -> str:
     results = [record.validation.get(monitored) for record in records]
     values = {getattr(result, metric) for result in results if result is not None}
-    title = metric.replace("_", " ")
     runs = f"all {len(records)} runs" if len(records) > 1 else "the run"
     if values == {0.0}:
-        return f"{title} at validation length {monitored} is 0 in {runs}"
+        return f"{metric.replace('_', ' ')} at validation length {monitored} is 0 in {runs}"
     unmoved = all(record.selection and record.selection.degenerate for record in records)
     if metric == "exact_match" and unmoved:
         return f"exact match at validation length {monitored} chose no checkpoint in {runs}"
