@@ -17,46 +17,70 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from tqdm import tqdm
 
-from lcg.config import Config, ConfigError, load_config, run_directory
+from lcg.config import ConfigError, load_config, run_directory
 from lcg.config.errors import one_line
 from lcg.config.load import read_node, read_overrides, sweep_files
-from lcg.config.schema import COUNT, TooLarge, shown
-from lcg.config.types import as_text, read_text
+from lcg.config.schema import COUNT, TooLarge, require_between, shown
+from lcg.config.types import as_text, build, read_text
 from lcg.diagnostics.columns import columns
 from lcg.log import log
 from lcg.registry import nearest
 from lcg.runs.run import check_folder
 from lcg.sweeping.parameters import Choice, Range, read_parameter
 
-KEYS = (
-    *("program", "command", "method", "metric", "parameters", "early_terminate", "run_cap"),
-    *("name", "description", "project", "entity"),
-)
-METHODS = ("grid", "random", "bayes")
 MACROS = (
     *("${args_no_hyphens}", "${args}", "${args_no_boolean_flags}"),
     *("${args_json}", "${args_json_file}"),
 )
 """The forms in which `wandb agent` hands a run its arguments; `lcg train` takes each of them."""
 ENVIRONMENT = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
-MERGE = "tag:yaml.org,2002:merge"
+LCG_TRAIN = re.compile(
+    r"(\$\{env\}\n)?((\$\{interpreter\}|python3?)\n(-m\n)?)?(lcg|\$\{program\})\ntrain\n"
+)  # a word a line
+TEXT = "tag:yaml.org,2002:str"
 MOST_RUNS = 10_000  # of a grid, or drawn
 MANY_RUNS = 500  # to check which takes a few seconds
 MOST_CHECKED = 2000  # combinations of a sweep that draws; checking one takes milliseconds
 COMMAND = "command: [lcg, train, …, '${args_no_hyphens}']"
+REQUIRED = {
+    "method": "choose from grid, random, bayes",
+    "parameters": "write KEY: {values: [A, B]}",
+    "command": f"write {COMMAND}",
+}
+
+
+# ---- the keys of the file, which `lcg.config.types.build` reads
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A column of metrics.csv by which runs are compared, and whether more of it is better."""
+    """A column of metrics.csv by which runs are compared."""
 
     name: str
-    maximize: bool
+    goal: Literal["maximize", "minimize"] = "minimize"
+    target: Any = None
+    impute: Any = None
+
+    def __post_init__(self) -> None:
+        if self.target is not None or self.impute is not None:
+            raise ValueError(
+                "target and impute are W&B's own and not possible here; leave them out"
+            )
+        accuracy = self.name.endswith(("/exact_match", "/token_accuracy"))
+        if accuracy and not self.maximize:
+            raise ValueError(
+                f"goal is minimize, W&B's default, but more of {self.name} is better; say maximize"
+            )
+
+    @property
+    def maximize(self) -> bool:
+        """True where more of it is better."""
+        return self.goal == "maximize"
 
     @property
     def token_accuracy(self) -> Metric:
@@ -73,13 +97,68 @@ class Metric:
 class EarlyStop:
     """Hyperband as W&B has it, counted in validations.
 
-    After validations `first`, `first`·eta, `first`·eta², … and at most `last`, a run goes on only
+    After validations `first`, `first`·eta, `first`·eta² … and at most `last`, a run goes on only
     if it is in the best 1/eta of the runs that came so far.
     """
 
-    first: int
-    eta: int
-    last: int | None = None
+    type: Literal["hyperband"]
+    eta: int = 3
+    min_iter: int | None = None
+    max_iter: int | None = None
+    s: int | None = None
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        require_between(self, ("eta",), 2, COUNT)
+        require_between(self, ("min_iter", "max_iter"), 1, COUNT)
+        require_between(self, ("s",), 1, 64)
+        given = [key for key in ("min_iter", "max_iter", "s") if getattr(self, key) is not None]
+        if given not in (["min_iter"], ["max_iter", "s"]):
+            got = ", ".join(given) or "neither"
+            raise ValueError(f"needs either min_iter, or max_iter and s beside it; got {got}")
+        if self.first < 1:
+            raise ValueError(
+                f"max_iter={self.max_iter} is too small for s={self.s}, eta={self.eta}"
+            )
+        if self.strict:
+            raise ValueError("strict cannot be mapped to Optuna; leave it out")
+
+    @property
+    def first(self) -> int:
+        """The validation after which runs are first compared."""
+        return self.min_iter or self.max_iter // self.eta**self.s
+
+    @property
+    def last(self) -> int | None:
+        """The validation after which they are compared last; None: there is none."""
+        return self.max_iter and self.max_iter // self.eta
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Everything that may stand in a sweep file."""
+
+    method: Literal["grid", "random", "bayes"]
+    parameters: dict[str, Any]
+    command: list[str]
+    program: Literal["lcg"] = "lcg"
+    metric: Metric | None = None
+    early_terminate: EarlyStop | None = None
+    run_cap: int | None = None
+    name: Any = None
+    description: Any = None
+    project: Any = None
+    entity: Any = None
+
+    def __post_init__(self) -> None:
+        if self.run_cap is None and self.method != "grid":
+            raise ValueError(
+                f"run_cap is missing: method {self.method} needs how many runs to make"
+            )
+        require_between(self, ("run_cap",), 1, COUNT if self.method == "grid" else MOST_RUNS)
+        if self.metric is None and (self.method == "bayes" or self.early_terminate):
+            needs = "method bayes" if self.method == "bayes" else "early_terminate"
+            raise ValueError(f"{needs} needs metric: {{name: …, goal: maximize}}")
 
 
 @dataclass(frozen=True)
@@ -109,8 +188,15 @@ class Sweep:
         """
         fixed = {key: text for key, text in self.fixed.items() if key != "runs"}
         varied = {key: repr(parameter) for key, parameter in self.parameters.items()}
-        facts = [self.method, fixed, varied, repr(self.metric)]
-        text = json.dumps([*facts, repr(self.early_stop)], sort_keys=True)
+        metric, early = self.metric, self.early_stop
+        facts = [
+            self.method,
+            fixed,
+            varied,
+            str(metric and f"Metric(name={metric.name!r}, maximize={metric.maximize})"),
+            str(early and f"EarlyStop(first={early.first}, eta={early.eta}, last={early.last})"),
+        ]
+        text = json.dumps(facts, sort_keys=True)
         return f"{self.path.stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     @cached_property
@@ -175,13 +261,10 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node, deep=False):
         seen = set()
-        for key_node, _ in node.value:
-            if key_node.tag == MERGE:  # <<: *anchor
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise ConfigError(f"line {key_node.start_mark.line + 1}: {key} is given twice")
-            seen.add(key if isinstance(key, str) else id(key_node))
+        for key in (key for key, _ in node.value if key.tag == TEXT):  # not <<: *anchor
+            if key.value in seen:
+                raise ConfigError(f"line {key.start_mark.line + 1}: {key.value} is given twice")
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -197,167 +280,48 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 
 def _sweep(file: Path, content: dict[str, Any]) -> Sweep:
-    for key in content:
-        if key not in KEYS:
-            raise ConfigError(f"{key} is not a key of a sweep; {nearest(str(key), list(KEYS))}")
-    method = content.get("method")
-    if method not in METHODS:
-        given = "is missing" if method is None else f"{method} is not known"
-        raise ConfigError(f"method {given}; choose from {', '.join(METHODS)}")
-    (fixed, macro), parameters = _command(content), _parameters(content.get("parameters"), method)
-    for key in parameters.keys() & fixed.keys():
-        raise ConfigError(f"parameters.{key}: command has {key}={fixed[key]} already")
-    sweep = Sweep(
-        path=file,
-        content=content,
-        method=method,
-        fixed=fixed,
-        parameters=parameters,
-        metric=_metric(content.get("metric")),
-        early_stop=_early_stop(content.get("early_terminate")),
-        run_cap=_run_cap(content, method),
-        macro=macro,
-    )
-    if sweep.metric is None and (method == "bayes" or sweep.early_stop):
-        needs = "method bayes" if method == "bayes" else "early_terminate"
-        raise ConfigError(f"{needs} needs metric: {{name: …, goal: maximize}}")
-    return sweep
+    for key, advice in REQUIRED.items():
+        if not content.get(key):
+            raise ConfigError(f"{key} is missing or empty; {advice}")
+    keys = build(Keys, content, "")
+    fixed, macro = _command(keys.command)
+    parameters: dict[str, Choice | Range] = {}
+    for key, node in content["parameters"].items():
+        name = str(key).removesuffix(".name")
+        try:
+            if name in parameters or name in fixed:
+                other = f"command has {name}={fixed[name]}" if name in fixed else "it is given"
+                raise ValueError(f"{other} already")
+            parameters[name] = read_parameter(node)
+            if keys.method == "grid" and isinstance(parameters[name], Range):
+                parameters[name] = parameters[name].as_choice()
+        except ValueError as error:
+            raise ConfigError(f"parameters.{key}: {error}") from None
+    varied = (keys.metric, keys.early_terminate, keys.run_cap)
+    return Sweep(file, content, keys.method, fixed, parameters, *varied, macro=macro)
 
 
-def _command(content: dict[str, Any]) -> tuple[dict[str, str], str]:
+def _command(command: list[str]) -> tuple[dict[str, str], str]:
     """The fixed words of a command that is `lcg train`, and the macro that its arguments are."""
-    program, command = content.get("program", "lcg"), content.get("command")
-    if program != "lcg":
-        raise ConfigError(f"program is {program}; it must be lcg, with {COMMAND}")
-    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
-        given = "is missing" if command is None else "is not a list of words"
-        raise ConfigError(f"command {given}; write {COMMAND}")
     # As W&B: a variable that is not set is its own name.
     words = [ENVIRONMENT.sub(lambda m: os.environ.get(m[1], m[1]), word) for word in command]
-    words = words[1:] if words[:1] == ["${env}"] else words
-    if words[:1] in (["${interpreter}"], ["python"], ["python3"]):
-        words = words[2:] if words[1:2] == ["-m"] else words[1:]
-    if words[:1] == ["${program}"]:
-        words[0] = "lcg"
-    if words[:2] != ["lcg", "train"]:
+    called = LCG_TRAIN.match("\n".join(words) + "\n")
+    if called is None:
         raise ConfigError(f"command is {' '.join(command)}, not lcg train; write {COMMAND}")
-    rest = words[2:]
-    macros = [word for word in rest if word in MACROS]
-    if len(macros) != 1:
-        raise ConfigError("command must hold ${args_no_hyphens} once, where the arguments go")
-    rest = [word for word in rest if word not in MACROS]
-    for word in rest:
-        if "${" in word:
-            raise ConfigError(f"command: {word} is not supported; use {' or '.join(MACROS)}")
+    words = words[called[0].count("\n") :]
+    macros = [word for word in words if "${" in word]
+    if len(macros) != 1 or macros[0] not in MACROS:
+        raise ConfigError(
+            f"command must hold ${{args_no_hyphens}} once, where the arguments go, or instead one "
+            f"of {', '.join(MACROS[1:])}, and no other; it has {', '.join(macros) or 'none'}"
+        )
     try:
-        return read_overrides(rest), macros[0]
+        return read_overrides([word for word in words if word not in MACROS]), macros[0]
     except ConfigError as error:
         raise ConfigError(f"command: {error}") from None
 
 
-def _parameters(node: Any, method: str) -> dict[str, Choice | Range]:
-    if not isinstance(node, dict) or not node:
-        given = "is missing" if node is None else f"holds nothing to vary: {node!r}"
-        raise ConfigError(f"parameters {given}; write KEY: {{values: [A, B]}}")
-    found: dict[str, Choice | Range] = {}
-    for key, inner in node.items():
-        name = str(key).removesuffix(".name")
-        try:
-            parameter = read_parameter(inner)
-            if method == "grid" and isinstance(parameter, Range):
-                parameter = Choice(parameter.texts())
-        except ValueError as error:
-            raise ConfigError(f"parameters.{key}: {error}") from None
-        if name in found:
-            raise ConfigError(f"parameters.{key}: {name} is given twice")
-        found[name] = parameter
-    return found
-
-
-def _metric(node: Any) -> Metric | None:
-    if node is None:
-        return None
-    if not isinstance(node, dict) or not isinstance(node.get("name"), str):
-        raise ConfigError(f"metric: expected {{name: …, goal: maximize}}, got {node!r}")
-    for key in node:
-        if key in ("target", "impute"):
-            raise ConfigError(f"metric.{key} is W&B's own and not possible here; leave it out")
-        if key not in ("name", "goal"):
-            raise ConfigError(f"metric.{key} is not known; {nearest(str(key), ['name', 'goal'])}")
-    goal = node.get("goal", "minimize")
-    if goal not in ("maximize", "minimize"):
-        raise ConfigError(f"metric.goal={goal} is neither maximize nor minimize")
-    if goal == "minimize" and node["name"].endswith(("/exact_match", "/token_accuracy")):
-        said = "metric.goal is" if "goal" in node else "without metric.goal it is"
-        raise ConfigError(f"{said} minimize, but more of {node['name']} is better; say maximize")
-    return Metric(node["name"], goal == "maximize")
-
-
-def _early_stop(node: Any) -> EarlyStop | None:
-    if node is None:
-        return None
-    if not isinstance(node, dict) or node.get("type") != "hyperband":
-        kind = node.get("type") if isinstance(node, dict) else node
-        raise ConfigError(f"early_terminate: type {kind} is not possible here; only hyperband is")
-    known = ("type", "min_iter", "max_iter", "eta", "s", "strict")
-    for key in node:
-        if key not in known:
-            raise ConfigError(f"early_terminate.{key} is not known; {nearest(str(key), [*known])}")
-    if node.get("strict"):
-        raise ConfigError("early_terminate.strict cannot be mapped to Optuna; leave it out")
-    numbers = {"eta": 3} | {k: node[k] for k in ("min_iter", "max_iter", "eta", "s") if k in node}
-    for key, value in numbers.items():
-        least = 2 if key == "eta" else 1
-        if type(value) is not int or value < least:
-            raise ConfigError(
-                f"early_terminate.{key}={value!r} must be a whole number from {least}"
-            )
-    if ("min_iter" in numbers) == ("max_iter" in numbers):
-        raise ConfigError("early_terminate needs either min_iter or max_iter with s")
-    eta = numbers["eta"]
-    if "min_iter" in numbers:
-        if "s" in numbers:
-            raise ConfigError("early_terminate.s has no meaning beside min_iter; leave it out")
-        return EarlyStop(numbers["min_iter"], eta)
-    if numbers.get("s", 0) > 64:
-        raise ConfigError(f"early_terminate.s={numbers['s']} must be at most 64")
-    if "s" not in numbers:
-        raise ConfigError("early_terminate.max_iter needs s, how many times runs are compared")
-    first = numbers["max_iter"] // eta ** numbers["s"]
-    if first < 1:
-        raise ConfigError(
-            f"early_terminate: max_iter={numbers['max_iter']} is too small for s={numbers['s']} "
-            f"with eta={eta}"
-        )
-    return EarlyStop(first, eta, last=numbers["max_iter"] // eta)
-
-
-def _run_cap(content: dict[str, Any], method: str) -> int | None:
-    cap = content.get("run_cap")
-    if cap is None:
-        if method != "grid":
-            raise ConfigError(f"run_cap is missing: method {method} needs how many runs to make")
-        return None
-    if type(cap) is not int or cap < 1:
-        raise ConfigError(f"run_cap={cap!r} must be a whole number from 1")
-    most = COUNT if method == "grid" else MOST_RUNS
-    if cap > most:
-        raise ConfigError(f"run_cap must be at most {shown(most)}, got {shown(cap)}")
-    return cap
-
-
 # ---- the runs of a sweep
-
-
-def _check_count(sweep: Sweep) -> None:
-    """Raise ConfigError for a grid of more runs than anybody trains, before any is listed."""
-    sizes = (len(p.texts) for p in sweep.parameters.values() if isinstance(p, Choice))
-    count = min(math.prod(sizes), sweep.run_cap or COUNT**2)
-    if sweep.method == "grid" and count > MOST_RUNS:
-        raise ConfigError(
-            f"the grid has {shown(count)} runs; at most {shown(MOST_RUNS)} are possible, so vary "
-            "less or set run_cap"
-        )
 
 
 def combinations(sweep: Sweep) -> list[dict[str, str]]:
@@ -367,78 +331,57 @@ def combinations(sweep: Sweep) -> list[dict[str, str]]:
 
 def _choices(sweep: Sweep) -> Iterator[dict[str, str]]:
     """Every combination; a range is stood for by its lower end."""
-    options = [
-        parameter.texts if isinstance(parameter, Choice) else (parameter.first,)
-        for parameter in sweep.parameters.values()
-    ]
+    options = [p.texts if isinstance(p, Choice) else (p.first,) for p in sweep.parameters.values()]
     for texts in itertools.product(*options):
         yield dict(zip(sweep.parameters, texts, strict=True))
 
 
-def configs(sweep: Sweep) -> list[list[str]]:
-    """The overrides of every run of a grid, first parameter slowest."""
-    return [sweep.words(chosen) for chosen in combinations(sweep)]
-
-
 def _check_runs(sweep: Sweep) -> None:
     """Raise ConfigError for runs that are not possible, or that would share a directory."""
-    _check_count(sweep)
     grid = sweep.method == "grid"
-    runs = list(itertools.islice(_choices(sweep), sweep.run_cap if grid else MOST_CHECKED))
-    if len(runs) > MANY_RUNS:
-        log.info(f"{sweep.path}: {len(runs):,} runs to check")
-    places: dict[str, dict[str, str]] = {}
+    sizes = (len(p.texts) for p in sweep.parameters.values() if isinstance(p, Choice))
+    count = min(math.prod(sizes), (sweep.run_cap or COUNT**2) if grid else MOST_CHECKED)
+    if count > MOST_RUNS:  # more than anybody trains: none of them is listed
+        raise ConfigError(
+            f"the grid has {shown(count)} runs; at most {shown(MOST_RUNS)} are possible, so vary "
+            "less or set run_cap"
+        )
+    if count > MANY_RUNS:
+        log.info(f"{sweep.path}: {count:,} runs to check")
+    places: dict[Path, dict[str, str]] = {}
     impossible: dict[str, list[str]] = {}
-    for chosen in tqdm(runs, "checked", unit=" runs", leave=False, disable=None, delay=2):
-        named = " ".join(f"{key}={text}" for key, text in chosen.items()) or "the one run"
+    runs = itertools.islice(_choices(sweep), count)
+    for chosen in tqdm(runs, "checked", count, unit=" runs", leave=False, disable=None, delay=2):
         try:
             config = load_config(sweep.words(chosen))
         except ConfigError as error:
+            named = " ".join(f"{key}={text}" for key, text in chosen.items()) or "the one run"
             impossible.setdefault(str(error), []).append(named)
             continue
-        _check_metric(sweep, config)
-        other = places.setdefault(str(run_directory(config)), chosen)
+        if sweep.metric and sweep.metric.name not in (known := columns(config)):
+            name = sweep.metric.name
+            raise ConfigError(
+                f"metric.name={name} is no column of metrics.csv; {nearest(name, known)}"
+            )
+        other = places.setdefault(run_directory(config), chosen)
         if other is not chosen:
-            differ = [
-                f"{key}={other[key]} and {chosen[key]}"
-                for key in chosen
-                if chosen[key] != other[key]
-            ]
+            differ = [f"{k}={other[k]} and {v}" for k, v in chosen.items() if other[k] != v]
             raise ConfigError(
                 f"two runs would share the directory {run_directory(config)}: they differ only in "
                 f"{', '.join(differ)}"
             )
     for reason, which in impossible.items():
+        if not places and len(impossible) == 1:  # whatever is chosen
+            raise ConfigError(reason)
         more = f" (and {len(which) - 1} more)" if len(which) > 1 else ""
-        everywhere = not places and len(impossible) == 1
-        where = "" if everywhere else f"{which[0]}{more} is not possible: "
-        advice = "" if everywhere else "; leave it out of the file"
-        raise ConfigError(f"{where}{reason}{advice}")
-    _check_ranges(sweep)
-
-
-def _check_ranges(sweep: Sweep) -> None:
-    """Raise ConfigError for a range whose upper end is more than an option takes."""
-    for key, parameter in sweep.parameters.items():
-        if isinstance(parameter, Choice):
-            continue
-        high = as_text(parameter.high)
+        raise ConfigError(f"{which[0]}{more} is not possible: {reason}; leave it out of the file")
+    ends = {key: as_text(p.high) for key, p in sweep.parameters.items() if isinstance(p, Range)}
+    for key, high in ends.items():
         try:
             load_config(sweep.words(sweep.example | {key: high}))
         except ConfigError as error:
             if isinstance(error.__context__, TooLarge):
                 raise ConfigError(f"parameters.{key}: max={high}: {error}") from None
-
-
-def _check_metric(sweep: Sweep, config: Config) -> None:
-    if sweep.metric is None:
-        return
-    known = columns(config)
-    if sweep.metric.name not in known:
-        raise ConfigError(
-            f"metric.name={sweep.metric.name} is no column of metrics.csv; "
-            f"{nearest(sweep.metric.name, known)}"
-        )
 
 
 # ---- the sweep as a file with its overrides

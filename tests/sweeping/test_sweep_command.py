@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sweeping.tiny_sweeps import outcome, sweep_file
+from sweeping.tiny_sweeps import configs, outcome, sweep_file
 
 from lcg.cli import main
 from lcg.sweeping import estimate, read_sweep
-from lcg.sweeping.file import configs
 from lcg.training.estimate import Projection, Timing
 
 
@@ -55,8 +54,9 @@ def test_the_launcher_does_without_torch():
     """It lives for days beside its workers, and its mistakes are answered at once."""
     code = (
         "import sys; from lcg.sweeping import read_sweep, launcher, state\n"
-        "from lcg.sweeping.file import configs\n"
-        "[state.find_run(words) for words in configs(read_sweep('quick_factorial'))[:3]]\n"
+        "from lcg.sweeping.file import combinations\n"
+        "sweep = read_sweep('quick_factorial')\n"
+        "[state.find_run(sweep.words(chosen)) for chosen in combinations(sweep)[:3]]\n"
         "heavy = {'torch', 'lightning', 'wandb', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sweeping.tiny_sweeps import configs
 
 from lcg.config import ConfigError, load_config
 from lcg.sweeping import read_sweep
-from lcg.sweeping.file import EarlyStop, Metric, as_yaml, configs
+from lcg.sweeping.file import Metric, as_yaml
 
 GOOD = {
     "program": "lcg",
@@ -33,23 +34,26 @@ def lr(**node):
 
 
 MISTAKES = [
-    ({"metod": "grid"}, "metod is not a key of a sweep; did you mean method?"),
-    ({"method": None}, "method is missing; choose from grid, random, bayes"),
-    ({"method": "tpe"}, "method tpe is not known; choose from grid, random, bayes"),
-    ({"parameters": None}, "parameters is missing; write KEY: {values: [A, B]}"),
-    ({"parameters": {}}, "parameters holds nothing to vary"),
+    ({"metod": "grid"}, "metod is not an option; did you mean method?"),
+    ({"method": None}, "method is missing or empty; choose from grid, random, bayes"),
+    ({"method": "tpe"}, "method=tpe is not known; choose from bayes, grid, random"),
+    ({"parameters": None}, "parameters is missing or empty; write KEY: {values: [A, B]}"),
+    ({"parameters": {}}, "parameters is missing or empty; write KEY"),
     (lr(values=[]), "parameters.optimizer.lr: values must be a list of at least one"),
     (lr(values=0.1), "parameters.optimizer.lr: values must be a list"),
     (lr(values=[1.0, 1.0]), "parameters.optimizer.lr: values has 1 more than once"),
     (lr(values=[""]), "parameters.optimizer.lr: a value is empty"),
     (lr(values=["1e-3"]), "'1e-3' is text to YAML, not a number; write 1.0e-03"),
-    (lr(values=["0.1"]), "'0.1' is text, not a number; leave the quotes out"),
-    (lr(value=1, values=[1]), "parameters.optimizer.lr: value and values are both given"),
+    (lr(values=["0.1"]), "'0.1' is text to YAML, not a number; leave the quotes out"),
+    (lr(value=1, values=[1]), "parameters.optimizer.lr: values has no meaning beside value"),
     (lr(value=0.1, min=0.0), "parameters.optimizer.lr: min has no meaning beside value"),
     (lr(vales=[1]), "parameters.optimizer.lr: vales is not known; did you mean value"),
     (lr(), "parameters.optimizer.lr: needs values: […], value: … or min and max"),
     (lr(min=0.1, max=0.2), "a grid needs values: […]; a range has no end of them"),
-    ({"parameters": {"optimizer": {"parameters": {}}}}, "nested parameters are not supported"),
+    (
+        {"parameters": {"optimizer": {"parameters": {}}}},
+        "parameters cannot be nested; write",
+    ),
     (lr(values=[1], probabilities=[1]), "probabilities cannot be had"),
     ({"parameters": {"optimizer.lr": 3}}, "parameters.optimizer.lr: expected values"),
     (lr(distribution="normal", mu=0), "distribution normal cannot be drawn by Optuna"),
@@ -58,7 +62,7 @@ MISTAKES = [
     (BAYES | lr(min=0.2, max=0.1), "min=0.2 is not below max=0.1"),
     (BAYES | lr(min="1e-4", max=0.1), "'1e-4' is text to YAML, not a number"),
     (BAYES | lr(distribution="log_uniform_values", min=0.0, max=1.0), "must be positive"),
-    (BAYES | lr(min=0.1, max=0.2, q=0.1), "q has no meaning for distribution uniform"),
+    (BAYES | lr(min=0.1, max=0.2, q=0.1), "q has no meaning beside min and max"),
     (
         BAYES | lr(distribution="q_log_uniform_values", min=1, max=9, q=2),
         "can only be drawn by Optuna with q: 1",
@@ -74,31 +78,59 @@ MISTAKES = [
         {"metric": {"name": "val/len_65/exact_match", "goal": "maximize"}},
         "metric.name=val/len_65/exact_match is no",
     ),
-    ({"metric": {"name": "val/len_64/exact_match"}}, "without metric.goal it is minimize"),
+    (
+        {"metric": {"name": "val/len_64/exact_match"}},
+        "goal is minimize, W&B's default",
+    ),
     ({"metric": {"name": "val/len_64/exact_match", "goal": "minimize"}}, "say maximize"),
     ({"metric": {"name": "accuracy"}}, "metric.name=accuracy is no column of metrics.csv"),
-    ({"metric": {"goal": "maximize"}}, "metric: expected {name: …"),
-    ({"metric": {"name": "train/loss", "goal": "up"}}, "metric.goal=up is neither"),
-    ({"metric": {"name": "train/loss", "target": 1}}, "metric.target is W&B's own"),
+    ({"metric": {"goal": "maximize"}}, "metric.name must be given"),
+    (
+        {"metric": {"name": "train/loss", "goal": "up"}},
+        "metric.goal=up is not known; choose",
+    ),
+    ({"metric": {"name": "train/loss", "target": 1}}, "metric: target and impute are W&B's own"),
     (BAYES | {"metric": None}, "method bayes needs metric"),
     ({"early_terminate": HYPERBAND, "metric": None}, "early_terminate needs metric"),
     ({"method": "random"}, "run_cap is missing: method random needs how many runs"),
-    ({"run_cap": 0}, "run_cap=0 must be a whole number from 1"),
-    ({"early_terminate": {"type": "envelope"}}, "early_terminate: type envelope is not possible"),
-    ({"early_terminate": HYPERBAND | {"strict": True}}, "early_terminate.strict cannot be mapped"),
-    ({"early_terminate": HYPERBAND | {"eta": 1.5}}, "early_terminate.eta=1.5 must be a whole"),
-    ({"early_terminate": HYPERBAND | {"s": 2}}, "early_terminate.s has no meaning"),
-    ({"early_terminate": HYPERBAND | {"max_iter": 9}}, "needs either min_iter or max_iter"),
-    ({"early_terminate": {"type": "hyperband", "max_iter": 9}}, "max_iter needs s"),
+    ({"run_cap": 0}, "run_cap must be at least 1, got 0"),
+    (
+        {"early_terminate": {"type": "envelope"}},
+        "type=envelope is not known; choose from h",
+    ),
+    ({"early_terminate": HYPERBAND | {"strict": True}}, "early_terminate: strict cannot be mapped"),
+    (
+        {"early_terminate": HYPERBAND | {"eta": 1.5}},
+        "early_terminate.eta: 1.5 is not a whole",
+    ),
+    (
+        {"early_terminate": HYPERBAND | {"s": 2}},
+        "beside it; got min_iter, s",
+    ),
+    (
+        {"early_terminate": HYPERBAND | {"max_iter": 9}},
+        "beside it; got min_iter, max_iter",
+    ),
+    (
+        {"early_terminate": {"type": "hyperband", "max_iter": 9}},
+        "s beside it; got max_iter",
+    ),
     ({"early_terminate": {"type": "hyperband", "max_iter": 8, "s": 2}}, "max_iter=8 is too small"),
-    ({"early_terminate": HYPERBAND | {"max_itr": 9}}, "early_terminate.max_itr is not known"),
-    ({"program": "train.py"}, "program is train.py; it must be lcg"),
-    ({"command": None}, "command is missing; write command: [lcg, train"),
+    ({"early_terminate": HYPERBAND | {"max_itr": 9}}, "early_terminate.max_itr is not an option"),
+    ({"program": "train.py"}, "program=train.py is not known; choose from lcg"),
+    ({"command": None}, "command is missing or empty; write command: [lcg, train"),
     ({"command": ["python", "train.py", "${args}"]}, "command is python train.py"),
     ({"command": ["lcg", "eval", "${args}"]}, "command is lcg eval"),
+    (
+        {"command": "lcg train ${args}"},
+        "not lcg train; write command: [",
+    ),
     ({"command": ["lcg", "train"]}, "command must hold ${args_no_hyphens} once"),
     ({"command": ["lcg", "train", "${args}", "${args_json}"]}, "${args_no_hyphens} once"),
-    ({"command": ["lcg", "train", "${args}", "${args_dict}"]}, "${args_dict} is not supported"),
+    (
+        {"command": ["lcg", "train", "${args}", "${args_dict}"]},
+        "other; it has ${args}, ${args_dict}",
+    ),
     ({"command": ["lcg", "train", "${args_no_equals}"]}, "must hold ${args_no_hyphens} once"),
     (lr(value="1e400"), "parameters.optimizer.lr: '1e400' is too large for any option"),
     (lr(value=10**400), "optimizer: lr must be at most 1,000,000"),
@@ -113,7 +145,7 @@ MISTAKES = [
     ),
     (
         {"early_terminate": {"type": "hyperband", "max_iter": 9, "s": 10**9}},
-        "early_terminate.s=1000000000 must be at most 64",
+        "early_terminate: s must be at most 64, got 1,000,000,000",
     ),
     (
         {"parameters": {key: {"values": [*range(1, 1001)]} for key in ("seed", "trainer.steps")}},
@@ -201,7 +233,7 @@ def test_the_runs_of_a_grid(tmp_path):
         for lr in ("0.001", "0.002")
     ]
     assert configs(sweep) == expected
-    assert sweep.metric == Metric("val/len_64/exact_match", maximize=True)
+    assert sweep.metric == Metric("val/len_64/exact_match", "maximize")
     assert configs(read_sweep(write(tmp_path, {"run_cap": 3}))) == expected[:3]
 
 
@@ -252,15 +284,16 @@ def test_what_a_sweep_is_called_by(tmp_path):
 @pytest.mark.parametrize(
     ("node", "expected"),
     [
-        ({"min_iter": 3}, EarlyStop(3, 3)),
-        ({"min_iter": 2, "eta": 2}, EarlyStop(2, 2)),
-        ({"max_iter": 27, "s": 2}, EarlyStop(3, 3, last=9)),  # W&B's own example: [9, 3]
-        ({"max_iter": 8, "s": 2, "eta": 2}, EarlyStop(2, 2, last=4)),
+        ({"min_iter": 3}, (3, 3, None)),
+        ({"min_iter": 2, "eta": 2}, (2, 2, None)),
+        ({"max_iter": 27, "s": 2}, (3, 3, 9)),  # W&B's own example: [9, 3]
+        ({"max_iter": 8, "s": 2, "eta": 2}, (2, 2, 4)),
     ],
 )
 def test_hyperband(node, expected, tmp_path):
     node = {"type": "hyperband"} | node
-    assert read_sweep(write(tmp_path, {"early_terminate": node})).early_stop == expected
+    early = read_sweep(write(tmp_path, {"early_terminate": node})).early_stop
+    assert (early.first, early.eta, early.last) == expected
 
 
 ROOT = Path(__file__).resolve().parents[2]

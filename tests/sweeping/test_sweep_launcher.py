@@ -15,12 +15,11 @@ import yaml
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
-from sweeping.tiny_sweeps import children, wait_until
+from sweeping.tiny_sweeps import children, configs, wait_until
 
 from lcg.config import load_config, run_directory
 from lcg.runs.files import is_held, locked
 from lcg.sweeping import launcher, read_sweep, study
-from lcg.sweeping.file import configs
 from lcg.sweeping.state import find_run, state_of
 from lcg.sweeping.study import TrialQueue, open_storage
 from lcg.sweeping.worker import share, storage_trouble

@@ -87,7 +87,9 @@ def test_samplers_and_pruners(tmp_path):
     assert isinstance(study.sampler_of(sweep(tmp_path, method="bayes")), optuna.samplers.TPESampler)
     assert isinstance(study.sampler_of(sweep(tmp_path)), optuna.samplers.RandomSampler)
     assert isinstance(pruner_of(None), optuna.pruners.NopPruner)
-    assert isinstance(pruner_of(EarlyStop(2, 3)), optuna.pruners.SuccessiveHalvingPruner)
+    assert isinstance(
+        pruner_of(EarlyStop("hyperband", min_iter=2)), optuna.pruners.SuccessiveHalvingPruner
+    )
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])

@@ -9,6 +9,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from lcg.sweeping.file import Sweep, combinations
+
 COMMAND = """
     lcg train task=copy model.layers=1 model.d_model=16 model.heads=2 model.d_ff=16
     model.dropout=0.1 data.batch_size=8 data.min_length=2 data.max_length=4
@@ -30,6 +32,11 @@ def sweep_file(folder: Path, parameters: dict[str, list], **keys) -> Path:
     file = folder / "tiny.yaml"
     file.write_text(json.dumps(content | keys))
     return file
+
+
+def configs(sweep: Sweep) -> list[list[str]]:
+    """The overrides of every run of a grid, first parameter slowest."""
+    return [sweep.words(chosen) for chosen in combinations(sweep)]
 
 
 def launch(*words: str, folder: Path) -> subprocess.Popen:
