@@ -45,11 +45,11 @@ def run(words: list[str]) -> int:
 def _reproduce(sweep, options) -> int:
     """Sweep, selection, table, verdicts. A sweep that was stopped ends here."""
     from lcg.commands.select import select_runs
-    from lcg.commands.sweep import launch
     from lcg.results import markdown_table, table, verdict_table, verdicts
     from lcg.runs.run import Run
+    from lcg.sweeping.launcher import run_sweep
 
-    summary = launch(sweep, options.workers, options.storage)
+    summary = run_sweep(sweep, options.workers, options.storage)
     log.info(summary.as_text())
     if summary.signal or summary.trouble or not summary.directories:
         return summary.exit_code

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import shlex
 
 from lcg.commands.args import EXIT_CODES, Parser, check_workers
-from lcg.log import log, plain
+from lcg.log import plain
 
 USAGE = "FILE [--workers N] [--storage URL] [--dry-run] [--wandb] [key=value …]"
 ABOUT = """FILE is a path, or a name such as quick_copy of the built-in sweeps.
@@ -43,22 +42,11 @@ def run(words: list[str]) -> int:
         for text in project_sweep(sweep, options.workers):
             print(text, flush=True)
         return 0
-    summary = launch(sweep, options.workers, options.storage)
+    from lcg.sweeping.launcher import run_sweep
+
+    summary = run_sweep(sweep, options.workers, options.storage)
     print(plain(summary.as_text()))
     return summary.exit_code
-
-
-def launch(sweep, workers: int | None, storage: str | None):
-    """Train what is left of the sweep; returns what became of it."""
-    from lcg.runs.files import write_atomic
-    from lcg.sweeping.file import as_yaml
-    from lcg.sweeping.launcher import run_sweep
-    from lcg.sweeping.study import open_storage
-
-    open_storage(storage, sweep.directory)  # what cannot be opened is said before anything is there
-    write_atomic(sweep.directory / "sweep.yaml", as_yaml(sweep))
-    log.info(f"study: {shlex.quote(str(sweep.directory))}")
-    return run_sweep(sweep, workers, storage)
 
 
 def register(sweep) -> int:

@@ -39,133 +39,96 @@ class Kind:
     label: str = ""
     timed: Projection | None = None
 
-    @property
-    def unfinished(self) -> int:
-        """The number of them that are left to do."""
-        return sum(not planned.state.done for planned in self.runs)
+    def __post_init__(self) -> None:
+        labels = self.runs[0].run.config.labels
+        self.name = " · ".join(labels[group] for group in ("task", "attention", "position"))
+        self.unfinished = [planned for planned in self.runs if not planned.state.done]
 
     @property
-    def left(self) -> float:
-        """Seconds of all of them, one after the other, from where they stand."""
+    def seconds(self) -> float:
+        """Seconds of all that are left, one after the other, from where they stand."""
         if self.timed is None:
             return 0.0
         return sum(
             self.timed.startup + self.timed.seconds * (1 - state.step / run.steps)
-            for _, run, state in self.runs
-            if not state.done
+            for _, run, state in self.unfinished
         )
 
     @property
-    def is_bound(self) -> bool:
-        """True when they take longer than `left`, since something could not be measured."""
-        return self.unfinished > 0 and (self.timed is None or self.timed.is_bound)
-
-    @property
-    def name(self) -> str:
-        """Task, attention and position."""
-        labels = self.runs[0].run.config.labels
-        return " · ".join(labels[group] for group in ("task", "attention", "position"))
+    def bound(self) -> str:
+        """`more than ` when they take longer, since something could not be measured."""
+        is_bound = self.unfinished and (self.timed is None or self.timed.is_bound)
+        return "more than " if is_bound else ""
 
     @property
     def common(self) -> dict[str, str]:
         """The choices that its runs share, without those that make no kind of their own."""
-        first, *others = (planned.chosen for planned in self.runs)
         return {
             key: text
-            for key, text in first.items()
-            if key not in ("seed", "optimizer.lr") and all(o.get(key) == text for o in others)
+            for key, text in self.runs[0].chosen.items()
+            if key not in ("seed", "optimizer.lr")
+            and all(planned.chosen.get(key) == text for planned in self.runs)
         }
 
     def __str__(self) -> str:
-        if not self.unfinished:
-            return f"{self.label}: 0 of {len(self.runs)} runs left, finished"
-        left = f"{self.label}: {self.unfinished} of {len(self.runs)} runs left"
-        if self.timed is None:
-            return f"{left}, not timed"
-        bound = "more than " if self.is_bound else ""
+        left = f"{self.label}: {len(self.unfinished)} of {len(self.runs)} runs left"
+        if not self.unfinished or self.timed is None:
+            return f"{left}, {'not timed' if self.unfinished else 'finished'}"
         each = duration(self.timed.startup + self.timed.seconds)
         step, lengths = self.timed.step, self.timed.lengths.values()
         percent = 100 * min(timing.part / timing.whole for timing in lengths)
-        share = f"{percent:.3g} %" if percent >= 0.01 else "less than 0.01 %"
+        part = f"{percent:.3g} %" if percent >= 0.01 else "less than 0.01 %"
         return (
-            f"{left}, {bound}{each} each; timed with {step.part:,} of {step.whole:,} sequences in "
-            f"a step, {share} of a validation"
+            f"{left}, {self.bound}{each} each; timed with {step.part:,} of {step.whole:,} "
+            f"sequences in a step, {part} of a validation"
         )
 
 
-@dataclass(frozen=True)
-class Plan:
-    """The runs of a sweep: `runs` are listed and timed, `count` are to be made.
+def project_sweep(sweep: Sweep, workers: int | None = None) -> Iterator[str]:
+    """Yield the runs of a sweep, at once, and then its estimated time, as texts.
 
-    drawn: how many draws make `count` different runs; None in a grid.
+    These are all runs of a grid; of a sweep that draws a few that it could draw. Its draws repeat
+    where there is a choice of few values, and a run is made once: the different ones are counted,
+    in draws like those that the sweep will make. Raises ValueError when a run cannot be timed.
     """
-
-    runs: list[Planned]
-    count: int
-    drawn: int | None = None
-
-
-def plan_runs(sweep: Sweep) -> Plan:
-    """Find every run of a grid, or a few that a sweep which draws could draw; and how far each is.
-
-    Draws repeat where there is a choice of few values, and a run is made once: the different ones
-    are counted, in draws like those that the sweep will make.
-    """
-    if sweep.method == "grid":
-        choices, count, drawn = combinations(sweep), None, None
-    else:
-        different = {key_of(chosen): chosen for chosen in sample(sweep, sweep.run_cap)}
-        choices, count, drawn = list(different.values())[:EXAMPLES], len(different), sweep.run_cap
+    grid = sweep.method == "grid"
+    choices = combinations(sweep) if grid else sample(sweep, sweep.run_cap)
+    choices = list({key_of(chosen): chosen for chosen in choices}.values())
     runs = []
-    for chosen in choices:
+    for chosen in choices if grid else choices[:EXAMPLES]:
         try:
             run = find_run(sweep.words(chosen))
         except ConfigError as error:
             log.warning(f"not possible: {error}")
             continue
         runs.append(Planned(chosen, run, state_of(run)))
-    return Plan(runs, len(runs) if count is None else count, drawn)
-
-
-def project_sweep(sweep: Sweep, workers: int | None = None) -> Iterator[str]:
-    """Yield the runs of a sweep, at once, and then its estimated time, as texts.
-
-    Raises ValueError when a run cannot be timed.
-    """
-    plan = plan_runs(sweep)
-    yield _list_text(sweep, plan)
-    yield _time_text(plan, workers)
-
-
-def _list_text(sweep: Sweep, plan: Plan) -> str:
-    title = f"{sweep.path}: method {sweep.method}, "
-    if plan.drawn is None:
-        title += f"{plan.count} runs:"
-    else:
-        title += f"{plan.drawn} draws, about {plan.count} different runs; "
-        title += f"{len(plan.runs)} that it could draw:"
-    lines = [title]
-    width = max((len(planned.run.name) for planned in plan.runs), default=0)
-    for chosen, run, state in plan.runs:
+    count = len(runs) if grid else len(choices)
+    asked = f"{count} runs" if grid else f"{sweep.run_cap} draws, about {count} different runs"
+    asked += "" if grid else f"; {len(runs)} that it could draw"
+    lines = [f"{sweep.path}: method {sweep.method}, {asked}:"]
+    width = max((len(run.name) for _, run, _ in runs), default=0)
+    for chosen, run, state in runs:
         stale = ", trained with different code" if state.stale and state.done else ""
         lines.append(f"  {run.name:<{width}}  {key_of(chosen)}  {state}{stale}")
-    return "\n".join(lines) + "\n"
+    yield "\n".join(lines) + "\n"
+    yield _time_text(runs, count, workers)
 
 
-def _time_text(plan: Plan, workers: int | None) -> str:
-    trainer = plan.runs[0].run.config.trainer if plan.runs else None
-    cpu_only = trainer is not None and trainer.accelerator == "cpu"
-    slots = share(workers, trainer.devices if trainer else 1, cpu_only)
-    kinds = _kinds(plan)
-    unfinished = [kind for kind in kinds if kind.unfinished]
-    if unfinished:
-        runs = [next(p.run for p in kind.runs if not p.state.done) for kind in unfinished]
-        words = [[*run.words, *slots[0].threads_of(run.config)] for run in runs]
+def _time_text(runs: list[Planned], count: int, workers: int | None) -> str:
+    """The time of `count` runs, of which some stand for all."""
+    devices, cpu_only = 1, False
+    if runs:
+        trainer = runs[0].run.config.trainer
+        devices, cpu_only = trainer.devices, trainer.accelerator == "cpu"
+    slots = share(workers, devices, cpu_only)
+    kinds = _kinds(runs)
+    if unfinished := [kind for kind in kinds if kind.unfinished]:
+        firsts = [kind.unfinished[0].run for kind in unfinished]
+        words = [[*run.words, *slots[0].threads_of(run.config)] for run in firsts]
         for kind, timed in zip(unfinished, time_runs(words, slots[0].environment), strict=False):
             kind.timed = timed
-    scale = plan.count / len(plan.runs) if plan.runs else 0.0
-    seconds = scale * sum(kind.left for kind in kinds)
-    bound = "more than " if any(kind.is_bound for kind in kinds) else ""
+    seconds = sum(kind.seconds for kind in kinds) * count / max(1, len(runs))
+    bound = next((kind.bound for kind in kinds if kind.bound), "")
     lines = [
         *(f"  {kind}" for kind in kinds),
         "",
@@ -177,13 +140,14 @@ def _time_text(plan: Plan, workers: int | None) -> str:
     return "\n".join(lines)
 
 
-def _kinds(plan: Plan) -> list[Kind]:
+def _kinds(runs: list[Planned]) -> list[Kind]:
     """The kinds of runs, labelled: those of one name by what else the sweep varies in them."""
-    kinds: dict[str, Kind] = {}
-    for planned in plan.runs:
-        kinds.setdefault(experiment_identity(planned.run.config), Kind([])).runs.append(planned)
-    for kind in kinds.values():
-        alike = [other.common for other in kinds.values() if other.name == kind.name]
+    groups: dict[str, list[Planned]] = {}
+    for planned in runs:
+        groups.setdefault(experiment_identity(planned.run.config), []).append(planned)
+    kinds = [Kind(group) for group in groups.values()]
+    for kind in kinds:
+        alike = [other.common for other in kinds if other.name == kind.name]
         own = {k: v for k, v in kind.common.items() if any(o.get(k) != v for o in alike)}
         kind.label = ", ".join(filter(None, (kind.name, values_text(own))))
-    return list(kinds.values())
+    return kinds

@@ -7,26 +7,30 @@ of its own, so it can be killed at any moment and started again with the same co
 from __future__ import annotations
 
 import re
+import shlex
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from optuna.trial import Trial, TrialState
+from tqdm import tqdm
 
 from lcg.config import ConfigError
-from lcg.runs.files import LAST, is_held
-from lcg.runs.record import RecordError, RunRecord
+from lcg.log import log
+from lcg.runs.files import LAST, is_held, write_atomic
 from lcg.runs.run import Run
-from lcg.sweeping.file import Sweep, combinations
+from lcg.sweeping.file import Sweep, as_yaml, combinations
 from lcg.sweeping.state import MetricColumn, State, SweepRun, find_run, state_of, value_of
-from lcg.sweeping.study import TrialQueue, key_of, open_queue, study_error, values_text
-from lcg.sweeping.summary import Display, Failure, Pace, Running, Summary
-from lcg.sweeping.worker import TRAIN, Slot, Worker, last_line, share, storage_trouble
+from lcg.sweeping.study import TrialQueue, key_of, open_storage, study_error, values_text
+from lcg.sweeping.summary import Failure, Summary
+from lcg.sweeping.worker import TRAIN, Slot, kill, last_line, share, start_worker, storage_trouble
 from lcg.system import storage_error
+from lcg.text import duration
 from lcg.training.signals import stop_requests
 
 TICK = 0.2  # seconds between looks at the workers
@@ -36,11 +40,16 @@ CRASHES = 2  # without any progress in between, after which a run is recorded as
 FAILED, BAD_INPUT, BUSY, NOT_FINITE = 1, 2, 3, 4  # exit codes of `lcg train`
 STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
 WAITS = "another process trains it; waiting for that"
+BAR = "{desc} |{bar:20}| {n}/{total}{postfix}"
 
 
 @dataclass
 class Job:
-    """A trial that this launcher has taken, and its process while there is one."""
+    """A trial that this launcher has taken, and its process once there is one.
+
+    chosen: of what the sweep varies, as text. begin: the step at which the process started, at the
+    time `started`. progress: what was there then.
+    """
 
     trial: Trial
     run: SweepRun
@@ -49,23 +58,27 @@ class Job:
     chosen: str
     crashes: int = 0
     slot: Slot | None = None
-    worker: Worker | None = None
+    process: subprocess.Popen | None = None
+    started: float = 0.0
     begin: int = 0
-    step: int = 0
-    progress: Any = None
+    progress: tuple[int, int] = (0, 0)
     pruned_at: int | None = None
-    values: list[float] = field(default_factory=list)
 
-    def read_metrics(self) -> None:
-        """Read what the run has written by now."""
-        self.step, self.values = self.metric.read()
+    @property
+    def step(self) -> int:
+        """The step that it has reached, as far as it is written."""
+        return max(self.begin, self.metric.step)
 
-    def running(self) -> Running:
-        """Say how far it is, for the display."""
-        value = self.values[-1] if self.values else None
-        step = max(self.begin, self.step)
-        seconds = self.worker.seconds
-        return Running(self.run.name, step, self.run.steps, self.begin, seconds, value, self.chosen)
+    @property
+    def projected(self) -> float | None:
+        """Seconds that all its steps take at the speed so far."""
+        done = self.step - self.begin
+        return (time.monotonic() - self.started) * self.run.steps / done if done > 0 else None
+
+    def __str__(self) -> str:
+        value = f" {self.metric.values[-1]:.3g}" if self.metric.values else ""
+        chosen = f" ({self.chosen})" if self.chosen else ""
+        return f"{self.run.name} {self.step}/{self.run.steps}{value}{chosen}"
 
 
 def run_sweep(
@@ -78,11 +91,14 @@ def run_sweep(
 
     workers: processes at a time; None: one for each GPU, or one. storage: an Optuna database that
     several hosts share; None: a file beside the runs. command: what trains a run, given its words.
-    Raises ValueError, in one line, when the storage cannot be opened.
+    Raises ValueError, in one line, when the storage cannot be opened; then nothing was written.
     """
     example = find_run(sweep.words(sweep.example)).config.trainer
     slots = share(workers, example.devices, cpu_only=example.accelerator == "cpu")
-    return Launcher(sweep, slots, open_queue(sweep, storage), command or TRAIN).launch()
+    queue = TrialQueue(sweep, open_storage(storage, sweep.directory))
+    write_atomic(sweep.directory / "sweep.yaml", as_yaml(sweep))
+    log.info(f"study: {shlex.quote(str(sweep.directory))}")
+    return Launcher(sweep, slots, queue, command or TRAIN).launch()
 
 
 class Launcher:
@@ -95,28 +111,35 @@ class Launcher:
         self.free, self.workers = list(slots), len(slots)
         self.jobs: list[Job] = []  # with a process
         self.held: list[Job] = []  # whose run another process trains
-        self.summary, self.pace = Summary(sweep), Pace()
+        self.summary = Summary(sweep)
+        self.durations: list[float] = []  # seconds that runs took which are done
         self.signals = 0
         self.total = len(combinations(sweep)) if sweep.method == "grid" else sweep.run_cap
         self._looked, self._uncertain = float("-inf"), False
 
     def launch(self) -> Summary:
         """Train until nothing is left to do, or a signal says to stop."""
-        self.display = Display(self.total, self.sweep.path.stem)
+        self.bar = tqdm(
+            desc=self.sweep.path.stem,
+            total=self.total,
+            bar_format=BAR,
+            dynamic_ncols=True,
+            disable=None,  # only on a terminal
+        )
         try:
             with stop_requests(self._received):
                 with self._noting_trouble():
-                    self.queue.fill(again=self._count_earlier())
+                    with self.queue.lock():
+                        self.queue.fill(again=self._count_earlier())
                     self._train_all()
                 self._stop()
         finally:
             for job in self.jobs:
-                job.worker.kill()
-            self.display.close()
-        latest = {}
+                kill(job.process)
+            self.bar.close()
         with self._noting_trouble():
-            latest = self.queue.latest()
-        self.summary.add_runs([(self.queue.chosen(t), t.state) for t in latest.values()])
+            latest = self.queue.latest().values()
+            self.summary.add_runs([(self.queue.chosen(trial), trial) for trial in latest])
         return self.summary
 
     def _train_all(self) -> None:
@@ -148,11 +171,14 @@ class Launcher:
             message = f"{behind.filename}: {behind.strerror}" if behind else f"the study: {lost}"
             self.summary.trouble = self.summary.trouble or message
 
-    def _event(self, job: Job, text: str) -> None:
-        self._event_of(job.run.name, text, job.chosen)
-
-    def _event_of(self, run: str, text: str, chosen: str) -> None:
-        self.display.event(f"{run}: {text}{f' ({chosen})' if chosen else ''}")
+    def _say(self, text: str, job: Job | None = None) -> None:
+        """Log a line, above the bar where there is one."""
+        if job is not None:
+            text = f"{job.run.name}: {text}{f' ({job.chosen})' if job.chosen else ''}"
+        if self.bar.disable:
+            log.info(text)
+        else:
+            self.bar.write(text, file=sys.stderr)
 
     # ---- what was done before
 
@@ -166,7 +192,7 @@ class Launcher:
             if trial.state is TrialState.FAIL:
                 again.add(key)
             elif trial.state is TrialState.PRUNED:
-                self.summary.counts.pruned += 1
+                self.summary.counts["pruned"] += 1
             elif trial.state is TrialState.COMPLETE:
                 run = find_run(self.sweep.words(self.queue.chosen(trial)))
                 state = state_of(run)
@@ -178,13 +204,13 @@ class Launcher:
         return again
 
     def _skip(self, run: SweepRun, state: State) -> None:
-        self.summary.counts.skipped += 1
+        self.summary.counts["skipped"] += 1
         if state.record is not None:
-            self.pace.durations.append(state.record.training.seconds)
+            self.durations.append(state.record.training.seconds)
         if state.stale:
             self.summary.stale.append(run.directory)
             if len(self.summary.stale) <= 3:
-                self.display.event(
+                self._say(
                     f"{run.directory} was trained with different code; kept as it is, "
                     "delete it to train again"
                 )
@@ -207,7 +233,7 @@ class Launcher:
                 continue
             if not is_held(job.run.directory):
                 return job
-            self._event(job, WAITS)
+            self._say(WAITS, job)
             self.held.append(job)
         return None
 
@@ -216,13 +242,14 @@ class Launcher:
         try:
             run = find_run(self.sweep.words(chosen))
         except ConfigError as error:
-            self._fail(trial, key_of(chosen), str(error), None)
+            self._say(f"{key_of(chosen)}: failed: {error}")
+            self._fail(trial, Failure(key_of(chosen), str(error), None))
             return None
-        log = self.sweep.directory / "logs" / f"{run.name}.log"
-        self.queue.note(trial, run=run.name, log=str(log))
+        file = self.sweep.directory / "logs" / f"{run.name}.log"
+        self.queue.note(trial, run=run.name, log=str(file))
         metric = MetricColumn(run.directory, self.sweep.metric and self.sweep.metric.name)
         crashes = trial.user_attrs.get("crashes", 0)
-        return Job(trial, run, log, metric, values_text(chosen), crashes)
+        return Job(trial, run, file, metric, values_text(chosen), crashes)
 
     def _is_done(self, job: Job) -> bool:
         """Tell whether somebody has finished the run; it is then recorded as such."""
@@ -235,11 +262,12 @@ class Launcher:
     def _start(self, job: Job) -> None:
         job.slot = self.free.pop(0)
         state = state_of(job.run)
-        job.begin, job.progress = state.step, _progress(job.run.directory)
+        job.begin, job.progress = state.step, _progress(job.run, state)
         words = [*job.run.words, *job.slot.threads_of(job.run.config)]
-        job.worker = Worker(words, job.slot, job.log, self.command)
+        job.started = time.monotonic()
+        job.process = start_worker(words, job.slot, job.log, self.command)
         self.jobs.append(job)
-        self._event(job, str(state) if state.kind == "resumes" else "started")
+        self._say(str(state) if state.kind == "resumes" else "started", job)
 
     # ---- while they run
 
@@ -248,25 +276,26 @@ class Launcher:
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
-        self.queue.beat([job.trial for job in (*self.jobs, *self.held)])
+        self.queue.beat(job.trial for job in (*self.jobs, *self.held))
         others = self.queue.reclaim_dead()
-        self.summary.elsewhere = len(others)
-        self._uncertain = any(self.queue.is_uncertain(trial) for trial in others)
+        self.summary.elsewhere, self._uncertain = len(others), not all(others)
         for job in self.jobs:
-            job.read_metrics()
+            values = job.metric.read()
             stops_early = self.sweep.early_stop is not None and job.pruned_at is None
-            if stops_early and self.queue.should_stop(job.trial, job.values):
+            if stops_early and self.queue.should_stop(job.trial, values):
                 job.pruned_at = job.step
-                job.worker.stop()
-        running = [job.running() for job in self.jobs]
-        pending = max(0, self.total - self.summary.counts.done - len(running))
-        left = self.pace.left(pending, running, self.workers)
-        self.display.show(self.summary.counts, running, left)
+                job.process.terminate()
+        self.bar.n = self.summary.counts.total()
+        pending = max(0, self.total - self.bar.n - len(self.jobs))
+        left = time_left(self.durations, pending, self.jobs, self.workers)
+        times = [] if left is None else [f"{duration(left)} left"]
+        shown = " · ".join([self.summary.counts_text, *times, *map(str, self.jobs)])
+        self.bar.set_postfix_str(shown)
 
     def _poll(self) -> None:
         """Take note of processes that have ended."""
         for job in list(self.jobs):
-            code = job.worker.poll()
+            code = job.process.poll()
             if code is not None:
                 self.jobs.remove(job)
                 self.free.append(job.slot)
@@ -276,44 +305,47 @@ class Launcher:
         state = state_of(job.run)
         if code in (0, NOT_FINITE) and state.done:
             value = self._complete(job, state)
-            self.summary.counts.finished += 1
-            self.pace.durations.append(state.record.training.seconds)
+            self.summary.counts["finished"] += 1
+            self.durations.append(state.record.training.seconds)
             result = "" if value is None else f", {self.sweep.metric.name} {value:.4g}"
             if state.kind == "not_finite":
-                self._event(job, f"stopped, {state.record.training.reason}")
+                self._say(f"stopped, {state.record.training.reason}", job)
             else:
-                self._event(job, f"finished{result}")
+                self._say(f"finished{result}", job)
         elif job.pruned_at is not None:
-            self.queue.prune(job.trial, pruned_at=job.pruned_at)
-            self.summary.counts.pruned += 1
-            self._event(job, f"ended early at step {job.pruned_at}")
+            self.queue.finish(job.trial, TrialState.PRUNED, pruned_at=job.pruned_at)
+            self.summary.counts["pruned"] += 1
+            self._say(f"ended early at step {job.pruned_at}", job)
         elif self.summary.signal or (self.summary.trouble and code in STOPPED):
             self.queue.release(job.trial)
         elif code == BUSY:
-            self._event(job, WAITS)
+            self._say(WAITS, job)
             self.held.append(job)
         elif code == FAILED and (trouble := storage_trouble(job.log)):
             self.summary.trouble = trouble
-            self._event(job, trouble)
+            self._say(trouble, job)
             self.queue.release(job.trial)
-        elif code == BAD_INPUT:
-            self._fail(job.trial, job.run.name, last_line(job.log), job.log, job.chosen)
         else:
-            self._crashed(job, code)
+            self._crashed(job, code, state)
 
-    def _crashed(self, job: Job, code: int) -> None:
+    def _crashed(self, job: Job, code: int, state: State) -> None:
         """Start it once more, and again as long as it gets further; else record the failure."""
-        got_further = job.progress != _progress(job.run.directory)
+        line = last_line(job.log)
+        if code == BAD_INPUT:
+            reason = line
+        elif code < 0:
+            reason = f"killed by signal {-code}"
+        else:
+            reason = f"exit code {code}" if code else "ended without finishing"
+            reason += f": {line}" if line else ""
+        got_further = job.progress != _progress(job.run, state)
         job.crashes = 1 if got_further else job.crashes + 1
-        ended = "ended without finishing" if code == 0 else f"exit code {code}"
-        reason = f"killed by signal {-code}" if code < 0 else ended
-        if code >= 0 and (line := last_line(job.log)):
-            reason += f": {line}"
-        if job.crashes >= CRASHES:
-            self._fail(job.trial, job.run.name, reason, job.log, job.chosen)
+        if code == BAD_INPUT or job.crashes >= CRASHES:
+            self._say(f"failed: {reason}", job)
+            self._fail(job.trial, Failure(job.run.name, reason, job.log))
             return
         self.queue.note(job.trial, crashes=job.crashes)
-        self._event(job, f"{reason}; trying once more")
+        self._say(f"{reason}; trying once more", job)
         self.held.append(job)
 
     # ---- ends
@@ -321,24 +353,22 @@ class Launcher:
     def _complete(self, job: Job, state: State) -> float | None:
         """Record a run that is done; returns its metric."""
         if self.sweep.early_stop is not None:  # others are compared with what came since a look
-            job.read_metrics()
-            self.queue.should_stop(job.trial, job.values)
+            self.queue.should_stop(job.trial, job.metric.read())
         value = value_of(job.run, self.sweep.metric, state)
-        self.queue.complete(job.trial, value, status=state.kind)
+        self.queue.finish(job.trial, TrialState.COMPLETE, value, status=state.kind)
         return value
 
-    def _fail(
-        self, trial: Trial, name: str, reason: str, log: Path | None, chosen: str = ""
-    ) -> None:
-        self.queue.fail(trial, reason)
-        self.summary.counts.failed += 1
-        self.summary.failures.append(Failure(name, reason, log))
-        self._event_of(name, f"failed: {reason}", chosen)
+    def _fail(self, trial: Trial, failure: Failure) -> None:
+        self.queue.finish(trial, TrialState.FAIL, reason=failure.reason)
         counts, failures = self.summary.counts, self.summary.failures
+        counts["failed"] += 1
+        failures.append(failure)
         alike = {re.sub(r"[\d.,e+-]+", "", failure.reason) for failure in failures}
         drawn = self.sweep.method != "grid"
-        if drawn and counts.failed == counts.done >= HOPELESS and len(alike) == 1:
-            self.summary.trouble = f"all {counts.failed} runs failed alike, the last with: {reason}"
+        if drawn and counts["failed"] == counts.total() >= HOPELESS and len(alike) == 1:
+            self.summary.trouble = (
+                f"all {len(failures)} runs failed alike, the last with: {failure.reason}"
+            )
 
     # ---- stopping
 
@@ -350,13 +380,13 @@ class Launcher:
         """Ask the workers to save and wait for them; a second signal ends them at once."""
         if self.jobs:
             again = "Ctrl-C again" if self.summary.signal else "Ctrl-C twice"
-            self.display.event(f"stopping: {len(self.jobs)} runs save; {again} kills them")
+            self._say(f"stopping: {len(self.jobs)} runs save; {again} kills them")
         for job in self.jobs:
-            job.worker.stop()
+            job.process.terminate()
         while self.jobs:
             if self.signals > 1:
                 for job in self.jobs:
-                    job.worker.kill()
+                    kill(job.process)
             with self._noting_trouble():
                 self._poll()
             time.sleep(TICK / 4)
@@ -365,13 +395,26 @@ class Launcher:
                 self.queue.release(job.trial)
 
 
-def _progress(directory: Path) -> tuple[int, int]:
-    """Read what changes when a run gets further: its last checkpoint, and its ladder."""
+def time_left(durations: list[float], pending: int, jobs: list[Job], workers: int) -> float | None:
+    """Seconds until the last run is done; None while nothing is known.
+
+    Runs are taken to last as long as those that are done, or else as those under way.
+    """
+    known = durations or [job.projected for job in jobs if job.projected is not None]
+    if not known:
+        return None
+    mean = sum(known) / len(known)
+    total = pending * mean
+    for job in jobs:
+        whole = mean if job.projected is None else job.projected
+        total += max(0.0, whole * (1 - job.step / max(1, job.run.steps)))
+    return total / workers
+
+
+def _progress(run: SweepRun, state: State) -> tuple[int, int]:
+    """What changes when a run gets further: its last checkpoint, and its ladder."""
     try:
-        saved = (Run(directory).checkpoints / LAST).stat().st_mtime_ns
+        saved = (Run(run.directory).checkpoints / LAST).stat().st_mtime_ns
     except OSError:
         saved = 0
-    try:
-        return saved, len(RunRecord.load(directory).ladder)
-    except RecordError:
-        return saved, 0
+    return saved, len(state.record.ladder) if state.record else 0

@@ -73,19 +73,12 @@ def state_of(run: SweepRun) -> State:
         return State("new")
     stale = Run(run.directory).provenance.get("code") != code_digest()
     kind = record.training.status
-    lacks_lengths = kind == "finished" and not stale and not _evaluated(run.config, record)
-    if kind not in DONE or lacks_lengths:
-        kind = "resumes"
-    return State(kind, record.training.step, stale, record)
-
-
-def _evaluated(config: Config, record: RunRecord) -> bool:
-    """Say if every test length that was asked for is in the record."""
-    if not config.evaluation.after_training:
-        return True
-    step = record.selection.step if record.selection else None
-    asked = {s.cell_key(config.evaluation.decode, step) for s in ladder_of(config)}
-    return asked <= {cell.key for cell in record.ladder}
+    evaluation = run.config.evaluation
+    if kind == "finished" and not stale and evaluation.after_training:
+        step = record.selection.step if record.selection else None
+        asked = {s.cell_key(evaluation.decode, step) for s in ladder_of(run.config)}
+        kind = kind if asked <= {cell.key for cell in record.ladder} else "resumes"
+    return State(kind if kind in DONE else "resumes", record.training.step, stale, record)
 
 
 def value_of(run: SweepRun, metric: Metric | None, state: State) -> float | None:
@@ -100,12 +93,15 @@ def value_of(run: SweepRun, metric: Metric | None, state: State) -> float | None
         length, _, name = rest.partition("/")
         found = state.record.validation.get(int(length))
         return None if found is None else getattr(found, name)
-    _, values = MetricColumn(run.directory, metric.name).read()
+    values = MetricColumn(run.directory, metric.name).read()
     return values[-1] if values else None
 
 
 class MetricColumn:
-    """One column of metrics.csv, as far as it is written; what was read is not read again."""
+    """One column of metrics.csv, as far as it is written; what was read is not read again.
+
+    step: the last one of which anything is written. values: those of the column so far.
+    """
 
     def __init__(self, directory: Path, column: str | None) -> None:
         self.path, self.column = Run(directory).metrics_file, column
@@ -113,10 +109,10 @@ class MetricColumn:
 
     def _begin(self, file: tuple[int, int] | None) -> None:
         self._file, self._reader = file, MetricsReader(self.path)
-        self._step, self._values = 0, []
+        self.step, self.values = 0, []
 
-    def read(self) -> tuple[int, list[float]]:
-        """The last step of which anything is written, and the values so far."""
+    def read(self) -> list[float]:
+        """The values so far."""
         try:
             status = self.path.stat()
             file, size = (status.st_dev, status.st_ino), status.st_size
@@ -125,7 +121,7 @@ class MetricColumn:
         if file != self._file or size < self._reader.end:  # a run that resumes writes another
             self._begin(file)
         for step, row in self._reader.rows():
-            self._step = step
+            self.step = step
             if (value := number(row.get(self.column, ""))) is not None:
-                self._values.append(value)
-        return self._step, list(self._values)
+                self.values.append(value)
+        return self.values

@@ -3,7 +3,8 @@
 A trial is a run. WAITING ones are free for any launcher that shares the study, RUNNING ones belong
 to the launcher whose name is in their user attributes; Optuna's storage sees to it that only one
 gets a trial. A trial that a launcher left behind when it was killed is made WAITING again, with its
-parameters, so that its run goes on from its checkpoint.
+parameters, so that its run goes on from its checkpoint. Optuna's own heartbeats are not used: its
+proxy has none, and they would let the runs of a launcher on this host wait for a silence.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import re
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,7 @@ from sqlalchemy.exc import DBAPIError
 from lcg.config.types import as_text
 from lcg.results.labels import short_names
 from lcg.runs.files import LOCK, exclusively
-from lcg.sweeping.file import EarlyStop, Sweep, combinations
+from lcg.sweeping.file import Sweep, combinations
 from lcg.sweeping.parameters import Choice, Range
 from lcg.system import storage_error
 
@@ -43,6 +45,7 @@ HEARTBEAT = 15.0  # seconds between signs of life of a launcher
 SILENCE = 120.0  # seconds without one after which a launcher on another host counts as dead
 PROXY_PATIENCE = 15.0  # seconds for a gRPC proxy to answer
 SEED = 0  # of the samplers
+EXTRAS = {"postgresql": "postgres", "grpc": "grpc"}  # of lcg, which install a URL's driver
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -57,26 +60,6 @@ def distribution_of(parameter: Choice | Range) -> BaseDistribution:
     return FloatDistribution(parameter.low, parameter.high, log=parameter.log, step=parameter.step)
 
 
-def sampler_of(sweep: Sweep, seed: int | None = None) -> optuna.samplers.BaseSampler:
-    """TPE for bayes, the random sampler for random; a grid's trials are all queued beforehand.
-
-    TPE takes the runs under way for poor ones (constant liar), so that workers do not all draw the
-    same.
-    """
-    if sweep.method == "bayes":
-        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-    return optuna.samplers.RandomSampler(seed=seed)
-
-
-def pruner_of(early_stop: EarlyStop | None) -> optuna.pruners.BasePruner:
-    """Asynchronous successive halving: what W&B calls hyperband has one bracket, so is this."""
-    if early_stop is None:
-        return optuna.pruners.NopPruner()
-    return optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=early_stop.first, reduction_factor=early_stop.eta
-    )
-
-
 def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorage:
     """Open the database or proxy at a URL, or a file beside the runs.
 
@@ -85,48 +68,21 @@ def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorag
     if url is None:
         directory.mkdir(parents=True, exist_ok=True)
     file, address = (directory / "study.db").resolve(), url or "sqlite://"
+    scheme = address.partition(":")[0]
     try:
-        if address.startswith("grpc:"):
-            return _open_proxy(address)
-        return _open_database(address, _engine_options(url, file))
+        return _open_proxy(address) if scheme == "grpc" else _open_database(url, file)
     except Exception as error:
         if url is None and (behind := storage_error(error, directory / "study.db")):
             raise behind from None
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
         shown = re.sub(r"//([^:/@]*):[^@]*@", r"//\1:***@", address)  # logs are read by many
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         reason = reason.replace(address, shown)
         if isinstance(error, ImportError):
-            reason = f"its driver is not installed: {_driver(address)}"
+            extra = EXTRAS.get(scheme)
+            remedy = f"pip install 'lcg[{extra}]'" if extra else f"install the one of {scheme}"
+            reason = f"its driver is not installed: {remedy}"
         what = f"{file} cannot" if url is None else f"--storage {shown}: cannot"
         raise ValueError(f"{what} be opened: {reason}") from None
-
-
-def _engine_options(url: str | None, file: Path) -> dict[str, Any]:
-    """Options of SQLAlchemy's engine beside a URL; None: to open this very file, as no URL can
-    name one with ?, # or % in it."""
-    if url is None:
-        path = os.fsencode(file)
-        connect = partial(sqlite3.connect, path, timeout=60, check_same_thread=False)
-        return {"creator": connect, "poolclass": QueuePool}
-    if url.startswith("sqlite"):
-        return {"connect_args": {"timeout": 60}}
-    return {"pool_pre_ping": True}
-
-
-def _open_database(address: str, options: dict[str, Any]) -> optuna.storages.RDBStorage:
-    """Open a database, and make Optuna's tables in one that is empty.
-
-    Of launchers that make the tables at the same moment all but one fail at a statement: what it
-    would have made is there by now, so it tries again. Without a connection no statement is run,
-    and the error is raised at once.
-    """
-    for pause in (0.5, 1.0, 2.0, 4.0, None):
-        try:
-            return optuna.storages.RDBStorage(address, engine_kwargs=options)
-        except DBAPIError as error:
-            if pause is None or error.statement is None:
-                raise
-            time.sleep(pause)
 
 
 def _open_proxy(address: str) -> optuna.storages.GrpcStorageProxy:
@@ -139,12 +95,27 @@ def _open_proxy(address: str) -> optuna.storages.GrpcStorageProxy:
     return proxy
 
 
-def _driver(address: str) -> str:
-    """Say how to install what a URL needs."""
-    scheme = address.partition(":")[0]
-    if extra := {"postgresql": "postgres", "grpc": "grpc"}.get(scheme):
-        return f"pip install 'lcg[{extra}]'"
-    return f"install the one of {scheme}"
+def _open_database(url: str | None, file: Path) -> optuna.storages.RDBStorage:
+    """Open a database, or this very file, and make Optuna's tables in one that is empty.
+
+    Of launchers that make the tables at the same moment all but one fail at a statement: what it
+    would have made is there by now, so it tries again. Without a connection no statement is run,
+    and the error is raised at once.
+    """
+    options: dict[str, Any] = {"pool_pre_ping": True}
+    if url is None:  # as no URL can name a file with ?, # or % in it
+        path = os.fsencode(file)
+        connect = partial(sqlite3.connect, path, timeout=60, check_same_thread=False)
+        options = {"creator": connect, "poolclass": QueuePool}
+    elif url.startswith("sqlite"):
+        options = {"connect_args": {"timeout": 60}}
+    for pause in (0.5, 1.0, 2.0, 4.0, None):
+        try:
+            return optuna.storages.RDBStorage(url or "sqlite://", engine_kwargs=options)
+        except DBAPIError as error:
+            if pause is None or error.statement is None:
+                raise
+            time.sleep(pause)
 
 
 def study_error(error: Exception) -> str | None:
@@ -160,137 +131,114 @@ def study_error(error: Exception) -> str | None:
     return " ".join(said.split())[:200]
 
 
-def open_queue(sweep: Sweep, url: str | None = None) -> TrialQueue:
-    """Open the sweep's study, made if it is not there, with all that a grid holds in its queue."""
-    with study_lock(sweep):
-        queue = TrialQueue(sweep, open_storage(url, sweep.directory))
-        queue.fill(again=set())
-    return queue
-
-
-@contextmanager
-def study_lock(sweep: Sweep) -> Iterator[None]:
-    """Let one launcher of a runs folder in at a time.
-
-    Two that ask SQLite for a trial at once may both get it, because Optuna's lock of a row, which
-    a database server honours, means nothing to SQLite.
-    """
-    sweep.directory.mkdir(parents=True, exist_ok=True)
-    with exclusively(sweep.directory / LOCK):
-        yield
-
-
 class TrialQueue:
-    """The trials of a sweep, as one launcher sees them, takes them and changes them."""
+    """The trials of a sweep, as one launcher sees them, takes them and changes them.
+
+    TPE stands for bayes; it takes the runs under way for poor ones (constant liar), so that workers
+    do not all draw the same. The trials of a grid are all queued beforehand. What W&B calls
+    hyperband has one bracket: asynchronous successive halving.
+    """
 
     def __init__(self, sweep: Sweep, storage: optuna.storages.BaseStorage) -> None:
         self.sweep = sweep
+        samplers, early = optuna.samplers, sweep.early_stop
+        tpe = samplers.TPESampler(constant_liar=True) if sweep.method == "bayes" else None
         self.study = optuna.create_study(
             study_name=sweep.name,
             storage=storage,
-            sampler=sampler_of(sweep),
-            pruner=pruner_of(sweep.early_stop),
+            sampler=tpe or samplers.RandomSampler(),
+            pruner=early and optuna.pruners.SuccessiveHalvingPruner(early.first, early.eta),
             direction="minimize" if sweep.metric and not sweep.metric.maximize else "maximize",
             load_if_exists=True,
         )
-        self.owner = {
-            "host": platform.node(),
-            "pid": os.getpid(),
-            "born": process_start(os.getpid()),
-        }
+        pid = os.getpid()
+        self.owner = {"host": platform.node(), "pid": pid, "born": process_start(pid)}
         self._distributions = {k: distribution_of(p) for k, p in sweep.parameters.items()}
-        # Of each trial the last sign of life, when it was first seen, and how often it changed.
-        self._beats: dict[int, tuple[Any, float, int]] = {}
+        # Of trials on other hosts the last two signs of life, and when they were first seen.
+        self._beats: dict[int, deque] = defaultdict(lambda: deque(maxlen=2))
         self._beaten = 0.0
 
-    # ---- filling
+    def lock(self) -> AbstractContextManager[None]:
+        """Let one launcher of a runs folder in at a time.
 
-    def fill(self, again: set[str]) -> None:
+        Two that ask SQLite for a trial at once may both get it, because Optuna's lock of a row,
+        which a database server honours, means nothing to SQLite.
+        """
+        self.sweep.directory.mkdir(parents=True, exist_ok=True)
+        return exclusively(self.sweep.directory / LOCK)
+
+    def fill(self, again: Iterable[str] = ()) -> None:
         """Queue what a grid lacks, and another trial for those in `again` (keys of choices).
 
         What launchers of several hosts queue twice at the same moment, `trials` drops.
         """
-        known: dict[str, FrozenTrial] = {}
-        for trial in self.trials():
-            known[key_of(self.chosen(trial))] = trial
-        for key in again & known.keys():
-            trial = known[key]
+        known = self.latest()
+        for trial in (known[key] for key in again if key in known):
             if trial.state.is_finished():
                 again_of = {"again_of": trial.number}
-                self.study.enqueue_trial(self._parameters(trial), user_attrs=again_of)
+                self.study.enqueue_trial(_parameters(trial), user_attrs=again_of)
         if self.sweep.method == "grid":
             for chosen in combinations(self.sweep):
                 if key_of(chosen) not in known:
-                    self.study.enqueue_trial(chosen, user_attrs={})
+                    self.study.enqueue_trial(chosen)
 
     # ---- taking
 
     def take(self) -> tuple[Trial, dict[str, str]] | None:
         """A trial for this launcher and what it chooses; None when there is none to be had now."""
-        with study_lock(self.sweep):
+        with self.lock():
             while self._has_more():
                 trial = self.study.ask(self._distributions)
                 if not self._is_surplus(trial):
                     self.note(trial, owner=self.owner, heartbeat=time.time())
                     return trial, self.chosen(self._frozen(trial))
-                self._finish(trial, TrialState.FAIL, surplus=True)
+                self.finish(trial, TrialState.FAIL, surplus=True)
         return None
 
     def _has_more(self) -> bool:
         trials = self.trials()
-        if any(trial.state is TrialState.WAITING for trial in trials):
-            return True
-        return self.sweep.method != "grid" and _drawn(trials) < self.sweep.run_cap
+        is_drawn = self.sweep.method != "grid" and _drawn(trials) < self.sweep.run_cap
+        return is_drawn or any(trial.state is TrialState.WAITING for trial in trials)
 
     def _is_surplus(self, trial: Trial) -> bool:
         """Tell whether launchers at the same moment queued a run twice, or drew over the cap."""
         trials = self.trials()
         if self.sweep.method == "grid":
             return all(other.number != trial.number for other in trials)
-        if "again_of" in trial.user_attrs:
-            return False
-        return _drawn(t for t in trials if t.number < trial.number) >= self.sweep.run_cap
+        before = _drawn(other for other in trials if other.number < trial.number)
+        return "again_of" not in trial.user_attrs and before >= self.sweep.run_cap
 
-    def reclaim_dead(self) -> list[FrozenTrial]:
-        """Free the trials of dead launchers; returns those of launchers that live or may live."""
+    def reclaim_dead(self) -> list[bool]:
+        """Free the trials of dead launchers.
+
+        Returns, of each that another launcher has, if that is certain to live: of one on another
+        host this is known when it has given a sign of life since this one looks.
+        """
         others = []
         for trial in self.trials():
             owner = trial.user_attrs.get("owner")
             if trial.state is not TrialState.RUNNING or owner == self.owner:
                 continue
-            if self._is_dead(trial):
-                self._free_unless_taken(trial)
-            else:
-                others.append(trial)
+            if owner and owner["host"] == self.owner["host"]:
+                lives, is_certain = owner["born"] == process_start(owner["pid"]), True
+            else:  # a clock of our own: those of other hosts may differ
+                beats, now = self._beats[trial.number], time.monotonic()
+                beat = (owner, trial.user_attrs.get("heartbeat"))
+                if not beats or beats[-1][0] != beat:
+                    beats.append((beat, now))
+                lives, is_certain = now - beats[-1][1] <= SILENCE, len(beats) > 1
+            if lives:
+                others.append(is_certain)
+                continue
+            with self.lock():
+                found = self._frozen(trial)
+                if found.state is TrialState.RUNNING and found.user_attrs == trial.user_attrs:
+                    self._set_state(trial, TrialState.WAITING)
         return others
-
-    def is_uncertain(self, trial: FrozenTrial) -> bool:
-        """Tell whether the launcher of a trial may be dead, for all that was seen of it so far."""
-        owner = trial.user_attrs.get("owner") or {}
-        _, _, changes = self._beats.get(trial.number, (None, 0.0, 0))
-        return owner.get("host") != self.owner["host"] and not changes
-
-    def _is_dead(self, trial: FrozenTrial) -> bool:
-        owner = trial.user_attrs.get("owner")
-        if owner and owner.get("host") == self.owner["host"]:
-            return owner["born"] != process_start(owner["pid"])
-        # A clock of our own: those of other hosts may differ.
-        beat = (owner, trial.user_attrs.get("heartbeat"))
-        seen, since, changes = self._beats.get(trial.number, (beat, time.monotonic(), 0))
-        if seen != beat:
-            seen, since, changes = beat, time.monotonic(), changes + 1
-        self._beats[trial.number] = (seen, since, changes)
-        return time.monotonic() - since > SILENCE
-
-    def _free_unless_taken(self, trial: FrozenTrial) -> None:
-        with study_lock(self.sweep):
-            now = self._frozen(trial)
-            if now.state is TrialState.RUNNING and now.user_attrs == trial.user_attrs:
-                self._set_state(trial._trial_id, TrialState.WAITING)
 
     # ---- while it runs
 
-    def beat(self, trials: list[Trial]) -> None:
+    def beat(self, trials: Iterable[Trial]) -> None:
         """Give a sign of life, every so often."""
         if time.monotonic() - self._beaten > HEARTBEAT:
             self._beaten = time.monotonic()
@@ -306,61 +254,43 @@ class TrialQueue:
         frozen = self._frozen(trial)
         if frozen.user_attrs.get("stop"):
             return True
-        known = frozen.intermediate_values
-        last = self.sweep.early_stop.last if self.sweep.early_stop else None
-        for count, value in enumerate(values, start=1):
-            if count in known or (last is not None and count > last):
-                continue
-            trial.report(value, count)
-            if trial.should_prune():
-                self.note(trial, stop=True)
-                return True
+        last = self.sweep.early_stop and self.sweep.early_stop.last
+        for count, value in enumerate(values[:last], start=1):
+            if count not in frozen.intermediate_values:
+                trial.report(value, count)
+                if trial.should_prune():
+                    self.note(trial, stop=True)
+                    return True
         return False
 
     def note(self, trial: Trial, **facts: Any) -> None:
         """Keep facts about a trial in the study."""
-        for key, value in facts.items():
-            try:
+        with suppress(UpdateFinishedTrialError):  # another launcher was quicker
+            for key, value in facts.items():
                 trial.set_user_attr(key, value)
-            except UpdateFinishedTrialError:  # another launcher was quicker
-                return
 
     def release(self, trial: Trial) -> None:
         """Let others have a trial that is not finished."""
-        self._set_state(trial._trial_id, TrialState.WAITING)
+        self._set_state(trial, TrialState.WAITING)
 
-    # ---- at its end
-
-    def complete(self, trial: Trial, value: float | None, **facts: Any) -> None:
-        """Record a run that is done; without a value it counts as the worst."""
-        worst = self.sweep.metric.worst if self.sweep.metric else 0.0
-        self._finish(trial, TrialState.COMPLETE, worst if value is None else value, **facts)
-
-    def prune(self, trial: Trial, **facts: Any) -> None:
-        """Record a run that ended early."""
-        self._finish(trial, TrialState.PRUNED, **facts)
-
-    def fail(self, trial: Trial, reason: str) -> None:
-        """Record a run that cannot be done."""
-        self._finish(trial, TrialState.FAIL, reason=reason)
-
-    def _finish(self, trial: Trial, state: TrialState, value: float | None = None, **facts) -> None:
+    def finish(
+        self, trial: Trial, state: TrialState, value: float | None = None, **facts: Any
+    ) -> None:
+        """Record what became of a run; one that is complete without a value counts as the worst."""
+        if state is TrialState.COMPLETE and value is None:
+            value = self.sweep.metric.worst if self.sweep.metric else 0.0
         self.note(trial, **facts)
-        if state is TrialState.PRUNED:
-            values = self._frozen(trial).intermediate_values
-            value = values[max(values)] if values else None
-        values = None if value is None else [float(value)]
-        self._set_state(trial._trial_id, state, values)
+        self._set_state(trial, state, None if value is None else [float(value)])
 
-    def _set_state(self, trial_id: int, state: TrialState, values=None) -> None:
+    def _set_state(self, trial: Trial | FrozenTrial, state: TrialState, values=None) -> None:
         with suppress(UpdateFinishedTrialError):  # another launcher was quicker, with the same run
-            self.study._storage.set_trial_state_values(trial_id, state, values)
+            self.study._storage.set_trial_state_values(trial._trial_id, state, values)
+
+    # ---- reading
 
     def _frozen(self, trial: Trial | FrozenTrial) -> FrozenTrial:
         """A trial as it stands in the storage now."""
         return self.study._storage.get_trial(trial._trial_id)
-
-    # ---- reading
 
     def trials(self) -> list[FrozenTrial]:
         """All trials but surplus ones: of those that are the same run of a grid, the first."""
@@ -376,15 +306,16 @@ class TrialQueue:
 
     def chosen(self, trial: FrozenTrial) -> dict[str, str]:
         """Return the choices of a trial, as texts, in the order of the file."""
-        parameters = self._parameters(trial)
+        parameters = _parameters(trial)
         return {k: _text(parameters[k]) for k in self.sweep.parameters if k in parameters}
-
-    def _parameters(self, trial: FrozenTrial) -> dict[str, Any]:
-        return trial.system_attrs.get("fixed_params", {}) | trial.params
 
     def latest(self) -> dict[str, FrozenTrial]:
         """The last trial of each choice, by its key."""
         return {key_of(self.chosen(trial)): trial for trial in self.trials()}
+
+
+def _parameters(trial: FrozenTrial) -> dict[str, Any]:
+    return trial.system_attrs.get("fixed_params", {}) | trial.params
 
 
 def _drawn(trials: Iterable[FrozenTrial]) -> int:
@@ -417,15 +348,13 @@ def _text(value: Any) -> str:
 
 def process_start(pid: int) -> str:
     """The time at which a process of this host was started; empty if there is none."""
+    if not Path("/proc/self/stat").exists():
+        with suppress(OSError):
+            os.kill(pid, 0)
+            return "alive"
+        return ""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return "" if fields[0] == "Z" else fields[19]
-    except OSError:
-        pass
-    if Path("/proc/self/stat").exists():
-        return ""
-    try:
-        os.kill(pid, 0)
     except OSError:
         return ""
-    return "alive"
+    return "" if fields[0] == "Z" else fields[19]

@@ -1,4 +1,4 @@
-"""One `lcg train` process: started in a group of its own, asked to stop, and what it left behind.
+"""One `lcg train` process: its share of the machine, how it is started, and what it left behind.
 
 It is asked to stop and save when the launcher dies, however that happens.
 """
@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -33,10 +32,10 @@ class Slot:
     @property
     def environment(self) -> dict[str, str]:
         """The variables that keep a process within it."""
-        gpus = {} if self.gpus is None else {"CUDA_VISIBLE_DEVICES": self.gpus}
-        passive = {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}  # see `lcg.cli`
-        waiting = passive if self.shared else {}
-        return {"OMP_NUM_THREADS": str(self.threads)} | waiting | gpus
+        variables = {"OMP_NUM_THREADS": str(self.threads)}
+        if self.shared:  # see `lcg.cli`
+            variables |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
+        return variables if self.gpus is None else variables | {"CUDA_VISIBLE_DEVICES": self.gpus}
 
     def threads_of(self, config: Config) -> list[str]:
         """The override that keeps a run within its threads, unless its config names a number."""
@@ -75,45 +74,28 @@ def _gpus() -> list[str]:
     return [str(i) for i in range(len(lines))] if done.returncode == 0 else []
 
 
-class Worker:
-    """A training process and its log."""
+def start_worker(words: list[str], slot: Slot, log: Path, command: list[str]) -> subprocess.Popen:
+    """Start a training process in a group of its own; what it prints goes to the end of a log."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        file.write(f"\n--- lcg train {' '.join(words)}\n".encode())
+        file.flush()
+        return subprocess.Popen(
+            [*command, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            env=os.environ | slot.environment,
+            start_new_session=True,
+            preexec_fn=partial(end_with, os.getpid(), signal.SIGTERM),
+        )
 
-    def __init__(self, words: list[str], slot: Slot, log: Path, command: list[str]) -> None:
-        self.log = log
-        self.started = time.monotonic()
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as file:
-            file.write(f"\n--- lcg train {' '.join(words)}\n".encode())
-            file.flush()
-            self.process = subprocess.Popen(
-                [*command, *words],
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                env=os.environ | slot.environment,
-                start_new_session=True,
-                preexec_fn=partial(end_with, os.getpid(), signal.SIGTERM),
-            )
 
-    def poll(self) -> int | None:
-        """Return its exit code, minus a signal's number, or None while it runs."""
-        return self.process.poll()
-
-    def stop(self) -> None:
-        """Ask it to save and end."""
-        if self.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it and what it started at once."""
-        if self.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-
-    @property
-    def seconds(self) -> float:
-        """Seconds since it was started."""
-        return time.monotonic() - self.started
+def kill(process: subprocess.Popen) -> None:
+    """End a training process and what it started at once."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def last_line(log: Path) -> str:

@@ -17,9 +17,8 @@ from optuna.distributions import (
 from optuna.trial import TrialState
 
 from lcg.sweeping import read_sweep, study
-from lcg.sweeping.file import EarlyStop
 from lcg.sweeping.parameters import NOT_DRAWN, read_parameter
-from lcg.sweeping.study import TrialQueue, distribution_of, pruner_of, sample
+from lcg.sweeping.study import TrialQueue, distribution_of, sample
 
 COMMAND = ["lcg", "train", "experiment=quick/copy", "${args_no_hyphens}"]
 LR = {"optimizer.lr": {"distribution": "log_uniform_values", "min": 0.001, "max": 0.1}}
@@ -84,12 +83,12 @@ def queues(asked, count: int = 1) -> list[TrialQueue]:
 
 
 def test_samplers_and_pruners(tmp_path):
-    assert isinstance(study.sampler_of(sweep(tmp_path, method="bayes")), optuna.samplers.TPESampler)
-    assert isinstance(study.sampler_of(sweep(tmp_path)), optuna.samplers.RandomSampler)
-    assert isinstance(pruner_of(None), optuna.pruners.NopPruner)
-    assert isinstance(
-        pruner_of(EarlyStop("hyperband", min_iter=2)), optuna.pruners.SuccessiveHalvingPruner
-    )
+    (drawn,) = queues(sweep(tmp_path))
+    early = {"type": "hyperband", "min_iter": 2}
+    (bayes,) = queues(sweep(tmp_path, method="bayes", early_terminate=early))
+    assert isinstance(drawn.study.sampler, optuna.samplers.RandomSampler)
+    assert isinstance(bayes.study.sampler, optuna.samplers.TPESampler)
+    assert isinstance(bayes.study.pruner, optuna.pruners.SuccessiveHalvingPruner)
 
 
 @pytest.mark.parametrize("method", ["random", "bayes"])
@@ -100,7 +99,7 @@ def test_a_sweep_that_draws_ends_at_its_cap(method, tmp_path):
     while taken := queue.take():
         trial, chosen = taken
         rates.append(float(chosen["optimizer.lr"]))
-        queue.complete(trial, 0.5)
+        queue.finish(trial, TrialState.COMPLETE, 0.5)
     assert len(set(rates)) == 4 and all(0.001 <= rate <= 0.1 for rate in rates)
 
 
@@ -109,8 +108,8 @@ def test_two_launchers_share_what_there_is(tmp_path):
     seeds = {"seed": {"values": list(range(7))}}
     grid = sweep(tmp_path, method="grid", run_cap=None, parameters=seeds)
     one, other = queues(grid, 2)
-    one.fill(set())
-    other.fill(set())
+    one.fill()
+    other.fill()
     taken = [queue.take() for queue in (one, other) * 4]
     assert sorted(chosen["seed"] for _, chosen in filter(None, taken)) == [str(n) for n in range(7)]
 
@@ -123,8 +122,8 @@ def test_two_launchers_share_what_there_is(tmp_path):
 def test_launchers_that_ask_at_the_same_moment_stay_below_the_cap(tmp_path, monkeypatch):
     (queue,) = queues(sweep(tmp_path, run_cap=1))
     assert queue.take() is not None
-    before, drawn = [0], study._drawn  # what the other saw a moment before
-    monkeypatch.setattr(study, "_drawn", lambda trials: before.pop() if before else drawn(trials))
+    before, trials = [[]], queue.trials  # what the other saw a moment before
+    monkeypatch.setattr(queue, "trials", lambda: before.pop() if before else trials())
     assert queue.take() is None
     assert len(queue.trials()) == 1
 
@@ -133,17 +132,17 @@ def test_launchers_that_queue_at_the_same_moment_share_each_run_once(tmp_path, m
     """Hosts without a common runs folder, whose locks do not see each other."""
     seeds = {"seed": {"values": list(range(3))}}
     one, other = queues(sweep(tmp_path, method="grid", run_cap=None, parameters=seeds), 2)
-    one.fill(set())
+    one.fill()
     with monkeypatch.context() as before:
         before.setattr(other, "trials", list)
-        other.fill(set())
+        other.fill()
     assert len(one.study.get_trials(deepcopy=False)) == 6
     assert len(one.trials()) == len(one.latest()) == 3
     taken = [queue.take() for queue in (one, other) * 3]
     assert sorted(chosen["seed"] for _, chosen in filter(None, taken)) == ["0", "1", "2"]
 
     failed = next(trial for trial, chosen in filter(None, taken) if chosen["seed"] == "1")
-    one.fail(failed, "it broke")
+    one.finish(failed, TrialState.FAIL, reason="it broke")
     one.fill({"seed=1"})
     with monkeypatch.context() as before:
         before.setattr(other, "trials", lambda: one.study.get_trials(deepcopy=False)[:3])
@@ -179,8 +178,7 @@ def test_a_trial_of_a_living_launcher_is_left_alone(tmp_path):
     one, other = queues(sweep(tmp_path), 2)
     one.take()
     other.owner = {"host": one.owner["host"], "pid": 1, "born": "0"}
-    assert len(other.reclaim_dead()) == 1
-    assert not other.is_uncertain(other.trials()[0])
+    assert other.reclaim_dead() == [True]
     assert other.take() is not None
     assert len({t.params["optimizer.lr"] for t in other.trials()}) == 2
 
@@ -190,14 +188,12 @@ def test_a_launcher_of_another_host_is_dead_after_a_silence(tmp_path, monkeypatc
     trial, chosen = other.take()
     clock = [1000.0]
     monkeypatch.setattr(study.time, "monotonic", lambda: clock[0])
-    assert len(one.reclaim_dead()) == 1
-    assert one.is_uncertain(one.trials()[0])
+    assert one.reclaim_dead() == [False]
     clock[0] += study.SILENCE - 1
     other.note(trial, heartbeat=-5.0)  # whatever its clock says
-    assert len(one.reclaim_dead()) == 1
-    assert not one.is_uncertain(one.trials()[0])
+    assert one.reclaim_dead() == [True]
     clock[0] += study.SILENCE - 1
-    assert len(one.reclaim_dead()) == 1
+    assert one.reclaim_dead() == [True]
     clock[0] += 2
     assert one.reclaim_dead() == []
     assert one.take()[1] == chosen
@@ -218,7 +214,7 @@ def test_who_is_kept_after_a_comparison(tmp_path):
         kept[value] = not queue.should_stop(trial, values)
         reported = max(queue._frozen(trial).intermediate_values)
         assert reported <= 4
-        queue.complete(trial, value) if kept[value] else queue.prune(trial)
+        queue.finish(trial, TrialState.COMPLETE if kept[value] else TrialState.PRUNED, value)
     assert kept == {0.6: True, 0.5: False, 0.4: False, 0.3: False, 0.2: False, 0.1: False}
     # ascending: each is the best so far
     (queue,) = queues(sweep(tmp_path, run_cap=7, early_terminate=early | {"s": 1, "eta": 2}))
@@ -233,7 +229,7 @@ def test_who_takes_a_trial_up_stops_it_as_well(tmp_path):
     (queue,) = queues(sweep(tmp_path, early_terminate=early))
     best, _ = queue.take()
     assert not queue.should_stop(best, [0.9])
-    queue.complete(best, 0.9)
+    queue.finish(best, TrialState.COMPLETE, 0.9)
     poor, _ = queue.take()
     assert queue.should_stop(poor, [0.1])
     (later,) = queues(sweep(tmp_path, early_terminate=early))
