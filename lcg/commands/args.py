@@ -1,10 +1,11 @@
-"""Arguments that commands share, how they are read, and the exit codes."""
+"""Arguments that commands share, how they are read, the exit codes, and progress bars."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from lcg.log import log
@@ -202,3 +203,22 @@ def tell_changed_sources(records: Iterable[RunRecord]) -> None:
             f"note: {name} {problem} since {trained[0]}{others} trained with it; "
             "what is shown is of the code then, which is in RUN/sources"
         )
+
+
+@contextmanager
+def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar for what is under way, gone when done; called with its title, what is done, and all."""
+    from tqdm import tqdm
+
+    title = bar = None
+    with ExitStack() as shown:
+
+        def progress(name: str, done: int, total: int) -> None:
+            nonlocal title, bar
+            if name != title:
+                shown.close()
+                title = name
+                bar = shown.enter_context(tqdm(total=total, desc=name, leave=False, disable=None))
+            bar.update(done - bar.n)
+
+        yield progress

@@ -10,15 +10,15 @@ Shapes: b batch, h heads, g key heads, t tokens of the input, k keys, q queries,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lcg.attention.cache import LayerCache
-from lcg.attention.layer import CrossAttention, Memory, MultiHeadAttention
+from lcg.attention.layer import Memory, MultiHeadAttention
 from lcg.attention.mask import ALL
 from lcg.config import Config
 from lcg.evaluation import memory
@@ -33,23 +33,19 @@ class LayerInput:
     in cross-attention, at memory_positions; else None, and keys are made of x. key_mask: False on
     keys that are padding, None where the layer is not told of any. query_mask: False where the
     query is padding, whose weights mean nothing; None where none is, as far as the model knows.
+    select: the queries that were asked for, of all.
     """
 
     layer: MultiHeadAttention
     x: Float[Tensor, "b t w"]
     positions: Shaped[Tensor, " t"]
-    name: str = ""
-    kind: str = "causal"
-    memory: Float[Tensor, "b k w"] | None = None
-    memory_positions: Shaped[Tensor, " k"] | None = None
-    key_mask: Bool[Tensor, "b k"] | None = None
-    query_mask: Bool[Tensor, "b t"] | None = None
-
-    def of(self, samples: slice) -> LayerInput:
-        """The same for some samples."""
-        fields = ("x", "memory", "key_mask", "query_mask")
-        found = {name: getattr(self, name) for name in fields}
-        return replace(self, **{n: None if f is None else f[samples] for n, f in found.items()})
+    name: str
+    kind: str
+    memory: Float[Tensor, "b k w"] | None
+    memory_positions: Shaped[Tensor, " k"] | None
+    key_mask: Bool[Tensor, "b k"] | None
+    query_mask: Bool[Tensor, "b t"] | None
+    select: Int[Tensor, " q"] | slice
 
     @property
     def key_count(self) -> int:
@@ -109,10 +105,6 @@ class LayerInput:
         ones = found.new_ones(len(self.x), self.layer.unscaled_heads, found.shape[-1])
         return torch.cat([ones, found], dim=1)
 
-    def alpha(self) -> Float[Tensor, " h"] | None:
-        """α of each head where it is learned."""
-        return learned_alpha(self.layer)
-
 
 def learned_alpha(layer: MultiHeadAttention) -> Float[Tensor, " h"] | None:
     """α of each head where the normalizer learns it, else None."""
@@ -128,76 +120,53 @@ def capture_inputs(model: nn.Module) -> Iterator[list[LayerInput]]:
 
     All tokens of a call are noted, also where the model answers for some of them only.
     """
-    noted = _Hooks(model)
-    hooks = [layer.register_forward_pre_hook(noted.note, with_kwargs=True) for layer in noted.names]
-    hooks.append(model.register_forward_pre_hook(noted.before, with_kwargs=True))
-    hooks.append(model.register_forward_hook(noted.after))
-    try:
-        yield noted.seen
-    finally:
-        for hook in hooks:
-            hook.remove()
+    names = {layer: name for name, layer in model.attention_layers().items()}
+    crosses = any(layer.kind == "cross" for layer in names)
+    seen: list[LayerInput] = []
+    real = selected = None
 
-
-class _Hooks:
-    """The hooks of `capture_inputs`, and what they have noted."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.names = {layer: name for name, layer in model.attention_layers().items()}
-        self.crosses = any(isinstance(layer, CrossAttention) for layer in self.names)
-        self.seen: list[LayerInput] = []
-        self._real: Tensor | None = None
-        self._select: Tensor | None = None
-
-    def before(self, model: nn.Module, words: tuple, options: dict) -> tuple[tuple, dict] | None:
-        """Keep from a model's own call which tokens are no padding, and all of them as queries.
-
-        The last block selects before it attends to the source: its cross-attention would see the
-        selected tokens only.
-        """
-        tokens = words[0]
-        self._real = None if model.pad is None else tokens != model.pad
-        if not self.crosses:
+    def before(model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict] | None:
+        """Keep which tokens of a model's call are no padding. With cross-attention keep `select`
+        from it: the last block selects before it attends to the source."""
+        nonlocal real, selected
+        real = None if model.pad is None else args[0] != model.pad
+        if not crosses:
             return None
-        self._select = options.get("select", words[2] if len(words) > 2 else None)
-        return words[:2], {key: value for key, value in options.items() if key != "select"}
+        selected = kwargs.get("select", args[2] if len(args) > 2 else None)
+        return args[:2], {key: value for key, value in kwargs.items() if key != "select"}
 
-    def after(self, model: nn.Module, words: tuple, logits: Tensor) -> Tensor | None:
-        """The answers that were asked for."""
-        select, self._select = self._select, None
-        return None if select is None else logits[:, select]
+    def after(model: nn.Module, args: tuple, logits: Tensor) -> Tensor | None:
+        return None if selected is None else logits[:, selected]
 
-    def note(self, layer: MultiHeadAttention, words: tuple, options: dict) -> None:
-        """Keep all arguments of a layer's call."""
-        call = dict(zip(("x", "positions", "select"), words, strict=False)) | options
-        self.seen.append(
-            LayerInput(
-                layer,
-                call["x"].detach(),
-                call["positions"],
-                self.names[layer],
-                layer.kind,
-                **self._kept(layer, call),
-            )
-        )
-
-    def _kept(self, layer: MultiHeadAttention, call: dict[str, Any]) -> dict[str, Tensor | None]:
-        """The fields of LayerInput that depend on the kind."""
+    def note(layer: MultiHeadAttention, args: tuple, kwargs: dict) -> None:
+        call = dict(zip(("x", "positions", "select"), args, strict=False)) | kwargs
         if isinstance(call.get("cache"), LayerCache):
             raise ValueError(
                 "a layer that reads from a cache cannot be captured: give it all tokens"
             )
-        if layer.kind == "full":
-            return {"key_mask": call.get("mask"), "query_mask": call.get("mask")}
-        if layer.kind == "causal":
-            return {"query_mask": self._real}
-        states, positions, mask = call["memory"]
-        return {
-            "memory": states.detach(),
-            "memory_positions": positions,
-            "key_mask": mask,
-            "query_mask": self._real,
-        }
+        mask = call.get("mask")
+        states, positions, key_mask = call.get("memory") or (None, None, mask)
+        seen.append(
+            LayerInput(
+                layer,
+                call["x"].detach(),
+                call["positions"],
+                names[layer],
+                layer.kind,
+                None if states is None else states.detach(),
+                positions,
+                key_mask,
+                mask if layer.kind == "full" else real,
+                call.get("select", ALL),
+            )
+        )
+
+    with ExitStack() as hooks:
+        for layer in names:
+            hooks.enter_context(layer.register_forward_pre_hook(note, with_kwargs=True))
+        hooks.enter_context(model.register_forward_pre_hook(before, with_kwargs=True))
+        hooks.enter_context(model.register_forward_hook(after))
+        yield seen
 
 
 TOGETHER = 2**22

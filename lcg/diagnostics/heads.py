@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from lcg.attention.normalizers.base import Normalizer
-from lcg.diagnostics.capture import LayerInput, capture_inputs
+from lcg.diagnostics.capture import LayerInput, capture_inputs, learned_alpha
 from lcg.diagnostics.columns import QUANTILES
 from lcg.shapes import Bool, Float, Int
 
@@ -351,7 +351,10 @@ def measure(
         if not rows[captured.name]:
             raise ValueError(f"{captured.name} has no query that is no padding")
         own = {name: torch.cat(parts, -1) for name, parts in rows[captured.name].items()}
-        alpha, slopes = captured.alpha() if weigh is own_weights else None, captured.layer.slopes
+        alpha, slopes = (
+            learned_alpha(captured.layer) if weigh is own_weights else None,
+            captured.layer.slopes,
+        )
         alpha, slopes = (None if t is None else t[chosen].tolist() for t in (alpha, slopes))
         layer = (captured.name, captured.kind, chosen, own, alpha, slopes)
         found.append(LayerHeads(*layer, maps.get(captured.name)))

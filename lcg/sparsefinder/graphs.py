@@ -8,7 +8,7 @@ Shapes: b batch, h heads, n queries of a sequence, m keys, q some of the queries
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,97 +16,66 @@ from torch import Tensor, nn
 
 from lcg.diagnostics.capture import LayerInput, capture_inputs
 from lcg.evaluation import memory
-from lcg.evaluation.scoring import Score, score_teacher_forcing
 from lcg.evaluation.test_sets import TestSet
-from lcg.models.transformer import batch_tensors, model_inputs
+from lcg.models.transformer import batch_tensors
+
+Links = Callable[[Tensor], Tensor]
+"""From some queries [q] to Bool [b h q m], or what broadcasts to it."""
 
 
-@dataclass(frozen=True)
-class Heads:
-    """One attention layer and what it was called with.
+class LayerGraph:
+    """One attention layer, what it was called with, and the graph that it makes of that.
 
     q [b h n d] and k [b h m d] are as `attend()` gets them, rotated and scaled, keys repeated for
     the heads that share them; real_queries [b n] and real_keys [b m] are False on padding.
     """
 
-    name: str
-    captured: LayerInput
-    q: Tensor
-    k: Tensor
-    real_queries: Tensor
-    real_keys: Tensor
+    def __init__(self, captured: LayerInput) -> None:
+        q, k = (x.float() for x in captured.queries_and_keys())
+        self.captured, self.name, self.q = captured, captured.name, q
+        self.k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
+        real = [captured.query_mask, captured.key_mask]
+        if captured.kind == "causal":
+            real[1] = real[0]
+        self.real_queries, self.real_keys = (
+            x.new_ones(len(x), x.shape[2], dtype=torch.bool) if mask is None else mask
+            for mask, x in zip(real, (self.q, self.k), strict=True)
+        )
 
     def visible(self, queries: Tensor) -> Tensor:
         """Bool [b 1 q m]: the keys that each of the queries [q] may see; padding sees none."""
         return (self.captured.visible(queries) & self.real_queries[:, queries, None])[:, None]
 
-    def weights(self, queries: Tensor) -> Tensor:
-        """Float32 [b h q m]."""
-        return self.captured.weights(queries)
+    def weights_on(self, scores: Tensor, graph: Tensor) -> Tensor:
+        """The weights that the layer makes of scores [b h q m] on keys in the graph [b h q m] only.
 
-
-def heads_of(captured: LayerInput, real: Tensor | None = None) -> Heads:
-    """The queries and keys of a captured layer.
-
-    real [b n] says which tokens are no padding, for a causal layer that is not told: it need not
-    know, but ranks and counts of tokens do.
-    """
-    q, k = captured.queries_and_keys()
-    q, k = q.float(), k.float().repeat_interleave(q.shape[1] // k.shape[1], dim=1)
-    real_queries, real_keys = captured.query_mask, captured.key_mask
-    if captured.memory is None:
-        if real_queries is None and captured.kind == "causal":
-            real_queries = real
-        real_keys = real_queries if real_keys is None else real_keys
-    if real_queries is None:
-        real_queries = q.new_ones(len(q), q.shape[2], dtype=torch.bool)
-    if real_keys is None:
-        real_keys = q.new_ones(len(k), k.shape[2], dtype=torch.bool)
-    return Heads(captured.name, captured, q, k, real_queries, real_keys)
+        A query without any gets zeros.
+        """
+        layer = self.captured.layer
+        blind = ~graph.any(dim=-1, keepdim=True)
+        scores = scores.masked_fill(~graph, -torch.inf).masked_fill(blind, 0.0)
+        keys = torch.arange(graph.shape[-1], device=scores.device)
+        weights = layer.attention.normalizer(scores, keys, layer.normalizer_state)
+        return weights.masked_fill(blind, 0.0)
 
 
 @torch.no_grad()
-def collect(model: nn.Module, reads: tuple[Tensor, ...], real: Tensor | None = None) -> list[Heads]:
+def collect(model: nn.Module, inputs: Sequence[Tensor]) -> list[LayerGraph]:
     """Every attention layer of a model that reads a batch, in call order.
 
-    real: see `heads_of`. Raises ValueError when a layer is called more than once.
+    Raises ValueError when a layer is called more than once.
     """
     with capture_inputs(model) as seen:
-        model(*reads)
-    found = [heads_of(captured, real) for captured in seen]
-    if len({heads.name for heads in found}) < len(found):
+        model(*inputs)
+    if len({captured.name for captured in seen}) < len(seen):
         raise ValueError("an attention layer is called more than once by a forward pass")
-    return found
+    return [LayerGraph(captured) for captured in seen]
 
 
-@dataclass(frozen=True)
-class Samples:
-    """Inputs and labels [b t], and what an encoder reads besides [b s], if there is one.
-
-    real [b t]: which inputs are no padding.
-    """
-
-    parts: dict[str, Tensor]
-    real: Tensor
-
-    @property
-    def reads(self) -> tuple[Tensor, ...]:
-        """Return the arguments of the model's call."""
-        return model_inputs(self.parts)
-
-
-def draw(config: Any, split: str, length: int, count: int, model: nn.Module) -> Samples:
+def draw(config: Any, split: str, length: int, count: int, model: nn.Module) -> dict[str, Tensor]:
     """The first samples, at most `count`, each once, and no more than fit in memory, on the model's
-    device."""
+    device, as `batch_tensors` names them."""
     device = next(model.parameters()).device
     test_set = TestSet(config, split, length, count)
     count = memory.batch_size(config, *test_set.sample_size, test_set.samples, device)
-    parts = batch_tensors(test_set.stream.batch(0, count), device)
-    return Samples(parts, parts["inputs"] != config.task.pad)
-
-
-def score(model: nn.Module, samples: Samples) -> Score:
-    """Return which samples are right, by one forward pass."""
-    return score_teacher_forcing(
-        model, samples.parts["inputs"], samples.parts["labels"], samples.parts.get("source")
-    )
+    return batch_tensors(test_set.stream.batch(0, count), device)

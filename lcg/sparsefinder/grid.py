@@ -3,64 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import torch
-from torch import Tensor
-
-from lcg.sparsefinder.baselines import LSH, Bound, Exact, Routing
-from lcg.sparsefinder.graphs import Heads
-from lcg.sparsefinder.patterns import (
-    BigBird,
-    Longformer,
-    Random,
-    Strided,
-    Window,
-    in_window,
-    with_globals,
-)
-from lcg.sparsefinder.predictors import Buckets, Clusters, Distance, Intervals, Links, Method
-from lcg.sparsefinder.projections import Known
+from lcg.sparsefinder import baselines
+from lcg.sparsefinder.predictors import Method, buckets, clusters, distance, intervals
 
 ALL = math.inf
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A method, and the window and the global tokens that are joined to its links."""
-
-    method: Method
-    window: int = 0
-    globals: int = 0
-
-    @property
-    def front(self) -> str:
-        """The front that it belongs to."""
-        joined = [("window", self.window), ("globals", self.globals)]
-        return " + ".join([self.method.family, *(name for name, count in joined if count)])
-
-    @property
-    def setting(self) -> str:
-        """The setting in words."""
-        parts = [self.method.setting]
-        parts += [f"window {self.window}"] * bool(self.window)
-        parts += [f"{self.globals} globals"] * bool(self.globals)
-        return ", ".join(filter(None, parts))
-
-    def links(self, heads: Heads, known: Known) -> Links:
-        """The links of the method, the window, or the global tokens."""
-        own = self.method.links(heads, known)
-        keys = torch.arange(heads.k.shape[2], device=heads.k.device)
-
-        def links(queries: Tensor) -> Tensor:
-            found = own(queries)
-            if self.window:
-                found = found | in_window(queries, keys, self.window)
-            if self.globals:
-                found = found | with_globals(queries, keys, self.globals)
-            return found
-
-        return links
 
 
 @dataclass(frozen=True)
@@ -85,35 +33,33 @@ class Grid:
     routing: tuple[int, ...] = (4, 12)
     seed: int = 0
 
-    def cells(self) -> list[Cell]:
+    def methods(self) -> list[Method]:
         """All of them, the predictors first."""
         learned = [
-            *(Distance(t) for t in self.l2),
-            *(Distance(t, "cosine") for t in self.cosine),
-            *(Buckets(size) for size in self.bucket_sizes),
-            *(Intervals(size) for size in self.bucket_sizes),
-            *(Clusters(count) for count in self.clusters),
-            *(Clusters(count, 2) for count in self.clusters),
+            *(distance(threshold) for threshold in self.l2),
+            *(distance(threshold, "cosine") for threshold in self.cosine),
+            *(buckets(size) for size in self.bucket_sizes),
+            *(intervals(size) for size in self.bucket_sizes),
+            *(clusters(count) for count in self.clusters),
+            *(clusters(count, 2) for count in self.clusters),
         ]
-        ends = [Cell(method) for method in learned if method.links_all]  # a window adds nothing
-        cells = [
-            Cell(method, window, count)
-            for window, count in self.joined
-            for method in learned
-            if not method.links_all
+        return [
+            *(
+                replace(method, window=window, globals=count)
+                for window, count in self.joined
+                for method in learned
+                if not method.links_all
+            ),
+            *(method for method in learned if method.links_all),  # a window adds nothing
+            *(baselines.window(size) for size in self.only_windows),
+            *(baselines.random(share, self.seed) for share in self.random),
+            *(baselines.longformer(count, 11) for count in self.longformer),
+            *(baselines.big_bird(blocks, seed=self.seed) for blocks in self.bigbird),
+            *(baselines.strided(stride) for stride in self.strides),
+            *(baselines.lsh(count, seed=self.seed) for count in self.lsh),
+            *(baselines.routing(count) for count in self.routing),
+            *(baselines.bound(), baselines.bound(1, 1), baselines.exact()),
         ]
-        baselines = [
-            *(Window(size) for size in self.only_windows),
-            *(Random(share, self.seed) for share in self.random),
-            *(Longformer(count, 11) for count in self.longformer),
-            *(BigBird(blocks, seed=self.seed) for blocks in self.bigbird),
-            *(Strided(stride) for stride in self.strides),
-            *(LSH(buckets, seed=self.seed) for buckets in self.lsh),
-            *(Routing(count) for count in self.routing),
-            *(Bound(), Bound(1, 1)),
-            Exact(),
-        ]
-        return [*cells, *ends, *map(Cell, baselines)]
 
 
 def full_grid(seed: int) -> Grid:

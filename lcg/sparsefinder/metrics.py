@@ -18,18 +18,41 @@ Shapes: b batch, h heads, q queries, m keys.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lcg.attention.normalizers.base import Normalizer
 from lcg.diagnostics.capture import chunk_size
-from lcg.sparsefinder.graphs import Heads
-from lcg.sparsefinder.predictors import Links
+from lcg.sparsefinder.graphs import LayerGraph, Links
 
 QUERIES, COMPARED = 64, 8
 """Queries of a sample that are looked at, and whose weights on a graph are computed; at most."""
-NAMES = ("sparsity", "recall", "exact", "mass")
+KEYS = 512
+"""Keys of a random row that a normalizer is tried on: more than any top-k keeps by default."""
+
+
+def check_identity(normalizer: Normalizer, learned: Mapping[str, Tensor], heads: int) -> None:
+    """Raise ValueError unless keys without weight can be taken away and nothing changes.
+
+    That is what makes a fully predicted support as good as all keys. It is tried, on random rows
+    with keys off the support taken away at random, so that it is known of a user's own normalizer.
+    """
+    draw = torch.Generator().manual_seed(0)
+    rows = torch.randn(heads, 8, KEYS, generator=draw) * 3
+    taken = torch.rand(rows.shape, generator=draw) < 0.5
+    learned = {name: tensor.detach().cpu() for name, tensor in learned.items()}
+    keys = torch.arange(KEYS)
+    with torch.no_grad():
+        whole = normalizer(rows, keys, learned)
+        part = normalizer(rows.masked_fill(taken & (whole == 0), -torch.inf), keys, learned)
+    if not torch.allclose(whole, part, atol=1e-6, rtol=0):
+        raise ValueError(
+            f"normalizer={normalizer.name} gives other weights when keys without weight are taken "
+            "away, so a predicted graph cannot stand for all keys"
+        )
 
 
 @dataclass
@@ -51,74 +74,55 @@ class Identity:
         )
 
 
-@dataclass
-class LayerMeasures:
-    """Each measure per head: a list of numbers, NaN where there is nothing to say."""
-
-    sparsity: list[float]
-    recall: list[float]
-    exact: list[float]
-    mass: list[float]
-    identity: Identity = field(default_factory=Identity)
+Measures = dict[str, list[float]]
+"""Measure -> its value per head, NaN where there is nothing to say."""
 
 
-def overall(layers: list[LayerMeasures]) -> dict[str, float]:
+def overall(layers: Iterable[Measures]) -> dict[str, float]:
     """The mean over all heads of each measure."""
-    found = {}
-    for name in NAMES:
-        values = [v for layer in layers for v in getattr(layer, name) if not math.isnan(v)]
-        found[name] = sum(values) / len(values) if values else math.nan
-    return found
+    values: dict[str, list[float]] = {}
+    for layer in layers:
+        for name, heads in layer.items():
+            values.setdefault(name, []).extend(v for v in heads if not math.isnan(v))
+    return {name: sum(some) / len(some) if some else math.nan for name, some in values.items()}
 
 
-@dataclass(frozen=True)
 class Gold:
-    """Some queries [q] of a layer, what they may see Bool [b 1 q m], and their weights [b h q m].
+    """At most QUERIES queries [q] of a layer, evenly spaced, and no more than a chunk of them; what
+    they may see Bool [b 1 q m], and their weights [b h q m].
 
     `compared` [c] are those of them whose weights on a predicted graph are computed as well, from
     the same `scores` [b h c m]: those of fewer queries at a time may be rounded otherwise.
     """
 
-    heads: Heads
-    queries: Tensor
-    visible: Tensor
-    weights: Tensor
-    compared: Tensor
-    scores: Tensor
+    @torch.no_grad()
+    def __init__(self, heads: LayerGraph) -> None:
+        b, h, n, _ = heads.q.shape
+        most = min(QUERIES, chunk_size(b * h * heads.k.shape[2]))
+        self.heads, self.queries = heads, evenly(n, most, heads.q.device)
+        self.visible = heads.visible(self.queries)
+        self.weights = heads.captured.weights(self.queries).masked_fill(~self.visible, 0.0)
+        self.compared = evenly(len(self.queries), COMPARED, heads.q.device)
+        self.scores = heads.captured.scores(self.queries)[:, :, self.compared]
 
 
 @torch.no_grad()
-def gold(heads: Heads) -> Gold:
-    """At most QUERIES queries, evenly spaced, and no more than a chunk of them."""
-    b, h, n, _ = heads.q.shape
-    most = min(QUERIES, chunk_size(b * h * heads.k.shape[2]))
-    queries = evenly(n, most, heads.q.device)
-    visible = heads.visible(queries)
-    weights = heads.weights(queries).masked_fill(~visible, 0.0)
-    compared = evenly(len(queries), COMPARED, queries.device)
-    scores = heads.captured.scores(queries)[:, :, compared]
-    return Gold(heads, queries, visible, weights, compared, scores)
-
-
-@torch.no_grad()
-def measure(gold: Gold, links: Links) -> LayerMeasures:
+def measure(gold: Gold, links: Links) -> tuple[Measures, Identity]:
     """The measures of a predicted graph; its identity is checked on the queries `compared`."""
     visible, weights = gold.visible, gold.weights
-    predicted = links(gold.queries) & visible
-    linked = weights > 0
+    predicted, linked = (links(gold.queries) & visible).expand_as(weights), weights > 0
     hits = predicted & linked
     real = visible.any(dim=-1).expand(linked.shape[:-1])
     total = weights.sum(dim=-1)
     held = (weights * predicted).sum(dim=-1) / total
-    edges = visible.expand(len(linked), linked.shape[1], -1, -1)
     per = {
-        "sparsity": 1 - _count(predicted) / _count(edges),
+        "sparsity": 1 - _count(predicted) / _count(visible.expand_as(weights)),
         "recall": _count(hits) / _count(linked),
         "exact": _count((hits == linked).all(dim=-1) & real, 1) / _count(real, 1),
         "mass": held.masked_fill(total == 0, torch.nan).double().nanmean(dim=-1),
     }
     means = {name: value.nanmean(dim=0).tolist() for name, value in per.items()}
-    return LayerMeasures(**means, identity=identity(gold, predicted))
+    return means, _identity(gold, predicted[:, :, gold.compared])
 
 
 def _count(found: Tensor, dimensions: int = 2) -> Tensor:
@@ -126,32 +130,17 @@ def _count(found: Tensor, dimensions: int = 2) -> Tensor:
     return found.sum(dim=tuple(range(-dimensions, 0))).double()
 
 
-def identity(gold: Gold, predicted: Tensor) -> Identity:
-    """Compare the weights of queries `compared` whose edges are all predicted [b h q m]."""
-    some = gold.compared
-    weights, graph = gold.weights[:, :, some], predicted.expand_as(gold.weights)[:, :, some]
+def _identity(gold: Gold, graph: Tensor) -> Identity:
+    """Compare the weights of queries `compared` whose edges are all in the graph [b h c m]."""
+    weights = gold.weights[:, :, gold.compared]
     linked = weights > 0
     full = (graph | ~linked).all(dim=-1) & linked.any(dim=-1)
     if not bool(full.any()):
         return Identity()
-    alone = weights_on(gold.heads, gold.scores, graph)
+    alone = gold.heads.weights_on(gold.scores, graph)
     apart = (alone - weights).abs().amax(dim=-1)[full]
     same = ((alone > 0) == linked)[full]
     return Identity(int(full.sum()), int((apart > 0).sum()), float(apart.max()), bool(same.all()))
-
-
-def weights_on(heads: Heads, scores: Tensor, graph: Tensor) -> Tensor:
-    """The weights that the layer makes of scores [b h q m] on the keys in the graph [b h q m] only.
-
-    A query without any gets zeros.
-    """
-    layer = heads.captured.layer
-    scores = scores.masked_fill(~graph, -torch.inf)
-    blind = ~graph.any(dim=-1, keepdim=True)
-    keys = torch.arange(graph.shape[-1], device=scores.device)
-    normalizer = layer.attention.normalizer
-    weights = normalizer(scores.masked_fill(blind, 0.0), keys, layer.normalizer_state)
-    return weights.masked_fill(blind, 0.0)
 
 
 def evenly(count: int, most: int, device: torch.device | str = "cpu") -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lcg.diagnostics.plots import write_png
-from lcg.results.figure import FAINT, FONTS
+from lcg.results.figure import FAINT, FONTS, legend_entry
 from lcg.sparsefinder.study import LengthResult, Study
 from lcg.sparsefinder.writing import front, fronts_of
 
@@ -38,8 +38,7 @@ def draw(study: Study, value: str, title: str, path: Path) -> Path:
     from matplotlib.figure import Figure
 
     lengths = [result for result in study.lengths if result.skipped is None]
-    styles = _styles(study)
-    rows = _rows(study)
+    styles, rows = _styles(study), _rows(study)
     with matplotlib.rc_context(FONTS | {"font.size": 9.5}):
         size = (WIDTH * len(lengths) + 0.6, HEIGHT * len(rows) + 1.3)
         figure = Figure(figsize=size, layout="constrained")
@@ -48,76 +47,60 @@ def draw(study: Study, value: str, title: str, path: Path) -> Path:
             for panel, result in zip(own, lengths, strict=True):
                 _fill(panel, result, value, fronts, styles)
             own[0].set_ylabel(name, fontsize=9, weight="bold")
-        for panel, result in zip(panels[0], lengths, strict=True):
-            heading = textwrap.fill(_heading(result, study), int(14 * WIDTH))
-            panel.set_title(heading, fontsize=9.5, loc="left")
-        for panel in panels[-1]:
-            panel.set_xlabel("sparsity (%)")
+        for top, bottom, result in zip(panels[0], panels[-1], lengths, strict=True):
+            learned = ", where it was learned" if result.length == study.plan.learned_at else ""
+            heading = f"length {result.length} ({result.counted}){learned}"
+            top.set_title(textwrap.fill(heading, int(14 * WIDTH)), fontsize=9.5, loc="left")
+            bottom.set_xlabel("sparsity (%)")
         title = textwrap.fill(f"{title}: {VALUES[value]} against sparsity", int(9 * size[0]))
         figure.suptitle(title, fontsize=11, x=0.01, ha="left", weight="bold")
-        _legend(figure, rows, styles, value, size[0])
+        _legend(figure, rows, styles, value)
         return write_png(figure, path, dpi=150)
 
 
 def _rows(study: Study) -> dict[str, list[str]]:
     """Row by row its fronts: those of each predictor, then all baselines."""
-    cells = {cell.front: cell for result in study.lengths for cell in result.cells}
-    rows: dict[str, list[str]] = {}
-    for name in fronts_of(study.lengths):
-        cell = cells[name]
-        rows.setdefault(cell.method if cell.learned else BASELINES, []).append(name)
-    if BASELINES in rows:  # last, wherever they stand in the grid
-        rows[BASELINES] = rows.pop(BASELINES)
-    return rows
-
-
-def _legend(figure: Any, rows: dict, styles: dict, value: str, width: float) -> None:
-    """Dashes, which mean the same in every row, and the baselines, which share one.
-
-    width: of the figure, in inches, which the columns do not exceed.
-    """
-    from matplotlib.lines import Line2D
-
-    used = {styles[name]["linestyle"] for row in rows if row != BASELINES for name in rows[row]}
-    entries = [
-        Line2D([], [], color="#444444", linestyle=dashes, label=f"predictor{joined}")
-        for joined, dashes in JOINED.items()
-        if dashes in used
-    ]
-    entries += [Line2D([], [], label=name, **styles[name]) for name in rows.get(BASELINES, [])]
-    if value == "token_accuracy":
-        entries.append(Line2D([], [], **OWN))
-    entry = 0.6 + 0.075 * max(len(entry.get_label()) for entry in entries)
-    columns = max(1, int(width // entry))
-    figure.legend(
-        handles=entries, loc="outside lower left", frameon=False, fontsize=8.5, ncols=columns
-    )
-
-
-def _heading(result: LengthResult, study: Study) -> str:
-    learned = ", where it was learned" if result.length == study.plan.learned_at else ""
-    samples = f"{result.samples} sample{'s' * (result.samples > 1)}"
-    return f"length {result.length} ({samples}){learned}"
+    rows: dict[str, dict[str, None]] = {}
+    cells = [cell for result in study.lengths for cell in result.cells]
+    for cell in sorted(cells, key=lambda cell: not cell.learned):
+        rows.setdefault(cell.method if cell.learned else BASELINES, {})[cell.front] = None
+    return {name: list(fronts) for name, fronts in rows.items()}
 
 
 def _styles(study: Study) -> dict[str, dict[str, Any]]:
     """Colour and marker of a method, dashes of what joins it; baselines are thin and dotted."""
     cells = [cell for result in study.lengths for cell in result.cells]
     methods = list(dict.fromkeys(cell.method for cell in cells))
-    learned = {cell.front: cell.learned for cell in cells}
-    method = {cell.front: cell.method for cell in cells}
     styles = {}
-    for name in fronts_of(study.lengths):
-        index = methods.index(method[name])
-        joined = name.removeprefix(method[name])
-        styles[name] = {
+    for cell in cells:
+        index = methods.index(cell.method)
+        dashes = JOINED[cell.front.removeprefix(cell.method)]
+        styles[cell.front] = {
             "color": COLOURS[index],
             "marker": MARKERS[index],
-            "linestyle": JOINED[joined] if learned[name] else (0, (1, 1.3)),
-            "linewidth": 1.8 if learned[name] else 1.1,
-            "markersize": 4 if learned[name] else 5,
+            "linestyle": dashes if cell.learned else (0, (1, 1.3)),
+            "linewidth": 1.8 if cell.learned else 1.1,
+            "markersize": 4 if cell.learned else 5,
         }
     return styles
+
+
+def _legend(figure: Any, rows: dict[str, list[str]], styles: dict, value: str) -> None:
+    """Dashes, which mean the same in every row, and the baselines, which share one; in columns that
+    the figure has room for."""
+    used = {styles[name]["linestyle"] for row in rows if row != BASELINES for name in rows[row]}
+    entries = [
+        legend_entry(f"predictor{joined}", color="#444444", linestyle=dashes)
+        for joined, dashes in JOINED.items()
+        if dashes in used
+    ]
+    entries += [legend_entry(name, **styles[name]) for name in rows.get(BASELINES, [])]
+    if value == "token_accuracy":
+        entries.append(legend_entry(**OWN))
+    width = 0.6 + 0.075 * max(len(entry.get_label()) for entry in entries)
+    columns = max(1, int(figure.get_figwidth() // width))
+    place = {"loc": "outside lower left", "ncols": columns}
+    figure.legend(handles=entries, frameon=False, fontsize=8.5, **place)
 
 
 def _fill(
@@ -125,28 +108,20 @@ def _fill(
 ) -> None:
     """Some fronts in their colours, with a dot for every setting; the others in grey."""
     for name in fronts_of([result]):
-        own = [cell for cell in result.cells if cell.front == name]
-        points = [(100 * c.sparsity, 100 * getattr(c, value), c) for c in own]
-        best = front(points)
-        line = ([p[0] for p in best], [p[1] for p in best])
+        cells = [cell for cell in result.cells if cell.front == name]
+        points = [(100 * cell.sparsity, 100 * getattr(cell, value)) for cell in cells]
+        line = list(zip(*front(points), strict=True)) or [(), ()]
         if name not in fronts:
             panel.plot(*line, color=FAINT, linewidth=0.8, zorder=1)
             continue
-        known = [point for point in points if not math.isnan(point[1])]
+        colour = styles[name]["color"]
+        dots = zip(*(point for point in points if not math.isnan(point[1])), strict=True)
         panel.scatter(
-            [p[0] for p in known],
-            [p[1] for p in known],
-            s=9,
-            color=styles[name]["color"],
-            alpha=0.35,
-            linewidths=0,
-            zorder=2,
+            *(list(dots) or [(), ()]), s=9, color=colour, alpha=0.35, linewidths=0, zorder=2
         )
         panel.plot(*line, **styles[name], zorder=3)
     if value == "token_accuracy":
         panel.axhline(100 * result.token_accuracy, **OWN)
-    panel.set_xlim(-3, 103)
-    panel.set_ylim(-3, 103)
-    panel.set_yticks(range(0, 101, 50))
+    panel.set(xlim=(-3, 103), ylim=(-3, 103), yticks=range(0, 101, 50))
     panel.grid(color="#000000", alpha=0.08, linewidth=0.8)
     panel.spines[["top", "right"]].set_visible(False)

@@ -16,14 +16,16 @@ Shapes: s samples, h heads, q queries, m keys, d head dimension, r projected dim
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from lcg.sparsefinder.graphs import Heads
+from lcg.sparsefinder.graphs import LayerGraph
 
 QUERIES = 128
 """Queries of a sample that are learned from, at most."""
@@ -66,19 +68,18 @@ class Examples:
 
 
 @torch.no_grad()
-def examples(heads: Heads, seed: int) -> Examples:
+def examples(heads: LayerGraph, seed: int) -> Examples:
     """At most QUERIES queries of each sample with their links."""
     n = heads.q.shape[2]
     draw = torch.Generator().manual_seed(seed)
     queries = torch.randperm(n, generator=draw)[:QUERIES].sort().values.to(heads.q.device)
-    gold, negative = [], []
+    links = []
     for some in heads.captured.query_chunks(queries):
         visible = heads.visible(some)
-        linked = (heads.weights(some) > 0) & visible
-        gold.append(linked)
-        negative.append(visible & ~linked)
-    gold, negative = torch.cat(gold, dim=2), torch.cat(negative, dim=2)
-    return Examples(heads.q[:, :, queries], heads.k, gold, negative)
+        gold = (heads.captured.weights(some) > 0) & visible
+        links.append((gold, visible & ~gold))
+    parts = (torch.cat(part, dim=2) for part in zip(*links, strict=True))
+    return Examples(heads.q[:, :, queries], heads.k, *parts)
 
 
 def margin_loss(distance: Tensor, gold: Tensor, negative: Tensor, draw: torch.Generator) -> Tensor:
@@ -123,14 +124,11 @@ def learn(
     adam = torch.optim.Adam(projection.parameters(), lr=rate)
     losses = []
     for _ in range(steps):
-        rows = torch.randperm(s, generator=draw)[:SAMPLES_OF_A_STEP, None]
+        rows = torch.randperm(s, generator=draw)[:SAMPLES_OF_A_STEP]
         queries = torch.randperm(n, generator=draw)[:QUERIES_OF_A_STEP]
-        q, k = (
-            projection.queries(data.q[rows[:, 0]][:, :, queries]),
-            projection.keys(data.k[rows[:, 0]]),
-        )
-        gold, negative = (x[rows, :, queries].transpose(1, 2) for x in (data.gold, data.negative))
-        loss = margin_loss(squared_distances(q, k), gold, negative, draw)
+        q, gold, negative = (x[rows][:, :, queries] for x in (data.q, data.gold, data.negative))
+        distances = squared_distances(projection.queries(q), projection.keys(data.k[rows]))
+        loss = margin_loss(distances, gold, negative, draw)
         adam.zero_grad()
         loss.backward()
         adam.step()
@@ -152,12 +150,12 @@ class Known:
     centroids: dict[int, Tensor]
     routes: dict[int, Tensor]
 
-    def project(self, heads: Heads) -> tuple[Tensor, Tensor]:
+    def project(self, heads: LayerGraph) -> tuple[Tensor, Tensor]:
         """Queries [b h n r] and keys [b h m r]."""
         return self.projection.queries(heads.q), self.projection.keys(heads.k)
 
 
-def together(heads: Heads, q: Tensor, k: Tensor, seed: int) -> Tensor:
+def _together(heads: LayerGraph, q: Tensor, k: Tensor, seed: int) -> Tensor:
     """Points [h p …]: the real queries and keys of all samples, a random POINTS of them."""
     q, k = q.transpose(1, 2)[heads.real_queries], k.transpose(1, 2)[heads.real_keys]
     points = torch.cat([q, k])
@@ -171,29 +169,23 @@ def k_means(points: Tensor, count: int, seed: int) -> Tensor:
 
     A head with fewer distinct points than `count` has some centroids twice.
     """
-    import warnings
-
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    found = []
-    for own in points.cpu().double().numpy():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points
-            means = KMeans(count, n_init=1, random_state=seed).fit(own)
-        found.append(torch.from_numpy(means.cluster_centers_))
-    return torch.stack(found).to(points)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points
+        means = [
+            KMeans(count, n_init=1, random_state=seed).fit(own).cluster_centers_
+            for own in points.cpu().double().numpy()
+        ]
+    return torch.from_numpy(np.stack(means)).to(points)
 
 
 def learn_centroids(
-    heads: Heads, projection: Projection, clusters: list[int], routes: list[int], seed: int
+    heads: LayerGraph, projection: Projection, clusters: list[int], routes: list[int], seed: int
 ) -> Known:
     """All centroids that a grid needs."""
-    known = Known(projection, {}, {})
-    points = together(heads, *known.project(heads), seed)
-    unit = together(heads, normalize(heads.q, dim=-1), normalize(heads.k, dim=-1), seed)
-    for count in clusters:
-        known.centroids[count] = k_means(points, count, seed)
-    for count in routes:
-        known.routes[count] = k_means(unit, count, seed)
-    return known
+    points = _together(heads, projection.queries(heads.q), projection.keys(heads.k), seed)
+    unit = _together(heads, normalize(heads.q, dim=-1), normalize(heads.k, dim=-1), seed)
+    centroids = {count: k_means(points, count, seed) for count in clusters}
+    return Known(projection, centroids, {count: k_means(unit, count, seed) for count in routes})

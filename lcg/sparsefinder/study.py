@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lcg.diagnostics import capture
-from lcg.evaluation.scoring import Score
+from lcg.evaluation.scoring import score_teacher_forcing
 from lcg.evaluation.test_sets import TestSet
-from lcg.sparsefinder.graphs import Samples, collect, draw, score
-from lcg.sparsefinder.grid import Cell, Grid
-from lcg.sparsefinder.metrics import Gold, Identity, LayerMeasures, gold, measure, overall
+from lcg.models.transformer import model_inputs
+from lcg.sparsefinder.graphs import collect, draw
+from lcg.sparsefinder.grid import Grid
+from lcg.sparsefinder.metrics import Gold, Identity, Measures, measure, overall
+from lcg.sparsefinder.predictors import Method
 from lcg.sparsefinder.projections import Known, examples, learn, learn_centroids
-from lcg.sparsefinder.restricting import Graph, restricted
+from lcg.sparsefinder.restricting import restricted
 
 Progress = Callable[[str, int, int], None]  # what is under way, done, in all
 
@@ -58,7 +61,7 @@ class CellResult:
     exact_match: float = math.nan
     token_accuracy: float = math.nan
     identity: Identity = field(default_factory=Identity)
-    per_head: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    per_head: dict[str, Measures] = field(default_factory=dict)
     skipped: str | None = None
 
 
@@ -74,6 +77,11 @@ class LengthResult:
     cells: list[CellResult] = field(default_factory=list)
     skipped: str | None = None
 
+    @property
+    def counted(self) -> str:
+        """The number of samples in words."""
+        return f"{self.samples} sample{'s' * (self.samples > 1)}"
+
 
 @dataclass
 class Study:
@@ -85,10 +93,6 @@ class Study:
     losses: dict[str, list[float]]
     lengths: list[LengthResult]
 
-    def tree(self) -> dict[str, Any]:
-        """Everything as plain values; None where there is no number."""
-        return _plain(asdict(self))
-
 
 def run_study(model: nn.Module, config: Any, plan: Plan, progress: Progress) -> Study:
     """Learn at plan.learned_at, then measure at every length.
@@ -96,17 +100,20 @@ def run_study(model: nn.Module, config: Any, plan: Plan, progress: Progress) -> 
     Raises MemoryError when not even what is learned from fits.
     """
     device = next(model.parameters()).device
-    reason = obstacle(config, plan.learned_at, device)
-    if reason is not None:
+    if reason := obstacle(config, plan.learned_at, device):
         raise MemoryError(reason)
     batch = draw(config, "validation", plan.learned_at, plan.learn_samples, model)
     known, losses = learn_layers(model, batch, plan, progress)
-    shortest = min(plan.lengths)
-    results = []
+    study = Study(plan, len(batch["inputs"]), losses, [])
     for length in plan.lengths:
-        samples = max(1, round(plan.samples * shortest / length))
-        results.append(_at_length(model, config, plan, length, samples, known, progress))
-    return Study(plan, len(batch.real), losses, results)
+        result = LengthResult(length, int(config.task.token_length(length)), 0)
+        result.skipped = obstacle(config, length, device)
+        if result.skipped is None:
+            samples = max(1, round(plan.samples * min(plan.lengths) / length))
+            batch = draw(config, "test", length, samples, model)
+            _measure_length(result, model, batch, plan.grid.methods(), known, progress)
+        study.lengths.append(result)
+    return study
 
 
 def obstacle(config: Any, length: int, device: torch.device) -> str | None:
@@ -117,95 +124,65 @@ def obstacle(config: Any, length: int, device: torch.device) -> str | None:
 
 
 def learn_layers(
-    model: nn.Module, batch: Samples, plan: Plan, progress: Progress
+    model: nn.Module, batch: dict[str, Tensor], plan: Plan, progress: Progress
 ) -> tuple[dict[str, Known], dict[str, list[float]]]:
     """Projections and centroids of every layer, by name, and the losses on the way."""
-    layers = collect(model, batch.reads, batch.real)
-    clusters = sorted(set(plan.grid.clusters))
-    known, losses = {}, {}
-    total, done = plan.steps * len(layers), 0
+    layers = collect(model, model_inputs(batch))
+    known, losses, done = {}, {}, count(1)
 
     def step() -> None:
-        nonlocal done
-        done += 1
-        progress("learning projections", done, total)
+        progress("learning projections", next(done), plan.steps * len(layers))
 
     for index, heads in enumerate(layers):
         seed = plan.seed + index
         data = examples(heads, seed)
         projection, losses[heads.name] = learn(data, plan.rank, plan.shared, plan.steps, seed, step)
-        known[heads.name] = learn_centroids(
-            heads, projection, clusters, list(plan.grid.routing), seed
-        )
+        counts = sorted(set(plan.grid.clusters)), list(plan.grid.routing)
+        known[heads.name] = learn_centroids(heads, projection, *counts, seed)
         progress("learning clusters", index + 1, len(layers))
     return known, losses
 
 
-def _at_length(
+def _measure_length(
+    result: LengthResult,
     model: nn.Module,
-    config: Any,
-    plan: Plan,
-    length: int,
-    samples: int,
+    batch: dict[str, Tensor],
+    methods: list[Method],
     known: dict[str, Known],
     progress: Progress,
-) -> LengthResult:
-    tokens = int(config.task.token_length(length))
-    reason = obstacle(config, length, next(model.parameters()).device)
-    if reason is not None:
-        return LengthResult(length, tokens, 0, skipped=reason)
-    batch = draw(config, "test", length, samples, model)
-    own = score(model, batch)
-    result = LengthResult(length, tokens, own.samples, *_accuracies(own))
-    layers = [gold(heads) for heads in collect(model, batch.reads, batch.real)]
-    cells = plan.grid.cells()
-    for number, cell in enumerate(cells):
-        found = measured(cell, layers, known)
-        if found.skipped is None:
-            with restricted(model, _predicted(cell, known), batch.real):
-                found.exact_match, found.token_accuracy = _accuracies(score(model, batch))
-        result.cells.append(found)
-        progress(f"length {length}", number + 1, len(cells))
-    return result
+) -> None:
+    """Fill in the result of a length."""
+    result.samples = len(batch["inputs"])
+    result.exact_match, result.token_accuracy = _accuracies(model, batch)
+    layers = [Gold(heads) for heads in collect(model, model_inputs(batch))]
+    for number, method in enumerate(methods, start=1):
+        cell = measured(method, layers, known)
+        if cell.skipped is None:
+            with restricted(model, lambda heads, own=method: own.links(heads, known[heads.name])):
+                cell.exact_match, cell.token_accuracy = _accuracies(model, batch)
+        result.cells.append(cell)
+        progress(f"length {result.length}", number, len(methods))
 
 
-def _predicted(cell: Cell, known: dict[str, Known]) -> Graph:
-    return lambda heads: cell.links(heads, known[heads.name])
-
-
-def measured(cell: Cell, layers: list[Gold], known: dict[str, Known]) -> CellResult:
+def measured(method: Method, layers: list[Gold], known: dict[str, Known]) -> CellResult:
     """The measures of one method on the layers' own graphs."""
-    method = cell.method
-    result = CellResult(
-        cell.front, method.family, cell.setting, cell.window, cell.globals, method.learned
-    )
-    found: list[LayerMeasures] = []
-    for layer in layers:
-        heads = layer.heads
-        reason = method.obstacle(heads)
-        if reason is not None:
-            result.skipped = reason
+    setting = (method.setting, method.window, method.globals, method.learned)
+    result = CellResult(method.front, method.family, *setting)
+    for gold in layers:
+        name = gold.heads.name
+        try:
+            links = method.links(gold.heads, known[name])
+        except NotImplementedError as error:
+            result.skipped = str(error)
             return result
-        found.append(measure(layer, cell.links(heads, known[heads.name])))
-        measures = asdict(found[-1])
-        result.identity += found[-1].identity
-        del measures["identity"]
-        result.per_head[heads.name] = measures
-    for name, value in overall(found).items():
+        result.per_head[name], identity = measure(gold, links)
+        result.identity += identity
+    for name, value in overall(result.per_head.values()).items():
         setattr(result, name, value)
     return result
 
 
-def _accuracies(found: Score) -> tuple[float, float]:
+def _accuracies(model: nn.Module, batch: dict[str, Tensor]) -> tuple[float, float]:
+    """Exact match and token accuracy, by one forward pass."""
+    found = score_teacher_forcing(model, **batch)
     return found.correct / found.samples, found.right / max(1, found.positions)
-
-
-def _plain(value: Any) -> Any:
-    """JSON has neither NaN nor infinity."""
-    if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else str(value)
-    return value

@@ -12,7 +12,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from typing import TypeVar
+from dataclasses import asdict
+from typing import Any
 
 from lcg.results.table import aligned
 from lcg.sparsefinder.metrics import Identity
@@ -46,34 +47,32 @@ def summary(study: Study) -> str:
     at least as sparse as SPARSITY.
     """
     lengths = [result for result in study.lengths if result.skipped is None]
-    header = ["method"]
+    header, own = ["method"], ["the model itself"]
     for result in lengths:
         header += [f"recall at {result.length}", f"token accuracy at {result.length}"]
-    own = [text for result in lengths for text in ("", percent(result.token_accuracy))]
-    rows = [["the model itself", *own]]
-    for front in fronts_of(lengths):
-        rows.append([front, *(text for result in lengths for text in _best(result, front))])
-    parts = [aligned(header, rows), *([EXPLAINED.format(_counted(lengths))] if lengths else [])]
+        own += ["", percent(result.token_accuracy)]
+    fronts = fronts_of(lengths)
+    rows = [
+        [name, *(text for result in lengths for text in _best(result, name))] for name in fronts
+    ]
+    parts = [aligned(header, [own, *rows])]
+    if lengths:
+        counts = (f"{result.counted} of length {result.length}" for result in lengths)
+        parts.append(EXPLAINED.format(", ".join(counts)))
     if any(NOTHING in row for row in rows):
         parts.append(UNREACHED)
     return "\n\n".join(parts)
 
 
-def _counted(lengths: list[LengthResult]) -> str:
-    """Return the number of samples of each length."""
-    return ", ".join(
-        f"{result.samples} sample{'s' * (result.samples > 1)} of length {result.length}"
-        for result in lengths
-    )
-
-
 def _best(result: LengthResult, front: str) -> list[str]:
-    own = [cell for cell in result.cells if cell.front == front]
-    names = ("recall", "token_accuracy")
-    if all(cell.skipped for cell in own):
-        return ["skipped" for _ in names]
-    values = (best([(c.sparsity, getattr(c, name)) for c in own], SPARSITY) for name in names)
-    return [NOTHING if value is None else percent(value) for value in values]
+    cells = [cell for cell in result.cells if cell.front == front]
+    if all(cell.skipped for cell in cells):
+        return ["skipped"] * 2
+    pairs = (
+        [(c.sparsity, c.recall) for c in cells],
+        [(c.sparsity, c.token_accuracy) for c in cells],
+    )
+    return [percent(best(points, SPARSITY)) for points in pairs]
 
 
 def fronts_of(lengths: list[LengthResult]) -> list[str]:
@@ -81,18 +80,10 @@ def fronts_of(lengths: list[LengthResult]) -> list[str]:
     return list(dict.fromkeys(cell.front for result in lengths for cell in result.cells))
 
 
-def identity_of(study: Study) -> Identity:
-    """The identity over all methods, lengths and heads."""
-    total = Identity()
-    for result in study.lengths:
-        for cell in result.cells:
-            total += cell.identity
-    return total
-
-
 def identity_text(study: Study) -> str:
-    """Return the result of the identity check, in a line."""
-    found = identity_of(study)
+    """The result of the identity check over all methods, lengths and heads, in a line."""
+    cells = (cell.identity for result in study.lengths for cell in result.cells)
+    found = sum(cells, Identity())
     if not found.queries:
         return "no query was fully predicted, so there is no identity to check"
     support = "the same" if found.same_support else "NOT the same"
@@ -121,7 +112,7 @@ def document(study: Study, title: str) -> str:
             parts.append(f"skipped ({result.skipped})")
             continue
         parts.append(
-            f"{result.samples} sample{'s' * (result.samples > 1)}; the model itself: "
+            f"{result.counted}; the model itself: "
             f"{percent(result.token_accuracy)} % token accuracy, "
             f"{percent(result.exact_match)} % exact match."
         )
@@ -138,27 +129,35 @@ def _row(cell: CellResult) -> list[str]:
 
 def as_json(study: Study, run: str, step: int) -> str:
     """Everything, with each head's measures."""
-    content = {"run": run, "step": step, **study.tree()}
+    content = {"run": run, "step": step, **_plain(asdict(study))}
     return json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False) + "\n"
 
 
-Point = TypeVar("Point")
+def _plain(value: Any) -> Any:
+    """JSON has neither NaN nor infinity."""
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value
 
 
-def front(points: Iterable[tuple[float, float, Point]]) -> list[tuple[float, float, Point]]:
-    """Return the (sparsity, value, which) that no other reaches in both, by growing sparsity.
+Points = Iterable[tuple[float, float]]
+"""Pairs of sparsity and value."""
 
-    NaN is left out.
-    """
-    known = [point for point in points if not (math.isnan(point[0]) or math.isnan(point[1]))]
-    kept: list[tuple[float, float, Point]] = []
-    for point in sorted(known, key=lambda point: (-point[0], -point[1])):
+
+def front(points: Points) -> list[tuple[float, float]]:
+    """The points that no other reaches in both, by growing sparsity; NaN is left out."""
+    kept: list[tuple[float, float]] = []
+    for point in sorted((p for p in points if not any(map(math.isnan, p))), reverse=True):
         if not kept or point[1] > kept[-1][1]:
             kept.append(point)
     return kept[::-1]
 
 
-def best(points: Iterable[tuple[float, float]], sparsity: float) -> float | None:
-    """The largest value of points (sparsity, value) at least so sparse; None without any."""
+def best(points: Points, sparsity: float) -> float:
+    """The largest value of points at least so sparse; NaN without any."""
     good = [value for at, value in points if at >= sparsity and not math.isnan(value)]
-    return max(good, default=None)
+    return max(good, default=math.nan)

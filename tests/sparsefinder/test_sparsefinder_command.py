@@ -130,9 +130,9 @@ def test_default_lengths_are_those_that_the_split_has(run, capsys, tmp_path, mon
 
 def test_every_predictor_also_comes_with_a_window_and_globals():
     for grid in (Grid(), full_grid(0)):
-        cells = [cell for cell in grid.cells() if cell.method.learned]
-        fronts = {cell.front for cell in cells}
-        for family in {cell.method.family for cell in cells}:
+        methods = [method for method in grid.methods() if method.learned]
+        fronts = {method.front for method in methods}
+        for family in {method.family for method in methods}:
             joined = {front.removeprefix(family) for front in fronts if front.startswith(family)}
             assert {"", " + window", " + window + globals"} <= joined
 
@@ -140,8 +140,8 @@ def test_every_predictor_also_comes_with_a_window_and_globals():
 def of_every_method(token_accuracy=0.9):
     """A study without measuring: of each method that is not dense, one sparse setting."""
     cells = [
-        CellResult(cell.front, cell.method.family, "", 0, 0, cell.method.learned, 0.3, 0.5)
-        for cell in full_grid(0).cells()
+        CellResult(method.front, method.family, "", 0, 0, method.learned, 0.3, 0.5)
+        for method in full_grid(0).methods()
     ]
     result = LengthResult(8, 8, 1, 0.5, token_accuracy, cells)
     return Study(Plan((8,), 8), 1, {}, [result])

@@ -2,7 +2,9 @@
 
 import itertools
 import math
+from copy import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,15 +13,25 @@ from sparsefinder.conftest import small_model, small_reads
 from lcg.attention.normalizers.entmax import Entmax
 from lcg.positional.rotary import RoPE
 from lcg.positional.slopes import ALiBi
-from lcg.sparsefinder.baselines import LSH, Bound, Exact, Routing
+from lcg.sparsefinder import baselines
+from lcg.sparsefinder.baselines import (
+    big_bird,
+    bound,
+    exact,
+    longformer,
+    lsh,
+    routing,
+    strided,
+    window,
+)
 from lcg.sparsefinder.graphs import collect
-from lcg.sparsefinder.grid import Cell, Grid, full_grid
-from lcg.sparsefinder.patterns import BigBird, Longformer, Random, Strided, Window
+from lcg.sparsefinder.grid import Grid, full_grid
 from lcg.sparsefinder.predictors import (
-    Buckets,
-    Clusters,
-    Distance,
-    Intervals,
+    buckets,
+    clusters,
+    distance,
+    equal_parts,
+    intervals,
     shared_clusters,
 )
 from lcg.sparsefinder.projections import Known, Projection, k_means, learn_centroids
@@ -37,10 +49,10 @@ def known_of(heads, clusters=(1, 2, 3, 4), routes=(3,)):
     return learn_centroids(heads, projection.requires_grad_(False), clusters, routes, 0)
 
 
-def graph_of(cell, heads, known):
+def graph_of(method, heads, known):
     """Asked for in two parts, among visible keys."""
     count = heads.q.shape[2]
-    links = cell.links(heads, known)
+    links = method.links(heads, known)
     parts = []
     for some in torch.arange(count).split(4):
         found = links(some) & heads.visible(some)
@@ -48,13 +60,13 @@ def graph_of(cell, heads, known):
     return torch.cat(parts, dim=2)
 
 
-def compare(cell, heads, known, linked):
+def compare(method, heads, known, linked):
     """linked(b, h, i, j) is the naive answer for a visible pair."""
-    found = graph_of(cell, heads, known)
+    found = graph_of(method, heads, known)
     visible = heads.visible(torch.arange(heads.q.shape[2]))[:, 0]
     for b, h, i, j in torch.cartesian_prod(*map(torch.arange, found.shape)).tolist():
         naive = bool(visible[b, i, j]) and linked(b, h, i, j)
-        assert bool(found[b, h, i, j]) == naive, (cell, b, h, i, j)
+        assert bool(found[b, h, i, j]) == naive, (method, b, h, i, j)
     assert found.any()
 
 
@@ -76,7 +88,7 @@ def test_distance(layers, measure):
             return 1 - dot / math.hypot(*x) / math.hypot(*y) < 0.7
 
         threshold = 2.0 if measure == "l2" else 0.7
-        compare(Cell(Distance(threshold, measure)), heads, known, linked)
+        compare(distance(threshold, measure), heads, known, linked)
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
@@ -100,7 +112,7 @@ def test_equal_size_buckets(layers, size):
                 for r in range(3)
             )
 
-        compare(Cell(Buckets(size)), heads, known, linked)
+        compare(buckets(size), heads, known, linked)
 
 
 @pytest.mark.parametrize("size", [1, 4])
@@ -118,7 +130,7 @@ def test_equal_intervals(layers, size):
             ]
             return any(x == y for x, y in zip(*parts, strict=True))
 
-        compare(Cell(Intervals(size)), heads, known, linked)
+        compare(intervals(size), heads, known, linked)
 
 
 @pytest.mark.parametrize("nearest", [1, 2])
@@ -135,7 +147,7 @@ def test_clusters(layers, nearest):
         def linked(b, h, i, j, q=q, k=k, own=own):
             return bool(own(q[b, h, i], h) & own(k[b, h, j], h))
 
-        compare(Cell(Clusters(4, nearest)), heads, known, linked)
+        compare(clusters(4, nearest), heads, known, linked)
 
 
 def test_routing_is_clustering_of_directions(layers):
@@ -150,73 +162,77 @@ def test_routing_is_clustering_of_directions(layers):
     def linked(b, h, i, j):
         return nearest(heads.q[b, h, i], h) == nearest(heads.k[b, h, j], h)
 
-    compare(Cell(Routing(3)), heads, known, linked)
+    compare(routing(3), heads, known, linked)
 
 
 def test_lsh_links_what_points_the_same_way(layers):
     heads = layers[0]
-    turned = replace(heads, k=heads.q * 2, q=heads.q)
+    turned, opposite = copy(heads), copy(heads)
+    turned.k, opposite.k = heads.q * 2, -heads.q
     every = torch.arange(heads.q.shape[2])
-    links = LSH(8).links(turned, None)(every)
+    links = lsh(8).links(turned, None)(every)
     assert links.diagonal(dim1=-2, dim2=-1).all()  # the same direction, whatever its length
-    opposite = LSH(8, rounds=1).links(replace(heads, k=-heads.q), None)(every)
-    assert not opposite.diagonal(dim1=-2, dim2=-1).any()
-    more, fewer = (LSH(n).links(heads, None)(every).float().mean() for n in (2, 16))
+    links = lsh(8, rounds=1).links(opposite, None)(every)
+    assert not links.diagonal(dim1=-2, dim2=-1).any()
+    more, fewer = (lsh(n).links(heads, None)(every).float().mean() for n in (2, 16))
     assert more > fewer > 0
 
 
 def test_patterns(layers):
     for heads in layers:
-        compare(Cell(Window(5)), heads, None, lambda b, h, i, j: abs(i - j) <= 2)
-        compare(Cell(Window(4)), heads, None, lambda b, h, i, j: abs(i - j) <= 1)
-        compare(Cell(Window(1)), heads, None, lambda b, h, i, j: i == j)
-        near = Longformer(2, 3)
-        compare(Cell(near), heads, None, lambda b, h, i, j: abs(i - j) <= 1 or i < 2 or j < 2)
-        compare(Cell(Strided(4)), heads, None, lambda b, h, i, j: abs(i - j) < 4 or j % 4 == 3)
-        blocks = BigBird(0, size=3)
-        compare(
-            Cell(blocks), heads, None, lambda b, h, i, j: abs(i // 3 - j // 3) <= 1 or min(i, j) < 3
-        )
+        compare(window(5), heads, None, lambda b, h, i, j: abs(i - j) <= 2)
+        compare(window(4), heads, None, lambda b, h, i, j: abs(i - j) <= 1)
+        compare(window(1), heads, None, lambda b, h, i, j: i == j)
+        near = longformer(2, 3)
+        compare(near, heads, None, lambda b, h, i, j: abs(i - j) <= 1 or i < 2 or j < 2)
+        compare(strided(4), heads, None, lambda b, h, i, j: abs(i - j) < 4 or j % 4 == 3)
+        blocks = big_bird(0, size=3)
+        compare(blocks, heads, None, lambda b, h, i, j: abs(i // 3 - j // 3) <= 1 or min(i, j) < 3)
 
 
 def test_windows_and_globals_are_joined(layers):
     heads = layers[1]
     known = known_of(heads)
-    alone = graph_of(Cell(Clusters(4)), heads, known)
+    alone = graph_of(clusters(4), heads, known)
 
     def linked(b, h, i, j):
         return bool(alone[b, h, i, j]) or abs(i - j) <= 1 or i < 1 or j < 1
 
-    compare(Cell(Clusters(4), window=3, globals=1), heads, known, linked)
+    compare(replace(clusters(4), window=3, globals=1), heads, known, linked)
 
 
 def test_random_links_have_their_share_and_depend_on_head_and_seed(layers):
     keys = torch.arange(400)
-    drawn = Random(0.3).joined(keys, keys, 4)
+    places = SimpleNamespace(k=torch.empty(1, 4, 400, 1))
+
+    def draw(method, queries=keys):
+        return method.links(places, None)(queries)[0]
+
+    drawn = draw(baselines.random(0.3))
     assert drawn.float().mean(dim=(1, 2)).sub(0.3).abs().max() < 0.01
     assert drawn.float().mean(dim=2).sub(0.3).abs().max() < 0.12  # no query, no key is special
     assert drawn.float().mean(dim=1).sub(0.3).abs().max() < 0.12
     agree = (drawn[0] == drawn[1]).float().mean().item()
     assert agree == pytest.approx(0.3**2 + 0.7**2, abs=0.02)
-    other = Random(0.3, seed=1).joined(keys, keys, 4)
+    other = draw(baselines.random(0.3, seed=1))
     assert (drawn == other).float().mean().item() == pytest.approx(0.58, abs=0.02)
-    assert (drawn <= Random(0.5).joined(keys, keys, 4)).all()  # nested
-    assert torch.equal(drawn[:, 7:9], Random(0.3).joined(keys[7:9], keys, 4))
-    blocks = BigBird(3, size=4).joined(keys, keys, 4)[:, 200:204].float()
+    assert (drawn <= draw(baselines.random(0.5))).all()  # nested
+    assert torch.equal(drawn[:, 7:9], draw(baselines.random(0.3), keys[7:9]))
+    blocks = draw(big_bird(3, size=4))[:, 200:204].float()
     assert (blocks.unflatten(-1, (100, 4)).var(dim=-1) == 0).all()
 
 
 def test_grids_end_where_everything_is_linked(layers):
     for grid in (Grid(), Grid(joined=((3, 0),)), full_grid(0)):
-        cells = [cell for cell in grid.cells() if cell.method.links_all]
-        families = {cell.method.family for cell in cells}
-        assert {cell.method.family for cell in grid.cells() if cell.method.learned} == families
+        ends = [method for method in grid.methods() if method.links_all]
+        families = {method.family for method in ends}
+        assert {method.family for method in grid.methods() if method.learned} == families
         for heads in layers:
             known = known_of(heads)
             visible = heads.visible(torch.arange(heads.q.shape[2]))
-            for cell in cells:
+            for method in ends:
                 assert torch.equal(
-                    graph_of(cell, heads, known), visible.expand(-1, heads.q.shape[1], -1, -1)
+                    graph_of(method, heads, known), visible.expand(-1, heads.q.shape[1], -1, -1)
                 )
 
 
@@ -224,15 +240,15 @@ def test_growing_settings_are_nested_where_they_must_be(layers):
     heads = layers[0]
     known = known_of(heads)
     for settings in (
-        [Distance(t) for t in full_grid(0).l2],
-        [Distance(t, "cosine") for t in full_grid(0).cosine],
-        [Window(size) for size in full_grid(0).only_windows],
+        [distance(t) for t in full_grid(0).l2],
+        [distance(t, "cosine") for t in full_grid(0).cosine],
+        [window(size) for size in full_grid(0).only_windows],
     ):
-        graphs = [graph_of(Cell(method), heads, known) for method in settings]
+        graphs = [graph_of(method, heads, known) for method in settings]
         for smaller, larger in itertools.pairwise(graphs):
             assert (smaller <= larger).all()
     # Sizes that do not divide each other are not nested, so only fronts are monotone.
-    three, four = (graph_of(Cell(Buckets(size)), heads, known) for size in (3, 4))
+    three, four = (graph_of(buckets(size), heads, known) for size in (3, 4))
     assert not (three <= four).all()
 
 
@@ -241,10 +257,10 @@ def test_the_bound_and_the_exact_graph_lose_nothing(kind, position):
     model = small_model(kind, Entmax(), position)
     for heads in collect(model, small_reads(kind, length=40)):
         every = torch.arange(heads.q.shape[2])
-        gold = (heads.weights(every) > 0) & heads.visible(every)
-        assert torch.equal(graph_of(Cell(Exact()), heads, None), gold)
-        pairs = graph_of(Cell(Bound(1, 1)), heads, None)
-        blocks = graph_of(Cell(Bound(8, 4)), heads, None)
+        gold = (heads.captured.weights(every) > 0) & heads.visible(every)
+        assert torch.equal(graph_of(exact(), heads, None), gold)
+        pairs = graph_of(bound(1, 1), heads, None)
+        blocks = graph_of(bound(8, 4), heads, None)
         assert (gold <= pairs).all() and (pairs <= blocks).all()
 
 
@@ -269,8 +285,8 @@ def test_rounding_neither_orders_the_same_symbol_nor_sends_it_to_another_cluster
     noisy = tokens * (1 + 2e-7 * torch.randn(tokens.shape, generator=draw))
     real = torch.ones(2, 60, dtype=torch.bool)
     real[1, 50:] = False
-    buckets = [Buckets.bucket(x, real, torch.tensor([12, 10])) for x in (tokens, noisy)]
-    assert torch.equal(*buckets)
+    counts = torch.tensor([12, 10])[:, None, None, None]
+    assert torch.equal(*(equal_parts(x, real, counts) for x in (tokens, noisy)))
     centroids = torch.cat([symbols[0], symbols[0][:, :2]], dim=1)  # two of them twice
     every = torch.arange(60)
     for nearest in (1, 2):
@@ -287,7 +303,8 @@ def test_padding_is_not_learned_from(layers):
     assert not heads.real_keys.all()
     known = Known(Projection(heads.q.shape[1], heads.q.shape[-1], 3, False, 0), {}, {})
     far = heads.real_keys[:, None, :, None].logical_not() * 1e6
-    moved = replace(heads, q=heads.q + far, k=heads.k + far)
+    moved = copy(heads)
+    moved.q, moved.k = heads.q + far, heads.k + far
     first, second = (
         learn_centroids(x, known.projection.requires_grad_(False), [3], [3], 0)
         for x in (heads, moved)
