@@ -4,7 +4,10 @@ Nothing may import these modules before the hook is there, so it is set when pyt
 """
 
 import os
+from functools import cache
+from pathlib import Path
 
+import pytest
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' matrices are tiny
@@ -26,3 +29,28 @@ install_import_hook(CHECKED, "beartype.beartype")
 from lcg.log import log_to_stderr  # noqa: E402
 
 log_to_stderr()  # as the command does: tests read what it shows
+
+
+@pytest.fixture(scope="session")
+def train_once(tmp_path_factory):
+    """Return the directory of a TINY run, trained when its words are first asked for.
+
+    A test that changes a run changes a copy.
+    """
+    from tiny import train_tiny
+
+    @cache
+    def train_once(*words: str) -> Path:
+        return train_tiny(f"runs={tmp_path_factory.mktemp('trained')}", *words)
+
+    return train_once
+
+
+@pytest.fixture(scope="session")
+def fork_server():
+    """Starts `lcg` processes that need not import anything."""
+    from processes import ForkServer
+
+    server = ForkServer()
+    yield server
+    server.close()

@@ -8,29 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
-
-# A model of a few thousand weights, with dropout: a step takes milliseconds.
-TINY = [
-    *("task=copy", "attention=softmax", "position=nape"),
-    *("model.layers=1", "model.d_model=16", "model.heads=2", "model.d_ff=16", "model.dropout=0.1"),
-    *("data.batch_size=8", "data.min_length=2", "data.max_length=6"),
-    *("trainer.accelerator=cpu", "trainer.steps=30", "trainer.log_every=4"),
-    *("trainer.checkpoint_every=10", "optimizer.warmup_steps=5"),
-    *("validation.every=15", "validation.lengths=4,8", "validation.samples=8"),
-    *("evaluation.lengths=8", "evaluation.samples=8", "evaluation.after_training=false"),
-    "wandb.mode=disabled",
-]
-
-
-def tiny(*words: str) -> list[str]:
-    """The words of a TINY run, with others laid over them."""
-    return list({word.partition("=")[0]: word for word in (*TINY, *words)}.values())
-
 
 # Seconds after which what was waited for counts as never coming, on a machine however busy.
 LIMIT = 900
@@ -151,6 +134,19 @@ def wait_until(condition, timeout: float = LIMIT, explain=lambda: "") -> None:
     while not condition():
         assert time.monotonic() < end, f"still waiting after {timeout} s\n{explain()}"
         time.sleep(0.01)
+
+
+def children(pid: int) -> list[int]:
+    """The processes that a process has started and that are alive."""
+    try:
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def kill(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def only_run(runs: Path) -> Path:

@@ -1,5 +1,7 @@
 """A user's own classes, as text; options of the smallest run; ways to start `lcg`."""
 
+from tiny import quick
+
 ROTATE = """
 from dataclasses import dataclass
 from typing import ClassVar
@@ -36,11 +38,7 @@ class MyPE(RoPE):
     name: ClassVar[str] = "my_pe"
     base: float = 500.0
 """
-TINY = (
-    "model.d_model=16 model.heads=2 model.d_ff=16 data.batch_size=8 data.min_length=3 "
-    "data.max_length=4 trainer.steps=3 optimizer.warmup_steps=2 trainer.accelerator=cpu "
-    "validation.lengths=4 validation.samples=8 evaluation.lengths=4,8 evaluation.samples=8"
-)
+TINY = " ".join(quick("data.min_length=3"))
 # The installed command, the module, and the module with the user's folder first on the path.
 WAYS = {
     "lcg": ("lcg", {}),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import tiny
+from tiny import tiny
 
 import lcg
 from lcg.config import ConfigError

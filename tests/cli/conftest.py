@@ -6,17 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import quick
 
 from lcg.cli import main
-
-TINY = """
-    model.d_model=16 model.heads=2 model.d_ff=16
-    data.batch_size=8 data.min_length=2 data.max_length=4 optimizer.warmup_steps=2
-    trainer.steps=6 trainer.log_every=3 trainer.checkpoint_every=3
-    trainer.threads=1 trainer.accelerator=cpu
-    validation.every=3 validation.lengths=4,8 validation.samples=16
-    evaluation.lengths=4,8 evaluation.samples=16 wandb.mode=disabled
-""".split()  # noqa: SIM905
 
 
 @pytest.fixture
@@ -65,12 +57,7 @@ def call(here, capsys):
 @pytest.fixture
 def tiny():
     """The words of a run of a second, some replaced by others."""
-
-    def tiny(*words: str) -> list[str]:
-        said = dict(word.split("=", 1) for word in (*TINY, *words))
-        return [f"{key}={value}" for key, value in said.items()]
-
-    return tiny
+    return quick
 
 
 @pytest.fixture

@@ -1,28 +1,15 @@
 """`lcg inspect`'s head analyses: on every attention, compared with others, or one line why not."""
 
 import pytest
-from processes import tiny as tiny_words
-
-from lcg.config import load_config
-from lcg.training.loop import train
 
 ALWAYS = {"density.png", "head_diversity.png", "positional_heads.png"}
 OF_ALPHA = {"alpha_histogram.png", "alpha_trajectories.png"}
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
+@pytest.fixture
+def runs(train_once):
     """A finished tiny run per attention, made when it is asked for."""
-    folder, made = tmp_path_factory.mktemp("runs"), {}
-
-    def run(attention, *words):
-        key = (attention, *words)
-        if key not in made:
-            some = tiny_words(f"runs={folder}", f"attention={attention}", "model.layers=2", *words)
-            made[key] = train(load_config(some), progress=False).directory
-        return made[key]
-
-    return run
+    return lambda attention, *words: train_once(f"attention={attention}", "model.layers=2", *words)
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import pytest
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A finished run."""
-    from cli.conftest import TINY
+    from tiny import quick
 
     from lcg.cli import main
 
     runs = tmp_path_factory.mktemp("damaged")
-    assert main(["train", *TINY, f"runs={runs}"]) == 0
+    assert main(["train", *quick(f"runs={runs}")]) == 0
     (run,) = runs.iterdir()
     return run
 

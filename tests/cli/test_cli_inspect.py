@@ -4,23 +4,13 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from processes import tiny as tiny_words
 
-from lcg.config import load_config
 from lcg.diagnostics import errors
-from lcg.training.loop import train
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    runs = tmp_path_factory.mktemp("runs")
-    words = tiny_words(f"runs={runs}", "attention=asentmax", "model.layers=2")
-    return train(load_config(words), progress=False).directory
 
 
 @pytest.fixture
-def run(trained, tmp_path):
-    return shutil.copytree(trained, tmp_path / "run")
+def run(train_once, tmp_path):
+    return shutil.copytree(train_once("attention=asentmax", "model.layers=2"), tmp_path / "run")
 
 
 def test_text_and_pictures(call, run):

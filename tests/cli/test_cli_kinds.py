@@ -4,12 +4,11 @@ import csv
 import shutil
 
 import pytest
-from processes import tiny as tiny_words
+from tiny import tiny
 
 from lcg.config import load_config
 from lcg.diagnostics.columns import attention_layers, probe_columns
 from lcg.runs.record import RunRecord
-from lcg.training.loop import train
 
 KINDS = {
     "encoder": ("task=n_back", "model.kind=encoder", "data.min_length=3"),
@@ -38,11 +37,10 @@ def kind(request):
 
 
 @pytest.fixture(scope="module")
-def trained(kind, tmp_path_factory):
+def trained(kind, train_once):
     """A finished run with a ladder, with learned α and a scaling."""
     words = [*KINDS[kind], "attention=entmax_learned", "attention.scaling=adaptive"]
-    words += ["evaluation.after_training=true", f"runs={tmp_path_factory.mktemp(kind)}"]
-    return train(load_config(tiny_words(*words)), progress=False).directory
+    return train_once(*words, "evaluation.after_training=true")
 
 
 @pytest.fixture
@@ -51,7 +49,7 @@ def run(trained, tmp_path):
 
 
 def test_the_probe_logs_every_layer(kind, trained):
-    config = load_config(tiny_words(*KINDS[kind], "attention=entmax_learned"))
+    config = load_config(tiny(*KINDS[kind], "attention=entmax_learned"))
     assert [tuple(layer) for layer in attention_layers(config)] == LAYERS[kind]
     with (trained / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -114,7 +112,7 @@ def test_tables_plots_selection_and_report(call, kind, run, tmp_path):
 
 
 def test_a_dry_run_projects(call, kind, tmp_path):
-    words = tiny_words(*KINDS[kind], f"runs={tmp_path}", "attention=entmax_learned")
+    words = tiny(*KINDS[kind], f"runs={tmp_path}", "attention=entmax_learned")
     code, out, err = call("train", *words, "--dry-run")
     assert code == 0, err
     assert "parameters " in out and "memory " in out

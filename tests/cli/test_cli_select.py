@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tiny import quick
 
 from lcg.cli import main
 from lcg.evaluation import evaluate, ladder
@@ -14,14 +15,7 @@ from lcg.evaluation.test_sets import TestSet
 from lcg.runs.files import locked
 from lcg.runs.record import Cell, RunRecord, Validation
 
-TINY = """
-    task=copy model.d_model=16 model.heads=2 model.d_ff=16
-    data.batch_size=8 data.min_length=2 data.max_length=4 optimizer.warmup_steps=2
-    trainer.steps=6 trainer.log_every=3 trainer.checkpoint_every=3
-    trainer.threads=1 trainer.accelerator=cpu
-    validation.every=3 validation.lengths=4,8 validation.samples=16
-    evaluation.lengths=4,8 evaluation.samples=16 wandb.mode=disabled
-""".split()  # noqa: SIM905
+TINY = quick("evaluation.after_training=false")
 TIED = {4: (1.0, 1.0), 8: (1.0, 1.0)}
 
 
@@ -31,7 +25,7 @@ def trained(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     with contextlib.chdir(folder):
         for seed in range(3):
-            assert main(["train", *TINY, f"seed={seed}", "evaluation.after_training=false"]) == 0
+            assert main(["train", *TINY, f"seed={seed}"]) == 0
     return folder / "runs"
 
 
@@ -110,7 +104,7 @@ def test_training_on_and_evaluating_keep_it_while_the_checkpoint_stays(call, tie
     assert call("eval", str(tied[0]), "lengths=4")[0] == 0
     assert RunRecord.load(tied[0]).validation[16] == found
     edit(tied[0], status="interrupted")
-    again = [*TINY, "seed=0", "evaluation.after_training=false"]
+    again = [*TINY, "seed=0"]
     assert call("train", *again)[0] == 0
     record = RunRecord.load(tied[0])
     assert (record.training.status, lengths(tied[0])) == ("finished", [4, 8, 16])

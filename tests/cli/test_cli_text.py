@@ -6,17 +6,17 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
+from tiny import SMALL
 
 from lcg.config import load_config
 from lcg.config.compatibility import remarks
 from lcg.tasks.corpora.numbers import pairs
 
-TINY = """
-    model.d_model=16 model.heads=2 model.d_ff=16 data.batch_size=8
-    optimizer.warmup_steps=2 trainer.steps=2 trainer.log_every=2 trainer.checkpoint_every=2
-    trainer.threads=1 trainer.accelerator=cpu validation.every=2 validation.samples=8
-    evaluation.samples=8 wandb.mode=disabled model.layers=1
-""".split()  # noqa: SIM905
+TINY = [
+    *(*SMALL, "trainer.threads=1", "optimizer.warmup_steps=2"),
+    *("trainer.steps=2", "trainer.log_every=2", "trainer.checkpoint_every=2"),
+    *("validation.every=2", "validation.samples=8", "evaluation.samples=8"),
+]
 
 
 @pytest.fixture

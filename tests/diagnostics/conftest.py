@@ -1,15 +1,11 @@
 """One small trained run with a scaler, for whoever looks at it."""
 
-import pytest
-from processes import tiny
+from pathlib import Path
 
-from lcg.config import load_config
-from lcg.training.loop import train
+import pytest
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tmp_path_factory):
+def tiny_run(train_once) -> Path:
     """The directory of a TINY run of two layers with ASEntmax, finished."""
-    runs = tmp_path_factory.mktemp("looked_at")
-    words = tiny(f"runs={runs}", "attention=asentmax", "model.layers=2")
-    return train(load_config(words), progress=False).directory
+    return train_once("attention=asentmax", "model.layers=2")

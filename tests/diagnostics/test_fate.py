@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from processes import tiny
+from tiny import tiny
 
 from lcg.config import load_config
 from lcg.diagnostics.loss_plateau import exploded, fate, plateau

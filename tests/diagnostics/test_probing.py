@@ -8,7 +8,8 @@ from unittest.mock import patch
 import pytest
 import torch
 from oracles.registered import small_decoder, tokens, variants
-from processes import checkpoint, differences, tiny
+from processes import checkpoint, differences
+from tiny import tiny
 
 from lcg.config import load_config
 from lcg.diagnostics import probe as probing

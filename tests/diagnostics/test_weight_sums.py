@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from oracles.registered import SIZES, small_decoder, tokens
-from processes import tiny
+from tiny import tiny
 
 from benchmarks.weight_sums import by_kind, layer_sums, measured
 from lcg.attention.normalizers.relu import ReLU

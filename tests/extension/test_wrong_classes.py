@@ -4,16 +4,13 @@ import re
 from pathlib import Path
 
 import pytest
+from tiny import quick, tiny
 
 from lcg.cli import main
 
 FILE = Path(__file__).parent / "classes" / "wrong.py"
-TINY = (
-    "model.d_model=16 model.heads=4 model.layers=1 model.d_ff=16 data.batch_size=4 "
-    "data.min_length=3 data.max_length=4 trainer.steps=4 optimizer.warmup_steps=2 "
-    "trainer.accelerator=cpu validation.lengths=4 validation.samples=4 evaluation.lengths=4 "
-    "evaluation.samples=4 wandb.mode=disabled"
-)
+FEW = ("model.heads=4", "data.batch_size=4", "data.min_length=3")
+TINY = quick(*FEW, "validation.lengths=4", "evaluation.lengths=4")
 
 TASKS = {
     "Short": "Short.sample() returned a target of shape [{rows}, {short}], expected [{rows}, 4] or",
@@ -72,7 +69,7 @@ def failed(words: list[str], capsys) -> str:
 @pytest.mark.parametrize("name", TASKS)
 def test_a_wrong_task(name, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for words in ("show", "length=4"), ("train", *TINY.split()):
+    for words in ("show", "length=4"), ("train", *TINY):
         line = failed([words[0], f"task={FILE}:{name}", *words[1:]], capsys)
         assert told(TASKS[name], line), line
 
@@ -80,7 +77,7 @@ def test_a_wrong_task(name, capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", POSITIONS)
 def test_a_wrong_encoding(name, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    line = failed(["train", f"position={FILE}:{name}", *TINY.split()], capsys)
+    line = failed(["train", f"position={FILE}:{name}", *TINY], capsys)
     assert told(POSITIONS[name], line), line
 
 
@@ -88,13 +85,13 @@ def test_a_wrong_encoding(name, capsys, tmp_path, monkeypatch):
 def test_a_wrong_attention(name, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     chosen = name.replace("FILE", str(FILE)) if "FILE" in name else f"{FILE}:{name}"
-    line = failed(["train", f"attention={chosen}", *TINY.split()], capsys)
+    line = failed(["train", f"attention={chosen}", *TINY], capsys)
     assert told(ATTENTIONS[name], line), line
 
 
 def test_what_goes_wrong_at_longer_lengths_only(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    words = ["train", f"position={FILE}:Long", "name=long", *TINY.split()]
+    words = ["train", f"position={FILE}:Long", "name=long", *TINY]
     assert main(words) == 0
     for command in (["eval", "lengths=8", "samples=4"], ["inspect", "--length", "8"]):
         line = failed([command[0], "runs/long", *command[1:]], capsys)
@@ -105,8 +102,8 @@ def test_what_goes_wrong_at_longer_lengths_only(capsys, tmp_path, monkeypatch):
 def test_a_worker_s_error_is_one_line_too(name, capsys, tmp_path, monkeypatch):
     """Data workers check batches that the main process has not drawn before."""
     monkeypatch.chdir(tmp_path)
-    words = ["train", f"task={FILE}:{name}", *TINY.split(), "data.workers=1", "trainer.steps=40"]
-    line = failed([word for word in words if word != "trainer.steps=4"], capsys)
+    words = [*TINY, f"task={FILE}:{name}", "data.workers=1", "trainer.steps=40"]
+    line = failed(["train", *tiny(*words)], capsys)
     said = {
         "Later": "Base.sample(): {file}:{line}: KeyError: 'later'",
         "LaterShape": "LaterShape.sample() returned None, expected (source, target)",

@@ -2,109 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import math
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from tiny import fabricate, write_run
 
 from lcg.report import MapChoice, Report, find, make
-from lcg.runs.record import Cell, RunRecord, Selection, Training, Validation
+from lcg.runs.record import RunRecord, Selection
 
 MADE = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
-Ladder = dict[int, int | str]
 
 
-def first_ones(correct: int, samples: int) -> str:
-    """Outcomes in which the first `correct` samples are exact matches."""
-    bits = ("1" * correct).ljust(-(-samples // 4) * 4, "0")
-    return f"{int(bits, 2):0{len(bits) // 4}x}"
-
-
-def record(
-    ladder: Ladder,
-    *,
-    task: str = "copy",
-    attention: str = "softmax",
-    position: str = "nape",
-    seed: int = 0,
-    lr: float = 0.001,
-    validation: float = 0.9,
-    samples: int = 200,
-    **changes,
-) -> RunRecord:
-    """A finished run; `ladder` maps a length to a count of correct samples or to a state."""
-    cells = [
-        Cell(
-            length,
-            samples,
-            seed=0,
-            step=2000,
-            state="value" if isinstance(outcome, int) else outcome,
-            correct=outcome if isinstance(outcome, int) else None,
-            outcomes=first_ones(outcome, samples) if isinstance(outcome, int) else None,
-            reason="" if isinstance(outcome, int) else "needs 31 GiB, 20 GiB available",
-        )
-        for length, outcome in ladder.items()
-    ]
-    group = f"{task}-{attention}-{position}".replace("/", "_")
-    whole = RunRecord(
-        run=f"{group}-s{seed}-lr{lr:g}",
-        hash=f"{seed}{lr:g}",
-        group=group,
-        labels={"task": task, "attention": attention, "position": position},
-        settings={"seed": seed, "lr": lr, "steps": 2000, "train_lengths": [8, 32]},
-        training=Training("finished", 2000, seconds=81.2, device="cpu"),
-        selection=Selection(2000, "val/len_64/exact_match", validation, 0.99),
-        validation={
-            32: Validation(1.0, 1.0),
-            64: Validation(validation, 0.99),
-            128: Validation(validation / 2, 0.9),
-        },
-        ladder=tuple(cells),
-    )
-    return replace(whole, **changes)
-
-
-def columns_of_heads() -> dict[str, float]:
-    """The probe's columns at a validation step, for two layers."""
-    row = {}
-    for layer in (0, 1):
-        row |= {f"alpha/layer_{layer}/head_{head}": 1.4 + head / 100 + layer for head in range(4)}
-        quantiles = {"p5": 0.8, "p50": 1.2, "p95": 2.0, "max": 3.5}
-        row |= {f"scaler/layer_{layer}/{name}": x + layer for name, x in quantiles.items()}
-        for group in ("all", "scaled", "unscaled"):
-            row[f"heads/layer_{layer}/{group}/support"] = 4.0 * (1 + layer)
-            row[f"heads/layer_{layer}/{group}/max_weight"] = 0.4 + 0.2 * layer
-    return row
-
-
-def write_run(folder: Path, run: RunRecord, heads: bool = True, rows: int = 20) -> Path:
-    """A run directory without checkpoints."""
-    directory = folder / run.run.replace("<", "_").replace(">", "_")
-    directory.mkdir(parents=True)
-    run.save(directory)
-    extra = columns_of_heads() if heads else {}
-    with (directory / "metrics.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, ["step", "train/loss", *extra], restval="")
-        writer.writeheader()
-        for i in range(1, rows + 1):
-            row = {"step": 100 * i, "train/loss": 3 * math.exp(-i / 5)}
-            writer.writerow(row | ({k: v + 0.1 * math.sqrt(i) for k, v in extra.items()}))
-    provenance = {
-        "git": {"commit": "0123456789abcdef0123", "dirty": True},
-        "code": "133ec765f700",
-        "packages": {"lcg": "0.1.0", "torch": "2.13.0+cpu"},
-        "device_name": None,
-    }
-    (directory / "provenance.json").write_text(json.dumps(provenance))
-    os.utime(directory / "metrics.csv", (1_700_000_000, 1_700_000_000))
-    return directory
+def record(ladder: dict[int, int | str], *, validation: float = 0.9, **changes) -> RunRecord:
+    """A finished run of 200 samples; `validation` is exact match at the monitored length."""
+    scores = {32: (1.0, 1.0), 64: (validation, 0.99), 128: (validation / 2, 0.9)}
+    selection = Selection(2000, "val/len_64/exact_match", validation, 0.99)
+    return fabricate(ladder, samples=200, validation=scores, selection=selection, **changes)
 
 
 def varied() -> list[RunRecord]:
@@ -164,13 +80,6 @@ def write() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(train_once) -> Path:
     """The directory of a tiny ASEntmax run with a checkpoint: 2 layers of 2 heads."""
-    from processes import tiny
-
-    from lcg.config import load_config
-    from lcg.training.loop import train
-
-    runs = tmp_path_factory.mktemp("mapped")
-    words = tiny(f"runs={runs}", "attention=asentmax", "model.layers=2")
-    return train(load_config(words), progress=False).directory
+    return train_once("attention=asentmax", "model.layers=2")

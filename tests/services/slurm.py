@@ -9,8 +9,8 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from processes import wait_until
 from services.postgres import free_port
-from sweeping.tiny_sweeps import wait_until
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
 FOLDERS = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"

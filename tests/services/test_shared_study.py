@@ -10,9 +10,10 @@ from threading import Barrier
 
 import optuna
 import pytest
+from processes import kill, wait_until
 from services.conftest import make_sweep, page, table
 from services.postgres import free_port
-from sweeping.tiny_sweeps import kill, outcome, wait_until
+from sweeping.tiny_sweeps import outcome
 
 from lcg.sweeping.study import open_storage
 

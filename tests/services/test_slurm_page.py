@@ -8,9 +8,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from processes import wait_until
 from services.conftest import make_sweep, page, table
 from services.slurm import Slurm, missing
-from sweeping.tiny_sweeps import outcome, wait_until
+from sweeping.tiny_sweeps import outcome
 
 pytestmark = [
     pytest.mark.slow,

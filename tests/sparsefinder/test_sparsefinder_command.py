@@ -6,10 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from processes import tiny
 
 from lcg.cli import main
-from lcg.config import load_config
 from lcg.evaluation import memory
 from lcg.evaluation.evaluate import load_model
 from lcg.sparsefinder import plots
@@ -18,33 +16,25 @@ from lcg.sparsefinder.grid import Grid, full_grid
 from lcg.sparsefinder.study import CellResult, LengthResult, Plan, Study, run_study
 from lcg.sparsefinder.writing import UNREACHED, summary
 from lcg.tasks.copy import Copy
-from lcg.training.loop import train
 
 FILES = {"results.json", "table.md", "sparsity_recall.png", "sparsity_accuracy.png"}
 FEW = ("--samples", "4", "--steps", "5", "--windows", "0,3", "--length", "6,24")
 
 
-def trained(tmp_path_factory, *words):
-    runs = tmp_path_factory.mktemp("runs")
-    return train(load_config(tiny(f"runs={runs}", *words)), progress=False).directory
+@pytest.fixture
+def run(train_once):
+    return train_once("attention=entmax15", "model.kind=decoder")
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return trained(tmp_path_factory, "attention=entmax15", "model.kind=decoder")
+@pytest.fixture
+def translator(train_once):
+    return train_once("attention=relu", "model.kind=encoder_decoder")
 
 
-@pytest.fixture(scope="module")
-def translator(tmp_path_factory):
-    return trained(tmp_path_factory, "attention=relu", "model.kind=encoder_decoder")
-
-
-@pytest.fixture(scope="module")
-def tagger(tmp_path_factory):
+@pytest.fixture
+def tagger(train_once):
     words = ("task=local_count", "attention=entmax_learned", "model.kind=encoder")
-    return trained(
-        tmp_path_factory, *words, "data.min_length=4", "data.max_length=8", "validation.lengths=4,8"
-    )
+    return train_once(*words, "data.min_length=4", "data.max_length=8", "validation.lengths=4,8")
 
 
 def call(capsys, *words):

@@ -17,8 +17,9 @@ import pytest
 import yaml
 from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from processes import children, wait_until
 from sqlalchemy.exc import OperationalError
-from sweeping.tiny_sweeps import children, configs, wait_until
+from sweeping.tiny_sweeps import configs
 
 from lcg.config import load_config, run_directory
 from lcg.runs.files import is_held, locked
@@ -28,7 +29,7 @@ from lcg.sweeping.study import TrialQueue, open_storage
 from lcg.sweeping.worker import share, storage_trouble
 
 HERE = Path(__file__).parent
-FAKE = [sys.executable, str(HERE / "fake_trainer.py")]
+FAKE = [sys.executable, str(HERE.parent / "fake_trainer.py")]
 COMMAND = ["lcg", "train", "experiment=quick/copy", "trainer.accelerator=cpu"]
 
 

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from sweeping.tiny_sweeps import children, kill, launch, outcome, sweep_file, wait_until
+from processes import children, kill, wait_until
+from sweeping.tiny_sweeps import launch, outcome, sweep_file
 
 pytestmark = [
     pytest.mark.slow,

@@ -2,22 +2,18 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
+
+from tiny import quick
 
 from lcg.sweeping.file import Sweep, combinations
 
-COMMAND = """
-    lcg train task=copy model.layers=1 model.d_model=16 model.heads=2 model.d_ff=16
-    model.dropout=0.1 data.batch_size=8 data.min_length=2 data.max_length=4
-    optimizer.warmup_steps=5 trainer.steps=120 trainer.log_every=10 trainer.checkpoint_every=5
-    trainer.accelerator=cpu trainer.threads=1 validation.every=40 validation.lengths=4,8
-    validation.samples=64 evaluation.lengths=4,8 evaluation.samples=64 wandb.mode=disabled
-""".split()  # noqa: SIM905
+# Long enough to be killed in the middle of.
+LONG = ("trainer.steps=120", "trainer.log_every=10", "trainer.checkpoint_every=5")
+OFTEN = ("validation.every=40", "validation.samples=64", "evaluation.samples=64")
+COMMAND = ["lcg", "train", *quick("optimizer.warmup_steps=5", *LONG, *OFTEN)]
 
 
 def sweep_file(folder: Path, parameters: dict[str, list], **keys) -> Path:
@@ -53,19 +49,6 @@ def launch(*words: str, folder: Path) -> subprocess.Popen:
     )
 
 
-def children(pid: int) -> list[int]:
-    """The processes that a process has started and that are alive."""
-    try:
-        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []
-
-
-def kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
 def outcome(runs: Path) -> dict[str, dict]:
     """Every record below a folder, without times."""
     found = {}
@@ -76,10 +59,3 @@ def outcome(runs: Path) -> dict[str, dict]:
             cell.pop("seconds")
         found[file.parent.name] = record
     return found
-
-
-def wait_until(condition, timeout: float = 900, explain=lambda: "") -> None:
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, f"still waiting after {timeout} s\n{explain()}"
-        time.sleep(0.05)

@@ -3,16 +3,10 @@
 from pathlib import Path
 
 import pytest
-from processes import ForkServer, essence, only_run, tiny
+from processes import essence, only_run
+from tiny import tiny
 
 from lcg.config import load_config
-
-
-@pytest.fixture(scope="session")
-def fork_server():
-    server = ForkServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture

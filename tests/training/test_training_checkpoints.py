@@ -6,7 +6,8 @@ import zipfile
 
 import pytest
 import torch
-from processes import KILL, at_step, checkpoint, differences, essence, only_run, tiny
+from processes import KILL, at_step, checkpoint, differences, essence, only_run
+from tiny import tiny
 
 from lcg.runs import checkpoints
 

@@ -6,7 +6,8 @@ import sys
 
 import pytest
 import torch
-from processes import only_run, tiny
+from processes import only_run
+from tiny import tiny
 
 from lcg.config.schema import Trainer
 from lcg.training.data import Batches

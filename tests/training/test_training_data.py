@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from processes import differences, only_run, record, tiny
+from processes import differences, only_run, record
+from tiny import tiny
 
 from lcg.tasks.base import IGNORE
 from lcg.training.data import Batches, drawn_lengths, realised_lengths

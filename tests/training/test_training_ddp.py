@@ -19,9 +19,9 @@ from processes import (
     metrics,
     only_run,
     record,
-    tiny,
     wait_until,
 )
+from tiny import tiny
 
 # Without dropout: each process draws its own masks.
 WORDS = ("model.dropout=0", "trainer.devices=2")

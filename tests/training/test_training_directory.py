@@ -20,9 +20,9 @@ from processes import (
     metrics,
     only_run,
     record,
-    tiny,
     wait_until,
 )
+from tiny import tiny
 
 from lcg.runs import files, provenance
 from lcg.training.loop import train

@@ -6,7 +6,8 @@ import shutil
 
 import pytest
 import torch
-from processes import checkpoint, differences, essence, only_run, record, tiny
+from processes import checkpoint, differences, essence, only_run, record
+from tiny import tiny
 
 from lcg.config import load_config
 from lcg.runs import checkpoints

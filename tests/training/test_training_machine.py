@@ -4,7 +4,8 @@ import subprocess
 import sys
 
 import pytest
-from processes import ROOT, tiny
+from processes import ROOT
+from tiny import tiny
 
 from lcg.config.schema import Trainer
 from lcg.training import devices

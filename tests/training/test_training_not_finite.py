@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from processes import at_step, checkpoint, only_run, record, tiny
+from processes import at_step, checkpoint, only_run, record
+from tiny import tiny
 
 # From step 16 on, a weight is infinite: the loss of step 17 is not a number.
 SPOIL = """

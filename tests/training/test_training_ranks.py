@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from processes import differences, essence, only_run, tiny
+from processes import differences, essence, only_run
+from tiny import tiny
 
 from lcg.config import load_config
 from lcg.runs.run import Run

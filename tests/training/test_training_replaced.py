@@ -4,7 +4,8 @@ import json
 import shutil
 
 import pytest
-from processes import at_step, only_run, tiny
+from processes import at_step, only_run
+from tiny import tiny
 
 from lcg.runs.files import locked, write_atomic
 from lcg.runs.record import RecordError, RunRecord

@@ -9,14 +9,15 @@ from processes import (
     KILL,
     at_step,
     checkpoint,
+    children,
     differences,
     essence,
     metrics,
     only_run,
     record,
-    tiny,
     wait_until,
 )
+from tiny import tiny
 
 # Dies at the n-th moment at which the disk is about to change or has just been changed.
 DIE_AT_WRITE = """
@@ -145,11 +146,6 @@ def test_kill_9_of_a_larger_run(lcg, tmp_path, per):
     assert lcg.run("train", *tiny(*words, f"runs={tmp_path / 'b'}")).code == 0
     a, b = only_run(tmp_path / "a"), only_run(tmp_path / "b")
     assert differences(essence(a), essence(b)) == []
-
-
-def children(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children") as file:
-        return [int(word) for word in file.read().split()]
 
 
 def alive(pid: int) -> bool:

@@ -16,9 +16,9 @@ from processes import (
     metrics,
     only_run,
     record,
-    tiny,
     wait_until,
 )
+from tiny import tiny
 
 # Sends this process a signal when a method is called and a condition on its first argument holds.
 SEND = """

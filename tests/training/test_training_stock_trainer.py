@@ -11,7 +11,8 @@ import sys
 
 import pytest
 import torch
-from processes import metrics, only_run, tiny
+from processes import metrics, only_run
+from tiny import tiny
 
 from lcg.training.data import Batches, batch_loader
 

@@ -9,14 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from processes import (
-    at_step,
-    differences,
-    essence,
-    metrics,
-    only_run,
-    tiny,
-)
+from processes import at_step, differences, essence, metrics, only_run
+from tiny import tiny
 
 from lcg.runs import provenance, wandb_logger
 from lcg.runs.record import RunRecord

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from processes import LIMIT, ROOT, ForkServer, tiny, wait_until
+from processes import LIMIT, ROOT, wait_until
+from tiny import tiny
 from weights_and_biases.server import ENTITY, PROJECT, SWEEP, WandbServer
 
 BIN = Path(sys.executable).parent
@@ -38,13 +39,6 @@ def environment(server, tmp_path) -> dict[str, str | None]:
     home = {"HOME": str(tmp_path / "home"), "NETRC": str(tmp_path / "netrc")}
     (tmp_path / "home").mkdir()
     return dict.fromkeys(strange) | server.environment() | home
-
-
-@pytest.fixture(scope="session")
-def fork_server():
-    server = ForkServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from processes import ROOT, differences, essence, only_run, record, tiny, wait_until
+from processes import ROOT, differences, essence, only_run, record, wait_until
+from tiny import tiny
 
 from lcg.config import config_from_tree, load_config
 from lcg.config.load import read_yaml

@@ -14,10 +14,12 @@ import sys
 import time
 from pathlib import Path
 
+from tiny import fabricate
+
 from lcg.config import experiment_identity, identity, load_config
 from lcg.runs.files import LAST, PROVENANCE, Busy, locked
 from lcg.runs.provenance import code_digest
-from lcg.runs.record import Cell, RunRecord, Selection, Training, Validation
+from lcg.runs.record import Selection, Training
 from lcg.runs.run import Run
 
 
@@ -75,24 +77,23 @@ def act(action, config, run: Run) -> int:
 
 
 def save(config, directory: Path, status: str, value: float | None) -> None:
-    length = config.validation.monitored
-    asked = config.evaluation
-    cells = [Cell(n, asked.samples, asked.seed, step=10, correct=0) for n in asked.lengths]
+    asked, length = config.evaluation, config.validation.monitored
     monitor = f"val/len_{length}/exact_match"
-    RunRecord(
+    fabricate(
+        {} if value is None else dict.fromkeys(asked.lengths, 0),
+        samples=asked.samples,
+        evaluation_seed=asked.seed,
+        step=10,
+        seed=config.seed,
+        lr=config.optimizer.lr,
+        group=experiment_identity(config),
+        validation={} if value is None else {length: (value, value)},
+        settings={"train_lengths": [config.data.min_length, config.data.max_length]},
         run=directory.name,
         hash=identity(config),
-        group=experiment_identity(config),
         labels=config.labels,
-        settings={
-            "seed": config.seed,
-            "lr": config.optimizer.lr,
-            "train_lengths": [config.data.min_length, config.data.max_length],
-        },
         training=Training(status, config.trainer.steps, seconds=1.0, reason="not finite"),
         selection=None if value is None else Selection(10, monitor, value, value),
-        validation={} if value is None else {length: Validation(value, value)},
-        ladder=() if value is None else tuple(cells),
     ).save(directory)
 
 
