@@ -66,7 +66,7 @@ def layer_sums(captured: LayerInput) -> dict[str, float]:
 def measured(model, config, length: int, samples: int) -> dict[str, dict[str, float]]:
     """Layer -> its measures, means over the first test samples of a length."""
     where = (config.evaluation.seed, "test", length, 0, samples)
-    batch = eval_batch(config.task, *where, config.model.apart)
+    batch = eval_batch(config.task, *where, config.model.separate_source)
     device = next(model.parameters()).device
     first = torch.zeros(1, dtype=torch.long, device=device)
     found: dict[str, dict[str, float]] = {}

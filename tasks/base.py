@@ -51,12 +51,12 @@ class Task(ABC):
     kind: ClassVar[Literal["seq2seq", "tagging", "labelled", "masked"]] = "seq2seq"
     separator: ClassVar[bool] = True
     """True when SEP stands between source and target (seq2seq)."""
-    ragged: ClassVar[bool] = False
+    variable_length: ClassVar[bool] = False
     """True when rows of one nominal length differ in theirs: a row that `sample` drew then ends at
     its first negative entry, and source_length and target_length are the most there can be."""
     metrics: ClassVar[tuple[str, ...]] = ()
     """Names of the measures that `measure` returns beside exact match."""
-    places: ClassVar[tuple[str, ...]] = ()
+    path_fields: ClassVar[tuple[str, ...]] = ()
     """Fields that say where files are. Another field has a digest of what is in them, so that these
     do not tell two runs apart."""
 
@@ -69,7 +69,8 @@ class Task(ABC):
         """Draw source and target, [batch, tokens] each, one row per nominal length.
 
         The arrays are as wide as their longest row or wider: what lies beyond a row's own
-        source_length and target_length is ignored. Rows of a `ragged` task end at a negative entry.
+        source_length and target_length is ignored. Rows of a `variable_length` task end at a
+        negative entry.
         """
 
     @property
@@ -212,17 +213,23 @@ class Task(ABC):
 
     # ---- from symbols to what a model is given
 
-    def encode(self, rng: np.random.Generator, lengths: np.ndarray, apart: bool = False) -> Batch:
+    def encode(
+        self, rng: np.random.Generator, lengths: np.ndarray, separate_source: bool = False
+    ) -> Batch:
         """Draw one sequence per nominal length."""
-        return self.assemble(*self.draw(rng, lengths), lengths, apart)
+        return self.assemble(*self.draw(rng, lengths), lengths, separate_source)
 
     def assemble(
-        self, source: np.ndarray, target: np.ndarray, lengths: np.ndarray, apart: bool = False
+        self,
+        source: np.ndarray,
+        target: np.ndarray,
+        lengths: np.ndarray,
+        separate_source: bool = False,
     ) -> Batch:
         """Turn sampled rows into inputs and labels, trimmed to the longest row.
 
-        `apart`, for seq2seq: an encoder's `BOS source EOS`, and of the target alone inputs
-        `BOS target` and labels `target EOS`.
+        `separate_source`, for seq2seq: an encoder's `BOS source EOS`, and of the target alone
+        inputs `BOS target` and labels `target EOS`.
         """
         # 16 bits while assembling: a quarter of the memory traffic of the int64 we return.
         dtype = np.int16 if self.vocabulary <= np.iinfo(np.int16).max else np.int32
@@ -232,7 +239,7 @@ class Task(ABC):
             inputs, labels = self._assemble_tagging(source, target, *counts, dtype)
             return Batch(inputs.astype(np.int64), labels.astype(np.int64), lengths)
         counts.append(self.count_symbols(target, self.target_length(lengths), lengths))
-        if not apart:
+        if not separate_source:
             inputs, labels = self._assemble_seq2seq(source, target, *counts, dtype)
             return Batch(inputs.astype(np.int64), labels.astype(np.int64), lengths)
         framed = self._framed(target, counts[1], dtype).astype(np.int64)
@@ -246,8 +253,8 @@ class Task(ABC):
     def count_symbols(
         self, rows: np.ndarray, declared: int | np.ndarray, lengths: np.ndarray
     ) -> np.ndarray:
-        """Count the symbols of each row, [batch, 1]: as declared, or up to a ragged row's end."""
-        if not self.ragged:
+        """Count the symbols of each row, [batch, 1]: as declared, or up to a row's end."""
+        if not self.variable_length:
             return _column(declared, lengths)
         ends = np.pad(rows, ((0, 0), (0, 1)), constant_values=-1) < 0
         return ends.argmax(axis=1).astype(np.int32)[:, None]

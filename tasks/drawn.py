@@ -80,7 +80,7 @@ def _check_scored(where: str, target: np.ndarray, counts: np.ndarray) -> None:
 
 
 def _counts(task: Any, method: str, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Symbols of each row [batch, 1]; `method` declares them unless the task is ragged."""
+    """Symbols of each row [batch, 1]; `method` declares them unless rows vary in length."""
     declared = np.asarray(getattr(task, method)(lengths))
     fits = declared.dtype.kind in "iu" and declared.shape in ((), lengths.shape)
     if not fits or (declared < 0).any():

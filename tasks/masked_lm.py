@@ -37,7 +37,7 @@ class MaskedLM(text.TextTask):
     name: ClassVar[str] = "masked_lm"
     kind: ClassVar[Literal["masked"]] = "masked"
     metrics: ClassVar[tuple[str, ...]] = ("masked_accuracy",)
-    places: ClassVar[tuple[str, ...]] = ("files",)
+    path_fields: ClassVar[tuple[str, ...]] = ("files",)
     making: ClassVar[str] = "python -m lcg.tasks.corpora.python_sources, as docs/real-text.md shows"
 
     files: str = ""

@@ -20,7 +20,7 @@ class ParallelText(text.TextTask):
 
     A training sample of nominal length L is a pair whose longer side has at most L tokens, each
     such pair being equally likely; give data.min_length and data.max_length the same value, and all
-    pairs up to it are. In evaluation it has more than L/2 and at most L, so that the rungs of a
+    pairs up to it are. In evaluation it has more than L/2 and at most L, so that the lengths of a
     ladder that doubles share none, and no pair comes twice before all came.
     Splits: a line is in one split only, on whichever side and however often it occurs. A fixed
     function of the text says in which, so another seed has the same ones.
@@ -33,9 +33,9 @@ class ParallelText(text.TextTask):
     """
 
     name: ClassVar[str] = "parallel_text"
-    ragged: ClassVar[bool] = True
+    variable_length: ClassVar[bool] = True
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "chrf") if find_spec("sacrebleu") else ()
-    places: ClassVar[tuple[str, ...]] = ("source", "target")
+    path_fields: ClassVar[tuple[str, ...]] = ("source", "target")
     making: ClassVar[str] = "python -m lcg.tasks.corpora.gettext_pairs, as docs/real-text.md shows"
 
     source: str = ""
@@ -164,8 +164,8 @@ def _read(paths: tuple[str, ...], stamps: tuple, bpe: int, held_out: float) -> _
 
 def _what_there_is(longer: np.ndarray, shortest: int) -> str:
     """Return the doubling lengths that have pairs, of so many tokens in their longer side."""
-    rungs = sorted({1 << (n - 1).bit_length() for n in longer.tolist()})
-    able = ", ".join(str(rung) for rung in rungs if rung >= shortest)
+    lengths = sorted({1 << (n - 1).bit_length() for n in longer.tolist()})
+    able = ", ".join(str(length) for length in lengths if length >= shortest)
     return f"its longest pair has {longer[-1]} tokens; use some of the lengths {able}"
 
 

@@ -51,13 +51,13 @@ def train_batch(
     per: Literal["sample", "batch"] = "sample",
     rank: int = 0,
     world: int = 1,
-    apart: bool = False,
+    separate_source: bool = False,
 ) -> Batch:
     """Training batch t, or the rows rank::world of it.
 
     Nominal lengths are uniform in [min_length, max_length], drawn per sample or once per batch.
     Every rank draws the whole batch and keeps its rows, so the data does not depend on `world`.
-    `apart`: see `Task.assemble`.
+    `separate_source`: see `Task.assemble`.
     """
     task.check_length(min_length)
     task.check_length(max_length)
@@ -70,19 +70,21 @@ def train_batch(
     lengths = np.broadcast_to(lengths, batch_size)
     source, target = task.draw(rng, lengths)
     rows = slice(rank, None, world)
-    return task.assemble(source[rows], target[rows], lengths[rows], apart)
+    return task.assemble(source[rows], target[rows], lengths[rows], separate_source)
 
 
 class EvalStream:
     """The samples of one split at one length, numbered from 0 without end.
 
     Keeps the block drawn last, so that small batches of long sequences draw each block once.
-    `apart`: see `Task.assemble`.
+    `separate_source`: see `Task.assemble`.
     """
 
-    def __init__(self, task: Task, seed: int, split: str, length: int, apart: bool = False):
+    def __init__(
+        self, task: Task, seed: int, split: str, length: int, separate_source: bool = False
+    ):
         task.check_evaluation(split, length)
-        self.apart = apart
+        self.separate_source = separate_source
         self.task = task.for_split(split)
         self.address = (seed, split, length)
         self.length = length
@@ -97,7 +99,7 @@ class EvalStream:
             rows = slice(max(start - first, 0), stop - first)
             pieces.append([part[rows] for part in self._block(block)])
         source, target = map(_joined, zip(*pieces, strict=True))
-        return self.task.assemble(source, target, np.full(count, self.length), self.apart)
+        return self.task.assemble(source, target, np.full(count, self.length), self.separate_source)
 
     def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         if self._held[0] != block:
@@ -109,7 +111,7 @@ class EvalStream:
 
 
 def _joined(pieces: tuple[np.ndarray, ...]) -> np.ndarray:
-    """The rows of some blocks; those of a ragged task may be of different widths."""
+    """The rows of some blocks; those of a variable-length task may be of different widths."""
     width = max(piece.shape[1] for piece in pieces)
     room = [((0, 0), (0, width - piece.shape[1])) for piece in pieces]
     return np.concatenate(
@@ -121,7 +123,13 @@ def _joined(pieces: tuple[np.ndarray, ...]) -> np.ndarray:
 
 
 def eval_batch(
-    task: Task, seed: int, split: str, length: int, start: int, count: int, apart: bool = False
+    task: Task,
+    seed: int,
+    split: str,
+    length: int,
+    start: int,
+    count: int,
+    separate_source: bool = False,
 ) -> Batch:
     """Samples start .. start + count - 1 of a split at a length (many batches: EvalStream)."""
-    return EvalStream(task, seed, split, length, apart).batch(start, count)
+    return EvalStream(task, seed, split, length, separate_source).batch(start, count)

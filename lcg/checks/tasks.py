@@ -82,7 +82,7 @@ def mixed_lengths(subject: Subject, cases: Cases) -> None:
     for longest in cases.each(lengths):
         low = lengths[0]
         batch = train_batch(task, 0, 1, 9, low, longest)
-        if task.ragged:
+        if task.variable_length:
             continue
         for row, nominal in zip(batch.inputs, batch.lengths, strict=True):
             declared = int(task.token_length(int(nominal))) - (task.kind == "seq2seq")

@@ -43,7 +43,7 @@ def run(words: list[str]) -> int:
     log.info(f"{directory}: checkpoint of step {step}, test samples 0 to {options.samples - 1}")
     answers = _answers(model, config, options)
     shown = _print_samples(config.task, answers, options)
-    if config.task.kind == "seq2seq" and config.task.ragged:
+    if config.task.kind == "seq2seq" and config.task.variable_length:
         _print_written(model, config, options)
 
     count = min(4, options.samples, max(1, STATISTICS // (config.model.heads * tokens**2)))
@@ -285,7 +285,7 @@ def _same_task(one: Any, other: Any) -> bool:
     return type(one) is type(other) and all(
         getattr(one, field.name) == getattr(other, field.name)
         for field in dataclasses.fields(one)
-        if field.name not in one.places
+        if field.name not in one.path_fields
     )
 
 
@@ -357,7 +357,7 @@ def _sample_count(configs: list[Any], options: argparse.Namespace) -> int:
     weights = 0
     for config in configs:
         tokens = int(configs[0].task.token_length(options.length))
-        side = tokens // 2 if config.model.apart else tokens  # source and target are read apart
+        side = tokens // 2 if config.model.separate_source else tokens
         weights += len(attention_layers(config)) * config.model.heads * side**2
     most = min(options.samples, SAMPLES, max(1, WEIGHTS // weights))
     return TestSet(configs[0], "test", options.length, most).samples

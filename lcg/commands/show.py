@@ -50,40 +50,46 @@ def run(words: list[str]) -> int:
     if tokens > MOST:
         option = f"count={count}" if count > length else f"length={length}"
         raise ValueError(f"{option} shows {shown(tokens)} tokens; at most {shown(MOST)} are shown")
-    if model.apart:  # what other kinds read does not depend on them
+    if model.separate_source:  # what other kinds read does not depend on them
         check_task(model, task)
     width = max(60, shutil.get_terminal_size((100, 24)).columns)
-    print(introduction(task, length, model.apart))
+    print(introduction(task, length, model.separate_source))
     for seed in range(first, first + count):
-        print("\n" + sequence(task, length, seed, width, model.apart))
+        print("\n" + sequence(task, length, seed, width, model.separate_source))
     return 0
 
 
-def introduction(task: Task, length: int, apart: bool = False) -> str:
-    """Explain the lines of `sequence`; apart: an encoder reads the source, a decoder the rest."""
+def introduction(task: Task, length: int, separate_source: bool = False) -> str:
+    """Explain the lines of `sequence`.
+
+    separate_source: an encoder reads the source, a decoder the rest.
+    """
     scored = "every symbol but <bos> is" if task.kind == "tagging" else "target and <eos> are"
     if task.partly_scored:
         scored = "the positions with a label are"
-    most = "at most " if task.ragged else ""
-    encoder = ["  encoder  what the encoder reads, all at once"] if apart else []
+    most = "at most " if task.variable_length else ""
+    reader = "decoder" if separate_source else "model"
+    encoder = ["  encoder  what the encoder reads, all at once"] if separate_source else []
     return "\n".join(
         [
             f"{task.name}, nominal length {length}: {most}{task.source_length(length)} source "
             f"tokens, {most}{task.token_length(length)} in all; {scored} scored",
             *encoder,
-            f"  input    what the {'decoder' if apart else 'model'} is given, token by token",
+            f"  input    what the {reader} is given, token by token",
             "  label    what it must output when it has read the token above",
             "  ^        scored: the sequence is right if all of these are",
         ]
     )
 
 
-def sequence(task: Task, length: int, seed: int, width: int = 100, apart: bool = False) -> str:
+def sequence(
+    task: Task, length: int, seed: int, width: int = 100, separate_source: bool = False
+) -> str:
     """One sequence: source and target, then in columns inputs, labels and which are scored.
 
     Columns are broken into blocks of at most `width` characters.
     """
-    batch = task.encode(np.random.default_rng(seed), np.array([length]), apart)
+    batch = task.encode(np.random.default_rng(seed), np.array([length]), separate_source)
     inputs, labels = batch.inputs[0], batch.labels[0]
     scored = labels != IGNORE
     parts = []

@@ -69,7 +69,7 @@ def _identity_tree(config: Config) -> dict[str, Any]:
     kept |= {"optimizer": tree["optimizer"], "seed": tree["seed"]}
     kept |= {key: tree["trainer"][key] for key in ("steps", "precision")}
     del kept["attention"]["backend"], kept["data"]["workers"]
-    for field in config.task.places:
+    for field in config.task.path_fields:
         del kept["task"][field]
     for kind, part in parts(config).items():
         if (name := registry.identity_of(type(part))) is not None:

@@ -131,7 +131,7 @@ class Model:
         )
 
     @property
-    def apart(self) -> bool:
+    def separate_source(self) -> bool:
         """True when an encoder reads the source and a decoder the target."""
         return self.kind == "encoder_decoder"
 

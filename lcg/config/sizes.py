@@ -37,7 +37,7 @@ def parameter_count(model: Model, vocabulary: int) -> int:
     attention = 2 * width * (heads_width + keys_width) + norms
     block = attention + width * model.d_ff * (3 if gemma else 2) + norms
     ends = 2 * vocabulary * width + width
-    if not model.apart:
+    if not model.separate_source:
         return ends + model.layers * block
     return ends + width + model.source_layers * block + model.layers * (block + attention)
 
@@ -94,7 +94,9 @@ def check_sizes(config: Config) -> None:
             f"{largest_option(config)} makes a model of {shown(count)} parameters; at most "
             f"{shown(PARAMETERS)} are possible"
         )
-    heads = model.heads * (2 * model.layers + model.source_layers if model.apart else model.layers)
+    heads = model.heads * (
+        2 * model.layers + model.source_layers if model.separate_source else model.layers
+    )
     if heads > HEADS:
         larger = "heads" if model.heads > model.layers else "layers"
         raise TooLarge(

@@ -42,7 +42,7 @@ ROWS = 4000
 """Rows that are read; of longer tables every n-th is enough."""
 
 
-def fate(metrics: Path, warmup_steps: int) -> dict[str, Any]:
+def loss_plateau(metrics: Path, warmup_steps: int) -> dict[str, Any]:
     """Return what a metrics.csv says of a run, in JSON types.
 
     plateau_loss: nats, None without a plateau; plateau_left_at: step, None if it was not left.

@@ -32,7 +32,9 @@ class TestSet:
     def stream(self) -> EvalStream:
         """The stream that draws them; raises ValueError where the split has none of this length."""
         config = self.config
-        return EvalStream(config.task, self.seed, self.split, self.length, config.model.apart)
+        return EvalStream(
+            config.task, self.seed, self.split, self.length, config.model.separate_source
+        )
 
     @cached_property
     def sample_size(self) -> tuple[int, int]:
@@ -41,9 +43,9 @@ class TestSet:
         Where rows differ in length, the most there can be. An encoder–decoder counts as a decoder
         over both in a row, which takes no less.
         """
-        task, apart = self.config.task, self.config.model.apart
-        if task.ragged or task.partly_scored:  # each row is scored elsewhere
-            return (self.token_length + 2 * apart,) * 2
+        task, separate_source = self.config.task, self.config.model.separate_source
+        if task.variable_length or task.partly_scored:  # each row is scored elsewhere
+            return (self.token_length + 2 * separate_source,) * 2
         first = self.stream.batch(0, 1)
         tokens = first.inputs.shape[1] + (0 if first.source is None else first.source.shape[1])
         return tokens, int((first.labels != IGNORE).sum())

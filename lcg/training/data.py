@@ -79,7 +79,7 @@ class Batches(Dataset):
             data.min_length,
             data.max_length,
             data.lengths_per,
-            apart=self.config.model.apart,
+            separate_source=self.config.model.separate_source,
         )
         rows = slice(self.rank, None, self.world)
         own = {name: tensor[rows].contiguous() for name, tensor in batch_tensors(batch).items()}
@@ -92,7 +92,7 @@ class Batches(Dataset):
         lengths = np.arange(data.min_length, data.max_length + 1)  # the last may not be the widest
         if name == "source":
             widths = task.source_length(lengths) + 2  # BOS and EOS
-        elif self.config.model.apart:
+        elif self.config.model.separate_source:
             widths = task.target_length(lengths) + 1
         else:
             widths = task.token_length(lengths) - (task.kind == "seq2seq")  # EOS is never read

@@ -51,7 +51,7 @@ def memory_problem(config: Config) -> str | None:
     width = 2 if trainer.precision == "bf16-true" else 4  # bytes
     copies = 4 if on_host else 1  # weights, gradients, two moments
     weights = copies * width * parameter_count(model, config.task.vocabulary)
-    weights += LAYER_BYTES * (model.layers + model.source_layers * model.apart)
+    weights += LAYER_BYTES * (model.layers + model.source_layers * model.separate_source)
     kept = 2 * 2 * model.d_model * min(model.layers, model.source_layers) if on_host else 0
     tokens = int(config.task.token_length(data.max_length))
     needs = {

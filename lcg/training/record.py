@@ -23,7 +23,7 @@ from lcg.config import (
     source_digests,
     task_tree,
 )
-from lcg.diagnostics.loss_plateau import fate
+from lcg.diagnostics.loss_plateau import loss_plateau
 from lcg.diagnostics.probe import group_norms, learned_alphas
 from lcg.log import log
 from lcg.models.transformer import model_inputs
@@ -234,4 +234,4 @@ class RecordWriter:
         return RunRecord.load(self.directory, identity(self.config))
 
     def _fate(self) -> dict[str, Any]:
-        return fate(Run(self.directory).metrics_file, self.config.optimizer.warmup_steps)
+        return loss_plateau(Run(self.directory).metrics_file, self.config.optimizer.warmup_steps)

@@ -24,7 +24,7 @@ def drawn(task: str, kind: str):
     model = build_model(config).eval()
     with torch.no_grad():
         model.head.weight[config.task.eos] *= 4  # so that some rows end and others do not
-    return config, model, EvalStream(config.task, 0, "test", 32, config.model.apart)
+    return config, model, EvalStream(config.task, 0, "test", 32, config.model.separate_source)
 
 
 def one_by_one(model, prompt: list[int], source: torch.Tensor | None, count: int, eos: int):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from oracles.ragged import Ragged, RaggedMasked
 from oracles.registered import randomize
+from oracles.variable_length import Ragged, RaggedMasked
 
 from lcg.attention import Attention
 from lcg.attention.normalizers.entmax import Entmax

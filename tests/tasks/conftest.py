@@ -41,7 +41,7 @@ def pytest_generate_tests(metafunc):
         classes = task_classes()
         metafunc.parametrize("task_class", classes, ids=[cls.name for cls in classes])
     # Tasks of text have tests of their own: their rows are as long as the text is.
-    drawn = [cls for cls in task_classes() if not cls.places]
+    drawn = [cls for cls in task_classes() if not cls.path_fields]
     if "drawn_class" in metafunc.fixturenames:
         metafunc.parametrize("drawn_class", drawn, ids=[cls.name for cls in drawn])
     if "task" in metafunc.fixturenames:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from oracles.ragged import Ragged, RaggedMasked
+from oracles.variable_length import Ragged, RaggedMasked
 
 from lcg.tasks.base import IGNORE
 from lcg.tasks.copy import Copy
@@ -12,7 +12,7 @@ from lcg.tasks.streams import EvalStream, eval_batch, train_batch
 
 def rows_of(task, drawn, lengths, which):
     """The symbols of each row, as lists."""
-    if task.ragged:
+    if task.variable_length:
         return [[s for s in row if s >= 0] for row in drawn.tolist()]
     count = (task.source_length, task.target_length)[which]
     counts = np.broadcast_to(count(lengths), lengths.shape)
@@ -29,7 +29,7 @@ def test_apart_is_bos_source_eos_and_bos_target(some_task):
     task = some_task
     lengths = np.array([17, 24, 19, 32])
     source, target = task.sample(np.random.default_rng(0), lengths)
-    batch = task.assemble(source, target, lengths, apart=True)
+    batch = task.assemble(source, target, lengths, separate_source=True)
     sources = rows_of(task, source, lengths, 0)
     targets = rows_of(task, target, lengths, 1)
     assert batch.source.tolist() == filled([[task.bos, *s, task.eos] for s in sources], task.pad)
@@ -60,9 +60,9 @@ def test_a_masked_task_scores_what_its_labels_say():
 @pytest.mark.parametrize("some_task", [Ragged(), RaggedMasked()], ids=lambda t: t.name)
 def test_ragged_rows_are_the_same_however_they_are_batched(some_task):
     task = some_task
-    apart = task.kind == "seq2seq"
-    whole = eval_batch(task, 0, "test", 12, 0, 200, apart)
-    stream, start = EvalStream(task, 0, "test", 12, apart), 0
+    separate_source = task.kind == "seq2seq"
+    whole = eval_batch(task, 0, "test", 12, 0, 200, separate_source)
+    stream, start = EvalStream(task, 0, "test", 12, separate_source), 0
     for count in (1, 63, 64, 5, 67):
         part = stream.batch(start, count)
         for one, all_of_it in zip(part, whole, strict=True):
@@ -72,7 +72,7 @@ def test_ragged_rows_are_the_same_however_they_are_batched(some_task):
                 assert set(np.unique(rows[:, one.shape[1] :])) <= {task.pad, filler, IGNORE}
         start += count
     one, *ranks = (
-        train_batch(task, 0, 1, 8, 4, 9, rank=r, world=w, apart=apart)
+        train_batch(task, 0, 1, 8, 4, 9, rank=r, world=w, separate_source=separate_source)
         for r, w in ((0, 1), (0, 2), (1, 2))
     )
     for rank, batch in enumerate(ranks):

@@ -13,7 +13,7 @@ class Ragged(Task):
     """Sources of up to the nominal length, and twice their first half as the target."""
 
     name: ClassVar[str] = "ragged"
-    ragged: ClassVar[bool] = True
+    variable_length: ClassVar[bool] = True
 
     symbols: int = 9
 

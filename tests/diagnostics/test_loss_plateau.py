@@ -8,7 +8,7 @@ import pytest
 from tiny import tiny
 
 from lcg.config import load_config
-from lcg.diagnostics.loss_plateau import exploded, fate, plateau
+from lcg.diagnostics.loss_plateau import exploded, loss_plateau, plateau
 from lcg.runs.record import RunRecord
 from lcg.training.loop import train
 
@@ -39,17 +39,17 @@ def found(losses, steps=STEPS):
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.1])
 @pytest.mark.parametrize("at", [5000, 16_000, 37_000])
 def test_a_plateau_that_is_left(at, share):
-    fate = found(noisy(leaves(at)(STEPS), share))
-    assert fate["plateau_loss"] == pytest.approx(0.54, rel=0.05)
+    measured = found(noisy(leaves(at)(STEPS), share))
+    assert measured["plateau_loss"] == pytest.approx(0.54, rel=0.05)
     # the smoothing over 19 rows may move the step by less than half of it
-    assert abs(fate["plateau_left_at"] - at) <= 450
+    assert abs(measured["plateau_left_at"] - at) <= 450
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.1])
 def test_a_plateau_that_is_never_left(share):
-    fate = found(noisy(stuck(STEPS), share))
-    assert fate["plateau_left_at"] is None
-    assert fate["plateau_loss"] == pytest.approx(0.54, rel=0.03)
+    measured = found(noisy(stuck(STEPS), share))
+    assert measured["plateau_left_at"] is None
+    assert measured["plateau_loss"] == pytest.approx(0.54, rel=0.03)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.02, 0.1])
@@ -78,9 +78,9 @@ def test_falling_back_is_not_leaving():
 def test_single_spikes_do_not_matter():
     losses = leaves(16_000)(STEPS)
     losses[::37] *= 20
-    fate = found(losses)
-    assert fate["plateau_loss"] == pytest.approx(0.54, rel=0.03)
-    assert abs(fate["plateau_left_at"] - 16_000) <= 500
+    measured = found(losses)
+    assert measured["plateau_loss"] == pytest.approx(0.54, rel=0.03)
+    assert abs(measured["plateau_left_at"] - 16_000) <= 500
 
 
 def test_rows_that_are_not_finite_are_left_out():
@@ -89,9 +89,9 @@ def test_rows_that_are_not_finite_are_left_out():
     spoilt = losses.copy()
     spoilt[[3, 100, 101, 500]] = math.nan
     spoilt[700] = math.inf
-    fate = found(spoilt)
-    assert fate["plateau_loss"] == pytest.approx(clean["plateau_loss"], rel=0.01)
-    assert abs(fate["plateau_left_at"] - clean["plateau_left_at"]) <= 100
+    measured = found(spoilt)
+    assert measured["plateau_loss"] == pytest.approx(clean["plateau_loss"], rel=0.01)
+    assert abs(measured["plateau_left_at"] - clean["plateau_left_at"]) <= 100
     assert found(np.full(len(STEPS), math.nan))["plateau_loss"] is None
 
 
@@ -100,8 +100,8 @@ def test_few_rows_say_nothing_and_a_short_run_can():
     assert found(stuck(steps), steps)["plateau_loss"] is None
     steps = np.arange(50, 2001, 50)
     losses = np.where(steps < 1600, 3.47, 0.3)
-    fate = plateau(zip(steps.tolist(), losses.tolist(), strict=True), 100)
-    assert fate == {"plateau_left_at": 1600, "plateau_loss": 3.47}
+    measured = plateau(zip(steps.tolist(), losses.tolist(), strict=True), 100)
+    assert measured == {"plateau_left_at": 1600, "plateau_loss": 3.47}
 
 
 def test_scalers_that_exploded():
@@ -116,14 +116,14 @@ def test_scalers_that_exploded():
     assert exploded([{"step": "1", "train/loss": "2"}]) == {}
 
 
-def test_fate_is_read_from_a_file_with_holes(tmp_path):
+def test_it_is_read_from_a_file_with_holes(tmp_path):
     path = tmp_path / "metrics.csv"
     lines = ["step,train/loss,scaler/layer_0/p95,scaler/layer_0/max"]
     for step, loss in zip(STEPS.tolist(), leaves(16_000)(STEPS).tolist(), strict=True):
         lines.append(f"{step},{'nan' if step == 5000 else loss},,")
         lines += [f"{step},,40,300"] if step % 1000 == 0 else []
     path.write_text("\n".join(lines) + "\n")
-    read = fate(path, WARMUP)
+    read = loss_plateau(path, WARMUP)
     assert abs(read.pop("plateau_left_at") - 16_000) <= 500
     assert read.pop("plateau_loss") == pytest.approx(0.54, rel=0.03)
     assert read == {"scaler_p95": 40.0, "scaler_max": 300.0}
