@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,44 +61,37 @@ def run(words: list[str]) -> int:
     heads = parse_heads(options.heads) if options.heads else ()
     if options.map_length is not None and options.map_length < 1:
         raise ValueError(f"--map-length {options.map_length}: a length is at least 1")
-    project = _project(options.wandb) if options.wandb else None
+    if options.wandb and not re.fullmatch("[^/]+/[^/]+", options.wandb):
+        raise ValueError(f"--wandb {options.wandb}: name it as ENTITY/PROJECT")
     sources = find(options.runs)
     for problem in sources.problems:
         log.warning(f"left out: {problem}")
     tell_changed_sources(sources.records)
-    command = shlex.join(["lcg", "report", *words])
     trust = trusted(options, otherwise="none")
     choice = None if options.no_maps else MapChoice(options.map_length, heads, trust)
-    report = make(
-        sources, command, datetime.now(UTC), choice, _bar, options.metric, options.baseline
-    )
+    command = shlex.join(["lcg", "report", *words])
+    shown = (options.metric, options.baseline)
+    report = make(sources, command, datetime.now(UTC), choice, _bar, *shown)
     write_atomic(output, report.html)
     print(output)
-    if project:
+    if options.wandb:
         from lcg.report.upload import upload
 
-        upload(report, sources.records, output, *project)
+        upload(report, sources.records, output, *options.wandb.split("/"))
     return 0
 
 
 def _check_output(output: Path) -> None:
     """Raise ValueError for a file that could not be written, before anything is drawn."""
-    folder = output.parent
-    if output.suffix.lower() not in (".html", ".htm") and not output.is_dir():
-        raise ValueError(f"-o {output}: a report is HTML; name a .html file")
-    if not folder.is_dir():
-        raise ValueError(f"-o {output}: there is no folder {folder}; make it first")
-    if output.is_dir():
-        raise ValueError(f"-o {output} is a folder; name a file, such as {output / 'report.html'}")
-    if not os.access(folder, os.W_OK):
-        raise ValueError(f"-o {output}: {folder} cannot be written; choose another folder")
-
-
-def _project(word: str) -> tuple[str, str]:
-    entity, _, project = word.partition("/")
-    if not entity or not project or "/" in project:
-        raise ValueError(f"--wandb {word}: name it as ENTITY/PROJECT")
-    return entity, project
+    folder, html = output.parent, output.suffix.lower() in (".html", ".htm")
+    for wrong, text in (
+        (output.is_dir(), f" is a folder; name a file, such as {output / 'report.html'}"),
+        (not html, ": a report is HTML; name a .html file"),
+        (not folder.is_dir(), f": there is no folder {folder}; make it first"),
+        (not os.access(folder, os.W_OK), f": {folder} cannot be written; choose another folder"),
+    ):
+        if wrong:
+            raise ValueError(f"-o {output}{text}")
 
 
 def _bar(planned: list):

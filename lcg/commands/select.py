@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 from lcg.commands.args import Parser, add_trust, tell_changed_sources, trusted
 from lcg.log import log, plain
 from lcg.results import Choice
-from lcg.runs.record import RunRecord
 from lcg.runs.sources import Trust
 
 
 def run(words: list[str]) -> int:
-    parser = Parser(
-        "select",
-        "RUN … [--metric NAME] [--longest N] [--device NAME]",
-        __doc__,
-        epilog="The highest exact match at the monitored validation length is selected, then the\n"
-        "highest token accuracy there (with --metric token_accuracy the other way round). Runs\n"
-        "that tie are validated at 2, 4, … times the longest validation length, on samples that\n"
-        "neither training nor test uses, until they separate.",
-    )
+    epilog = """\
+The highest exact match at the monitored validation length is selected, then the
+highest token accuracy there (with --metric token_accuracy the other way round). Runs
+that tie are validated at 2, 4, … times the longest validation length, on samples that
+neither training nor test uses, until they separate."""
+    usage = "RUN … [--metric NAME] [--longest N] [--device NAME]"
+    parser = Parser("select", usage, __doc__, epilog=epilog)
     parser.add_argument("runs", nargs="+", help="run directories, or folders that hold some")
     parser.add_argument(
         "--longest", type=int, help="longest length to try; default: 8 times the monitored one"
@@ -39,77 +36,59 @@ def run(words: list[str]) -> int:
     if options.longest is not None and options.longest < 1:
         raise ValueError(f"--longest must be at least 1, got {options.longest}")
     trust = trusted(options, otherwise="none")
-    select_runs(options.runs, options.longest, options.device, options.metric, trust)
+    select_runs(options.runs, options.metric, options.longest, options.device, trust)
     return 0
 
 
 def select_runs(
-    paths,
+    paths: Iterable[str | Path],
+    metric: str = "exact_match",
     longest: int | None = None,
     device: str = "auto",
-    metric: str = "exact_match",
     trust: Trust = "none",
 ) -> None:
     """Print the selected run of every group below `paths`, and break ties."""
     from lcg.results.aggregate import group_runs
     from lcg.runs.run import Run
 
-    runs = {run.path: run.record for run in Run.find(paths, report=log.warning)}
-    tell_changed_sources(runs.values())
-    places = {(record.run, record.hash): directory for directory, record in runs.items()}
-    for group in group_runs(runs.values(), metric):
-        own = [places[member.record.run, member.record.hash] for member in group.runs]
-        choice, left = _break_tie(
-            {place: runs[place] for place in own}, group.choice, longest, device, metric, trust
-        )
-        place = places[choice.record.run, choice.record.hash]
+    runs = {(r.record.run, r.record.hash): r for r in Run.find(paths, report=log.warning)}
+    records = [run.record for run in runs.values()]
+    tell_changed_sources(records)
+    for group in group_runs(records, metric):
+        choice, left = group.choice, ""
+        if not choice.resolved and choice.monitored is not None:  # only a tie needs torch
+            from lcg.evaluation.evaluate import LengthBar, break_tie
+
+            names = ", ".join(record.run for record in choice.tied)
+            log.info(f"{len(choice.tied)} runs tie up to length {choice.path[-1]}: {names}")
+            own = {runs[each.key].path: runs[each.key].record for each in group.runs}
+            with closing(LengthBar()) as bar:
+                choice, left = break_tie(own, longest, device, bar, metric, trust)
+        place = runs[choice.record.run, choice.record.hash].path
         shown = place.relative_to(Path.cwd()) if place.is_relative_to(Path.cwd()) else place
         print(plain(f"{group.task}, {group.name}: {shown}"))
-        for line in _reasons(choice, left, len(own), metric):
+        for line in _reasons(choice, left, len(group.runs), metric):
             print(plain(f"  {line}"))
 
 
-def _break_tie(
-    runs: dict[Path, RunRecord], choice: Choice, longest, device, metric: str, trust: Trust
-) -> tuple[Choice, str]:
-    """The choice after ties are broken, and why one is left; only a tie needs torch."""
-    if choice.resolved or choice.monitored is None:
-        return choice, ""
-    from lcg.evaluation.evaluate import LengthBar, break_tie
-
-    names = ", ".join(record.run for record in choice.tied)
-    log.info(f"{len(choice.tied)} runs tie up to length {choice.path[-1]}: {names}")
-    with closing(LengthBar()) as bar:
-        return break_tie(runs, longest, device, bar, metric, trust)
-
-
-def _reasons(choice: Choice, left: str, runs: int, metric: str) -> list[str]:
+def _reasons(choice: Choice, left: str, runs: int, metric: str) -> Iterator[str]:
     """The selected run, what it and the runs that tied with it scored, what is doubtful."""
     of = f"of {runs} runs" if runs > 1 else "the only run"
-    lines = [f"seed {choice.record.seed}, lr {choice.record.lr:g}, {of}"]
+    yield f"seed {choice.record.seed}, lr {choice.record.lr:g}, {of}"
     if choice.monitored is None:
-        return [*lines, "no validation results; the lowest seed stands in"]
-    first, then = ("exact match", "token accuracy")[:: 1 if metric == "exact_match" else -1]
-    lines.append(f"selected by {first}, then {then}, at length {choice.monitored}:")
-    lines += [f"  {_scores(record, choice.path, (first, then))}" for record in choice.contenders]
+        yield "no validation results; the lowest seed stands in"
+        return
+    order = ("exact_match", "token_accuracy")[:: 1 if metric == "exact_match" else -1]
+    first, then = (name.replace("_", " ") for name in order)
+    yield f"selected by {first}, then {then}, at length {choice.monitored}:"
+    for record in choice.contenders:
+        scores = [f"  seed {record.seed}, lr {record.lr:g}"]
+        for length in (n for n in choice.path if n in record.validation):
+            values = [getattr(record.validation[length], name) for name in order]
+            texts = ["not finite" if v is None else f"{100 * v:.2f} %" for v in values]
+            scores.append(f"{length}: {first} {texts[0]}, {then} {texts[1]}")
+        yield "   ".join(scores)
     if not choice.resolved:
-        lines.append(f"{len(choice.tied)} runs still tie, the lowest seed stands in: {left}")
+        yield f"{len(choice.tied)} runs still tie, the lowest seed stands in: {left}"
     if choice.degenerate:
-        lines.append(f"selection metric never changed: {choice.degenerate}")
-    return lines
-
-
-def _scores(record: RunRecord, lengths: tuple[int, ...], order: Sequence[str]) -> str:
-    """The measures at every length that was compared, by name, in the order that they decide in."""
-    scores = []
-    for length in lengths:
-        result = record.validation.get(length)
-        if result is not None:
-            values = {"exact match": result.exact_match, "token accuracy": result.token_accuracy}
-            shown = [f"{name} {_percent(values[name])}" for name in order]
-            scores.append(f"{length}: {', '.join(shown)}")
-    return f"seed {record.seed}, lr {record.lr:g}   " + "   ".join(scores)
-
-
-def _percent(value: float | None) -> str:
-    return "not finite" if value is None else f"{100 * value:.2f} %"
+        yield f"selection metric never changed: {choice.degenerate}"

@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lcg.report import figures, maps
 from lcg.report.figures import Drawing
 from lcg.results.aggregate import Group, training_lengths
 from lcg.results.plot import method_styles
 from lcg.results.statistics import EXACT_MATCH, Measure
-from lcg.results.table import Comparison, compare_runs
-from lcg.results.tables import NOTHING, Table, state_text
+from lcg.results.table import compare_runs
+from lcg.results.tables import NOTHING, Table
 from lcg.runs.provenance import package_version
 from lcg.runs.record import RecordError, RunRecord
 from lcg.runs.run import Run
@@ -74,18 +74,8 @@ class _Task:
         default_factory=lambda: {RESULTS: [], TRAINING: [], MAPS: []}
     )
 
-    @property
-    def about(self) -> str:
-        runs = sum(len(group.runs) for group in self.groups)
-        return (
-            f"Trained at {training_lengths(self.groups)}. {_count(len(self.groups), 'method')}, "
-            f"{_count(runs, 'run')}. Validation selects one run of each method over seeds and "
-            "learning rates; test results play no part in it."
-        )
 
-
-@dataclass(frozen=True)
-class Planned:
+class Planned(NamedTuple):
     """A figure that `draw` makes, or says in a line why it cannot, and the list it goes to."""
 
     title: str
@@ -113,10 +103,16 @@ def make(
     shown = compare_runs(sources.records, metric, baseline)
     styles = method_styles(shown.groups)
     runs = {(run.record.run, run.record.hash): run for run in sources.runs}
-    tasks = _tasks(shown)
+    tasks: dict[str, _Task] = {}
+    for group in shown.groups:  # an anchor of its own for each, whatever its name is made of
+        slug = re.sub(r"[^a-z0-9]+", "-", group.task.lower()).strip("-")
+        anchor = f"task-{len(tasks) + 1}{'-' * bool(slug)}{slug}"
+        tasks.setdefault(group.task, _Task(group.task, anchor)).groups.append(group)
+    for table in shown.tables:
+        tasks[table.task].tables.append(table)
+    plans = (_plan(task, styles, runs, choice, shown.measure) for task in tasks.values())
     drawings, missing = [], []
-    plan = [each for task in tasks for each in _plan(task, styles, runs, choice, shown.measure)]
-    for planned in watch(plan):
+    for planned in watch([each for plan in plans for each in plan]):
         with matplotlib.rc_context(figures.LOOK):
             drawn = planned.draw()
         if isinstance(drawn, Drawing):
@@ -125,10 +121,10 @@ def make(
         else:
             missing.append(drawn)
     html = _render(
-        title=f"Length generalization: {', '.join(task.name for task in tasks)}",
-        lead=_lead(shown.groups),
+        tasks=list(tasks.values()),
+        groups=shown.groups,
+        records=sources.records,
         problems=sources.problems,
-        tasks=tasks,
         styles=styles,
         notes=[*shown.notes, *missing],
         command=command,
@@ -136,18 +132,6 @@ def make(
         provenance=[_provenance(runs[run.key]) for group in shown.groups for run in group.runs],
     )
     return Report(html, tuple(drawings))
-
-
-def _tasks(shown: Comparison) -> list[_Task]:
-    """The tasks in order, each with an anchor of its own whatever its name is made of."""
-    tasks: dict[str, _Task] = {}
-    for group in shown.groups:
-        slug = re.sub(r"[^a-z0-9]+", "-", group.task.lower()).strip("-")
-        anchor = f"task-{len(tasks) + 1}{'-' * bool(slug)}{slug}"
-        tasks.setdefault(group.task, _Task(group.task, anchor)).groups.append(group)
-    for table in shown.tables:
-        tasks[table.task].tables.append(table)
-    return list(tasks.values())
 
 
 def _plan(
@@ -159,29 +143,26 @@ def _plan(
 ) -> Iterator[Planned]:
     """The figures of a task."""
 
-    def planned(title: str, place: str, draw: Callable, name: str, *arguments: Any) -> Planned:
-        return Planned(title, task.figures[place], partial(draw, name, *arguments))
+    def planned(title: str, place: str, name: str, draw: Callable, *arguments: Any) -> Planned:
+        return Planned(
+            title, task.figures[place], partial(draw, f"{task.anchor}-{name}", *arguments)
+        )
 
-    own = (task.groups, styles)
-    name = f"{task.anchor}-accuracy"
-    yield planned("accuracy", RESULTS, figures.draw_accuracy, name, *own, measure)
-    name = f"{task.anchor}-learning-rate"
-    yield planned("learning rates", RESULTS, figures.draw_learning_rates, name, *own, measure)
+    groups, tested = task.groups, (task.groups, styles, measure)
+    yield planned("accuracy", RESULTS, "accuracy", figures.draw_accuracy, *tested)
+    yield planned("learning rates", RESULTS, "learning-rate", figures.draw_learning_rates, *tested)
     series = {
         run.record.run: runs[run.key].curves(figures.is_drawn)
-        for group in task.groups
+        for group in groups
         for run in group.seeds
     }
-    yield planned("loss", TRAINING, figures.draw_loss, f"{task.anchor}-loss", *own, series)
-    for number, group in enumerate(task.groups, 1):
+    yield planned("loss", TRAINING, "loss", figures.draw_loss, groups, styles, series)
+    for number, group in enumerate(groups, 1):
         shown = (group, styles[group.name], series[group.best.record.run])
-        name = f"{task.anchor}-method-{number}-heads"
-        yield planned("heads", TRAINING, figures.draw_heads, name, *shown)
-    if choice is not None:
-        for number, group in enumerate(task.groups, 1):
-            shown = (group, runs[group.best.key], choice)
-            name = f"{task.anchor}-method-{number}-maps"
-            yield planned("attention maps", MAPS, maps.draw, name, *shown)
+        yield planned("heads", TRAINING, f"method-{number}-heads", figures.draw_heads, *shown)
+    for number, group in enumerate(groups, 1) if choice is not None else ():
+        shown = (group, runs[group.best.key], choice)
+        yield planned("attention maps", MAPS, f"method-{number}-maps", maps.draw, *shown)
 
 
 def _render(**page: Any) -> str:
@@ -195,10 +176,12 @@ def _render(**page: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["code"] = _code
-    environment.globals["glyphs"] = GLYPHS
-    versions = f"lcg {package_version('lcg')}, Python {platform.python_version()}"
-    environment.globals["versions"] = versions
+    environment.filters |= {"code": _code, "training_lengths": training_lengths}
+    environment.globals |= {
+        "glyphs": GLYPHS,
+        "versions": f"lcg {package_version('lcg')}, Python {platform.python_version()}",
+        "count": lambda things, what: f"{len(things)} {what}{'' if len(things) == 1 else 's'}",
+    }
     return environment.get_template(TEMPLATE).render(page) + "\n"
 
 
@@ -209,20 +192,6 @@ def _code(text: str) -> str:
     parts = re.split(r"`([^`]*)`", text)
     code = Markup("<code>{}</code>").format
     return Markup().join(code(part) if i % 2 else part for i, part in enumerate(parts))
-
-
-def _lead(groups: list[Group]) -> str:
-    records = [run.record for group in groups for run in group.runs]
-    return (
-        f"{_count(len(records), 'run')} of {_count(len({g.name for g in groups}), 'method')} on "
-        f"{_count(len({g.task for g in groups}), 'task')}, "
-        f"{_count(len({record.seed for record in records}), 'seed')}. Trained on short "
-        "sequences, how far does each carry?"
-    )
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def _provenance(run: Run) -> dict[str, str]:
@@ -240,7 +209,7 @@ def _provenance(run: Run) -> dict[str, str]:
         "run": run.record.run,
         "hash": run.record.hash,
         "group": run.record.group,
-        "state": state_text(training.status),
+        "state": training.status.replace("_", " "),
         "steps": str(training.step),
         "seconds": f"{training.seconds:.0f}",
         "device": str(written.get("device_name") or training.device or NOTHING),

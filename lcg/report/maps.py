@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +51,7 @@ def draw(name: str, group: Group, run: Run, choice: MapChoice) -> Drawing | str:
     """The maps of a method's selected run, or a note why there are none."""
     from lcg.diagnostics.plots import Map, draw_maps, tokens_of
 
-    about = f"{group.task}, {group.name}: no attention maps"
-    record = group.best.record
+    about, record = f"{group.task}, {group.name}: no attention maps", group.best.record
     length = record.train_max if choice.length is None else choice.length
     if not run.is_selected:
         return f"{about}, {record.run} has no selected checkpoint."
@@ -61,21 +59,19 @@ def draw(name: str, group: Group, run: Run, choice: MapChoice) -> Drawing | str:
         config, answers, layers = _measured(Run(run.path, choice.trust), length)
     except (ValueError, OSError, RuntimeError) as error:
         return f"{about}, {' '.join(str(error).split())}."
-    every = attention_layers(config)
+    every, count = attention_layers(config), config.model.heads
     places = {key: i for i, layer in enumerate(every) for key in (i, layer.name)}
-    count = len(every), config.model.heads
-    heads = choice.heads or default_heads(*count, config.position.scaled_heads(count[1]))
-    absent = [f"{layer}:{head}" for layer, head in heads if layer not in places or head >= count[1]]
+    heads = choice.heads or default_heads(len(every), count, config.position.scaled_heads(count))
+    absent = [f"{layer}:{head}" for layer, head in heads if layer not in places or head >= count]
     if absent:
         return f"{about}, the model has no head {', '.join(absent)} (LAYER:HEAD, from 0)."
     texts = [[config.task.text(token) for token in side[0].tolist()] for side in answers.reads]
-    maps, size = [], 1
-    for key, head in heads:
-        layer = layers[places[key]]
-        size = max(size, layer.map.size)
+    maps = []
+    for place, head in ((places[key], head) for key, head in heads):
+        layer = layers[place]
         maps.append(
             Map(
-                f"{layer.name.replace('_', ' ')}, {head_text(config, every[places[key]], head)}",
+                f"{layer.name.replace('_', ' ')}, {head_text(config, every[place], head)}",
                 layer.map.blocks[head].numpy(),
                 layer.kind,
                 *tokens_of(layer.name, texts[0], texts[-1]),
@@ -83,7 +79,18 @@ def draw(name: str, group: Group, run: Run, choice: MapChoice) -> Drawing | str:
             )
         )
     svg = svg_of(draw_maps(maps, group.name, 2, SIDE))
-    caption = _caption(group, answers, length, maps, size)
+    size = max(layers[places[key]].map.size for key, _ in heads)
+    wrong = int((answers.predicted != answers.target).sum())
+    right = "all right" if wrong == 0 else f"{wrong} of {answers.target.size} wrong"
+    future = ", grey is the future" if any(shown.kind == "causal" for shown in maps) else ""
+    pooled = f" Each square is the largest weight of {size} × {size} pairs." if size > 1 else ""
+    scaling = f" {SCALED}" if any(shown.title.endswith(", scaled") for shown in maps) else ""
+    caption = (
+        f"The selected run's (seed {record.seed}, learning rate {record.lr:g}) attention "
+        f"weights on the first test sample of length {length} ({len(texts[0])} input tokens; its "
+        f"scored symbols are {right}). Rows are queries, columns keys; square-root colour scale, "
+        f"white is exactly 0{future}. Below the dashed line queries are scored.{scaling}{pooled}"
+    )
     return Drawing(name, f"Attention maps: {group.name}", caption, svg)
 
 
@@ -111,23 +118,4 @@ def _measured(run: Run, length: int) -> tuple[Any, Any, list[Any]]:
         )
     model, _ = load_model(run.path, config)
     answers = answer(model, TestSet(config, "test", length, 1))
-    layers = measure(model, answers.reads, ("support",), mapped=0, side=MOST_TOKENS)
-    return config, answers, layers
-
-
-def _caption(group: Group, answers: Any, length: int, maps: Sequence[Any], size: int) -> str:
-    record = group.best.record
-    wrong = int((answers.predicted != answers.target).sum())
-    right = "all right" if wrong == 0 else f"{wrong} of {answers.target.size} wrong"
-    tokens = answers.reads[0].shape[1]
-    future = ", grey is the future" if any(shown.kind == "causal" for shown in maps) else ""
-    pooled = f" Each square is the largest weight of {size} × {size} pairs." if size > 1 else ""
-    scaled = any(shown.title.endswith(", scaled") for shown in maps)
-    scaling = f" {SCALED}" if scaled else ""
-    return (
-        f"The selected run's (seed {record.seed}, learning rate {record.lr:g}) attention "
-        f"weights on the first test sample of length {length} ({tokens} input tokens; its scored "
-        f"symbols are {right}). Rows are queries, columns keys; square-root colour scale, white "
-        f"is exactly 0{future}. Below the dashed line queries are scored."
-        f"{scaling}{pooled}"
-    )
+    return config, answers, measure(model, answers.reads, ("support",), mapped=0, side=MOST_TOKENS)

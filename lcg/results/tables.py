@@ -275,18 +275,19 @@ def _value(run: RunResult, length: int, measure: Measure, interval: bool) -> Ent
     note = ""
     if interval and measure == EXACT_MATCH:
         note = "[{}, {}]".format(*map(percent, wilson(cell.correct, cell.samples)))
-    return Entry(_marked(percent(value), run.trained is False), note)
+    return _number(percent(value), run.trained is False, note)
 
 
-def _marked(text: str, untrained: bool) -> str:
-    return f"{text} {UNTRAINED}" if untrained and text != NOTHING else text
+def _number(text: str, untrained: bool, note: str = "") -> Entry:
+    """A number, marked if it is of a run that did not train."""
+    return EMPTY if text == NOTHING else Entry(f"{text} {UNTRAINED}" if untrained else text, note)
 
 
 def _over_lengths(run: RunResult, lengths: Sequence[int], measure: Measure) -> list[Entry]:
     """The mean beyond training, over those of `lengths`, and the effective length."""
     beyond = run.mean_out_of_distribution(measure, lengths)
     texts = [_mean(beyond), _effective_length(run, measure)]
-    return [Entry(_marked(text, run.trained is False)) for text in texts]
+    return [_number(text, run.trained is False) for text in texts]
 
 
 def _effective_length(run: RunResult, measure: Measure) -> str:
@@ -314,7 +315,7 @@ def _summary(group: Group, lengths: list[int], measure: Measure) -> list[list[En
     means = [_mean(s.mean_trained if partly else s.mean_all) for s in stats]
     title = f"mean of {group.trained} trained" if partly else "mean"
     return [
-        [name, Entry(title), rate, *(Entry(_marked(text, marked)) for text in texts)]
+        [name, Entry(title), rate, *(_number(text, marked) for text in texts)]
         for title, texts, marked in (
             ("median [range]", medians, group.untrained),
             (title, [*means, NOTHING], group.untrained and not partly),
@@ -356,8 +357,7 @@ def _difference(difference: Difference, length: int) -> Entry:
         low, high = (f"{100 * bound:+.1f}" for bound in pair.interval)
         p = "p < 0.0001" if pair.p_value < 1e-4 else f"p = {pair.p_value:.2g}"
         untrained = any(side.trained is False for side in sides)
-        points = _marked(f"{100 * pair.difference:+.1f}", untrained)
-        return Entry(points, f"[{low}, {high}], {p}")
+        return _number(f"{100 * pair.difference:+.1f}", untrained, f"[{low}, {high}], {p}")
     states = [side.state(length) for side in sides]
     for state, whose in zip(states, ("", "baseline "), strict=True):
         if state not in (None, "value"):
