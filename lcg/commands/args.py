@@ -6,6 +6,7 @@ import argparse
 import difflib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from lcg.log import log
@@ -26,42 +27,33 @@ EXIT_CODES = """exit codes:
        command resumes"""
 
 
-UNRECOGNIZED = "unrecognized arguments: "
-Keys = Callable[[str], list[str]]
-
-
 def first_line(docstring: str | None) -> str:
     """The first line of a docstring; empty where Python runs without docstrings (-OO)."""
     return (docstring or "").partition("\n")[0]
 
 
-def add_trust(parser: Parser) -> None:
-    """The option that lets the code of users' classes run."""
-    parser.add_argument(FLAG, dest="trust", action="store_true", help=HELP)
-
-
-def trusted(options: argparse.Namespace, otherwise: Trust = "own") -> Trust:
-    """Return which code of users' classes may run."""
-    return "any" if options.trust else otherwise
-
-
-def check_workers(workers: int | None) -> None:
-    """Raise ValueError for a number of training processes that no machine runs."""
-    from lcg.config.schema import PROCESSES, shown
-
-    if workers is not None and workers < 1:
-        raise ValueError(f"--workers={workers} must be at least 1")
-    if workers is not None and workers > PROCESSES:
-        raise ValueError(f"--workers={workers} must be at most {shown(PROCESSES)}")
+def add_trust(parser: Parser, otherwise: Trust = "own") -> None:
+    """The option that lets all code of users' classes run; otherwise: which may without it."""
+    option = {"dest": "trust", "action": "store_const", "const": "any", "default": otherwise}
+    parser.add_argument(FLAG, help=HELP, **option)
 
 
 class Parser(argparse.ArgumentParser):
     """Raises ValueError, in one line, where argparse would print its usage and exit.
 
-    `about` is the command's module docstring; its first line is what help says first.
+    `about` is the command's module docstring; its first line is what help says first. keys: of a
+    command that takes key=value, the options of which somebody who writes --name may mean one.
     """
 
-    def __init__(self, command: str, usage: str, about: str | None, **options) -> None:
+    def __init__(
+        self,
+        command: str,
+        usage: str,
+        about: str | None,
+        keys: Callable[[str], list[str]] | None = None,
+        **options,
+    ) -> None:
+        self.keys = keys
         super().__init__(
             prog=f"lcg {command}",
             usage=f"lcg {command} {usage}",
@@ -72,57 +64,39 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_known_args(self, args=None, namespace=None):
-        """As argparse; what was given is known when a mistake is explained."""
+        """The options, and all other words in order; --key=value, as W&B has it, is one of them."""
         self._given = list(args or ())
-        return super().parse_known_args(args, namespace)
+        options, words = super().parse_known_args(args, namespace)
+        words = [word for word in words if word != "--"]
+        for word, following in pairwise([*words, ""]):
+            option, equals, value = word.partition("=")
+            if not equals and not following.startswith("-"):
+                value = following
+            # An option that is true is a flag to W&B, and one that is known needs its value.
+            needs_value = value and "=" not in value and self.keys and self.keys(option[2:])
+            is_flag = option.startswith("--") and "." in option and not needs_value
+            if word.startswith("-") and not (self.keys and (equals or is_flag)):
+                raise ValueError(f"there is no option {option}; {self._hint(option, value)}")
+        return options, words
 
     def error(self, message: str):
         for word in self._given:
             key, equals, value = word.partition("=")
             if equals and f"--{key}" in self._option_string_actions:
                 raise ValueError(f"{word} is no argument of {self.prog}; write --{key} {value}")
-        if message.startswith(UNRECOGNIZED):
-            option, _, rest = message.removeprefix(UNRECOGNIZED).partition(" ")
-            if option.startswith("-"):
-                raise ValueError(self._no_option(option, rest.split()))
         raise ValueError(f"{message}; {self.prog} --help says more")
 
-    def _no_option(self, word: str, following: list[str], keys: Keys = lambda name: []) -> str:
-        """Say that there is no such option, and what to write instead."""
-        option, equals, value = word.partition("=")
-        if not equals and following and not following[0].startswith("-"):
-            value = following[0]
+    def _hint(self, option: str, value: str) -> str:
+        """Say what to write instead of an option that there is not."""
         name = option.lstrip("-").replace("-", "_")
         arguments = [action.dest for action in self._actions if not action.option_strings]
-        if found := keys(name):
-            written = [f"{key}={value or 'VALUE'}" for key in found]
-            hint = f"write {' or '.join(written)}"
-        elif name in arguments or f"{name}s" in arguments:
-            hint = f"write {value or 'its value'} alone"
-        else:
-            known = [text for text in self._option_string_actions if text.startswith("--")]
-            close = difflib.get_close_matches(option, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"{self.prog} --help says more"
-        return f"there is no option {option}; {hint}"
-
-    def parse_words(
-        self, words: list[str], keys: Keys = lambda name: []
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """The options, and all other words in order; --key=value, as W&B has it, is one of them.
-
-        keys: the options of which somebody who writes --name may mean one, to be written as
-        key=value.
-        """
-        options, others = self.parse_known_args(words)
-        others = [word for word in others if word != "--"]
-        for place, word in enumerate(others):
-            is_flag = word.startswith("--") and "." in word  # of W&B, for an option that is true
-            value = others[place + 1 : place + 2]
-            if is_flag and value and "=" not in value[0] and keys(word[2:]):
-                is_flag = False
-            if word.startswith("-") and "=" not in word and not is_flag:
-                raise ValueError(self._no_option(word, value, keys))
-        return options, others
+        if found := self.keys and self.keys(name):
+            return "write " + " or ".join(f"{key}={value or 'VALUE'}" for key in found)
+        if name in arguments or f"{name}s" in arguments:
+            return f"write {value or 'its value'} alone"
+        known = [text for text in self._option_string_actions if text.startswith("--")]
+        close = difflib.get_close_matches(option, known, n=1)
+        return f"did you mean {close[0]}?" if close else f"{self.prog} --help says more"
 
     def _get_value(self, action, text):
         """As argparse, but no number of any option is larger than a machine can count to."""

@@ -23,8 +23,9 @@ def run(words: list[str]) -> int:
     from lcg.results import plot, table
     from lcg.runs.run import Run
 
-    parser = Parser("demo", "[key=value …]", __doc__, epilog="key=value is laid over both runs.")
-    _, overrides = parser.parse_words(words, options_called)
+    epilog = "key=value is laid over both runs."
+    parser = Parser("demo", "[key=value …]", __doc__, options_called, epilog=epilog)
+    _, overrides = parser.parse_known_args(words)
     sides = ("demo/softmax", "demo/asentmax")
     configs = [load_config([f"experiment={side}", *overrides]) for side in sides]
     log.info(ABOUT)

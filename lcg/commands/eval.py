@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from lcg.commands.args import Parser, add_trust, trusted
+from lcg.commands.args import Parser, add_trust
 from lcg.log import log
 
 
@@ -17,17 +17,18 @@ def run(words: list[str]) -> int:
     from lcg.runs.run import Run
     from lcg.training.devices import evaluation_problem
 
+    fields = [field.name for field in dataclasses.fields(Evaluation)]
     parser = Parser(
         "eval",
         "RUN … [key=value …] [--device NAME]",
         __doc__,
         epilog="What is not given is as the run has it. Defaults:\n"
         + describe_fields(Evaluation()),
+        keys=lambda name: [name] if name in fields else [],
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add_trust(parser)
-    fields = [field.name for field in dataclasses.fields(Evaluation)]
-    options, words = parser.parse_words(words, lambda name: [name] if name in fields else [])
+    options, words = parser.parse_known_args(words)
     runs = [Path(word) for word in words if "=" not in word or Path(word).exists()]
     overrides = [word for word in words if Path(word) not in runs]
     if not runs:
@@ -39,7 +40,7 @@ def run(words: list[str]) -> int:
         Run(run).check()
     for run in runs:
         try:
-            config = Run(run, trusted(options)).config
+            config = Run(run, options.trust).config
             Run(run).check_selected()
             RunRecord.load(run)
         except ValueError as error:  # of this run; the others are evaluated

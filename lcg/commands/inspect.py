@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lcg.commands.args import Parser, add_trust, trusted
+from lcg.commands.args import Parser, add_trust
 from lcg.log import log
 from lcg.runs.run import Run
 
@@ -104,7 +104,7 @@ def _checked(directory: Path, options: argparse.Namespace):
     from lcg.diagnostics.columns import attention_layers
     from lcg.training.devices import TOKEN_BYTES, too_much
 
-    run = Run(directory, trusted(options))
+    run = Run(directory, options.trust)
     config = run.config
     config.task.check_evaluation("test", options.length)
     if options.samples < 1 or options.failed < 0:
@@ -251,7 +251,7 @@ def _compared(directory: Path, config: Any, options: argparse.Namespace) -> tupl
         )
     runs = {}
     for other in others:
-        run = Run(other, trusted(options))
+        run = Run(other, options.trust)
         runs[other] = run.config
         if not _same_task(runs[other].task, config.task):
             raise ValueError(

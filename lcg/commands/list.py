@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lcg.commands.args import Parser
 from lcg.registry import nearest
+from lcg.text import align
 
 LISTS = {
     "tasks": ("task", "task=NAME"),
@@ -37,9 +38,7 @@ def run(words: list[str]) -> int:
     blocks = []
     for title in [options.what] if options.what else LISTS:
         kind, usage = LISTS[title]
-        rows = listing(kind)
-        width = max((len(name) for name, _ in rows), default=0)
-        lines = [f"{title} ({usage})", *(f"  {name:<{width}}  {text}" for name, text in rows)]
-        blocks.append("\n".join(line.rstrip() for line in lines))
+        lines = [f"  {line.rstrip()}" for line in align(listing(kind), justify=str.ljust)]
+        blocks.append("\n".join([f"{title} ({usage})", *lines]))
     print("\n\n".join(blocks))
     return 0

@@ -14,7 +14,6 @@ from lcg.commands.args import (
     add_metric,
     add_trust,
     tell_changed_sources,
-    trusted,
 )
 from lcg.log import log
 
@@ -54,7 +53,7 @@ def run(words: list[str]) -> int:
         metavar="ENTITY/PROJECT",
         help="also send the page and its figures there, as an artifact",
     )
-    add_trust(parser)
+    add_trust(parser, otherwise="none")
     options = parser.parse_intermixed_args(words)
     output = Path(options.output)
     _check_output(output)
@@ -67,8 +66,7 @@ def run(words: list[str]) -> int:
     for problem in sources.problems:
         log.warning(f"left out: {problem}")
     tell_changed_sources(sources.records)
-    trust = trusted(options, otherwise="none")
-    choice = None if options.no_maps else MapChoice(options.map_length, heads, trust)
+    choice = None if options.no_maps else MapChoice(options.map_length, heads, options.trust)
     command = shlex.join(["lcg", "report", *words])
     shown = (options.metric, options.baseline)
     report = make(sources, command, datetime.now(UTC), choice, _bar, *shown)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lcg.commands.args import EXIT_CODES, Parser, check_workers
+from lcg.commands.args import EXIT_CODES, Parser
 from lcg.log import log, plain
 from lcg.registry import nearest
 
@@ -17,20 +17,21 @@ A published number agrees when its 95 % interval, for the samples behind it, and
 
 def run(words: list[str]) -> int:
     from lcg.config.errors import options_called
+    from lcg.config.schema import PROCESSES, require_between
     from lcg.results.published import blocks
 
     names = ", ".join(blocks())
     epilog = f"blocks: {names}\n\n{ABOUT}\n\n{EXIT_CODES}"
-    parser = Parser("reproduce", USAGE, __doc__, epilog=epilog)
+    parser = Parser("reproduce", USAGE, __doc__, epilog=epilog, keys=options_called)
     parser.add_argument("block", help="a block of a published table")
     parser.add_argument("--workers", type=int, help="runs at a time; default: one, or one per GPU")
     parser.add_argument("--storage", help="an Optuna database that several hosts share")
     parser.add_argument("--dry-run", action="store_true", help="only say what would run")
-    options, overrides = parser.parse_words(words, options_called)
+    options, overrides = parser.parse_known_args(words)
     if options.block not in blocks():
         suggestion = nearest(options.block, list(blocks()))
         raise ValueError(f"nothing is published as {options.block}; {suggestion}")
-    check_workers(options.workers)
+    require_between(options, ("workers",), 1, PROCESSES)
 
     from lcg.sweeping import read_sweep
     from lcg.sweeping.estimate import project_sweep

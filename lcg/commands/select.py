@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 
-from lcg.commands.args import Parser, add_trust, tell_changed_sources, trusted
+from lcg.commands.args import Parser, add_trust, tell_changed_sources
 from lcg.log import log, plain
 from lcg.results import Choice
 from lcg.runs.sources import Trust
@@ -31,12 +31,11 @@ neither training nor test uses, until they separate."""
         help="decides first: exact_match (default) or token_accuracy",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    add_trust(parser)
+    add_trust(parser, otherwise="none")
     options = parser.parse_intermixed_args(words)
     if options.longest is not None and options.longest < 1:
         raise ValueError(f"--longest must be at least 1, got {options.longest}")
-    trust = trusted(options, otherwise="none")
-    select_runs(options.runs, options.metric, options.longest, options.device, trust)
+    select_runs(options.runs, options.metric, options.longest, options.device, options.trust)
     return 0
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from lcg.commands.args import Parser
 from lcg.tasks.base import IGNORE, Task
-from lcg.text import in_blocks
+from lcg.text import align, in_blocks
 
 MOST = 1_000_000  # tokens that are shown
 INDENT = 11  # of the columns, after the name of their row
@@ -21,15 +21,11 @@ def run(words: list[str]) -> int:
     from lcg.config.schema import Model, shown
     from lcg.config.types import build, convert
 
-    parser = Parser(
-        "show",
-        "task=NAME [task.FIELD=VALUE …] [length=8] [count=3] [seed=0] [model.kind=KIND]",
-        __doc__,
-    )
     numbers, chosen, model = {"length": 8, "count": 3, "seed": 0}, [], Model()
     keys = ("task", "experiment", *numbers)
-    _, overrides = parser.parse_words(words, lambda name: [name] if name in keys else [])
-    for word in overrides:
+    usage = "task=NAME [task.FIELD=VALUE …] [length=8] [count=3] [seed=0] [model.kind=KIND]"
+    parser = Parser("show", usage, __doc__, lambda name: [name] if name in keys else [])
+    for word in parser.parse_known_args(words)[1]:
         key, _, value = word.lstrip("-").partition("=")
         if key in numbers:
             numbers[key] = convert(int, value, key)
@@ -69,16 +65,13 @@ def introduction(task: Task, length: int, separate_source: bool = False) -> str:
         scored = "the positions with a label are"
     most = "at most " if task.variable_length else ""
     reader = "decoder" if separate_source else "model"
-    encoder = ["  encoder  what the encoder reads, all at once"] if separate_source else []
-    return "\n".join(
-        [
-            f"{task.name}, nominal length {length}: {most}{task.source_length(length)} source "
-            f"tokens, {most}{task.token_length(length)} in all; {scored} scored",
-            *encoder,
-            f"  input    what the {reader} is given, token by token",
-            "  label    what it must output when it has read the token above",
-            "  ^        scored: the sequence is right if all of these are",
-        ]
+    encoder = "\n  encoder  what the encoder reads, all at once" if separate_source else ""
+    return (
+        f"{task.name}, nominal length {length}: {most}{task.source_length(length)} source "
+        f"tokens, {most}{task.token_length(length)} in all; {scored} scored{encoder}\n"
+        f"  input    what the {reader} is given, token by token\n"
+        "  label    what it must output when it has read the token above\n"
+        "  ^        scored: the sequence is right if all of these are"
     )
 
 
@@ -92,14 +85,22 @@ def sequence(
     batch = task.encode(np.random.default_rng(seed), np.array([length]), separate_source)
     inputs, labels = batch.inputs[0], batch.labels[0]
     scored = labels != IGNORE
-    parts = []
+    whole = {}
     if batch.source is not None:
-        parts = [_named("encoder", task.render(batch.source[0]), width)]
+        whole["encoder"] = batch.source[0]
     elif task.kind == "seq2seq":
-        source = inputs[1 : scored.argmax() + 1 - task.separator]  # from BOS to SEP or target
-        target = labels[scored][:-1]  # before EOS
-        parts = [_named("source", task.render(source), width)]
-        parts += [_named("target", task.render(target), width)]
+        end = scored.argmax() + 1 - task.separator  # from BOS to SEP or target
+        whole["source"] = inputs[1:end]
+        whole["target"] = labels[scored][:-1]  # before EOS
+    parts = [
+        textwrap.fill(
+            task.render(tokens),
+            width,
+            initial_indent=f"  {name}".ljust(INDENT),
+            subsequent_indent=" " * INDENT,
+        )
+        for name, tokens in whole.items()
+    ]
     columns = [
         (task.text(token), task.text(label) if mark else "", "^" if mark else "")
         for token, label, mark in zip(inputs, labels, scored, strict=True)
@@ -108,16 +109,7 @@ def sequence(
     return "\n".join([*parts, "\n\n".join(blocks)])
 
 
-def _named(name: str, text: str, width: int) -> str:
-    first = f"  {name}".ljust(INDENT)
-    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=" " * INDENT)
-
-
 def _rows(block: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in block]
-    lines = []
-    for name, cells in zip(("input", "label", ""), zip(*block, strict=True), strict=True):
-        if any(cells):
-            row = " ".join(map(str.rjust, cells, widths))
-            lines.append(f"  {name}".ljust(INDENT) + row.rstrip())
-    return "\n".join(lines)
+    named = zip(("input", "label", ""), zip(*block, strict=True), strict=True)
+    rows = [(f"  {name}".ljust(INDENT - 1), *cells) for name, cells in named if any(cells)]
+    return "\n".join(line.rstrip() for line in align(rows, " "))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
-from lcg.commands.args import Parser, add_trust, progress_bars, trusted
+from lcg.commands.args import Parser, add_trust, progress_bars
 from lcg.config import Config
 from lcg.config.schema import COUNT, shown
 from lcg.log import log
@@ -102,7 +102,7 @@ def _checked(directory: Path, options: argparse.Namespace) -> Config:
     """The config; raises ValueError before any work, and fills in the default lengths."""
     from lcg.sparsefinder import check_sparse
 
-    run = Run(directory, trusted(options))
+    run = Run(directory, options.trust)
     config = run.config
     for name, least in LEAST.items():
         if getattr(options, name) < least:

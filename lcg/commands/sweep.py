@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from lcg.commands.args import EXIT_CODES, Parser, check_workers
+from lcg.commands.args import EXIT_CODES, Parser
 from lcg.log import plain
 
 USAGE = "FILE [--workers N] [--storage URL] [--dry-run] [--wandb] [key=value …]"
@@ -17,15 +17,16 @@ same command resumes from wherever it was stopped or killed."""
 
 def run(words: list[str]) -> int:
     from lcg.config.errors import options_called
+    from lcg.config.schema import PROCESSES, require_between
 
-    parser = Parser("sweep", USAGE, __doc__, epilog=f"{ABOUT}\n\n{EXIT_CODES}")
+    parser = Parser("sweep", USAGE, __doc__, epilog=f"{ABOUT}\n\n{EXIT_CODES}", keys=options_called)
     parser.add_argument("file", help="a W&B sweep file")
     parser.add_argument("--workers", type=int, help="runs at a time; default: one, or one per GPU")
     parser.add_argument("--storage", help="a database or proxy that several hosts share")
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their time")
     parser.add_argument("--wandb", action="store_true", help="register with W&B, train nothing")
-    options, overrides = parser.parse_words(words, options_called)
-    check_workers(options.workers)
+    options, overrides = parser.parse_known_args(words)
+    require_between(options, ("workers",), 1, PROCESSES)
 
     from lcg.sweeping import read_sweep
 

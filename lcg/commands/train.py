@@ -14,15 +14,16 @@ from lcg.ranks import is_rank_zero, take_rank
 
 def run(words: list[str]) -> int:
     from lcg.api import check_machine, train_and_evaluate
-    from lcg.config import load_config
+    from lcg.config import load_config, run_directory, to_yaml
     from lcg.config.errors import options_called
     from lcg.config.load import is_for_wandb
     from lcg.runs.run import Run
 
-    parser = Parser("train", "[experiment=NAME] [key=value …] [--dry-run]", __doc__, add_help=False)
+    usage = "[experiment=NAME] [key=value …] [--dry-run]"
+    parser = Parser("train", usage, __doc__, options_called, add_help=False)
     parser.add_argument("--dry-run", action="store_true", help="print config, time, memory, disk")
     parser.add_argument("-h", "--help", action="store_true", help="print this and all options")
-    options, overrides = parser.parse_words(words, options_called)
+    options, overrides = parser.parse_known_args(words)
     for word in filter(is_for_wandb, overrides):
         log.warning(f"note: {word.partition('=')[0]} is W&B's own and ignored")
     config = load_config(overrides, fitting=not options.help)
@@ -37,17 +38,21 @@ def run(words: list[str]) -> int:
             f"note: {', '.join(ignored)} ignored: trainer.devices=1 and trainer.nodes=1 make a run "
             "of one process"
         )
-    if problem := check_machine(config):
-        if not options.dry_run:
-            raise ValueError(problem)
+    problem = check_machine(config)
+    if problem and not options.dry_run:
+        raise ValueError(problem)
+    if options.dry_run:
+        print(to_yaml(config), flush=True)
+    if problem:
+        from lcg.config.sizes import parameter_count
+
         log.warning(f"warning: {problem}; no step is timed")
-        print(without_timing(config))
+        count = parameter_count(config.model, config.task.vocabulary)
+        print(f"run         {run_directory(config)}\nparameters  {count:,}")
         return 0
     if options.dry_run:
-        from lcg.config import to_yaml
         from lcg.training.timing import project
 
-        print(to_yaml(config), flush=True)
         print(project(config, overrides))
         return 0
     with suppress(OSError):  # as `train` does, which has words for folders that cannot be read,
@@ -56,27 +61,11 @@ def run(words: list[str]) -> int:
     if is_rank_zero():
         print(outcome.directory)
         if outcome.signal and os.environ.get("WANDB_SWEEP_ID"):
-            _end_by(outcome.signal)
+            # `wandb agent` takes an exit code above 0 for a failure, and gives up on a sweep of
+            # which the first runs fail: three stop requests, or an early termination of the first
+            # five runs, would end it. A death by signal it does not count, and a shell says
+            # 128 + number of it as well.
+            sys.stdout.flush()
+            signal.signal(outcome.signal, signal.SIG_DFL)
+            os.kill(os.getpid(), outcome.signal)
     return outcome.exit_code
-
-
-def without_timing(config) -> str:
-    """Describe a run that this machine cannot hold, for a dry run."""
-    from lcg.config import run_directory, to_yaml
-    from lcg.config.sizes import parameter_count
-
-    count = parameter_count(config.model, config.task.vocabulary)
-    lines = [f"run         {run_directory(config)}", f"parameters  {count:,}"]
-    return "\n".join([to_yaml(config), *lines])
-
-
-def _end_by(number: int) -> None:
-    """End by the signal that asked for it, for which a shell says 128 + number as well.
-
-    `wandb agent` takes an exit code above 0 for a failure, and gives up on a sweep of which the
-    first runs fail: three stop requests, or an early termination of the first five runs, would end
-    it. A death by signal it does not count.
-    """
-    sys.stdout.flush()
-    signal.signal(number, signal.SIG_DFL)
-    os.kill(os.getpid(), number)

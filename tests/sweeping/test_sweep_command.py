@@ -33,7 +33,7 @@ MISTAKES = {
     "nowhere.yaml": "there is no sweep file nowhere.yaml",
     "quick_copi": "did you mean quick_copy?",
     "lr_bracket --worker=2": "worker is not an option",
-    "lr_bracket --workers=0": "--workers=0 must be at least 1",
+    "lr_bracket --workers=0": "workers must be at least 1, got 0",
     "lr_bracket --workers=x": "argument --workers: invalid int value",
     "lr_bracket seed": "'seed' is not of the form key=value",
     "lr_bracket trainer.step=3": "trainer.step is not an option; did you mean trainer.steps?",
