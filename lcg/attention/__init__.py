@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lcg.attention.backends import check_backend
+from lcg.attention.normalizers.base import Normalizer
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.output_norms import NoNorm, OutputNorm
 from lcg.attention.scalings import NoScaling, QueryScaling
 
 if TYPE_CHECKING:
     from lcg.attention.functional import attend as attend
-    from lcg.attention.normalizers.base import Normalizer
 
 
 @dataclass

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from lcg import registry
-from lcg.config.schema import COMPONENTS, PLAIN, SECTIONS
+from lcg.attention import Attention
+from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, PLAIN, SECTIONS
 
 
 class ConfigError(ValueError):
@@ -54,61 +55,58 @@ def config_errors(cls: type, where: str) -> Iterator[None]:
 
 
 OPTIONS = (*COMPONENTS, *SECTIONS, *PLAIN)
+KINDS = {registry.base_class(kind): kind for kind in registry.HOMES}
 
 
 def check_keys(keys: Iterable[Any], where: str = "") -> None:
     """Raise ConfigError unless every (dotted) key begins with an option of the whole config."""
     for key in map(str, keys):
         if key.partition(".")[0] not in OPTIONS:
-            hint = suggestion(key, OPTIONS, all_fields())
-            raise ConfigError(f"{where}{key} is not an option{hint}")
+            raise ConfigError(f"{where}{key} is not an option{suggestion(key, OPTIONS)}")
 
 
-def hint_in(section: str, cls: type) -> Callable[[str], str]:
-    """Make the hint for a key that is no field of a section."""
-    own = [f"{section}.{f.name}" for f in dataclasses.fields(cls)]
-    return lambda key: suggestion(f"{section}.{key}", own, all_fields())
+def unknown_option(cls: type, where: str, key: str) -> str:
+    """`; did you mean …?` for a key that is no field of a dataclass at a dotted path."""
+    own = [f"{where}.{f.name}".lstrip(".") for f in dataclasses.fields(cls) if f.init]
+    kind = next((kind for base, kind in KINDS.items() if issubclass(cls, base)), None)
+    if kind is None:
+        return suggestion(f"{where}.{key}".lstrip("."), own)
+    if close := difflib.get_close_matches(key, map(_last, own), n=1, cutoff=0.6):
+        return f"; did you mean {where}.{close[0]}?"
+    others = registry.available(kind).items()
+    owners = [name for name, other in others if key in other.__dataclass_fields__]
+    if owners:
+        return f" of {cls.name}, but of {', '.join(owners)}"
+    return f" of {cls.name}, which has {', '.join(map(_last, own)) or 'none'}"
 
 
-def hint_of(kind: str, path: str, cls: type) -> Callable[[str], str]:
-    """Make the hint for a key that is no field of a component: another class may have it."""
-    own = [f.name for f in dataclasses.fields(cls)]
-
-    def hint(key: str) -> str:
-        close = difflib.get_close_matches(key, own, n=1, cutoff=0.6)
-        if close:
-            return f"; did you mean {path}.{close[0]}?"
-        others = registry.available(kind).items()
-        owners = [name for name, other in others if key in other.__dataclass_fields__]
-        if owners:
-            return f" of {cls.name}, but of {', '.join(owners)}"
-        return f" of {cls.name}, which has {', '.join(own) or 'none'}"
-
-    return hint
-
-
-def suggestion(key: str, own: Sequence[str], elsewhere: Sequence[str] = ()) -> str:
-    """`; did you mean …?`: one of the same last name, a near one, or all of `own`."""
-    everywhere = dict.fromkeys([*own, *elsewhere])
-    last = _last(key)
+def suggestion(key: str, own: Sequence[str]) -> str:
+    """`; did you mean …?`: an option of the same last name, a near one, or all of `own`."""
+    elsewhere = all_options() if own[0].partition(".")[0] in OPTIONS else []
+    everywhere, last = dict.fromkeys([*own, *elsewhere]), _last(key)
     same = [option for option in everywhere if _last(option) == last]
-    near_own = difflib.get_close_matches(last, map(_last, own), n=1, cutoff=0.6)
-    near = difflib.get_close_matches(last, map(_last, everywhere), n=1, cutoff=0.6)
-    close = same or [option for option in own if _last(option) in near_own]
-    close = close or [option for option in everywhere if _last(option) in near]
-    return f"; did you mean {' or '.join(close)}?" if close else f"; choose from {', '.join(own)}"
+    for options in (same, own, everywhere):
+        near = difflib.get_close_matches(last, map(_last, options), n=1, cutoff=0.6)
+        if near:
+            close = [option for option in options if _last(option) in near]
+            return f"; did you mean {' or '.join(close)}?"
+    return f"; choose from {', '.join(own)}"
 
 
 def _last(option: str) -> str:
     return option.rpartition(".")[2]
 
 
-def all_fields() -> list[str]:
-    """Dotted paths of the fields of every section."""
-    return [f"{s}.{f.name}" for s, cls in SECTIONS.items() for f in dataclasses.fields(cls)]
+def all_options() -> list[str]:
+    """Dotted paths of all options but those of tasks and position encodings."""
+    classes = [*SECTIONS.items(), ("attention", Attention)]
+    for part in ATTENTION_PARTS:
+        classes += [(f"attention.{part}", cls) for cls in registry.available(part).values()]
+    fields = [f"{path}.{f.name}" for path, cls in classes for f in dataclasses.fields(cls)]
+    return list(dict.fromkeys([*OPTIONS, *fields]))
 
 
 def options_called(name: str) -> list[str]:
     """The options of the whole config that somebody may mean by a name: `lr` is optimizer.lr."""
-    known = ["experiment", *OPTIONS, *all_fields()]
+    known = ["experiment", *all_options()]
     return [option for option in known if name in (option, _last(option))]

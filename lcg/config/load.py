@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
-import typing
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,30 +20,21 @@ import yaml
 from omegaconf import OmegaConf
 
 from lcg import registry
-from lcg.attention import Attention
-from lcg.attention.backends import BACKENDS
 from lcg.config.compatibility import check_config
 from lcg.config.errors import (
     ConfigError,
     check_keys,
     config_errors,
     find_class,
-    hint_in,
-    hint_of,
     one_line,
     options_called,
-    suggestion,
 )
-from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, PLAIN, SECTIONS, Config
+from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, SECTIONS, Config
 from lcg.config.sizes import check_task_sizes
-from lcg.config.types import as_text, build, convert, read_text
+from lcg.config.types import as_text, build, build_component, read_text
 from lcg.system import require_file
 
-DEFAULT_PART = {
-    f.name: {"name": f.default_factory.name}
-    for f in dataclasses.fields(Attention)
-    if f.name in ATTENTION_PARTS
-}
+DEFAULTS = {"task": "copy", "attention": "softmax", "position": "nape"}
 
 
 def load_config(overrides: list[str], fitting: bool = True) -> Config:
@@ -61,7 +51,9 @@ def load_config(overrides: list[str], fitting: bool = True) -> Config:
 
 def load_task(overrides: list[str]) -> Any:
     """The task alone that overrides describe; the rest need not fit it. Raises ConfigError."""
-    return _component("task", "task", _tree(read_overrides(overrides))["task"])
+    task = build_component("task", _tree(read_overrides(overrides))["task"], "task")
+    _check_definition(task)
+    return task
 
 
 def with_overrides(section: Any, overrides: list[str], path: str) -> Any:
@@ -82,9 +74,6 @@ def config_from_tree(tree: dict[str, Any]) -> Config:
     if isinstance(model := tree.get("model"), dict) and "unordered" in model:  # of older runs
         tree = tree | {"model": {"allow_no_position": model["unordered"]} | model}
         del tree["model"]["unordered"]
-    for group in COMPONENTS:
-        if not isinstance(tree.get(group), dict):
-            raise ConfigError(f"{group}: expected a name and its fields, got {tree.get(group)!r}")
     config = _build(tree)
     check_config(config)
     return config
@@ -285,8 +274,7 @@ def _tree(values: dict[str, str]) -> dict[str, Any]:
     tree = _experiment(experiment) if experiment else {}
     labels = {}
     for group in COMPONENTS:
-        default = tree.get(group, getattr(Config, group))
-        chosen = _flow(values.pop(group)) if group in values else default
+        chosen = _flow(values.pop(group)) if group in values else tree.get(group, DEFAULTS[group])
         tree[group], labels[group] = _expand(group, chosen)
     for section in SECTIONS:
         fields = tree.get(section, {})
@@ -398,61 +386,14 @@ def _put(tree: dict[str, Any], key: str, text: str) -> None:
     node[last] = _named(_flow(text)) if is_part else text
 
 
-# ---- typed dataclasses
-
-
 def _build(tree: dict[str, Any]) -> Config:
-    hints = typing.get_type_hints(Config)
-    values = {
-        "task": _component("task", "task", tree["task"]),
-        "attention": _attention(tree["attention"]),
-        "position": _component("position", "position", tree["position"]),
-    }
-    for section, cls in SECTIONS.items():
-        fields = {} if tree.get(section) is None else tree[section]
-        values[section] = build(cls, fields, section, hint_in(section, cls))
-    for key in (*PLAIN, "labels"):
-        if key in tree:
-            values[key] = convert(hints[key], tree[key], key)
-    with config_errors(Config, ""):
-        return Config(**values)
+    config = build(Config, tree, "")
+    _check_definition(config.task)
+    return config
 
 
-def _attention(node: dict[str, Any]) -> Attention:
-    values = {}
-    for part in ATTENTION_PARTS:
-        inner = node.get(part, {})
-        if isinstance(inner, dict):
-            inner = DEFAULT_PART[part] | inner
-        values[part] = _component(part, f"attention.{part}", inner)
-    own = [f"attention.{f.name}" for f in dataclasses.fields(Attention)]
-    for key in node:
-        if f"attention.{key}" not in own:
-            of_parts = [
-                f"attention.{part}.{f.name}"
-                for part in ATTENTION_PARTS
-                for cls in registry.available(part).values()
-                for f in dataclasses.fields(cls)
-            ]
-            hint = suggestion(f"attention.{key}", own, of_parts)
-            raise ConfigError(f"attention.{key} is not an option{hint}")
-    if "backend" in node:
-        backends = typing.Literal["auto", *BACKENDS]
-        values["backend"] = convert(backends, node["backend"], "attention.backend")
-    with config_errors(Attention, "attention"):
-        return Attention(**values)
-
-
-def _component(kind: str, path: str, node: Any) -> Any:
-    """The instance of a class that a mapping with its `name` and fields describes."""
-    if not isinstance(node, dict) or not isinstance(node.get("name"), str):
-        raise ConfigError(f"{path}: expected a name and its fields, got {node!r}")
-    cls = find_class(kind, node["name"])
-    fields = {key: value for key, value in node.items() if key != "name"}
-    component = build(cls, fields, path, hint_of(kind, path, cls))
-    if kind == "task":
-        with config_errors(cls, "task"):
-            component.check_definition()
-        with config_errors(cls, ""):
-            check_task_sizes(component)
-    return component
+def _check_definition(task: Any) -> None:
+    with config_errors(type(task), "task"):
+        task.check_definition()
+    with config_errors(type(task), ""):
+        check_task_sizes(task)

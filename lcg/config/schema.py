@@ -1,11 +1,20 @@
-"""The schema of a run: one field is one option, the text under it is its help."""
+"""The schema of a run: one field is one option, its type its values, the text under it its help.
+
+Nothing else is to be written for a new option: reading, checking, help and listing go by its field.
+A run's identity covers the fields of task, attention, position, model, data and optimizer; one that
+is added to them needs the metadata ADDED_LATER.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
+
+from lcg.attention import Attention
+from lcg.positional.base import PositionEncoding
+from lcg.tasks.base import Task
 
 # Numbers that no option takes, since no machine has so much of anything. Whoever meets one has
 # mistyped a number; a size below may be too large for one machine, which the trainer says.
@@ -29,55 +38,66 @@ class TooLarge(ValueError):
     """A number beyond what any machine has so much of."""
 
 
-def require_between(
-    section: Any, names: tuple[str, ...], least: float, most: float, what: str = ""
-) -> None:
-    """Raise ValueError for a field that is set and not within [least, most]; what: of a message
-    about one that is too small.
-    """
-    for name in names:
-        value = getattr(section, name)
-        if value is None:
-            continue
-        if not value >= least:
-            raise ValueError(f"{name} must {what or f'be at least {least}'}, got {value:g}")
-        if value > most:
-            raise TooLarge(f"{name} must be at most {shown(most)}, got {shown(value)}")
+class Rule(NamedTuple):
+    """A property of the values of an option; `Annotated[int, rule]` is the type of those it has."""
+
+    holds: Callable[[Any], bool]
+    words: str
+    error: type[ValueError] = ValueError
+
+    def check(self, option: str, value: Any) -> None:
+        """Raise ValueError, in one line, for a value that does not have it."""
+        if not self.holds(value):
+            got = shown(value) if isinstance(value, int | float) else f"{value!r:.80}"
+            raise self.error(f"{option} must {self.words}, got {got}")
 
 
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
+def at_least(least: float) -> Rule:
+    """Make the rule that a number is not smaller."""
+    return Rule(lambda number: number >= least, f"be at least {least}")
 
 
-def _stays_below(name: str) -> bool:
-    path = PurePath(name)
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+def at_most(most: float) -> Rule:
+    """Make the rule that a number is not larger."""
+    return Rule(lambda number: number <= most, f"be at most {shown(most)}", TooLarge)
 
 
-def _check_name(name: str) -> None:
-    """Raise ValueError for a name of a folder that `lcg table` would not find or not show."""
-    _require(name.isprintable(), f"name={name!r} holds a character that cannot be printed")
+def _is_run_name(name: str) -> bool:
     parts = PurePath(name).parts
-    for part in parts:
-        _require(
-            not part.startswith("."),
-            f"name={name}: a folder whose name begins with a dot is hidden",
-        )
-        _require(part != "wandb", f"name={name}: a folder called wandb holds what W&B writes")
-        _require(len(part.encode()) <= 255, f"name={name[:40]}… is longer than 255 bytes")
-    _require(parts[0] != "sweeps", f"name={name}: the folder sweeps holds the studies of sweeps")
+    hidden = any(part.startswith(".") or part == "wandb" for part in parts)
+    long = any(len(part.encode()) > 255 for part in parts)
+    return bool(parts) and parts[0] not in ("/", "sweeps") and not hidden and not long
 
 
-def _check_ladder(lengths: list[int], samples: int) -> None:
-    _require(bool(lengths), "lengths is empty, give at least one")
-    _require(min(lengths) >= 1, f"lengths must be positive, got {min(lengths)}")
-    longest = max(lengths)
-    _require(longest <= COUNT, f"lengths must be at most {shown(COUNT)}, got {shown(longest)}")
-    repeated = sorted(n for n, times in Counter(lengths).items() if times > 1)
-    _require(not repeated, f"lengths has {', '.join(map(str, repeated))} more than once")
-    _require(samples >= 1, f"samples must be at least 1, got {samples}")
-    _require(samples <= COUNT, f"samples must be at most {shown(COUNT)}, got {shown(samples)}")
+positive = Rule(lambda number: number > 0, "be positive")
+below_one = Rule(lambda number: number < 1, "be less than 1")
+not_empty = Rule(bool, "not be empty")
+distinct = Rule(lambda values: len(values) == len(set(values)), "have no value more than once")
+printable = Rule(str.isprintable, "have no character that cannot be printed")
+
+Count = Annotated[int, at_least(1), at_most(COUNT)]
+CountOr0 = Annotated[int, at_least(0), at_most(COUNT)]
+Processes = Annotated[int, at_least(1), at_most(PROCESSES)]
+ProcessesOr0 = Annotated[int, at_least(0), at_most(PROCESSES)]
+Rate = Annotated[float, at_least(0), at_most(RATE)]
+PositiveRate = Annotated[float, positive, at_most(RATE)]
+Share = Annotated[float, at_least(0), at_most(1)]
+ShareBelow1 = Annotated[Share, below_one]
+Seed = Annotated[int, at_least(0), at_most(SEED - 1)]
+Lengths = Annotated[list[Count], not_empty, distinct]
+Folder = Annotated[str, not_empty, printable]
+RunName = Annotated[
+    Folder,
+    Rule(
+        _is_run_name,
+        "be a folder below `runs` and not below sweeps, and no part of it may begin with a dot, be "
+        "called wandb or be longer than 255 bytes",
+    ),
+]
+
+# Metadata of fields that are not, or not always, part of a run's identity.
+CHANGES_NO_WEIGHT = {"identity": "never"}
+ADDED_LATER = {"identity": "unless default"}  # so that runs made before keep their names
 
 
 @dataclass
@@ -89,46 +109,36 @@ class Model:
     per position; encoder_decoder: both, and cross-attention from target to source."""
     block: Literal["prenorm", "gemma2"] = "prenorm"
     """prenorm: RMSNorm and GELU MLP; gemma2: four norms and GeGLU, as the ASEntmax authors."""
-    layers: int = 2
+    layers: Count = 2
     """Number of blocks; of an encoder_decoder those of its decoder."""
-    encoder_layers: int | None = None
+    encoder_layers: Count | None = None
     """Blocks of an encoder_decoder's encoder; null: as many as layers."""
     cross_position: Literal["none", "same"] = "none"
     """Encoding in cross-attention; same: as elsewhere, by position ids of target and source."""
-    allow_no_position: bool = False
+    allow_no_position: bool = field(default=False, metadata=CHANGES_NO_WEIGHT)
     """Let an encoder run with an encoding that tells it nothing of order, such as nope."""
-    d_model: int = 64
+    d_model: Count = 64
     """Width of the residual stream."""
-    heads: int = 8
+    heads: Count = 8
     """Query heads."""
-    kv_heads: int | None = None
+    kv_heads: Count | None = None
     """Key and value heads, each shared by heads/kv_heads query heads; null: as many as heads."""
-    head_dim: int | None = None
+    head_dim: Count | None = None
     """Dimensions of one head; null: d_model/heads."""
-    d_ff: int = 128
+    d_ff: Count = 128
     """Hidden width of the MLP."""
-    dropout: float = 0.0
+    dropout: ShareBelow1 = 0.0
     """Dropped share of the embeddings and of every sublayer's output, in training."""
-    init_std: float | None = None
+    init_std: PositiveRate | None = None
     """Standard deviation of matrices and embeddings at the start; null: 1/√(inputs) for a matrix
     and 1 for the embedding, with which small models learn several times faster than at 0.02."""
 
     def __post_init__(self) -> None:
-        positive = ("layers", "d_model", "heads", "d_ff", "kv_heads", "head_dim", "encoder_layers")
-        require_between(self, positive, 1, COUNT)
-        _require(
-            self.head_dim is not None or self.d_model % self.heads == 0,
-            f"d_model={self.d_model} is not a multiple of heads={self.heads}; set head_dim",
-        )
-        _require(
-            self.heads % self.key_heads == 0,
-            f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}",
-        )
-        _require(0 <= self.dropout < 1, f"dropout must be in [0, 1), got {self.dropout}")
-        _require(
-            self.init_std is None or 0 < self.init_std <= RATE,
-            f"init_std must be positive and at most {shown(RATE)}, got {self.init_std}",
-        )
+        d_model, heads = self.d_model, self.heads
+        if self.head_dim is None and d_model % heads:
+            raise ValueError(f"d_model={d_model} is not a multiple of heads={heads}; set head_dim")
+        if heads % self.key_heads:
+            raise ValueError(f"heads={heads} is not a multiple of kv_heads={self.kv_heads}")
 
     @property
     def separate_source(self) -> bool:
@@ -155,85 +165,69 @@ class Model:
 class Data:
     """The training stream."""
 
-    batch_size: int = 64
+    batch_size: Count = 64
     """Sequences per step, over all devices together."""
-    min_length: int = 8
+    min_length: Count = 8
     """Shortest nominal length trained on."""
-    max_length: int = 32
+    max_length: Count = 32
     """Longest nominal length trained on."""
     lengths_per: Literal["sample", "batch"] = "sample"
     """Draw a length for each sample, or one for the whole batch."""
-    workers: int = 0
+    workers: Annotated[int, at_least(0), at_most(PROCESSES)] = field(
+        default=0, metadata=CHANGES_NO_WEIGHT
+    )
     """Processes that prepare batches ahead; the batches are the same whatever the number."""
 
     def __post_init__(self) -> None:
-        require_between(self, ("batch_size", "min_length"), 1, COUNT)
-        _require(
-            self.min_length <= self.max_length,
-            f"min_length={self.min_length} is greater than max_length={self.max_length}",
-        )
-        require_between(self, ("max_length",), 1, COUNT)
-        require_between(self, ("workers",), 0, PROCESSES, "not be negative")
+        least, most = self.min_length, self.max_length
+        if least > most:
+            raise ValueError(f"min_length={least} is greater than max_length={most}")
 
 
 @dataclass
 class Optimizer:
     """AdamW with linear warm-up and a cosine to `final_lr`."""
 
-    lr: float = 1.0e-3
+    lr: PositiveRate = 1.0e-3
     """Peak learning rate."""
-    warmup_steps: int = 100
+    warmup_steps: CountOr0 = 100
     """Steps from 0 to the peak."""
-    final_lr: float = 0.0
+    final_lr: Share = 0.0
     """End of the cosine, as a share of the peak."""
-    beta1: float = 0.9
+    beta1: ShareBelow1 = 0.9
     """Decay of the first moment."""
-    beta2: float = 0.99
+    beta2: ShareBelow1 = 0.99
     """Decay of the second moment."""
-    weight_decay: float = 0.0
+    weight_decay: Rate = 0.0
     """Decoupled weight decay on matrices; vectors have none."""
-    clip_norm: float = 1.0
+    clip_norm: Rate = 1.0
     """Largest gradient norm; 0 turns clipping off."""
-
-    def __post_init__(self) -> None:
-        _require(self.lr > 0, f"lr must be positive, got {self.lr:g}")
-        require_between(self, ("lr", "clip_norm", "weight_decay"), 0, RATE, "not be negative")
-        require_between(self, ("warmup_steps",), 0, COUNT, "not be negative")
-        for name in ("beta1", "beta2"):
-            value = getattr(self, name)
-            _require(0 <= value < 1, f"{name} must be in [0, 1), got {value:g}")
-        _require(0 <= self.final_lr <= 1, f"final_lr must be in [0, 1], got {self.final_lr:g}")
 
 
 @dataclass
 class Trainer:
     """Steps, devices, logging and checkpoints."""
 
-    steps: int = 2000
+    steps: Count = 2000
     """Optimiser steps."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
     """As Lightning names them; thresholds and row sums are float32 in every one."""
     accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps"] = "auto"
     """Kind of device to train on."""
-    devices: int = 1
+    devices: Processes = 1
     """Number of devices on each node; more than one in all trains with DDP on the same batches."""
-    nodes: int = 1
+    nodes: Processes = 1
     """Machines that train this run together: the same command on each, with NODE_RANK (0 is the
     first), MASTER_ADDR and MASTER_PORT in its environment and `runs` in a folder that all share."""
-    threads: int | None = None
+    threads: Annotated[int, at_least(1), at_most(THREADS)] | None = None
     """CPU threads; null: what torch chooses."""
     compile: Literal["auto", "none", "default", "reduce-overhead", "max-autotune"] = "auto"
     """Mode of torch.compile for the training step; batches then have one width, that of max_length.
     auto: reduce-overhead, which records CUDA graphs, on one CUDA device; none elsewhere."""
-    log_every: int = 50
+    log_every: Count = 50
     """Steps between rows of metrics.csv, and between checks that the loss is finite."""
-    checkpoint_every: int = 200
+    checkpoint_every: Count = 200
     """Steps between checkpoints from which an interrupted run resumes."""
-
-    def __post_init__(self) -> None:
-        require_between(self, ("steps", "log_every", "checkpoint_every"), 1, COUNT)
-        require_between(self, ("devices", "nodes"), 1, PROCESSES)
-        require_between(self, ("threads",), 1, THREADS)
 
     @property
     def processes(self) -> int:
@@ -245,23 +239,21 @@ class Trainer:
 class Validation:
     """Evaluation while training; it selects the checkpoint, never from the test set."""
 
-    every: int = 500
+    every: Count = 500
     """Steps between validations; there is always one at the last step."""
-    lengths: list[int] = field(default_factory=lambda: [32, 64, 128])
+    lengths: Lengths = field(default_factory=lambda: [32, 64, 128])
     """Nominal lengths."""
-    samples: int = 128
+    samples: Count = 128
     """Samples per length."""
     monitor: int | None = None
     """Length whose exact match selects the best checkpoint; null: the longest."""
 
     def __post_init__(self) -> None:
-        require_between(self, ("every",), 1, COUNT)
-        _check_ladder(self.lengths, self.samples)
-        _require(
-            self.monitor is None or self.monitor in self.lengths,
-            f"monitor={self.monitor} is not one of lengths={self.lengths}; "
-            "set validation.monitor to one of them, or to null for the longest",
-        )
+        if self.monitor not in (None, *self.lengths):
+            raise ValueError(
+                f"monitor={self.monitor} is not one of lengths={self.lengths}; "
+                "set validation.monitor to one of them, or to null for the longest"
+            )
 
     @property
     def monitored(self) -> int:
@@ -273,23 +265,18 @@ class Validation:
 class Evaluation:
     """The test ladder."""
 
-    lengths: list[int] = field(default_factory=lambda: [32, 64, 128, 256, 512])
+    lengths: Lengths = field(default_factory=lambda: [32, 64, 128, 256, 512])
     """Nominal lengths."""
-    samples: int = 1000
+    samples: Count = 1000
     """Samples per length."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the test set; all runs of a task share it, whatever their own seed."""
     decode: Literal["teacher_forcing", "greedy"] = "teacher_forcing"
     """teacher_forcing: one pass, the same exact match; greedy: token by token, the check."""
-    batch_size: int | None = None
+    batch_size: Count | None = None
     """Samples per forward pass; null: as many as memory allows by an estimate made first."""
     after_training: bool = True
     """Evaluate at these lengths as soon as training is done."""
-
-    def __post_init__(self) -> None:
-        _check_ladder(self.lengths, self.samples)
-        require_between(self, ("batch_size",), 1, COUNT)
-        require_between(self, ("seed",), 0, SEED - 1, "not be negative")
 
 
 @dataclass
@@ -312,11 +299,11 @@ class Wandb:
 class Config:
     """A run."""
 
-    task: Any = "copy"
+    task: Task
     """The task to learn: a name, package.module:Class, or path/to/file.py:Class."""
-    attention: Any = "softmax"
+    attention: Attention
     """A preset of configs/attention, or a normalizer."""
-    position: Any = "nape"
+    position: PositionEncoding
     """Position encoding."""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
@@ -325,25 +312,14 @@ class Config:
     validation: Validation = field(default_factory=Validation)
     evaluation: Evaluation = field(default_factory=Evaluation)
     wandb: Wandb = field(default_factory=Wandb)
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the weights, the training data and the dropout."""
-    name: str | None = None
+    name: RunName | None = None
     """Folder of the run below `runs`; null: made from the choices and a hash of the config."""
-    runs: str = "runs"
+    runs: Folder = "runs"
     """Folder that holds the run directories."""
     labels: dict[str, str] = field(default_factory=dict)
     """Names of task, attention and position on the command line; filled in automatically."""
-
-    def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**63, f"seed must be in [0, 2^63), got {self.seed}")
-        inside = self.name is None or _stays_below(self.name)
-        _require(inside, f"name={self.name} must be a folder below runs={self.runs}")
-        if self.name is not None:
-            _check_name(self.name)
-        _require(bool(self.runs), "runs is empty; name a folder")
-        _require(
-            self.runs.isprintable(), f"runs={self.runs!r} holds a character that cannot be printed"
-        )
 
 
 COMPONENTS = ("task", "attention", "position")

@@ -9,59 +9,81 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
+import sys
 import types
 import typing
-from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from omegaconf import OmegaConf
 
 from lcg import registry
-from lcg.config.errors import ConfigError, config_errors
+from lcg.attention import Attention
+from lcg.config.errors import KINDS, ConfigError, config_errors, find_class, unknown_option
 
 NULL = ("null", "~", "None")  # W&B passes null as None
 BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 WHOLE = re.compile(r"[-+]?\d+(_\d+)*$")
-NUMBER = re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)([eE][-+]?\d+)?$")
-LARGEST = 10**300  # of whole numbers: beyond, floats cannot follow, nor does Python print all
-SHOWN = 60  # characters of a value in a message
+NUMBER = re.compile(r"[-+]?(\d+(_\d+)*\.?\d*|\.\d+)([eE][-+]?\d+)?$")
 INFINITE = re.compile(r"[-+]?\.?inf$", re.IGNORECASE)
+LARGEST = 10**300  # of whole numbers: beyond, floats cannot follow, nor does Python print all
 
 
-def build(cls: type, values: Any, where: str, unknown: Callable[[str], str] | None = None) -> Any:
+def build(cls: type, values: Any, where: str) -> Any:
     """An instance of a dataclass from a mapping, each value converted to its field's type.
 
-    `where` is the dotted path of the mapping, and `unknown(key)` what to say of a key that is no
-    field. Raises ConfigError.
+    `where` is the dotted path of the mapping. Raises ConfigError.
     """
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected fields, got {values!r}")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    types_ = _types(cls, where)
+    kinds = _types(cls, where)
     converted = {}
     for key, value in values.items():
         path = f"{where}.{key}".lstrip(".")
         if key not in fields:
-            paths = [f"{where}.{name}".lstrip(".") for name in fields]
-            hint = unknown(key) if unknown else f"; {registry.nearest(path, paths)}"
-            raise ConfigError(f"{path} is not an option{hint}")
-        converted[key] = convert(types_[key], value, path)
-    for f in fields.values():
-        if f.name not in converted and f.default is f.default_factory is dataclasses.MISSING:
-            raise ConfigError(f"{where}.{f.name} must be given, it has no default")
+            raise ConfigError(f"{path} is not an option{unknown_option(cls, where, key)}")
+        default = getattr(fields[key].default_factory, "name", None)
+        if default and isinstance(value, dict):  # of a part of an attention
+            value = {"name": default} | value
+        converted[key] = convert(kinds[key], value, path)
+    for name, f in fields.items():
+        if name not in converted and f.default is f.default_factory is dataclasses.MISSING:
+            path = f"{where}.{name}".lstrip(".")
+            raise ConfigError(f"{path} must be given, it has no default")
     with config_errors(cls, where):
         return cls(**converted)
+
+
+def build_component(kind: str, node: Any, where: str) -> Any:
+    """The instance of a class that a mapping with its `name` and fields describes."""
+    if not isinstance(node, dict) or not isinstance(node.get("name"), str):
+        raise ConfigError(f"{where}: expected a name and its fields, got {node!r}")
+    fields = {key: value for key, value in node.items() if key != "name"}
+    return build(find_class(kind, node["name"]), fields, where)
 
 
 def convert(kind: Any, value: Any, where: str) -> Any:
     """A value as the type `kind`. Raises ConfigError, naming `where`."""
     arms = typing.get_args(kind)
     origin = typing.get_origin(kind) or kind
+    if origin is Annotated:
+        value = convert(arms[0], value, where)
+        with config_errors(Attention, ""):
+            for rule in arms[1:]:
+                rule.check(where, value)
+        return value
     if origin in (typing.Union, types.UnionType):
         return _union(arms, value, where)
+    if kind in KINDS:
+        return build_component(KINDS[kind], value, where)
+    if origin in (Any, dict) or dataclasses.is_dataclass(kind):
+        value = read_text(value) if isinstance(value, str) else value
+    if dataclasses.is_dataclass(kind):
+        return build(kind, {} if value is None else value, where)
     if kind is Any:
-        return read_text(value) if isinstance(value, str) else value
+        return value
     if _is_null(value):
         raise ConfigError(f"{where}: null is not possible here")
     if origin is Literal:
@@ -69,18 +91,19 @@ def convert(kind: Any, value: Any, where: str) -> Any:
     if origin in (list, tuple):
         return origin(_elements(origin, arms, value, where))
     if origin is dict:
-        value = read_text(value) if isinstance(value, str) else value
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: expected a mapping, got {value!r}")
-        key_type, value_type = arms or (Any, Any)
-        return {
-            convert(key_type, k, where): convert(value_type, v, f"{where}.{k}")
-            for k, v in value.items()
-        }
-    if dataclasses.is_dataclass(kind):
-        return build(kind, read_text(value) if isinstance(value, str) else value, where)
-    simple = {bool: _bool, int: _int, float: _float, str: _str}
-    return simple[kind](value, where) if kind in simple else value
+        keys, values = arms or (Any, Any)
+        items = value.items()
+        return {convert(keys, k, where): convert(values, v, f"{where}.{k}") for k, v in items}
+    if kind not in SIMPLE:
+        return value
+    read, words = SIMPLE[kind]
+    if (found := read(value)) is None:
+        raise ConfigError(f"{where}: {value!r:.60} is not {words}")
+    if type(found) is int and abs(found) >= LARGEST:
+        raise ConfigError(f"{where}: {value!r:.60} is too large for any option")
+    return found
 
 
 def read_text(text: str) -> Any:
@@ -104,14 +127,10 @@ def as_text(value: Any) -> str:
     return str(value)
 
 
-def _is_null(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and value in NULL)
-
-
 @cache
 def _types(cls: type, where: str) -> dict[str, Any]:
     try:
-        return typing.get_type_hints(cls)
+        return typing.get_type_hints(cls, include_extras=True)
     except Exception as error:
         raise ConfigError(f"{where}: a type of {cls.__name__} is unknown: {error}") from None
 
@@ -125,91 +144,71 @@ def _union(arms: tuple, value: Any, where: str) -> Any:
     if len(others) == 1:
         return convert(others[0], value, where)
     for arm in others:
-        try:
+        with suppress(ConfigError):
             return convert(arm, value, where)
-        except ConfigError:
-            continue
     names = " or ".join(getattr(arm, "__name__", str(arm)) for arm in others)
     raise ConfigError(f"{where}: {value!r} is not {names}")
 
 
 def _literal(options: tuple, value: Any, where: str) -> Any:
-    for option in options:
-        if str(option) == str(value):
-            return option
-    known = [str(option) for option in options]
-    raise ConfigError(f"{where}={value} is not known; {registry.nearest(str(value), known)}")
+    known = {str(option): option for option in options}
+    if str(value) not in known:
+        hint = registry.nearest(str(value), list(known))
+        raise ConfigError(f"{where}={value} is not known; {hint}")
+    return known[str(value)]
 
 
 def _elements(origin: type, arms: tuple, value: Any, where: str) -> list:
-    parts = _parts(value, where)
-    places = arms if origin is tuple and arms and Ellipsis not in arms else None
-    places = (arms[:1] or (Any,)) * len(parts) if places is None else places
-    if len(places) != len(parts):
-        raise ConfigError(f"{where}: expected {len(places)} values, got {len(parts)}")
-    return [convert(place, part, where) for place, part in zip(places, parts, strict=True)]
-
-
-def _parts(value: Any, where: str) -> list:
-    """64,128 and [64, 128] as a list; a single value is a list of one."""
+    """The elements of 64,128 or [64, 128]; a single value is a list of one."""
     if isinstance(value, dict):
         raise ConfigError(f"{where}: expected a list, got {value!r}")
-    if not isinstance(value, str):
-        return list(value) if isinstance(value, list | tuple) else [value]
-    inner = value.strip().removeprefix("[").removesuffix("]").strip()
-    return [part.strip() for part in inner.split(",")] if inner else []
-
-
-def _bool(value: Any, where: str) -> bool:
     if isinstance(value, str):
-        value = BOOLS.get(value.lower(), value)
-    if not isinstance(value, bool):
-        raise ConfigError(f"{where}: {value!r} is not true or false")
-    return value
+        inner = value.strip().removeprefix("[").removesuffix("]").strip()
+        value = [part.strip() for part in inner.split(",")] if inner else []
+    parts = value if isinstance(value, list | tuple) else [value]
+    kinds = arms if origin is tuple and arms and Ellipsis not in arms else None
+    kinds = (arms[:1] or (Any,)) * len(parts) if kinds is None else kinds
+    if len(kinds) != len(parts):
+        raise ConfigError(f"{where}: expected {len(kinds)} values, got {len(parts)}")
+    return [convert(kind, part, where) for kind, part in zip(kinds, parts, strict=True)]
 
 
-def _int(value: Any, where: str) -> int:
-    number = _whole(value)
-    if number is None:
-        raise ConfigError(f"{where}: {_shown(value)} is not a whole number")
-    if not -LARGEST < number < LARGEST:
-        raise ConfigError(f"{where}: {_shown(value)} is too large for any option")
-    return number
+def _is_null(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value in NULL)
 
 
-def _whole(value: Any) -> int | float | None:
-    """The whole number that a value stands for, infinity for one with thousands of digits."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str) and WHOLE.match(value):
-        return int(value) if len(value) < 500 else math.inf
-    numeric = isinstance(value, float) or (isinstance(value, str) and NUMBER.match(value))
-    if not numeric:
-        return None
-    number = float(value)
-    if math.isinf(number) and isinstance(value, str):  # 1e400
-        return number
-    return int(number) if number.is_integer() else None
+# ---- None of a value that is not of the type
 
 
-def _shown(value: Any) -> str:
-    """A value for a message: of a long one, its beginning."""
-    text = repr(value) if not isinstance(value, int) or -LARGEST < value < LARGEST else "the number"
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+def _bool(value: Any) -> bool | None:
+    value = BOOLS.get(value.lower()) if isinstance(value, str) else value
+    return value if isinstance(value, bool) else None
 
 
-def _float(value: Any, where: str) -> float:
+def _int(value: Any) -> int | None:
+    if isinstance(value, str) and NUMBER.match(value):
+        value = int(value) if WHOLE.match(value) and len(value) < 500 else float(value)
+    if isinstance(value, float):
+        value = LARGEST if math.isinf(value) else int(value) if value.is_integer() else None
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _float(value: Any) -> float | None:
+    """A number; a whole one that is beyond floats as it is."""
     if isinstance(value, str) and (NUMBER.match(value) or INFINITE.match(value)):
         value = float(value.replace(".inf", "inf"))
     if not isinstance(value, int | float) or isinstance(value, bool) or value != value:
-        raise ConfigError(f"{where}: {_shown(value)} is not a number")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ConfigError(f"{where}: {_shown(value)} is too large") from None
+        return None
+    return float(value) if abs(value) <= sys.float_info.max or isinstance(value, float) else value
 
 
-def _str(value: Any, where: str) -> str:
-    if isinstance(value, bool | list | dict):
-        raise ConfigError(f"{where}: {value!r} is not text; put it in quotes if it is")
-    return str(value)
+def _str(value: Any) -> str | None:
+    return None if isinstance(value, bool | list | dict) else str(value)
+
+
+SIMPLE = {
+    bool: (_bool, "true or false"),
+    int: (_int, "a whole number"),
+    float: (_float, "a number"),
+    str: (_str, "text; put it in quotes if it is"),
+}
