@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ TASKS = {
 def check_config(config: Config) -> None:
     """Raise ConfigError, in one line, for parts that cannot work together, before any work."""
     model, task, position = config.model, config.task, config.position
-    normalizer, data, trainer = config.attention.normalizer, config.data, config.trainer
+    normalizer, evaluated = config.attention.normalizer, task.check_evaluation
     sizes = Sizes(model.heads, model.key_heads, model.width_of_head, model.d_model)
     with config_errors(type(position), "position"):
         position.check(sizes)
@@ -32,29 +33,44 @@ def check_config(config: Config) -> None:
     with config_errors(type(position), "position"):
         check_backend(config.attention.backend, normalizer, position)
     with config_errors(type(task), ""):
-        check_parts(model, normalizer, position)
         check_task(model, task)
-    of_split = task.check_evaluation
-    lengths = [
-        ("data.min_length", [data.min_length], task.check_length),
-        ("data.max_length", [data.max_length], task.check_length),
-        ("validation.lengths", config.validation.lengths, partial(of_split, "validation")),
-        ("evaluation.lengths", config.evaluation.lengths, partial(of_split, "test")),
-    ]
-    for where, values, check in lengths:
-        for length in values:
-            with config_errors(type(task), where):
+    for clash in _clashes(config):
+        raise ConfigError(clash)
+    for where, values, check in (
+        ("data.min_length", [config.data.min_length], task.check_length),
+        ("data.max_length", [config.data.max_length], task.check_length),
+        ("validation.lengths", config.validation.lengths, partial(evaluated, "validation")),
+        ("evaluation.lengths", config.evaluation.lengths, partial(evaluated, "test")),
+    ):
+        with config_errors(type(task), where):
+            for length in values:
                 check(length)
     with config_errors(type(task), ""):
         check_sizes(config)
-    if data.batch_size % trainer.processes:
+
+
+def _clashes(config: Config) -> Iterator[str]:
+    model, normalizer, position = config.model, config.attention.normalizer, config.position
+    trainer, batch_size = config.trainer, config.data.batch_size
+    kind, has_encoder = f"model.kind={model.kind}", model.kind != "decoder"
+    if has_encoder and normalizer.causal_only:
+        yield (
+            f"attention.normalizer={normalizer.name} runs in causal attention only and {kind} has "
+            "other; use model.kind=decoder or another normalizer"
+        )
+    if has_encoder and not position.ordered and not model.allow_no_position:
+        yield (
+            f"position={position.name} tells {kind} nothing of order, since its encoder has no "
+            "causal mask; use another position, or model.allow_no_position=true to force it"
+        )
+    if batch_size % trainer.processes:
         nodes = f" trainer.nodes={trainer.nodes}" if trainer.nodes > 1 else ""
-        raise ConfigError(
-            f"data.batch_size={data.batch_size} cannot be shared by "
-            f"trainer.devices={trainer.devices}{nodes}; use a multiple of {trainer.processes}"
+        yield (
+            f"data.batch_size={batch_size} cannot be shared by trainer.devices={trainer.devices}"
+            f"{nodes}; use a multiple of {trainer.processes}"
         )
     if trainer.precision == "16-mixed" and trainer.accelerator == "cpu":
-        raise ConfigError(
+        yield (
             "trainer.precision=16-mixed does not run with trainer.accelerator=cpu; "
             "use bf16-mixed or 32-true"
         )
@@ -78,63 +94,31 @@ def check_task(model: Model, task: Any) -> None:
     )
 
 
-def check_parts(model: Model, normalizer: Any, position: PositionEncoding) -> None:
-    """Raise ValueError, in one line, for parts that this kind of model cannot have."""
-    if model.kind == "decoder":
-        return
-    if normalizer.causal_only:
-        raise ValueError(
-            f"attention.normalizer={normalizer.name} runs in causal attention only and "
-            f"model.kind={model.kind} has other; use model.kind=decoder or another normalizer"
-        )
-    if not position.ordered and not model.allow_no_position:
-        raise ValueError(
-            f"position={position.name} tells model.kind={model.kind} nothing of order, since its "
-            "encoder has no causal mask; use another position, or "
-            "model.allow_no_position=true to force it"
-        )
-
-
 def remarks(config: Config) -> list[str]:
-    """One line for each; none for a config in which everything that is set counts."""
-    data, optimizer, trainer = config.data, config.optimizer, config.trainer
-    normalizer, position, heads = config.attention.normalizer, config.position, config.model.heads
+    """One line for each option that has no effect; none where everything that is set counts."""
+    return [*_without_effect(config), *config.task.remarks()]
+
+
+def _without_effect(config: Config) -> Iterator[str]:
+    data, model, heads, steps = config.data, config.model, config.model.heads, config.trainer.steps
+    normalizer, position, task = config.attention.normalizer, config.position, config.task
+    kind = f"model.kind={model.kind}"
+    if data.lengths_per == "batch" and data.min_length == data.max_length:
+        yield f"data.lengths_per=batch has no effect: all lengths are {data.min_length}"
+    if config.evaluation.decode == "greedy" and task.kind != "seq2seq":
+        yield f"evaluation.decode=greedy has no effect: {task.name} is a {task.kind} task"
+    if not model.separate_source and (model.encoder_layers or model.cross_position != "none"):
+        yield f"model.encoder_layers and model.cross_position have no effect with {kind}"
+    if model.allow_no_position and (model.kind == "decoder" or position.ordered):
+        yield f"model.allow_no_position=true has no effect with position={position.name} and {kind}"
     drawn_alpha = normalizer.name == "entmax_learned" and normalizer.init == "normal"
+    if drawn_alpha and normalizer.alpha != type(normalizer).alpha:
+        yield "attention.normalizer.alpha has no effect with attention.normalizer.init=normal"
     interleaved = position.name == "alibi" and position.variant == "interleaved"
-    cases = [
-        (
-            data.lengths_per == "batch" and data.min_length == data.max_length,
-            "data.lengths_per=batch has no effect: all lengths are data.min_length="
-            f"{data.min_length}",
-        ),
-        (
-            config.evaluation.decode == "greedy" and config.task.kind != "seq2seq",
-            f"evaluation.decode=greedy has no effect: {config.task.name} is a {config.task.kind} "
-            "task, so nothing is decoded",
-        ),
-        (
-            config.model.kind != "encoder_decoder"
-            and (config.model.encoder_layers is not None or config.model.cross_position != "none"),
-            f"model.encoder_layers and model.cross_position have no effect with model.kind="
-            f"{config.model.kind}",
-        ),
-        (
-            config.model.allow_no_position and (config.model.kind == "decoder" or position.ordered),
-            f"model.allow_no_position=true has no effect with position={position.name} and "
-            f"model.kind={config.model.kind}",
-        ),
-        (
-            drawn_alpha and normalizer.alpha != type(normalizer).alpha,
-            "attention.normalizer.alpha has no effect with attention.normalizer.init=normal",
-        ),
-        (
-            interleaved and heads & (heads - 1) == 0,
-            f"position.variant=interleaved has no effect: model.heads={heads} is a power of two",
-        ),
-        (
-            optimizer.warmup_steps >= trainer.steps,
-            f"the learning rate never reaches optimizer.lr={optimizer.lr:g}: trainer.steps="
-            f"{trainer.steps} end within optimizer.warmup_steps={optimizer.warmup_steps}",
-        ),
-    ]
-    return [*(text for applies, text in cases if applies), *config.task.remarks()]
+    if interleaved and heads.bit_count() == 1:
+        yield f"position.variant=interleaved has no effect: model.heads={heads} is a power of two"
+    if (warmup := config.optimizer.warmup_steps) >= steps:
+        yield (
+            f"the learning rate never reaches optimizer.lr={config.optimizer.lr:g}: trainer.steps="
+            f"{steps} end within optimizer.warmup_steps={warmup}"
+        )

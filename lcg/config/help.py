@@ -15,10 +15,12 @@ from typing import Any, Literal
 
 from lcg import registry
 from lcg.attention.backends import BACKENDS, usable
+from lcg.config.errors import KINDS
 from lcg.config.identity import to_tree
 from lcg.config.load import choices, group_file, load_config, sweep_files
-from lcg.config.schema import ATTENTION_PARTS, PLAIN, SECTIONS, Config
+from lcg.config.schema import COMPONENTS, PLAIN, SECTIONS, Config
 from lcg.config.types import as_text
+from lcg.text import align
 
 COLUMN = 34  # where the meanings begin
 NOT_SET = "—"
@@ -64,15 +66,13 @@ def describe(config: Config) -> str:
 
     The options of the chosen task, attention and position are those of their classes.
     """
-    blocks = [
-        _choices(config),
-        _component("task", config.task),
-        _attention(config),
-        _component("position", config.position),
-    ]
-    for section, cls in SECTIONS.items():
-        title = _wrap(f"{section}: {summary(cls)}")
-        blocks.append([*title, *_fields(section, getattr(config, section))])
+    names = {name: registry.name_of(type(getattr(config, name))) for name in COMPONENTS}
+    names["attention"] = config.labels["attention"]
+    blocks = [_choices(config)]
+    for name in (*COMPONENTS, *SECTIONS):
+        title = f"{name} {names.get(name, '')}".strip()
+        part = getattr(config, name)
+        blocks.append([*_wrap(f"{title}: {summary(type(part))}"), *_fields(name, part)])
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
@@ -84,70 +84,46 @@ def describe_fields(instance: Any) -> str:
 def _choices(config: Config) -> list[str]:
     """The choices by name, and the options that stand in no section."""
     own = "or your own, as package.module:Class or path/to/file.py:Class"
-    names = {group: choices(group) for group in ("experiment", "task", "attention", "position")}
+    names = {group: choices(group) for group in ("experiment", *COMPONENTS)}
     names |= {section: choices(section) for section in SECTIONS if choices(section)}
     for kind in ("task", "position"):
         names[kind] = [*sorted({*names[kind], *registry.available(kind)}), own]
     names["attention"] += ["a normalizer", own]
     lines = ["choices (lcg list says what each one is)"]
     for group, known in names.items():
-        lines += _option(group, config.labels.get(group, ""), ", ".join(known))
-    texts, defaults = field_help(Config), _defaults(Config)
-    for name in PLAIN:
-        lines += _option(name, getattr(config, name), texts[name], defaults)
-    return lines
+        lines += _option(f"{group}={config.labels.get(group, '')}", ", ".join(known))
+    return [*lines, *_fields("", config, PLAIN)]
 
 
-def _component(kind: str, instance: Any) -> list[str]:
-    name = registry.name_of(type(instance))
-    return [*_wrap(f"{kind} {name}: {summary(type(instance))}"), *_fields(kind, instance)]
-
-
-def _attention(config: Config) -> list[str]:
-    attention = config.attention
-    texts, defaults = field_help(type(attention)), _defaults(type(attention))
-    lines = _wrap(f"attention {config.labels['attention']}: {summary(type(attention))}")
-    for part in ATTENTION_PARTS:
-        instance, names = getattr(attention, part), ", ".join(registry.available(part))
-        path = f"attention.{part}"
-        lines += _option(path, registry.name_of(type(instance)), f"{texts[part]} One of {names}.")
-        lines += _fields(path, instance)
-    return [*lines, *_option("attention.backend", attention.backend, texts["backend"], defaults)]
-
-
-def _fields(prefix: str, instance: Any) -> list[str]:
-    cls = type(instance)
-    texts, defaults, kinds = field_help(cls), _defaults(cls), typing.get_type_hints(cls)
+def _fields(prefix: str, instance: Any, only: tuple[str, ...] = ()) -> list[str]:
+    """Each option of a dataclass, and below one that is a class the options of that."""
+    texts, kinds = field_help(type(instance)), typing.get_type_hints(type(instance))
     lines = []
-    for f in sorted(dataclasses.fields(cls), key=lambda f: f.kw_only):  # as in the signature
-        if not f.init:
+    for f in sorted(dataclasses.fields(instance), key=lambda f: f.kw_only):  # as in the signature
+        if not f.init or (only and f.name not in only):
             continue
-        text = texts[f.name]
-        if typing.get_origin(kinds[f.name]) is Literal:
-            options = [str(option) for option in typing.get_args(kinds[f.name])]
-            if not all(f"{option}:" in text for option in options):
-                text = f"{text} One of {', '.join(options)}."
+        text, kind, value = texts[f.name], kinds[f.name], getattr(instance, f.name)
         path = f"{prefix}.{f.name}".lstrip(".")
-        lines += _option(path, getattr(instance, f.name), text, defaults)
+        if kind in KINDS:
+            text = f"{text} One of {', '.join(registry.available(KINDS[kind]))}."
+            lines += _option(f"{path}={registry.name_of(type(value))}", text)
+            lines += _fields(path, value)
+            continue
+        options = [str(option) for option in typing.get_args(kind)]
+        told = all(f"{option}:" in text for option in options)
+        if typing.get_origin(kind) is Literal and not told:
+            text = f"{text} One of {', '.join(options)}."
+        has_factory = f.default_factory is not dataclasses.MISSING
+        default = f.default_factory() if has_factory else f.default
+        if default is not dataclasses.MISSING and default != value:
+            text = f"{text} (default {as_text(default)})"
+        lines += _option(f"{path}={as_text(value)}", text)
     return lines
 
 
-def _defaults(cls: type) -> dict[str, Any]:
-    found = {}
-    for f in dataclasses.fields(cls):
-        if f.default is not dataclasses.MISSING:
-            found[f.name] = f.default
-        elif f.default_factory is not dataclasses.MISSING:
-            found[f.name] = f.default_factory()
-    return found
-
-
-def _option(path: str, value: Any, text: str, defaults: dict[str, Any] | None = None) -> list[str]:
-    """One option: `path=value`, and beside it its meaning and its default if it is another."""
-    name = path.rpartition(".")[2]
-    if defaults and name in defaults and defaults[name] != value:
-        text = f"{text} (default {as_text(defaults[name])})"
-    left = f"  {path}={as_text(value)}"
+def _option(setting: str, text: str) -> list[str]:
+    """`path=value`, and beside it its meaning."""
+    left = f"  {setting}"
     lines = _wrap(text, " " * COLUMN)
     if len(left) + 2 > COLUMN or not lines:
         return [left, *lines]
@@ -192,18 +168,13 @@ def backends() -> str:
 def difference(a: str, b: str) -> str:
     """List the fields in which two experiments differ, a line each. Raises ConfigError."""
     left, right = (_flat(to_tree(load_config([f"experiment={name}"]))) for name in (a, b))
-    rows = [("", a, b)]
     sections = list(dict.fromkeys(key.partition(".")[0] for key in [*left, *right]))
     keys = sorted({*left, *right}, key=lambda key: (sections.index(key.partition(".")[0]), key))
-    for key in keys:
-        sides = (left.get(key, NOT_SET), right.get(key, NOT_SET))
-        if sides[0] != sides[1]:
-            rows.append((key, *sides))
-    if len(rows) == 1:
+    rows = [(key, left.get(key, NOT_SET), right.get(key, NOT_SET)) for key in keys]
+    rows = [row for row in rows if row[1] != row[2]]
+    if not rows:
         return f"{a} and {b} are the same"
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-    return "\n".join(lines)
+    return "\n".join(line.rstrip() for line in align([("", a, b), *rows], justify=str.ljust))
 
 
 def _first_comment(path: Path) -> str:

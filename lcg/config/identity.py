@@ -12,29 +12,19 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lcg import registry
-from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, Config
+from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, SECTIONS, Config
 
 
-def to_tree(config: Config) -> dict[str, Any]:
-    """The whole config as plain mappings, lists, numbers and strings, every field spelled out."""
-    tree: dict[str, Any] = {}
-    for f in dataclasses.fields(Config):
-        tree[f.name] = _plain(getattr(config, f.name))
-    return tree
-
-
-def _plain(value: Any) -> Any:
+def to_tree(value: Any) -> Any:
+    """A config as plain mappings, lists, numbers and strings, every field spelled out."""
     if dataclasses.is_dataclass(value):
-        fields = {
-            f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value) if f.init
-        }
+        fields = [f.name for f in dataclasses.fields(value) if f.init]
+        tree = {name: to_tree(getattr(value, name)) for name in fields}
         name = registry.name_of(type(value))
-        return {"name": name} | fields if isinstance(name, str) and "name" not in fields else fields
+        return {"name": name} | tree if isinstance(name, str) and "name" not in tree else tree
     if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    return value
+        return {key: to_tree(inner) for key, inner in value.items()}
+    return [to_tree(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def to_yaml(config: Config) -> str:
@@ -64,20 +54,23 @@ def experiment_tree(config: Config) -> dict[str, Any]:
 
 
 def _identity_tree(config: Config) -> dict[str, Any]:
-    tree = to_tree(config)
-    kept = {key: tree[key] for key in ("task", "attention", "position", "model", "data")}
-    kept |= {"optimizer": tree["optimizer"], "seed": tree["seed"]}
+    tree, model = to_tree(config), config.model
+    kept = {key: tree[key] for key in (*COMPONENTS, "model", "data", "optimizer", "seed")}
     kept |= {key: tree["trainer"][key] for key in ("steps", "precision")}
-    del kept["attention"]["backend"], kept["data"]["workers"]
-    for field in config.task.path_fields:
-        del kept["task"][field]
+    kept["model"]["encoder_layers"] = model.source_layers
+    left_out = {"attention": ["backend"], "task": [*config.task.path_fields]}
+    left_out["model"] = [] if model.separate_source else ["encoder_layers", "cross_position"]
+    for section in ("model", "data", "optimizer"):
+        for f in dataclasses.fields(SECTIONS[section]):
+            rule = f.metadata.get("identity")
+            if rule == "never" or (rule and getattr(getattr(config, section), f.name) == f.default):
+                left_out.setdefault(section, []).append(f.name)
+    for section, names in left_out.items():
+        for name in names:
+            del kept[section][name]
     for kind, part in parts(config).items():
         if (name := registry.identity_of(type(part))) is not None:
             part_nodes(kept)[kind]["name"] = name
-    kept["model"] |= {"encoder_layers": config.model.source_layers}
-    del kept["model"]["allow_no_position"]  # permits, and changes no weight
-    if config.model.kind != "encoder_decoder":
-        del kept["model"]["encoder_layers"], kept["model"]["cross_position"]
     return kept
 
 
@@ -104,9 +97,10 @@ def user_modules(config: Config) -> dict[str, registry.UserModule]:
 
 def source_digests(config: Config) -> dict[str, dict[str, str]]:
     """Name and hash of the code of each user's own class, by kind."""
-    modules = user_modules(config).items()
-    names = {kind: registry.name_of(type(part)) for kind, part in parts(config).items()}
-    return {kind: {"name": names[kind], "digest": module.digest} for kind, module in modules}
+    return {
+        kind: {"name": registry.name_of(type(parts(config)[kind])), "digest": module.digest}
+        for kind, module in user_modules(config).items()
+    }
 
 
 def task_tree(config: Config) -> dict[str, Any]:

@@ -129,20 +129,14 @@ def _spelled_out(word: str) -> list[str]:
 
     These are JSON, a file of JSON, and `--section.field` for one that is true.
     """
-    if word.startswith("{"):
-        return _from_json(word, word)
-    if word.endswith(".json") and "=" not in word:
-        try:
-            return _from_json(Path(word).read_text(encoding="utf-8"), word)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{word} cannot be read: {one_line(error)}") from None
-    is_flag = word.startswith("--") and "=" not in word and "." in word
-    return [f"{word}=true" if is_flag else word]
-
-
-def _from_json(text: str, word: str) -> list[str]:
+    is_file = word.endswith(".json") and "=" not in word
+    if not is_file and not word.startswith("{"):
+        is_flag = word.startswith("--") and "=" not in word and "." in word
+        return [f"{word}=true" if is_flag else word]
     try:
-        values = json.loads(text)
+        values = json.loads(Path(word).read_text(encoding="utf-8") if is_file else word)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{word} cannot be read: {one_line(error)}") from None
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{word[:60]} is no JSON: {one_line(error)}") from None
     if not isinstance(values, dict):
@@ -192,10 +186,7 @@ def read_yaml(path: Path, resolve: bool = True) -> dict[str, Any]:
     Raises ConfigError, naming file and line.
     """
     try:
-        try:
-            facts = path.stat()
-        except OSError as error:
-            raise ConfigError(f"cannot be read: {error.strerror}") from None
+        facts = path.stat()
         loaded = _load(path.absolute(), facts.st_mtime_ns, facts.st_size)
         tree = OmegaConf.to_container(loaded, resolve=resolve)
         if not isinstance(tree, dict):
@@ -230,18 +221,18 @@ def read_node(path: Path, loader: type = yaml.SafeLoader) -> yaml.Node | None:
         if path.stat().st_size > BYTES:
             raise ConfigError(f"the file has more than {BYTES:,} bytes")
         node = yaml.compose(path.read_text(encoding="utf-8"), loader)
-    except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}") from None
-    except RecursionError:
-        raise ConfigError(f"it is nested more than {DEPTH} deep") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if node is not None and _count(node, {}, 0) > VALUES:
+            raise ConfigError(f"it stands for more than {VALUES:,} values")
+        return node
+    except (OSError, RecursionError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(_problem(error)) from None
-    if node is not None and _count(node, {}, 0) > VALUES:
-        raise ConfigError(f"it stands for more than {VALUES:,} values")
-    return node
 
 
 def _problem(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"cannot be read: {error.strerror}"
+    if isinstance(error, RecursionError):
+        return f"it is nested more than {DEPTH} deep"
     mark = getattr(error, "problem_mark", None)
     line = f"line {mark.line + 1}: " if mark else ""
     return line + (getattr(error, "problem", None) or one_line(error))
@@ -253,7 +244,7 @@ def _count(node: yaml.Node, counts: dict[int, int | None], depth: int) -> int:
     counts: those of nodes by their id, None while a node is being counted.
     """
     if depth > DEPTH:
-        raise ConfigError(f"it is nested more than {DEPTH} deep")
+        raise RecursionError
     if id(node) not in counts:
         counts[id(node)] = None
         inner = node.value if isinstance(node, yaml.CollectionNode) else []
@@ -271,16 +262,15 @@ def _count(node: yaml.Node, counts: dict[int, int | None], depth: int) -> int:
 def _tree(values: dict[str, str]) -> dict[str, Any]:
     experiment = values.pop("experiment", None)
     check_keys(values)
-    tree = _experiment(experiment) if experiment else {}
+    tree = DEFAULTS | (_experiment(experiment) if experiment else {})
     labels = {}
     for group in COMPONENTS:
-        chosen = _flow(values.pop(group)) if group in values else tree.get(group, DEFAULTS[group])
+        chosen = _flow(values.pop(group)) if group in values else tree[group]
         tree[group], labels[group] = _expand(group, chosen)
     for section in SECTIONS:
-        fields = tree.get(section, {})
         if section in values:
-            fields = _overlay(fields, _section(section, _flow(values.pop(section))))
-        tree[section] = fields
+            chosen = _section(section, _flow(values.pop(section)))
+            tree[section] = _overlay(tree.get(section, {}), chosen)
     for key in sorted(values, key=lambda key: key.count(".")):  # a class before its fields
         _put(tree, key, values[key])
     return tree | {"labels": labels}
@@ -295,10 +285,9 @@ def _experiment(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     check_keys(tree, f"experiment={name}: ")
     if not isinstance(base, str):
         raise ConfigError(f"experiment={name}: base must be an experiment's name, got {base!r}")
-    for group in tree.keys() & set(COMPONENTS):
-        tree[group] = _named(tree[group])
-    for section in SECTIONS:
-        tree[section] = _section(section, tree.get(section))
+    for key, node in tree.items():
+        tree[key] = _section(key, node) if key in SECTIONS else node
+        tree[key] = _named(node) if key in COMPONENTS else tree[key]
     return _overlay(_experiment(base, (*above, name)), tree) if base else tree
 
 
@@ -316,41 +305,38 @@ def _flow(text: str) -> Any:
     return read_text(text) if text.startswith("{") else text
 
 
+def _named(node: Any) -> Any:
+    """`log` as {name: log}."""
+    return {"name": node} if isinstance(node, str) else node
+
+
 def _expand(group: str, node: Any) -> tuple[dict[str, Any], str]:
     """A component's mapping and label, from `asentmax` or `{name: asentmax, …}` with changes."""
     node = _named(node)
     if not isinstance(node, dict) or not isinstance(node.get("name", ""), str):
         raise ConfigError(f"{group}: expected a name, got {node!r}")
-    name = node.get("name")
+    name, in_full = node.get("name"), _attention if group == "attention" else dict
     if name in choices(group):
         changes = {key: value for key, value in node.items() if key != "name"}
-        preset = read_yaml(group_file(group, name))
-        return _overlay(_in_full(group, preset), _in_full(group, changes)), name
-    if group == "attention" and name is None:
-        node = _in_full(group, node)
+        return _overlay(in_full(read_yaml(group_file(group, name))), in_full(changes)), name
+    node = in_full(node)
+    if group != "attention":
+        return node, _label(group, name or group)
+    if name is None:
         parts = [(p, node[p]) for p in node if p in ATTENTION_PARTS and isinstance(node[p], dict)]
         return node, "+".join(_label(kind, part.get("name", "?")) for kind, part in parts)
-    if group == "attention" and not any(mark in name for mark in ":./"):
-        known = sorted({*choices(group), *registry.available("normalizer")})
-        if name not in known:
-            raise ConfigError(f"attention={name} is not known; {registry.nearest(name, known)}")
-    kind = "normalizer" if group == "attention" else group
-    return _in_full(group, node), _label(kind, name or group)
+    known = sorted({*choices(group), *registry.available("normalizer")})
+    if name not in known and not any(mark in name for mark in ":./"):
+        raise ConfigError(f"attention={name} is not known; {registry.nearest(name, known)}")
+    return node, _label("normalizer", name)
 
 
-def _in_full(group: str, node: dict[str, Any]) -> dict[str, Any]:
-    """An attention with its parts as mappings and `name` its normalizer's; others as they are."""
-    if group != "attention":
-        return node
+def _attention(node: dict[str, Any]) -> dict[str, Any]:
+    """An attention with its parts as mappings and `name` its normalizer's."""
     parts = {key: _named(v) if key in ATTENTION_PARTS else v for key, v in node.items()}
     if "name" in parts:
         parts = _overlay({"normalizer": {"name": parts.pop("name")}}, parts)
     return parts
-
-
-def _named(node: Any) -> Any:
-    """`log` as {name: log}."""
-    return {"name": node} if isinstance(node, str) else node
 
 
 def _label(kind: str, name: str) -> str:
@@ -375,15 +361,14 @@ def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def _put(tree: dict[str, Any], key: str, text: str) -> None:
     """Set one dotted key."""
     *path, last = key.split(".")
-    node = tree
     for i, step in enumerate(path):
-        if node.get(step) is None:
-            node[step] = {}
-        node = node[step]
-        if not isinstance(node, dict):
+        if tree.get(step) is None:
+            tree[step] = {}
+        tree = tree[step]
+        if not isinstance(tree, dict):
             raise ConfigError(f"{key}: {'.'.join(path[: i + 1])} is a value, not a section")
     is_part = path == ["attention"] and last in ATTENTION_PARTS
-    node[last] = _named(_flow(text)) if is_part else text
+    tree[last] = _named(_flow(text)) if is_part else text
 
 
 def _build(tree: dict[str, Any]) -> Config:

@@ -44,69 +44,59 @@ def parameter_count(model: Model, vocabulary: int) -> int:
 
 def largest_option(config: Config) -> str:
     """`option=value` of what makes the model as large as it is: least is left with a 1 there."""
-    names = ("layers", "encoder_layers", "d_model", "heads", "head_dim", "kv_heads", "d_ff")
-    left = {}
-    for name in names:
-        value = getattr(config.model, name)
-        if value is not None:
-            smaller = copy.copy(config.model)
+    model, vocabulary, left = config.model, config.task.vocabulary, {}
+    for name in ("layers", "encoder_layers", "d_model", "heads", "head_dim", "kv_heads", "d_ff"):
+        if getattr(model, name) is not None:
+            smaller = copy.copy(model)
             setattr(smaller, name, 1)
-            left[f"model.{name}={shown(value)}"] = parameter_count(smaller, config.task.vocabulary)
-    left[_largest_of_task(config.task)] = parameter_count(config.model, 1)
+            left[_option("model", model, name)] = parameter_count(smaller, vocabulary)
+    left[_largest_of_task(config.task)] = parameter_count(model, 1)
     return min(left, key=left.get)
+
+
+def _option(section: str, instance: Any, name: str) -> str:
+    return f"{section}.{name}={shown(getattr(instance, name))}"
 
 
 def _largest_of_task(task: Any) -> str:
     """The option of a task that most likely makes its vocabulary large."""
-    values = {f.name: getattr(task, f.name) for f in dataclasses.fields(task)}
-    numbers = {name: value for name, value in values.items() if type(value) is int}
-    if not numbers:
+    names = [f.name for f in dataclasses.fields(task) if type(getattr(task, f.name)) is int]
+    if not names:
         return f"the vocabulary of {task.name}"
-    name = max(numbers, key=numbers.get)
-    return f"task.{name}={shown(numbers[name])}"
+    return _option("task", task, max(names, key=lambda name: getattr(task, name)))
 
 
 def check_task_sizes(task: Task) -> None:
     """Raise ValueError for a task whose vocabulary or shortest length is beyond any machine."""
     if task.vocabulary > VOCABULARY:
-        raise ValueError(
-            f"{_largest_of_task(task)} makes a vocabulary of {shown(task.vocabulary)} tokens; at "
-            f"most {shown(VOCABULARY)} are possible"
-        )
-    least = task.min_length
+        _refuse(_largest_of_task(task), "a vocabulary of {} tokens", task.vocabulary, VOCABULARY)
+    least, name = task.min_length, f"{type(task).__name__}.min_length"
     if isinstance(least, bool) or not isinstance(least, Integral) or least < 0:
-        raise ValueError(
-            f"{type(task).__name__}.min_length is {least!r:.40}, expected a whole number"
-        )
+        raise ValueError(f"{name} is {least!r:.40}, expected a whole number")
     if least > SHORTEST:
         raise ValueError(
-            f"{type(task).__name__}.min_length is {shown(least)}: the shortest length of a task is "
-            f"at most {shown(SHORTEST)}"
+            f"{name} is {shown(least)}: the shortest length of a task is at most {shown(SHORTEST)}"
         )
 
 
 def check_sizes(config: Config) -> None:
-    """Raise ValueError, naming the option to change, for a model or a batch beyond any machine."""
+    """Raise TooLarge, naming the option to change, for a model or a batch beyond any machine."""
     model, data, task = config.model, config.data, config.task
-    count = parameter_count(model, task.vocabulary)
-    if count > PARAMETERS:
-        raise TooLarge(
-            f"{largest_option(config)} makes a model of {shown(count)} parameters; at most "
-            f"{shown(PARAMETERS)} are possible"
-        )
     heads = model.heads * (
         2 * model.layers + model.source_layers if model.separate_source else model.layers
     )
-    if heads > HEADS:
-        larger = "heads" if model.heads > model.layers else "layers"
-        raise TooLarge(
-            f"model.{larger}={shown(getattr(model, larger))} makes {shown(heads)} heads in all "
-            f"layers; at most {shown(HEADS)} are possible"
-        )
+    more_heads = "heads" if model.heads > model.layers else "layers"
     tokens = data.batch_size * int(task.token_length(data.max_length))
+    longer = "batch_size" if data.batch_size > data.max_length else "max_length"
+    count = parameter_count(model, task.vocabulary)
+    if count > PARAMETERS:
+        _refuse(largest_option(config), "a model of {} parameters", count, PARAMETERS)
+    if heads > HEADS:
+        _refuse(_option("model", model, more_heads), "{} heads in all layers", heads, HEADS)
     if tokens > COUNT:
-        larger = "batch_size" if data.batch_size > data.max_length else "max_length"
-        raise TooLarge(
-            f"data.{larger}={shown(getattr(data, larger))} makes batches of {shown(tokens)} "
-            f"tokens; at most {shown(COUNT)} are possible"
-        )
+        _refuse(_option("data", data, longer), "batches of {} tokens", tokens, COUNT)
+
+
+def _refuse(option: str, made: str, count: int, most: int) -> None:
+    made = made.format(shown(count))
+    raise TooLarge(f"{option} makes {made}; at most {shown(most)} are possible")
