@@ -62,7 +62,8 @@ def check_keys(keys: Iterable[Any], where: str = "") -> None:
     """Raise ConfigError unless every (dotted) key begins with an option of the whole config."""
     for key in map(str, keys):
         if key.partition(".")[0] not in OPTIONS:
-            raise ConfigError(f"{where}{key} is not an option{suggestion(key, OPTIONS)}")
+            hint = suggestion(key, OPTIONS, all_options())
+            raise ConfigError(f"{where}{key} is not an option{hint}")
 
 
 def unknown_option(cls: type, where: str, key: str) -> str:
@@ -70,7 +71,8 @@ def unknown_option(cls: type, where: str, key: str) -> str:
     own = [f"{where}.{f.name}".lstrip(".") for f in dataclasses.fields(cls) if f.init]
     kind = next((kind for base, kind in KINDS.items() if issubclass(cls, base)), None)
     if kind is None:
-        return suggestion(f"{where}.{key}".lstrip("."), own)
+        elsewhere = all_options() if where.partition(".")[0] in OPTIONS else ()
+        return suggestion(key, own, elsewhere)
     if close := difflib.get_close_matches(key, map(_last, own), n=1, cutoff=0.6):
         return f"; did you mean {where}.{close[0]}?"
     others = registry.available(kind).items()
@@ -80,9 +82,8 @@ def unknown_option(cls: type, where: str, key: str) -> str:
     return f" of {cls.name}, which has {', '.join(map(_last, own)) or 'none'}"
 
 
-def suggestion(key: str, own: Sequence[str]) -> str:
+def suggestion(key: str, own: Sequence[str], elsewhere: Sequence[str] = ()) -> str:
     """`; did you mean …?`: an option of the same last name, a near one, or all of `own`."""
-    elsewhere = all_options() if own[0].partition(".")[0] in OPTIONS else []
     everywhere, last = dict.fromkeys([*own, *elsewhere]), _last(key)
     same = [option for option in everywhere if _last(option) == last]
     for options in (same, own, everywhere):

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from tqdm import tqdm
@@ -25,7 +25,7 @@ from tqdm import tqdm
 from lcg.config import ConfigError, load_config, run_directory
 from lcg.config.errors import one_line
 from lcg.config.load import read_node, read_overrides, sweep_files
-from lcg.config.schema import COUNT, TooLarge, require_between, shown
+from lcg.config.schema import COUNT, Count, TooLarge, at_least, at_most, shown
 from lcg.config.types import as_text, build, read_text
 from lcg.diagnostics.columns import columns
 from lcg.log import log
@@ -102,16 +102,13 @@ class EarlyStop:
     """
 
     type: Literal["hyperband"]
-    eta: int = 3
-    min_iter: int | None = None
-    max_iter: int | None = None
-    s: int | None = None
+    eta: Annotated[int, at_least(2), at_most(COUNT)] = 3
+    min_iter: Count | None = None
+    max_iter: Count | None = None
+    s: Annotated[int, at_least(1), at_most(64)] | None = None
     strict: bool = False
 
     def __post_init__(self) -> None:
-        require_between(self, ("eta",), 2, COUNT)
-        require_between(self, ("min_iter", "max_iter"), 1, COUNT)
-        require_between(self, ("s",), 1, 64)
         given = [key for key in ("min_iter", "max_iter", "s") if getattr(self, key) is not None]
         if given not in (["min_iter"], ["max_iter", "s"]):
             got = ", ".join(given) or "neither"
@@ -144,7 +141,7 @@ class Keys:
     program: Literal["lcg"] = "lcg"
     metric: Metric | None = None
     early_terminate: EarlyStop | None = None
-    run_cap: int | None = None
+    run_cap: Count | None = None
     name: Any = None
     description: Any = None
     project: Any = None
@@ -155,7 +152,8 @@ class Keys:
             raise ValueError(
                 f"run_cap is missing: method {self.method} needs how many runs to make"
             )
-        require_between(self, ("run_cap",), 1, COUNT if self.method == "grid" else MOST_RUNS)
+        if self.method != "grid":
+            at_most(MOST_RUNS).check("run_cap", self.run_cap)
         if self.metric is None and (self.method == "bayes" or self.early_terminate):
             needs = "method bayes" if self.method == "bayes" else "early_terminate"
             raise ValueError(f"{needs} needs metric: {{name: …, goal: maximize}}")

@@ -145,7 +145,7 @@ MISTAKES = [
     ),
     (
         {"early_terminate": {"type": "hyperband", "max_iter": 9, "s": 10**9}},
-        "early_terminate: s must be at most 64, got 1,000,000,000",
+        "early_terminate.s must be at most 64, got 1,000,000,000",
     ),
     (
         {"parameters": {key: {"values": [*range(1, 1001)]} for key in ("seed", "trainer.steps")}},
