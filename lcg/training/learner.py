@@ -19,10 +19,16 @@ from lcg.config import identity
 from lcg.config.schema import Trainer
 from lcg.runs.checkpoints import check_like, check_weights
 from lcg.training.module import TrainingModule
+from lcg.training.validation import SCORES
 
-SCORES = {"exact_match": 0.0, "token_accuracy": 0.0}
 GROUP = {"lr": 0.0, "initial_lr": 0.0, "betas": (0.0, 0.0), "eps": 0.0, "weight_decay": 0.0}
 SCHEDULE = {"base_lrs": [0.0, 0.0], "_last_lr": [0.0, 0.0], "last_epoch": 0, "_step_count": 0}
+CONTENT = {
+    "lr_schedulers": [SCHEDULE],
+    "optimizer_states": [{"state": {}, "param_groups": [GROUP, GROUP]}],
+    "callbacks": {"Metrics": {"seconds": 0.0}, "LadderValidation": {}},
+}
+"""The content of a checkpoint besides its weights, for `check_like`."""
 SCALER = "MixedPrecision"  # as Lightning calls it in a checkpoint
 
 
@@ -91,6 +97,15 @@ class Learner:
         self._optimizer.step()
         self._schedule.step()
 
+    def is_finite(self) -> bool:
+        """Return whether loss and gradients so far and the weights now are finite, everywhere.
+
+        Asking at every step would make a GPU wait, so `module.finite` gathers the answers there.
+        """
+        weights = [p.detach().isfinite().all() for p in self.module.model.parameters()]
+        finite = torch.stack([self.module.finite, *weights]).all().float()
+        return bool(self.fabric.all_reduce(finite, reduce_op="min"))
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint holds of weights, moments, schedule and gradient scale."""
         state = {
@@ -124,23 +139,20 @@ def check_resumable(content: dict[str, Any], module: TrainingModule) -> None:
     for name, weight in content["state_dict"].items():
         if not weight.isfinite().all():  # training saves none such
             raise ValueError(f"state_dict[{name}] has values that are not finite")
-    check_like(content, {"lr_schedulers": [SCHEDULE]}, "its content")
+    check_like(content, CONTENT, "its content")
     counted = content["lr_schedulers"][0]["last_epoch"]
     if counted != step:
         raise ValueError(f"lr_schedulers has {counted!r:.40} steps, global_step is {step}")
-    _check_optimizer(content.get("optimizer_states"), module)
-    _check_callbacks(content.get("callbacks"))
+    _check_moments(content["optimizer_states"][0], module)
+    _check_validation(content["callbacks"]["LadderValidation"])
 
 
-def _check_optimizer(states: Any, module: TrainingModule) -> None:
+def _check_moments(state: dict[str, Any], module: TrainingModule) -> None:
     """AdamW takes moments of any shape, and fails at its first step."""
-    check_like(states, [{"state": {}, "param_groups": [GROUP, GROUP]}], "optimizer_states")
     (optimizer,), _ = module.configure_optimizers()
-    (state,) = states
     numbers = [group["params"] for group in optimizer.state_dict()["param_groups"]]
-    for found, expected in zip(state["param_groups"], numbers, strict=True):
-        if found.get("params") != expected:
-            raise ValueError("optimizer_states has other parameters than the model")
+    if [group.get("params") for group in state["param_groups"]] != numbers:
+        raise ValueError("optimizer_states has other parameters than the model")
     ordered = [p for group in optimizer.param_groups for p in group["params"]]
     for number, moments in state["state"].items():
         where = f"optimizer_states[{number}]"
@@ -151,18 +163,14 @@ def _check_optimizer(states: Any, module: TrainingModule) -> None:
         check_like(moments, expected, where)
 
 
-def _check_callbacks(callbacks: Any) -> None:
-    check_like(callbacks, {"Metrics": {"seconds": 0.0}, "LadderValidation": {}}, "callbacks")
-    where = "callbacks[LadderValidation]"
-    validation = {"history": None, "best": None, "pending": None} | callbacks["LadderValidation"]
-    if not isinstance(validation["history"], list):
-        raise ValueError(f"{where} has no history")
-    if not isinstance(validation["pending"], int | None):
-        raise ValueError(f"{where}[pending] is {validation['pending']!r:.40}, not a step")
-    best = [] if validation["best"] is None else [validation["best"]]
-    for candidate in (*validation["history"], *best):
-        check_like(candidate, {"step": 0, "lengths": {}, **SCORES}, where)
+def _check_validation(state: dict[str, Any]) -> None:
+    where, scored = "callbacks[LadderValidation]", dict.fromkeys(SCORES, 0.0)
+    history, best, pending = (state.get(name) for name in ("history", "best", "pending"))
+    if not isinstance(history, list) or not isinstance(pending, int | None):
+        raise ValueError(f"{where} has no history, or {pending!r:.40} as its pending step")
+    for candidate in (*history, *([] if best is None else [best])):
+        check_like(candidate, {"step": 0, "lengths": {}} | scored, where)
         for length, scores in candidate["lengths"].items():
             if not str(length).isdecimal():
                 raise ValueError(f"{where} has no length {length!r:.40}")
-            check_like(scores, SCORES, where)
+            check_like(scores, scored, where)

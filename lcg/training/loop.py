@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -31,17 +32,39 @@ from lcg.training.data import batch_loader, realised_lengths
 from lcg.training.devices import check_nodes, compile_mode, device_of, slow_precision
 from lcg.training.learner import Learner, check_resumable, make_fabric, quiet
 from lcg.training.module import TrainingModule
-from lcg.training.record import (
-    Metrics,
-    Outcome,
-    RecordWriter,
-    progress_bar,
-    progress_text,
-)
+from lcg.training.record import Metrics, RecordWriter, progress_bar
 from lcg.training.signals import Stopped, StopRequest, block_signals
 from lcg.training.validation import LadderValidation
 
 __all__ = ["Outcome", "train"]
+
+
+@dataclass
+class Outcome:
+    """The end of a call to `train`: finished, interrupted, not_finite or already finished.
+
+    `interrupted` with all steps done means that a signal came with the last one: the record says
+    finished, and whatever would have come after training is left to the next call.
+    """
+
+    directory: Path
+    status: str
+    step: int
+    signal: int = 0
+    already: bool = False
+    reason: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """0, 128 + signal as shells have it, or 4 for a loss that is not finite.
+
+        Only the first process's counts: Lightning kills all when another's is not 0.
+        """
+        if not is_rank_zero():
+            return 0
+        if self.status == "interrupted":
+            return 128 + self.signal
+        return 4 if self.status == "not_finite" else 0
 
 
 def train(
@@ -59,37 +82,39 @@ def train(
     """
     check_nodes(config.trainer.nodes)
     take_rank(config.trainer.devices, config.trainer.nodes)
-    place = Run.place(config)
+    run = Run.place(config)
     if not is_rank_zero():
-        return _Run(config, place, progress=False, then=then).go()
+        return _Training(config, run, progress=False, then=then).go()
     check_copies(config)
-    run = _Run(config, place, progress, then)
-    with place.lock(), _one_line_when_unwritable(place.path):
-        return run.go()
+    training = _Training(config, run, progress, then)
+    with run.lock():
+        try:
+            return training.go()
+        except Exception as error:
+            behind = storage_error(error, run.path)
+            if behind is None:
+                raise
+            behind.strerror += (
+                "; what is there is whole, and the same command resumes from its last checkpoint"
+            )
+            raise behind from error
 
 
-class _Run:
-    """One run: its directory, its processes, and its steps."""
+class _Training:
+    """The training of one run: its directory, its processes, and its steps."""
 
     def __init__(
-        self,
-        config: Config,
-        run: Run,
-        progress: bool,
-        then: Callable[[Outcome], None],
+        self, config: Config, run: Run, progress: bool, then: Callable[[Outcome], None]
     ) -> None:
         self.config, self.run, self.progress, self.then = config, run, progress, then
-        self.directory, self.folder = run.path, run.checkpoints
         self.tracking, self.stop = Tracking(), StopRequest()
         self.metrics = Metrics(config, self.tracking)
-        self.validation = LadderValidation(config, self.folder, self.tracking, self.stop)
+        self.validation = LadderValidation(config, run.checkpoints, self.tracking, self.stop)
+        self.saved_parts = {"Metrics": self.metrics, "LadderValidation": self.validation}
         device_of(config)  # raises, before anything is made
         self.fabric = make_fabric(config.trainer)
-        self.device = self.fabric.device
         self.step = 0
         self.failed = False  # loss, gradients or weights were not finite
-        self._checked_at = self._saved_at = -1
-        self._probe_heads: Probe | None = None
 
     def go(self) -> Outcome:
         """Train, unless that has been done."""
@@ -99,18 +124,21 @@ class _Run:
             return self._train() if record is None else self._finished(record)
 
     def _train(self) -> Outcome:
-        config = self.config
-        _set_threads(config)
+        config, options = self.config, self.config.trainer
+        if options.threads:
+            torch.set_num_threads(options.threads)
+            if options.processes > 1:  # else Lightning sets another number for DDP
+                os.environ["OMP_NUM_THREADS"] = str(options.threads)
         module = TrainingModule(config)
         check = partial(check_resumable, module=module)
-        resume = checkpoints.newest_readable(self.folder, log.warning, check)
+        resume = checkpoints.newest_readable(self.run.checkpoints, log.warning, check)
         if resume:
             check_identity(resume.identity, config, resume.path)
-        if mode := compile_mode(config.trainer, self.device):
+        if mode := compile_mode(options, self.fabric.device):
             module.compile_steps(mode)
-        parameters = sum(p.numel() for p in module.model.parameters())
+        parameters, device = sum(p.numel() for p in module.model.parameters()), self.fabric.device
         self.record = RecordWriter(
-            config, self.directory, self.metrics, self.validation, str(self.device), parameters
+            config, self.run.path, self.metrics, self.validation, str(device), parameters
         )
         exit_code = 1
         try:
@@ -132,14 +160,14 @@ class _Run:
 
     def _finished(self, record: RunRecord) -> Outcome:
         """Do what may still be missing of a run that is trained, here or on W&B."""
-        done = record.training
-        outcome = Outcome(self.directory, done.status, done.step, already=True, reason=done.reason)
+        done, directory = record.training, self.run.path
+        outcome = Outcome(directory, done.status, done.step, already=True, reason=done.reason)
         if not is_rank_zero():
             return outcome
         outcome = self._follow(outcome)
-        new = provenance.adopt_wandb_id(self.directory)
-        if new or RunRecord.load(self.directory) != record:
-            send_record(self.config, self.directory, outcome.exit_code, new)
+        new = provenance.adopt_wandb_id(directory)
+        if new or RunRecord.load(directory) != record:
+            send_record(self.config, directory, outcome.exit_code, new)
         return outcome
 
     def _follow(self, outcome: Outcome) -> Outcome:
@@ -149,31 +177,57 @@ class _Run:
                 self.then(outcome)
         except Stopped:
             outcome = self._interrupted(outcome)
-        self.tracking.summarize(summary(RunRecord.load(self.directory)))
+        self.tracking.summarize(summary(RunRecord.load(self.run.path)))
         return outcome
 
     def _interrupted(self, outcome: Outcome) -> Outcome:
         return replace(outcome, status="interrupted", signal=self.stop.signal)
 
+    def _outcome(self) -> Outcome:
+        """Return how the run stands now."""
+        directory, step = self.run.path, self.step
+        if self.failed:
+            reason = f"loss, gradient or weights were not finite by step {step}"
+            return Outcome(directory, "not_finite", step, reason=reason)
+        all_done = step >= self.config.trainer.steps and self.validation.pending is None
+        return Outcome(directory, "finished" if all_done else "interrupted", step, self.stop.signal)
+
     def _open(self, resume: checkpoints.Resume | None) -> None:
         """Write what is known before the first step, and say it."""
-        config, step = self.config, resume.step if resume else 0
-        self.run.plots.mkdir(exist_ok=True)
-        facts = provenance.write(config, self.directory, self.device, bool(resume))
-        copy_sources(config, self.directory)
-        write_atomic(self.run.config_file, run_yaml(config))
-        for folder in (self.directory, self.folder):
+        config, run, step = self.config, self.run, resume.step if resume else 0
+        run.plots.mkdir(exist_ok=True)
+        facts = provenance.write(config, run.path, self.fabric.device, bool(resume))
+        copy_sources(config, run.path)
+        write_atomic(run.config_file, run_yaml(config))
+        for folder in (run.path, run.checkpoints):
             checkpoints.remove_leftovers(folder)
-        checkpoints.set_aside(self.folder, resume)
+        checkpoints.set_aside(run.checkpoints, resume)
         if resume:
-            log.info(f"resuming {self.directory} at step {step} of {config.trainer.steps}")
-        table = CSVMetrics(self.run.metrics_file, columns(config), step)
-        self.tracking.places.append(table)
-        self.tracking.places.append(WandbMetrics(config, self.directory, facts["wandb_id"]))
+            log.info(f"resuming {run.path} at step {step} of {config.trainer.steps}")
+        self.tracking.places.append(CSVMetrics(run.metrics_file, columns(config), step))
+        self.tracking.places.append(WandbMetrics(config, run.path, facts["wandb_id"]))
         self.record.open(step)
+        self.probe = Probe(config)
         log.info(realised_lengths(config))
-        if note := slow_precision(config.trainer, self.device):
+        if note := slow_precision(config.trainer, self.fabric.device):
             log.warning(f"note: {note}")
+
+    @contextmanager
+    def _processes(self) -> Iterator[None]:
+        """Start the other processes of the run, and see to their end."""
+        patience = 0
+        try:
+            with quiet(), block_signals():
+                self.fabric.launch()
+            yield
+            patience = 30
+        finally:
+            for process in getattr(self.fabric.strategy.launcher, "procs", []):
+                try:
+                    process.wait(patience)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
     def _fit(self, module: TrainingModule, resume: checkpoints.Resume | None) -> None:
         """Make the steps that are left; what is due after one happens in the order of lines.
@@ -184,7 +238,11 @@ class _Run:
         options, model = self.config.trainer, module.model
         learner = Learner(self.fabric, module)
         if resume:
-            self._restore(learner, resume)
+            content = checkpoints.load(resume.path)
+            self.step = resume.step
+            learner.load_state_dict(content)
+            for name, part in self.saved_parts.items():
+                part.load_state_dict(content["callbacks"][name])
         if self.validation.pending is not None:
             self._validate(model)
         if self.step == options.steps:
@@ -194,7 +252,7 @@ class _Run:
             self.stop.share()
         if self.stop.asked():  # there is nothing to save
             return
-        with progress_bar(self.directory.name, self.step, options.steps, self.progress) as bar:
+        with progress_bar(self.run.path.name, self.step, options.steps, self.progress) as bar:
             for batch in self._batches():
                 learner.compute_gradients(batch, self.step)
                 self.step += 1
@@ -207,52 +265,34 @@ class _Run:
                 self.metrics.count(batch)
 
                 if logs or validates or saves:
-                    self._check_finite(learner)
+                    self.failed = not learner.is_finite()
                 if logs:
-                    self.metrics.log(learner, self.step)
-                    bar.set_postfix_str(progress_text(self.metrics.row), refresh=False)
+                    bar.set_postfix_str(self.metrics.log(learner, self.step), refresh=False)
                 bar.update()
                 if self.failed:
                     return
                 if validates:
                     self._probe(model)
                     self._validate(model)
-                if saves:
+                stops = self.stop.asked()
+                if saves or stops:
                     self._save(learner)
-                if self.stop.asked():
-                    self._save(learner)
+                if stops:
                     return
 
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0 or self.step == self.config.trainer.steps
 
     def _batches(self) -> Iterator[dict[str, Tensor]]:
-        """Yield the batches of the steps that are left."""
+        """Return the batches of the steps that are left."""
         config, fabric = self.config, self.fabric
-        loader = batch_loader(
-            config, self.step, fabric.global_rank, fabric.world_size, fabric.device
-        )
-        if config.data.workers == 0:
+        rank, world, device = fabric.global_rank, fabric.world_size, fabric.device
+        loader = batch_loader(config, self.step, rank, world, device)
+        if config.data.workers > 0:
+            resource_tracker.ensure_running()  # started below, it would unblock signals
+        with block_signals():
             batches = iter(loader)
-        else:
-            resource_tracker.ensure_running()  # started in there, it would unblock signals
-            with block_signals():
-                batches = iter(loader)
-        for _ in range(self.step, config.trainer.steps):
-            yield next(batches)
-
-    def _check_finite(self, learner: Learner) -> bool:
-        """Return whether loss and gradients so far and the weights now are finite, everywhere.
-
-        Asking at every step would make a GPU wait, so `module.finite` gathers the answers there.
-        """
-        if self._checked_at != self.step:
-            self._checked_at = self.step
-            module = learner.module
-            weights = [p.detach().isfinite().all() for p in module.model.parameters()]
-            finite = torch.stack([module.finite, *weights]).all().float()
-            self.failed = not bool(self.fabric.all_reduce(finite, reduce_op="min"))
-        return not self.failed
+        return itertools.islice(batches, config.trainer.steps - self.step)
 
     def _probe(self, model: nn.Module) -> None:
         """Log what the heads do.
@@ -262,8 +302,7 @@ class _Run:
         """
         if self.fabric.is_global_zero:
             with self.metrics.pause():
-                self._probe_heads = self._probe_heads or Probe(self.config)
-                self.tracking.log(self.step, self._probe_heads(model))
+                self.tracking.log(self.step, self.probe(model))
 
     def _validate(self, model: nn.Module) -> None:
         """Validate in the main process, while the others wait."""
@@ -274,77 +313,14 @@ class _Run:
         self.fabric.barrier()
 
     def _save(self, learner: Learner) -> None:
-        """Write last.ckpt, unless it is written, or what it would hold is not finite."""
-        if self._saved_at == self.step or not self._check_finite(learner):
-            return
-        self._saved_at = self.step
-        if self.fabric.is_global_zero:
-            callbacks = {"Metrics": self.metrics, "LadderValidation": self.validation}
+        """Write last.ckpt, unless what it would hold is not finite."""
+        self.failed = not learner.is_finite()
+        if self.fabric.is_global_zero and not self.failed:
             content = {
                 "global_step": self.step,
                 "identity": identity(self.config),
-                "callbacks": {name: part.state_dict() for name, part in callbacks.items()},
+                "callbacks": {name: part.state_dict() for name, part in self.saved_parts.items()},
             }
-            checkpoints.save_last(content | learner.state_dict(), self.folder / checkpoints.LAST)
+            path = self.run.checkpoints / checkpoints.LAST
+            checkpoints.save_last(content | learner.state_dict(), path)
         self.fabric.barrier()
-
-    def _restore(self, learner: Learner, resume: checkpoints.Resume) -> None:
-        content = checkpoints.load(resume.path)
-        self.step = resume.step
-        learner.load_state_dict(content)
-        self.metrics.load_state_dict(content["callbacks"]["Metrics"])
-        self.validation.load_state_dict(content["callbacks"]["LadderValidation"])
-
-    @contextmanager
-    def _processes(self) -> Iterator[None]:
-        """Start the other processes of the run, and see to their end."""
-        several = self.config.trainer.devices > 1
-        try:
-            with quiet(), block_signals() if several else nullcontext():
-                self.fabric.launch()
-            yield
-        except BaseException:
-            self._end_others(patience=0)
-            raise
-        self._end_others(patience=30)
-
-    def _end_others(self, patience: float) -> None:
-        """Wait for the processes that Fabric started, and end those that do not end."""
-        for process in getattr(self.fabric.strategy.launcher, "procs", []):
-            try:
-                process.wait(patience)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def _outcome(self) -> Outcome:
-        """Return how the run stands now."""
-        step = self.step
-        if self.failed:
-            reason = f"loss, gradient or weights were not finite by step {step}"
-            return Outcome(self.directory, "not_finite", step, reason=reason)
-        all_done = step >= self.config.trainer.steps and self.validation.pending is None
-        status = "finished" if all_done else "interrupted"
-        return Outcome(self.directory, status, step, self.stop.signal)
-
-
-def _set_threads(config: Config) -> None:
-    if config.trainer.threads:
-        torch.set_num_threads(config.trainer.threads)
-        if config.trainer.processes > 1:  # else Lightning sets another number for DDP
-            os.environ["OMP_NUM_THREADS"] = str(config.trainer.threads)
-
-
-@contextmanager
-def _one_line_when_unwritable(directory: Path) -> Iterator[None]:
-    """Have an error of the storage name a file and the remedy; what was written before is whole."""
-    try:
-        yield
-    except Exception as error:
-        behind = storage_error(error, directory)
-        if behind is None:
-            raise
-        behind.strerror += (
-            "; what is there is whole, and the same command resumes from its last checkpoint"
-        )
-        raise behind from error

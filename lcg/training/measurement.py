@@ -139,7 +139,7 @@ def _compiled_steps(
     learner.module.compile_steps(mode)
     work(found.step.whole)
     found.notes.remove(note)
-    found.compiled = learner.module.is_compiled
+    found.compiled = learner.module.compiled is not None
     found.doing = "in a compiled step"
     for _ in _repeated(found.step, work, end):
         yield found

@@ -38,7 +38,7 @@ class TrainingModule(LightningModule):
         super().__init__()
         self.config = config
         self.model = build_model(config)
-        self._compiled: Callable[..., Tensor] | None = None
+        self.compiled: Callable[..., Tensor] | None = None
         self._tried = False
         # Kept on the device and read now and then: reading them every step would stall a GPU.
         self.loss: Tensor | None = None
@@ -50,32 +50,37 @@ class TrainingModule(LightningModule):
 
     def seed_dropout(self, step: int, rank: int) -> None:
         """Seed the random state from (seed, step, rank), so that a checkpoint need not hold it."""
-        mixed = (self.config.seed * 1_000_003 + step) * 1009 + rank
+        mixed = ((self.config.seed * 1_000_003 + step) * 1009 + rank) % 2**63
         # As torch.manual_seed, which formats a stack trace each time where there is no GPU.
-        torch.default_generator.manual_seed(mixed % 2**63)
-        if self.device.type == "cuda":
-            torch.cuda.manual_seed(mixed % 2**63)
-        elif self.device.type == "mps":
-            torch.mps.manual_seed(mixed % 2**63)
+        torch.default_generator.manual_seed(mixed)
+        if self.device.type in ("cuda", "mps"):
+            getattr(torch, self.device.type).manual_seed(mixed)
 
-    def compile_steps(self, mode: str) -> None:
-        """From now on `summed_loss` is compiled, if torch can: that shows at the first call."""
-        self._compiled = torch.compile(self._summed, mode=mode, dynamic=False)
-
-    @property
-    def is_compiled(self) -> bool:
-        """True while torch compiles the steps; that it cannot shows at the first."""
-        return self._compiled is not None
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        total = self.summed_loss(batch)
+        # The mean over the global batch: DDP averages over ranks, hence the factor.
+        loss = total * self.trainer.world_size / batch["scored"]
+        self.loss = loss.detach()
+        self.finite &= self.loss.isfinite()
+        return loss
 
     def summed_loss(self, batch: dict[str, Tensor]) -> Tensor:
         """Cross-entropy summed over the scored positions of a batch."""
-        given = batch["labels"], *model_inputs(batch)
-        if self._compiled and not self._tried:
-            self._try_compiled(given)
+        tensors = batch["labels"], *model_inputs(batch)
+        if self.compiled and not self._tried:
+            self._try_compiled(tensors)
         # A clone: what is computed by a CUDA graph is overwritten when it runs again.
-        return self._compiled(*given).clone() if self._compiled else self._summed(*given)
+        return self.compiled(*tensors).clone() if self.compiled else self._summed(*tensors)
 
-    def _try_compiled(self, given: tuple[Tensor, ...]) -> None:
+    def _summed(self, labels: Tensor, *inputs: Tensor) -> Tensor:
+        logits = self.model(*inputs).flatten(0, 1)
+        return F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORE, reduction="sum")
+
+    def compile_steps(self, mode: str) -> None:
+        """From now on `summed_loss` is compiled, if torch can: that shows at the first call."""
+        self.compiled = torch.compile(self._summed, mode=mode, dynamic=False)
+
+    def _try_compiled(self, tensors: tuple[Tensor, ...]) -> None:
         """Forward and backward, for nothing: what fails in here shall not end the run.
 
         Three times: with CUDA graphs the first compiles, the second records and the third replays.
@@ -86,26 +91,14 @@ class TrainingModule(LightningModule):
         try:
             with torch.random.fork_rng(devices):  # a resumed run tries again
                 for _ in range(3):
-                    loss = self._compiled(*given).clone()
+                    loss = self.compiled(*tensors).clone()
                     torch.autograd.grad(loss, learned, allow_unused=True)
             if devices:
                 torch.cuda.synchronize(self.device)
         except Exception as error:  # compilers have many of their own
             reason = " ".join(str(error).split())[:200]
             log.warning(f"torch cannot compile the training step, so it runs uncompiled: {reason}")
-            self._compiled = None
-
-    def _summed(self, labels: Tensor, *read: Tensor) -> Tensor:
-        logits = self.model(*read).flatten(0, 1)
-        return F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORE, reduction="sum")
-
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        total = self.summed_loss(batch)
-        # The mean over the global batch: DDP averages over ranks, hence the factor.
-        loss = total * self.trainer.world_size / batch["scored"]
-        self.loss = loss.detach()
-        self.finite &= self.loss.isfinite()
-        return loss
+            self.compiled = None
 
     def configure_gradient_clipping(self, optimizer, *args, **kwargs) -> None:
         """Clip to clip_norm, and keep the norm and whether it is finite."""
@@ -116,37 +109,39 @@ class TrainingModule(LightningModule):
 
     def configure_optimizers(self):
         """AdamW with decay on matrices only, and the schedule by step."""
-        options, steps = self.config.optimizer, self.config.trainer.steps
+        options, trainer = self.config.optimizer, self.config.trainer
         parameters = list(self.model.parameters())
         groups = [
             {"params": [p for p in parameters if p.dim() >= 2]},
             {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
         ]
+        # One kernel for all. It would unscale gradients itself, after they were clipped.
+        fused = self.device.type == "cuda" and trainer.precision != "16-mixed"
         optimizer = torch.optim.AdamW(
             groups,
             lr=options.lr,
             betas=(options.beta1, options.beta2),
             weight_decay=options.weight_decay,
-            # One kernel for all. It would unscale gradients itself, after they were clipped.
-            fused=(self.device.type == "cuda" and self.config.trainer.precision != "16-mixed")
-            or None,
+            fused=fused or None,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step, options, steps)
+            optimizer, lambda step: learning_rate_factor(step, options, trainer.steps)
         )
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
 
 class TaskData(LightningDataModule):
-    """The training stream, from the step where a trainer stands."""
+    """The training stream, from the step where a trainer stands.
+
+    Lightning replays an epoch's data from its start after a resume, so the loader itself starts at
+    the step that the trainer was restored to.
+    """
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
 
     def train_dataloader(self) -> DataLoader:
-        # Lightning replays an epoch's data from its start after a resume, so the loader itself
-        # starts at the step the trainer was restored to.
         trainer = self.trainer
         step, rank, world = trainer.global_step, trainer.global_rank, trainer.world_size
         return batch_loader(self.config, step, rank, world, trainer.strategy.root_device)

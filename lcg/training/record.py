@@ -1,4 +1,4 @@
-"""The record of a run: metrics of its steps, results.json, and how a call ended."""
+"""The record of a run while it trains: metrics of its steps, the bar, and results.json."""
 
 from __future__ import annotations
 
@@ -27,7 +27,6 @@ from lcg.diagnostics.loss_plateau import loss_plateau
 from lcg.diagnostics.probe import group_norms, learned_alphas
 from lcg.log import log
 from lcg.models.transformer import model_inputs
-from lcg.ranks import is_rank_zero
 from lcg.runs.files import move_aside
 from lcg.runs.metrics import Tracking
 from lcg.runs.record import RecordError, RunRecord, Selection, Training, Validation
@@ -35,34 +34,6 @@ from lcg.runs.run import Run
 from lcg.training.learner import Learner
 from lcg.training.module import learning_rate_factor
 from lcg.training.validation import LadderValidation
-
-
-@dataclass
-class Outcome:
-    """The end of a call to `train`: finished, interrupted, not_finite or already finished.
-
-    `interrupted` with all steps done means that a signal came with the last one: the record says
-    finished, and whatever would have come after training is left to the next call.
-    """
-
-    directory: Path
-    status: str
-    step: int
-    signal: int = 0
-    already: bool = False
-    reason: str = ""
-
-    @property
-    def exit_code(self) -> int:
-        """0, 128 + signal as shells have it, or 4 for a loss that is not finite.
-
-        Only the first process's counts: Lightning kills all when another's is not 0.
-        """
-        if not is_rank_zero():
-            return 0
-        if self.status == "interrupted":
-            return 128 + self.signal
-        return 4 if self.status == "not_finite" else 0
 
 
 class Metrics:
@@ -74,7 +45,6 @@ class Metrics:
     def __init__(self, config: Config, tracking: Tracking) -> None:
         self.config, self.tracking = config, tracking
         self.seconds = 0.0
-        self.row: dict[str, float] = {}
         self.final_loss: float | None = None
         self._tokens = self._steps = 0
         self._norms: dict[str, Tensor] = {}
@@ -102,26 +72,29 @@ class Metrics:
         self._tokens += sum(tokens.numel() for tokens in model_inputs(batch))
         self._steps += 1
 
-    def log(self, learner: Learner, step: int) -> None:
-        """Write a row on the steps since the last one."""
+    def log(self, learner: Learner, step: int) -> str:
+        """Write a row on the steps since the last one; returns what the bar shows of it."""
         module, fabric, options = learner.module, learner.fabric, self.config.optimizer
         # Each process has its share of the batch; the mean is the loss of all of it.
-        self.final_loss = float(fabric.all_reduce(module.loss.clone(), reduce_op="mean"))
+        loss = self.final_loss = float(fabric.all_reduce(module.loss.clone(), reduce_op="mean"))
         elapsed = max(time.perf_counter() - self._since, 1e-9)
         self.seconds += elapsed
-        factor = learning_rate_factor(step - 1, options, self.config.trainer.steps)
-        self.row = {
-            "train/loss": self.final_loss,
-            "train/lr": options.lr * factor,
+        tokens = self._tokens * fabric.world_size / elapsed
+        steps = self._steps / elapsed
+        row = {
+            "train/loss": loss,
+            "train/lr": options.lr
+            * learning_rate_factor(step - 1, options, self.config.trainer.steps),
             "train/grad_norm": float(module.grad_norm),
-            "train/tokens_per_second": self._tokens * fabric.world_size / elapsed,
-            "train/steps_per_second": self._steps / elapsed,
+            "train/tokens_per_second": tokens,
+            "train/steps_per_second": steps,
             "train/seconds": self.seconds,
         }
-        self.row |= {f"grad_norm/{group}": float(norm) for group, norm in self._norms.items()}
-        self.row |= learned_alphas(module.model)
-        self.tracking.log(step, self.row)
+        row |= {f"grad_norm/{group}": float(norm) for group, norm in self._norms.items()}
+        self.tracking.log(step, row | learned_alphas(module.model))
         self._since, self._tokens, self._steps = time.perf_counter(), 0, 0
+        shown = f"{loss:.4f}" if math.isfinite(loss) else "not finite"
+        return f"loss {shown} · {tokens:,.0f} tokens/s · {steps:.3g} steps/s"
 
     @contextmanager
     def pause(self) -> Iterator[None]:
@@ -145,14 +118,6 @@ def progress_bar(label: str, step: int, steps: int, shown: bool) -> tqdm:
     )
 
 
-def progress_text(row: dict[str, float]) -> str:
-    """Return what the bar shows of a row of metrics: loss, tokens and steps per second."""
-    loss = row["train/loss"]
-    shown = f"loss {loss:.4f}" if math.isfinite(loss) else "loss not finite"
-    tokens, steps = row["train/tokens_per_second"], row["train/steps_per_second"]
-    return f"{shown} · {tokens:,.0f} tokens/s · {steps:.3g} steps/s"
-
-
 @dataclass
 class RecordWriter:
     """Writes results.json; lengths evaluated before are kept.
@@ -170,34 +135,35 @@ class RecordWriter:
     def open(self, step: int) -> None:
         """Say that the run is under way, before its first step."""
         with RunRecord.updating(self.directory):
-            record = self._before()
-        if record is None:
+            before = self._before()
+            if before is not None:
+                training = replace(before.training, status="running", reason="")
+                replace(before, training=training).save(self.directory)
+        if before is None:
             self.save("running", step)
-            return
-        with RunRecord.updating(self.directory):
-            training = replace(record.training, status="running", reason="")
-            replace(record, training=training).save(self.directory)
 
     def save(self, status: str, step: int, reason: str = "") -> RunRecord:
         """Write the record as it stands at a step."""
-        config = self.config
-        selected = self.validation.selection()
+        config, selected = self.config, self.validation.selection()
         best = self.validation.best or {"lengths": {}}
+        settings = {
+            "kind": config.model.kind,
+            "seed": config.seed,
+            "lr": config.optimizer.lr,
+            "steps": config.trainer.steps,
+            "batch_size": config.data.batch_size,
+            "train_lengths": [config.data.min_length, config.data.max_length],
+            "parameters": self.parameters,
+        }
+        if sources := source_digests(config):
+            settings["sources"] = sources
+        metrics_file, warmup = Run(self.directory).metrics_file, config.optimizer.warmup_steps
         record = RunRecord(
             run=self.directory.name,
             hash=identity(config),
             group=experiment_identity(config),
             labels=config.labels,
-            settings={
-                "kind": config.model.kind,
-                "seed": config.seed,
-                "lr": config.optimizer.lr,
-                "steps": config.trainer.steps,
-                "batch_size": config.data.batch_size,
-                "train_lengths": [config.data.min_length, config.data.max_length],
-                "parameters": self.parameters,
-                **({"sources": sources} if (sources := source_digests(config)) else {}),
-            },
+            settings=settings,
             training=Training(
                 status=status,
                 step=step,
@@ -209,7 +175,7 @@ class RecordWriter:
             selection=None if selected is None else Selection(**selected),
             validation={int(n): Validation(**values) for n, values in best["lengths"].items()},
             task=task_tree(config),
-            fate={} if status == "running" else self._fate(),
+            fate={} if status == "running" else loss_plateau(metrics_file, warmup),
             config=experiment_tree(config),
         )
         with RunRecord.updating(self.directory):
@@ -232,6 +198,3 @@ class RecordWriter:
             log.warning(f"{error}; it is set aside as {move_aside(path).name}, training goes on")
             return None
         return RunRecord.load(self.directory, identity(self.config))
-
-    def _fate(self) -> dict[str, Any]:
-        return loss_plateau(Run(self.directory).metrics_file, self.config.optimizer.warmup_steps)

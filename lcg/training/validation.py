@@ -13,7 +13,7 @@ from lcg.evaluation.test_sets import TestSet
 from lcg.log import log
 from lcg.runs import checkpoints
 from lcg.runs.metrics import Tracking
-from lcg.training.signals import StopRequest
+from lcg.training.signals import Stopped, StopRequest
 
 SCORES = ("exact_match", "token_accuracy")
 
@@ -21,10 +21,6 @@ SCORES = ("exact_match", "token_accuracy")
 def selection_key(candidate: dict[str, Any]) -> tuple[float, float, int]:
     """Return what a better checkpoint has more of: exact match, token accuracy, steps."""
     return (*(candidate[name] for name in SCORES), candidate["step"])
-
-
-class _Abandoned(Exception):
-    """A stop was asked for in the middle of a validation."""
 
 
 class LadderValidation:
@@ -36,39 +32,35 @@ class LadderValidation:
 
     def __init__(self, config: Config, folder: Path, tracking: Tracking, stop: StopRequest) -> None:
         self.config, self.folder, self.tracking, self.stop = config, folder, tracking, stop
+        self.monitored = config.validation.monitored
         self.history: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.pending: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        monitored = self.config.validation.monitored
-        state = {"history": self.history, "best": self.best, "pending": self.pending}
-        return state | {"monitored": monitored}
+        names = ("history", "best", "pending", "monitored")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        monitored = self.config.validation.monitored
         self.pending = state.get("pending")
-        before = state.get("monitored", monitored)
-        if before == monitored:
+        before = state.get("monitored", self.monitored)
+        if before == self.monitored:
             self.history, self.best = state["history"], state["best"]
         elif state["best"] is not None:
             log.info(
-                f"selection starts anew: it was by length {before} and now is by {monitored}; "
+                f"selection starts anew: it was by length {before} and now is by {self.monitored}; "
                 "checkpoints so far are no candidates"
             )
 
     def run(self, model: nn.Module, step: int) -> bool:
         """Validate the weights of a step; returns False when a stop request cut it short."""
-        validation = self.config.validation
+        asked = self.config.validation
         self.pending = step
-        sets = [
-            TestSet(self.config, "validation", length, validation.samples)
-            for length in validation.lengths
-        ]
+        sets = [TestSet(self.config, "validation", n, asked.samples) for n in asked.lengths]
         cells = evaluate_lengths(model, sets, step=step, on_progress=self._go_on)
         try:
             cells = {cell.length: cell for cell in cells}
-        except _Abandoned:
+        except Stopped:
             return False
         self.pending = None
         lengths = {
@@ -79,17 +71,16 @@ class LadderValidation:
         if lengths:
             scores = ((n, name, v) for n, row in lengths.items() for name, v in row.items())
             self.tracking.log(step, {f"val/len_{n}/{name}": v for n, name, v in scores})
-            self._select(model, step, lengths, cells[validation.monitored])
+            self._select(model, step, lengths, cells[self.monitored])
         return True
 
     def _go_on(self, length: int, done: int, total: int) -> None:
         if self.stop.signal:
-            raise _Abandoned
+            raise Stopped
 
     def _select(self, model: nn.Module, step: int, lengths: dict[str, Any], monitored) -> None:
         """Keep these weights if they are the best so far, by the monitored length if it can be."""
-        used = str(monitored.length)
-        missing = ""
+        used, missing = str(monitored.length), ""
         if used not in lengths:
             used = max(lengths, key=int)
             missing = f"{monitored.state.replace('_', ' ')}: {monitored.reason}"
@@ -103,29 +94,29 @@ class LadderValidation:
             checkpoints.save(content, self.folder / checkpoints.BEST)
 
     def _key(self, candidate: dict[str, Any]) -> tuple:
-        by = candidate.get("by", self.config.validation.monitored)
-        return (by == self.config.validation.monitored, by, *selection_key(candidate))
+        by = candidate.get("by", self.monitored)
+        return (by == self.monitored, by, *selection_key(candidate))
 
     def selection(self) -> dict[str, Any] | None:
         """The selected checkpoint for the run record, flagged when the monitor did not select."""
-        if self.best is None:
+        best = self.best
+        if best is None:
             return None
-        monitor = f"val/len_{self.config.validation.monitored}/exact_match"
+        monitor = f"val/len_{self.monitored}/exact_match"
         values = {h["exact_match"] for h in self.history}
-        reason = ""
-        if self.best.get("missing"):
-            reason = f"{monitor} has no value ({self.best['missing']}); "
-            reason += f"length {self.best['by']} decided"
+        missing, reason = best.get("missing"), ""
+        if missing:
+            reason = f"{monitor} has no value ({missing}); length {best['by']} decided"
         elif len(values) == 1 and len(self.history) > 1:
             reason = (
                 f"{monitor} was {values.pop():g} at all {len(self.history)} validations; "
                 "token accuracy, then the later step decided"
             )
         return {
-            "step": self.best["step"],
+            "step": best["step"],
             "monitor": monitor,
-            "value": None if self.best.get("missing") else self.best["exact_match"],
-            "token_accuracy": self.best["token_accuracy"],
+            "value": None if missing else best["exact_match"],
+            "token_accuracy": best["token_accuracy"],
             "degenerate": bool(reason),
             "reason": reason,
         }
