@@ -3,17 +3,17 @@
 import itertools
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from tiny import QUICK, SMALL
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-SMALL = """
-    model.d_model=16 model.heads=2 model.d_ff=16 data.batch_size=8
-    trainer.steps=6 trainer.threads=1 trainer.checkpoint_every=3 optimizer.warmup_steps=2
-    validation.every=3 validation.samples=8 evaluation.lengths=32,64 evaluation.samples=8
-""".split()  # noqa: SIM905
+KEPT = ("data.max_length", "evaluation.lengths", "wandb.mode")
+SMALLER = [word for word in (*SMALL, *QUICK) if not word.startswith(KEPT)]
+SMALLER += ["evaluation.lengths=32,64"]
 
 
 def commands(heading: str) -> list[list[str]]:
@@ -24,19 +24,27 @@ def commands(heading: str) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("lcg ")]
 
 
-def run_small(process, words: list[str]):
+@pytest.fixture
+def run_small(fork_server, here):
+    """Run a command made smaller, in a process of its own; returns it."""
+    yield partial(run, fork_server)
+    fork_server.clean()
+
+
+def run(fork_server, words: list[str]):
     if words[0] == "train" and "--dry-run" not in words:
         chosen = {word.split("=")[0] for word in words}
-        words = [*words, *(word for word in SMALL if word.split("=")[0] not in chosen)]
+        words = [*words, *(word for word in SMALLER if word.split("=")[0] not in chosen)]
     words = [re.sub(r"^lengths=.*", "lengths=64", word) for word in words]
     words = [re.sub(r"^samples=.*", "samples=4", word) for word in words]
     globbed = [sorted(map(str, Path().glob(word))) if "*" in word else [word] for word in words]
-    done = process("-m", "lcg", *itertools.chain.from_iterable(globbed))
-    assert done.returncode == 0, (words, done.stderr)
-    return done
+    words = list(itertools.chain.from_iterable(globbed))
+    process = fork_server.run(*words, folder=Path.cwd(), environment={"WANDB_MODE": "disabled"})
+    assert process.code == 0, (words, process.err)
+    return process
 
 
-def test_use_it(process):
+def test_use_it(run_small):
     lines = commands("Use it")
     assert [words[0] for words in lines] == [
         *(
@@ -54,29 +62,29 @@ def test_use_it(process):
         ),
         "train",
     ]
-    found = [run_small(process, words) for words in lines]
-    assert "quick/copy" in found[0].stdout
-    assert "parameters" in found[4].stdout + found[4].stderr
+    found = [run_small(words) for words in lines]
+    assert "quick/copy" in found[0].out
+    assert "parameters" in found[4].out + found[4].err
     runs = [path.name for path in Path("runs").glob("copy-*")]
     assert sorted(name.rpartition("-s")[0] for name in runs) == [
         "copy-asentmax-nape",
         "copy-entmax_learned-sinusoidal",
         "copy-softmax-rope",
     ]
-    assert {"asentmax", "softmax", "nape", "rope", "64"} <= set(re.findall(r"\w+", found[6].stdout))
+    assert {"asentmax", "softmax", "nape", "rope", "64"} <= set(re.findall(r"\w+", found[6].out))
     assert "\\toprule" in Path("copy.tex").read_text()
     assert Path("copy.png").stat().st_size > 10_000
     assert "copy-asentmax-nape" in Path("report.html").read_text()
-    assert "layer" in found[10].stdout
+    assert "layer" in found[10].out
 
 
-def test_add_a_task(process):
+def test_add_a_task(run_small):
     section = README.split("\n## Add a task\n", 1)[1]
     (source,) = re.findall(r"^```python\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
     Path("rotate.py").write_text(source)
-    shown, checked, _ = (run_small(process, words) for words in commands("Add a task"))
-    assert "fails" not in checked.stdout
-    assert "target" in shown.stdout
+    shown, checked, _ = (run_small(words) for words in commands("Add a task"))
+    assert "fails" not in checked.out
+    assert "target" in shown.out
     (run,) = Path("runs").iterdir()
     assert (run / "results.json").exists()
 

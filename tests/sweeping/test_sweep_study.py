@@ -296,7 +296,8 @@ def test_the_study_lies_where_its_runs_lie_whatever_their_folder_is_called(name,
     assert len(again.get_all_studies()) == 1
 
 
-def test_a_study_that_cannot_be_opened_is_named_by_its_file(tmp_path):
+def test_a_study_that_cannot_be_opened_is_named_by_its_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(study.time, "sleep", lambda seconds: None)
     (tmp_path / "study.db").write_text("no database, but long enough to look like none at all")
     with pytest.raises(ValueError, match=r"study\.db cannot be opened: ") as error:
         study.open_storage(None, tmp_path)

@@ -109,7 +109,7 @@ def test_kill_9_with_loader_workers(lcg, uninterrupted, tmp_path):
     assert len(workers) >= 2
     process.signal(signal.SIGKILL)
     process.wait()
-    again = lcg.run("train", *words)
+    again = lcg.run("train", *tiny(*words, "data.workers=1"))
     assert again.code == 0, again.err
     assert differences(uninterrupted, essence(only_run(tmp_path))) == []
     wait_until(lambda: not any(map(alive, workers)))

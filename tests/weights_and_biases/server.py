@@ -84,6 +84,7 @@ class WandbServer:
         return {
             "WANDB_BASE_URL": self.url,
             "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
+            "WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "1",  # seconds; 15 at wandb.ai
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
         }
