@@ -17,47 +17,57 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lcg.attention.backends.triton import (
-    backward,
-    candidates,
-    forward,
-    one_pass,
-    operators,
-    rows,
-    short,
-    tiles,
-)
+from lcg.attention.backends.triton import backward, forward, operators, rows, tiles
 
 DEVICES = {"H100": (90, 232448), "A100": (80, 166912), "RTX": (86, 101376)}
 """Compute capability and shared memory of a program, in bytes."""
 TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-NUMBERS = {"scale": "fp32"}
-POINTERS = {
-    "*i32": ("Q_POSITIONS", "K_POSITIONS", "FIRST", "LAST", "LEADING", "FULL", "COUNT"),
-    "*i16": ("CANDIDATES", "ORDER"),
-    "*u8": ("KEY_MASK", "ACTIVE"),
-    "*fp32": ("SLOPES", "ANCHOR", "SUPPORT", "MOVED", "MEAN_LOG", "DELTA", "D_EPSILON"),
-    "*fp64": ("LEVEL", "EPSILON"),
+TYPES_OF = {
+    "fp32": ("scale",),
+    "*": ("q", "k", "v", "out", "tilted"),
+    "*i32": ("q_positions", "k_positions", "first", "last", "leading", "full", "count"),
+    "*i16": ("listed", "order"),
+    "*u8": ("key_mask", "active"),
+    "*fp32": (
+        *("slopes", "anchor", "support", "moved", "mean_log"),
+        *("row_epsilon", "centre", "mean", "lowest"),
+    ),
+    "*fp64": ("level", "epsilon"),
+}
+"""Arguments that are no 32-bit integers; "*" is a pointer to numbers of the inputs' type."""
+RECORDS = {
+    "inputs": rows.Inputs,
+    "results": rows.Results,
+    "C": rows.Constants,
+    "reach": forward.Reach,
+    "candidates": forward.Candidates,
+    "gradients": backward.Gradients,
+    "lists": backward.Lists,
 }
 
 
 def type_of(argument: str, element: str) -> str:
-    for pointer, names in POINTERS.items():
-        if argument in names:
-            return pointer
-    return "*" + element if argument.isupper() else NUMBERS.get(argument, "i32")
+    kind = next((kind for kind, names in TYPES_OF.items() if argument in names), "i32")
+    return kind + element if kind == "*" else kind
 
 
 def build(kernel, element: str, constants: dict, options: dict, capability: int):
     """The compiled kernel; pointers are aligned, as those of tensors."""
-    names = kernel.arg_names
-    signature = {n: "constexpr" if n in constants else type_of(n, element) for n in names}
-    values = {(i,): constants[n] for i, n in enumerate(names) if n in constants}
-    aligned = {
-        (i,): [["tt.divisibility", 16]]
-        for i, name in enumerate(names)
-        if signature[name].startswith("*")
-    }
+    values, aligned = {}, {}
+
+    def describe(name: str, *path: int):
+        if name in RECORDS:
+            fields = enumerate(RECORDS[name]._fields)
+            return RECORDS[name](*(describe(field, *path, i) for i, field in fields))
+        if name in constants:
+            values[path] = constants[name]
+            return "constexpr"
+        kind = type_of(name, element)
+        if kind.startswith("*"):
+            aligned[path] = [["tt.divisibility", 16]]
+        return kind
+
+    signature = {name: describe(name, i) for i, name in enumerate(kernel.arg_names)}
     source = ASTSource(kernel, signature=signature, constexprs=values, attrs=aligned)
     options = {name: value for name, value in options.items() if value is not None}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
@@ -127,33 +137,36 @@ def check(
     shared = {
         "MODE": mode,
         "CAUSAL": True,
-        "MASKED": min(queries, keys) > 1 and not plain,
-        "SLOPED": sloped,
         "PRECISION": "tf32x3" if element == "fp32" else "mixed",
         "D": d,
         "DP": max(16, triton.next_power_of_2(d)),
         "BM": tile.BM,
         "BN": tile.BN,
     }
-    window, newton = {"WINDOWED": sloped}, {"NEWTON": operators.NEWTON}
-    streaming = mode in (rows.SOFTMAX.value, rows.RELU.value)
+    if not sloped:
+        shared |= dict.fromkeys(("slopes", "first", "last"))
+    if plain or min(queries, keys) == 1:
+        shared |= dict.fromkeys(("key_mask", "leading"))
+    if not learned:
+        shared |= {"row_epsilon": None}
     kernels = []
-    if streaming:
-        kernels.append((one_pass.one_pass_kernel, window, tile.options(mode)))
+    if mode in operators.STREAMING:
+        kernels.append((forward.one_pass_kernel, {}, tile.options(mode)))
     elif tile.one:
-        kernels.append((short.tile_kernel, {}, tile.options(mode, solving=True)))
+        kernels.append((forward.tile_kernel, {}, tile.options(mode, solving=True)))
     else:
         for parts in (1, 2):
-            more = window | {"PARTS": parts}
-            kernels.append((candidates.candidates_kernel, more, tile.options(mode, parts)))
-        kernels.append((forward.entmax_kernel, newton | {"GRADIENTS": True}, tile.options(mode)))
+            more = {"PARTS": parts}
+            kernels.append((forward.candidates_kernel, more, tile.options(mode, parts)))
+        more = {"NEWTON": operators.NEWTON, "GRADIENTS": True}
+        kernels.append((forward.entmax_kernel, more, tile.options(mode)))
     if tile.one:
-        kernels.append((short.tile_backward_kernel, {"LEARNED": learned}, tile.options(mode)))
+        kernels.append((backward.tile_backward_kernel, {}, tile.options(mode)))
     else:
-        kernels.append((backward.dq_kernel, {"LEARNED": learned}, tile.options(mode)))
+        kernels.append((backward.dq_kernel, {}, tile.options(mode)))
         kernels.append((backward.dkv_kernel, {}, tile.options(mode)))
     for kernel, more, options in kernels:
-        ones = {name: 1 for name in kernel.arg_names if numbers.get(name) == 1}
+        ones = {name: 1 for name, number in numbers.items() if number == 1}
         case = f"{device} {kernel.__name__} mode={mode} {element} {queries} x {keys} d={d}"
         try:
             built = build(kernel, element, shared | more | ones, options, capability)
@@ -173,10 +186,9 @@ def check(
 
 
 def check_lists(report: bool) -> None:
-    sizes = {"LISTS": operators.LISTS, "CHUNK": operators.CHUNK}
     for device, (capability, _) in DEVICES.items():
         for strides in ({}, {"item_stride": 1}, {"list_stride": 1, "length": 1}):
-            built = build(backward.list_kernel, "bf16", sizes | strides, tiles.FUSED, capability)
+            built = build(backward.list_kernel, "bf16", strides, tiles.FUSED, capability)
             if report:
                 print(f"{device} list_kernel: {describe(built)}", flush=True)
 

@@ -1,59 +1,207 @@
-"""Backward kernels of rows longer than a tile: dQ first, then dK and dV.
+"""Backward kernels: rows of one tile, and longer ones, dQ first, then dK and dV.
 
-dS = U∘(dP - δ), U = P^(2-α) on the support, δ = Σ U dP / Σ U (2502.12082). δ is the product of the
-output's gradient with what the forward pass kept, the mean of the values under U, so that both
-kernels pass once over the blocks in which there is weight: `list_kernel` lists them, of each block
-of queries and of each block of keys.
-
-Shapes: q [b h q d], k and v [b g k d], all contiguous.
+dS = U∘(dP - δ), U = P^(2-α) on the support, δ = Σ U dP / Σ U (2502.12082). For longer rows δ is the
+product of the output's gradient with what the forward pass kept, the mean of the values under U, so
+that both kernels pass once over the blocks in which there is weight: `list_kernel` lists them, of
+each block of queries and of each block of keys.
 """
+
+from collections import namedtuple
 
 import triton
 import triton.language as tl
 
-from lcg.attention.backends.triton.gradients import (
-    alpha_gradient,
-    alpha_moment,
-    alpha_normaliser,
-    high_means,
-    load_block,
-    score_gradient,
-)
 from lcg.attention.backends.triton.rows import (
+    CEILING,
     ENTMAX_HIGH,
+    ENTMAX_LOW,
     HIDDEN,
     RELU,
     SEEN,
+    SOFTMAX,
+    listed_tile,
+    load_keys,
     load_rows,
     prepare_rows,
     product,
-    row_of,
     score_tile,
+    select_head,
+    select_program,
+    select_rows,
+    store_keys,
     store_rows,
     stored_product,
     weigh,
 )
 
+LISTS = tl.constexpr(16)
+"""Lists that one program makes."""
+CHUNK = tl.constexpr(128)
+"""Items that it looks at together."""
+
+
+Gradients = namedtuple("Gradients", "out q k v row_epsilon centre mean lowest")
+"""The gradient of the output, and those to be made: that of ε by rows [b h q], None where α is not
+learned; and of rows longer than a tile what `score_gradient` takes [b h q]."""
+
+Lists = namedtuple("Lists", "count order")
+"""The active blocks of each block: how many, and which, in order."""
+
 
 @triton.jit
-def list_kernel(
-    ACTIVE,
-    COUNT,
-    ORDER,
-    lists,
-    length,
-    list_stride,
-    item_stride,
-    LISTS: tl.constexpr,
-    CHUNK: tl.constexpr,
-):
-    """List the active items of each list, in order, and count them: ORDER [h lists length]."""
-    blocks = tl.cdiv(lists, LISTS)
+def load_gradient(results, gradients, rows, head, C):
+    """The gradient of the output of some rows, and what `weigh` needs of them."""
+    grad = load_rows(gradients.out, rows, head, C)
+    anchor = tl.load(results.anchor + rows.place, mask=rows.inside, other=0.0)
+    level = tl.load(results.level + rows.place, mask=rows.inside, other=0.0)
+    return grad, prepare_rows(anchor, level, head, C)
+
+
+@triton.jit
+def score_gradient(y, p, u, dp, view, means, head, C):
+    """dL/dz of a tile from dL/dp: u (dL/dp - δ), with δ = Σ u dL/dp / Σ u for entmax (2502.12082).
+
+    means are (centre, mean, lowest) of rows. centre is δ. Above α = 2 it is dL/dp at the lowest
+    supported key, mean is δ relative to it, and lowest the gradient of that key: minus the sum of
+    all others, which its own u would swamp.
+    """
+    centre, mean, lowest = means
+    if C.MODE == RELU:
+        return u * dp
+    elif C.MODE <= ENTMAX_LOW:
+        return u * (dp - centre[:, None])
+    else:
+        difference = dp - centre[:, None]
+        ds = tl.minimum(tl.maximum(u * (difference - mean[:, None]), -CEILING), CEILING)
+        at_edge = y * head.scale == view.anchor[:, None]
+        ds = tl.where(at_edge & (difference == 0.0), lowest[:, None], ds)
+        return tl.where(p > 0.0, ds, 0.0)
+
+
+@triton.jit
+def lowest_gradient(y, dp, view, head):
+    """α > 2: dL/dp at the lowest supported key of each row, HIDDEN if that is not in this tile."""
+    at_edge = (y * head.scale == view.anchor[:, None]) & (y > SEEN)
+    return tl.max(tl.where(at_edge, dp, HIDDEN), axis=1)
+
+
+@triton.jit
+def high_means(p, u, log_p, difference, view, head):
+    """α > 2: of the rows of a tile Σ (p/P)^(2-α), that with dP, and what the lowest key's dS is."""
+    log_weight = tl.log(tl.maximum(view.weight, 1e-37))[:, None]
+    relative = tl.exp(tl.minimum((1.0 - head.epsilon) * (log_p - log_weight), 0.0))
+    relative = tl.where(p > 0.0, relative, 0.0)
+    mass = tl.sum(relative, axis=1)
+    return mass, tl.sum(relative * difference, axis=1), -tl.sum(u * difference, axis=1)
+
+
+@triton.jit
+def _curve(x):
+    """(e^x - 1 - x) / x², 1/2 at 0."""
+    near = tl.where(tl.abs(x) < 0.5, x, 0.0)
+    far = tl.where(tl.abs(x) < 0.5, 1.0, x)
+    series = 1.0 / 3628800.0
+    series = series * near + 1.0 / 362880.0
+    series = series * near + 1.0 / 40320.0
+    series = series * near + 1.0 / 5040.0
+    series = series * near + 1.0 / 720.0
+    series = series * near + 1.0 / 120.0
+    series = series * near + 1.0 / 24.0
+    series = series * near + 1.0 / 6.0
+    series = series * near + 0.5
+    return tl.where(tl.abs(x) < 0.5, series, (tl.exp(far) - 1.0 - far) / (far * far))
+
+
+@triton.jit
+def alpha_moment(p, log_p, mean_log, head):
+    """The part of M = Σ p ℓ² curve(-ε ℓ) of a tile, ℓ = log p - Σ p log p."""
+    live = p > 1e-30
+    centred = tl.where(live, log_p - mean_log[:, None], 0.0)
+    curve = _curve(-head.epsilon * centred)
+    return tl.sum(tl.where(live, p, 0.0) * centred * centred * curve, axis=1)
+
+
+@triton.jit
+def alpha_gradient(p, log_p, dp, mean_log, mean_dp, normaliser, head):
+    """The part of dL/dε of a tile, regular down to ε = 0 (1909.00015).
+
+    With u = p^(1-ε), p~ = u / Σ u and log(p~/p) = ε v, v = -ℓ - ε N, N = log(1 + ε² M) / ε²:
+
+        dp/dε = p (N - v² curve(ε v) + (Σ p log p) v (e^(ε v) - 1)/(ε v))
+
+    where curve(x) = (e^x - 1 - x) / x². The same as the usual (p - p~)/ε² + (h - p~ Σ h)/ε, whose
+    terms cancel as ε → 0.
+    """
+    live = p > 1e-30
+    centred = tl.where(live, log_p - mean_log[:, None], 0.0)
+    v = -centred - head.epsilon * normaliser[:, None]
+    x = head.epsilon * v
+    curve = _curve(x)
+    rate = normaliser[:, None] - v * v * curve + mean_log[:, None] * v * (1.0 + x * curve)
+    change = tl.where(live, p, 0.0) * rate
+    return tl.sum(change * (dp - mean_dp[:, None]), axis=1)
+
+
+@triton.jit
+def alpha_normaliser(moment, head):
+    """N = log(1 + ε² M) / ε², of the rows' M."""
+    square = head.exact * head.exact
+    return (tl.log(1.0 + square * moment.to(tl.float64)) / square).to(tl.float32)
+
+
+@triton.jit
+def tile_backward_kernel(inputs, results, gradients, C):
+    """Rows of one tile: dQ, dK, dV and dL/dε of all queries of the heads that share some keys."""
+    group = select_head(inputs, tl.program_id(0).to(tl.int64) * inputs.shared, C)
+    full = tl.full([], 0, tl.int32)
+    k = load_keys(inputs.k, 0, group, C)
+    v = load_keys(inputs.v, 0, group, C)
+    dk = tl.zeros([C.BN, C.DP], tl.float32)
+    dv = tl.zeros([C.BN, C.DP], tl.float32)
+    for turn in range(inputs.shared * inputs.q_blocks):
+        number = tl.program_id(0).to(tl.int64) * inputs.shared + turn // inputs.q_blocks
+        head = select_head(inputs, number, C)
+        rows = select_rows(inputs, head, turn % inputs.q_blocks, C.BM, C)
+        grad, view = load_gradient(results, gradients, rows, head, C)
+        y = score_tile(rows, k, 0, full, head, C)
+        dp = stored_product(grad, tl.trans(v), C)
+        p, u, log_p = weigh(y, view, head, C)
+        centre = tl.zeros([C.BM], tl.float32)
+        mean, lowest = centre, centre
+        if C.MODE == ENTMAX_HIGH:
+            centre = lowest_gradient(y, dp, view, head)
+            centre = tl.where(centre < SEEN, 0.0, centre)
+            mass, mean, lowest = high_means(p, u, log_p, dp - centre[:, None], view, head)
+            mass = tl.where(mass == 0.0, 1.0, mass)
+            mean, lowest = mean / mass, lowest / mass
+        elif C.MODE != RELU:
+            mass = tl.sum(u, axis=1)
+            centre = tl.sum(u * dp, axis=1) / tl.where(mass == 0.0, 1.0, mass)
+        ds = score_gradient(y, p, u, dp, view, (centre, mean, lowest), head, C)
+        if gradients.row_epsilon is not None:
+            mean_log = tl.sum(tl.where(p > 1e-30, p * log_p, 0.0), axis=1)
+            mean_dp = tl.sum(p * dp, axis=1)
+            normaliser = alpha_normaliser(alpha_moment(p, log_p, mean_log, head), head)
+            d_epsilon = alpha_gradient(p, log_p, dp, mean_log, mean_dp, normaliser, head)
+            tl.store(gradients.row_epsilon + rows.place, d_epsilon, mask=rows.inside)
+        dv += product(tl.trans(p), grad, C)
+        dk += product(tl.trans(ds), rows.q, C)
+        store_rows(gradients.q, product(ds, k, C) * inputs.scale, rows, head, C)
+    store_keys(gradients.k, dk * inputs.scale, 0, group, C)
+    store_keys(gradients.v, dv, 0, group, C)
+
+
+@triton.jit
+def list_kernel(active, lists, total, length, list_stride, item_stride):
+    """List the active items of each of `total` lists, in order, and count them: order
+    [h total length].
+    """
+    blocks = tl.cdiv(total, LISTS)
     head = (tl.program_id(0) // blocks).to(tl.int64)
     each = tl.program_id(0) % blocks * LISTS + tl.arange(0, LISTS)
-    there = each < lists
-    flags_of = ACTIVE + head * lists * length + each.to(tl.int64) * list_stride
-    order_of = ORDER + (head * lists + each) * length
+    there = each < total
+    flags_of = active + head * total * length + each.to(tl.int64) * list_stride
+    order_of = lists.order + (head * total + each) * length
     count = tl.zeros([LISTS], tl.int32)
     for start in range(0, length, CHUNK):
         item = start + tl.arange(0, CHUNK)
@@ -64,206 +212,109 @@ def list_kernel(
         items = tl.zeros_like(flags) + item[None, :]
         tl.store(order_of[:, None] + before, items, mask=flags != 0)
         count += tl.sum(flags, axis=1)
-    tl.store(COUNT + head * lists + each, count, mask=there)
+    tl.store(lists.count + head * total + each, count, mask=there)
 
 
 @triton.jit
-def dq_kernel(
-    Q,
-    K,
-    V,
-    GRAD,
-    OUT,
-    TILTED,
-    MEAN_LOG,
-    Q_POSITIONS,
-    K_POSITIONS,
-    KEY_MASK,
-    SLOPES,
-    ANCHOR,
-    LEVEL,
-    FULL,
-    EPSILON,
-    COUNT,
-    ORDER,
-    DQ,
-    DELTA,
-    D_EPSILON,
-    queries,
-    keys,
-    heads,
-    shared,
-    q_blocks,
-    k_blocks,
-    rows,
-    scale,
-    MODE: tl.constexpr,
-    LEARNED: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    MASKED: tl.constexpr,
-    SLOPED: tl.constexpr,
-    PRECISION: tl.constexpr,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-):
-    """dQ, and of each row what dS needs (DELTA [3 rows]) and dL/dε; one block of queries each."""
-    block = q_blocks - 1 - tl.program_id(0) % q_blocks
-    head = (tl.program_id(0) // q_blocks).to(tl.int64)
-    K += head // shared * keys * D
-    V += head // shared * keys * D
-    exact = tl.load(EPSILON + head % heads)
-    epsilon = exact.to(tl.float32)
-    places = Q_POSITIONS, K_POSITIONS, KEY_MASK, SLOPES
-    row = row_of(head, places, queries, keys, heads, scale, SLOPED)
-    pointers = Q, GRAD, ANCHOR, LEVEL
-    i, inside, place, q, grad, anchor, level = load_block(pointers, head, block, queries, D, DP, BM)
-    full = tl.load(FULL + head * q_blocks + block)
-    view = prepare_rows(anchor, level, exact, MODE)
-    count = tl.load(COUNT + head * q_blocks + block)
-    order = ORDER + (head * q_blocks + block) * k_blocks
+def listed_gradient(listed, t, rows, grad, full, head, C):
+    """As `listed_tile`: keys and scores, and dL/dp of the tile."""
+    n, k, y = listed_tile(listed, t, rows, full, head, C)
+    v = load_keys(head.v, n, head, C)
+    return k, y, stored_product(grad, tl.trans(v), C)
 
-    centre = tl.zeros([BM], tl.float32)
-    mean = tl.zeros([BM], tl.float32)
-    lowest = tl.zeros([BM], tl.float32)
-    if MODE == ENTMAX_HIGH:
-        centre = tl.full([BM], HIDDEN, tl.float32)
+
+@triton.jit
+def dq_kernel(inputs, results, gradients, lists, C):
+    """dQ, dL/dε, and of each row what dS needs; one block of queries each."""
+    block, head, rows = select_program(inputs, C)
+    grad, view = load_gradient(results, gradients, rows, head, C)
+    full = tl.load(results.full + block)
+    count = tl.load(lists.count + block)
+    listed = lists.order + block * inputs.k_blocks
+
+    centre = tl.zeros([C.BM], tl.float32)
+    mean = tl.zeros([C.BM], tl.float32)
+    lowest = tl.zeros([C.BM], tl.float32)
+    if C.MODE == ENTMAX_HIGH:
+        centre = tl.full([C.BM], HIDDEN, tl.float32)
         for t in range(count):
-            n = tl.load(order + t).to(tl.int32)
-            k = load_rows(K, n * BN, keys, D, DP, BN)
-            v = load_rows(V, n * BN, keys, D, DP, BN)
-            y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
-            dp = stored_product(grad, tl.trans(v), PRECISION)
-            at_edge = (y * scale == anchor[:, None]) & (y > SEEN)
-            centre = tl.maximum(centre, tl.max(tl.where(at_edge, dp, HIDDEN), axis=1))
+            _, y, dp = listed_gradient(listed, t, rows, grad, full, head, C)
+            centre = tl.maximum(centre, lowest_gradient(y, dp, view, head))
         centre = tl.where(centre < SEEN, 0.0, centre)
-        mass = tl.zeros([BM], tl.float32)
+        mass = tl.zeros([C.BM], tl.float32)
         for t in range(count):
-            n = tl.load(order + t).to(tl.int32)
-            k = load_rows(K, n * BN, keys, D, DP, BN)
-            v = load_rows(V, n * BN, keys, D, DP, BN)
-            y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
-            difference = stored_product(grad, tl.trans(v), PRECISION) - centre[:, None]
-            p, u, log_p = weigh(y, view, scale, epsilon, MODE)
-            more, shift, low = high_means(p, u, log_p, difference, view[4], epsilon)
+            _, y, dp = listed_gradient(listed, t, rows, grad, full, head, C)
+            p, u, log_p = weigh(y, view, head, C)
+            more, shift, low = high_means(p, u, log_p, dp - centre[:, None], view, head)
             mass += more
             mean += shift
             lowest += low
         mass = tl.where(mass == 0.0, 1.0, mass)
         mean = mean / mass
         lowest = lowest / mass
-    elif MODE != RELU:
-        tilted = load_rows(TILTED + head * queries * D, block * BM, queries, D, DP, BM)
+    elif C.MODE != RELU:
+        tilted = load_rows(results.out if C.MODE == SOFTMAX else results.tilted, rows, head, C)
         centre = tl.sum(grad.to(tl.float32) * tilted.to(tl.float32), axis=1)
-    if LEARNED:
-        out = load_rows(OUT + head * queries * D, block * BM, queries, D, DP, BM)
+    if gradients.row_epsilon is not None:
+        out = load_rows(results.out, rows, head, C)
         mean_dp = tl.sum(grad.to(tl.float32) * out.to(tl.float32), axis=1)
-        mean_log = tl.load(MEAN_LOG + place, mask=inside, other=0.0)
-        moment = tl.zeros([BM], tl.float32)
+        mean_log = tl.load(results.mean_log + rows.place, mask=rows.inside, other=0.0)
+        moment = tl.zeros([C.BM], tl.float32)
         for t in range(count):
-            n = tl.load(order + t).to(tl.int32)
-            k = load_rows(K, n * BN, keys, D, DP, BN)
-            y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
-            p, u, log_p = weigh(y, view, scale, epsilon, MODE)
-            moment += alpha_moment(p, log_p, mean_log, epsilon)
-        normaliser = alpha_normaliser(moment, exact)
+            _, _, y = listed_tile(listed, t, rows, full, head, C)
+            p, _, log_p = weigh(y, view, head, C)
+            moment += alpha_moment(p, log_p, mean_log, head)
+        normaliser = alpha_normaliser(moment, head)
 
-    dq = tl.zeros([BM, DP], tl.float32)
-    d_epsilon = tl.zeros([BM], tl.float32)
+    dq = tl.zeros([C.BM, C.DP], tl.float32)
+    d_epsilon = tl.zeros([C.BM], tl.float32)
     for t in range(count):
-        n = tl.load(order + t).to(tl.int32)
-        k = load_rows(K, n * BN, keys, D, DP, BN)
-        v = load_rows(V, n * BN, keys, D, DP, BN)
-        y = score_tile(q, k, i, n, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
-        dp = stored_product(grad, tl.trans(v), PRECISION)
-        p, u, log_p = weigh(y, view, scale, epsilon, MODE)
-        statistics = anchor, centre, mean, lowest
-        ds = score_gradient(y, p, u, dp, statistics, scale, MODE)
-        dq += product(ds, k, PRECISION)
-        if LEARNED:
-            d_epsilon += alpha_gradient(p, log_p, dp, mean_log, mean_dp, normaliser, epsilon)
-    store_rows(DQ + head * queries * D, dq * scale, block * BM, queries, D, DP, BM)
-    tl.store(DELTA + place, centre, mask=inside)
-    if MODE == ENTMAX_HIGH:
-        tl.store(DELTA + rows + place, mean, mask=inside)
-        tl.store(DELTA + 2 * rows + place, lowest, mask=inside)
-    if LEARNED:
-        tl.store(D_EPSILON + place, d_epsilon, mask=inside)
+        k, y, dp = listed_gradient(listed, t, rows, grad, full, head, C)
+        p, u, log_p = weigh(y, view, head, C)
+        ds = score_gradient(y, p, u, dp, view, (centre, mean, lowest), head, C)
+        dq += product(ds, k, C)
+        if gradients.row_epsilon is not None:
+            d_epsilon += alpha_gradient(p, log_p, dp, mean_log, mean_dp, normaliser, head)
+    store_rows(gradients.q, dq * inputs.scale, rows, head, C)
+    tl.store(gradients.centre + rows.place, centre, mask=rows.inside)
+    if C.MODE == ENTMAX_HIGH:
+        tl.store(gradients.mean + rows.place, mean, mask=rows.inside)
+        tl.store(gradients.lowest + rows.place, lowest, mask=rows.inside)
+    if gradients.row_epsilon is not None:
+        tl.store(gradients.row_epsilon + rows.place, d_epsilon, mask=rows.inside)
 
 
 @triton.jit
-def dkv_kernel(
-    Q,
-    K,
-    V,
-    GRAD,
-    Q_POSITIONS,
-    K_POSITIONS,
-    KEY_MASK,
-    SLOPES,
-    ANCHOR,
-    LEVEL,
-    FULL,
-    EPSILON,
-    DELTA,
-    COUNT,
-    ORDER,
-    DK,
-    DV,
-    queries,
-    keys,
-    heads,
-    shared,
-    q_blocks,
-    k_blocks,
-    rows,
-    scale,
-    MODE: tl.constexpr,
-    CAUSAL: tl.constexpr,
-    MASKED: tl.constexpr,
-    SLOPED: tl.constexpr,
-    PRECISION: tl.constexpr,
-    D: tl.constexpr,
-    DP: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-):
+def dkv_kernel(inputs, results, gradients, lists, C):
     """dK and dV of one block of keys, summed over the heads that share them."""
-    block = tl.program_id(0) % k_blocks
-    key_head = (tl.program_id(0) // k_blocks).to(tl.int64)
-    k = load_rows(K + key_head * keys * D, block * BN, keys, D, DP, BN)
-    v = load_rows(V + key_head * keys * D, block * BN, keys, D, DP, BN)
-    dk = tl.zeros([BN, DP], tl.float32)
-    dv = tl.zeros([BN, DP], tl.float32)
-    for share in range(shared):
-        head = key_head * shared + share
-        exact = tl.load(EPSILON + head % heads)
-        epsilon = exact.to(tl.float32)
-        places = Q_POSITIONS, K_POSITIONS, KEY_MASK, SLOPES
-        row = row_of(head, places, queries, keys, heads, scale, SLOPED)
-        count = tl.load(COUNT + head * k_blocks + block)
-        order = ORDER + (head * k_blocks + block) * q_blocks
+    n = tl.program_id(0) % inputs.k_blocks
+    first = (tl.program_id(0) // inputs.k_blocks).to(tl.int64) * inputs.shared
+    group = select_head(inputs, first, C)
+    k = load_keys(inputs.k, n, group, C)
+    v = load_keys(inputs.v, n, group, C)
+    dk = tl.zeros([C.BN, C.DP], tl.float32)
+    dv = tl.zeros([C.BN, C.DP], tl.float32)
+    for share in range(inputs.shared):
+        number = first + share
+        head = select_head(inputs, number, C)
+        count = tl.load(lists.count + number * inputs.k_blocks + n)
+        listed = lists.order + (number * inputs.k_blocks + n) * inputs.q_blocks
         if count > 0:  # a loop that may be skipped has its products one at a time
             for t in range(count):
-                m = tl.load(order + t).to(tl.int32)
-                pointers = Q, GRAD, ANCHOR, LEVEL
-                i, inside, place, q, grad, anchor, level = load_block(
-                    pointers, head, m, queries, D, DP, BM
-                )
-                centre = tl.load(DELTA + place, mask=inside, other=0.0)
+                m = tl.load(listed + t).to(tl.int32)
+                rows = select_rows(inputs, head, m, C.BM, C)
+                grad, view = load_gradient(results, gradients, rows, head, C)
+                centre = tl.load(gradients.centre + rows.place, mask=rows.inside, other=0.0)
                 mean, lowest = centre, centre
-                if MODE == ENTMAX_HIGH:
-                    mean = tl.load(DELTA + rows + place, mask=inside, other=0.0)
-                    lowest = tl.load(DELTA + 2 * rows + place, mask=inside, other=0.0)
-                full = tl.load(FULL + head * q_blocks + m)
-                y = score_tile(q, k, i, block, row, full, CAUSAL, MASKED, SLOPED, PRECISION, BN)
-                view = prepare_rows(anchor, level, exact, MODE)
-                p, u, _ = weigh(y, view, scale, epsilon, MODE)
-                dv += product(tl.trans(p), grad, PRECISION)
-                dp = stored_product(grad, tl.trans(v), PRECISION)
-                statistics = anchor, centre, mean, lowest
-                ds = score_gradient(y, p, u, dp, statistics, scale, MODE)
-                dk += product(tl.trans(ds), q, PRECISION)
-    store_rows(DK + key_head * keys * D, dk * scale, block * BN, keys, D, DP, BN)
-    store_rows(DV + key_head * keys * D, dv, block * BN, keys, D, DP, BN)
+                if C.MODE == ENTMAX_HIGH:
+                    mean = tl.load(gradients.mean + rows.place, mask=rows.inside, other=0.0)
+                    lowest = tl.load(gradients.lowest + rows.place, mask=rows.inside, other=0.0)
+                full = tl.load(results.full + number * inputs.q_blocks + m)
+                y = score_tile(rows, k, n, full, head, C)
+                p, u, _ = weigh(y, view, head, C)
+                dv += product(tl.trans(p), grad, C)
+                dp = stored_product(grad, tl.trans(v), C)
+                ds = score_gradient(y, p, u, dp, view, (centre, mean, lowest), head, C)
+                dk += product(tl.trans(ds), rows.q, C)
+    store_keys(gradients.k, dk * inputs.scale, n, group, C)
+    store_keys(gradients.v, dv, n, group, C)

@@ -18,6 +18,8 @@ tied scores near the edge still sum to one. A step from one c to the next, which
 a part of the row repeats, is float32.
 """
 
+from collections import namedtuple
+
 import triton
 import triton.language as tl
 
@@ -42,16 +44,136 @@ LARGE = tl.constexpr(2.0**22)
 """From this magnitude on float64 does not tell an edge from its anchor closely enough."""
 
 
+Constants = namedtuple("Constants", "MODE CAUSAL PRECISION D DP BM BN")
+"""What a kernel is specialised in, each a `tl.constexpr`. PRECISION is that of products: "mixed"
+for 16-bit types, else as `tl.dot` has it. D is head_dim, DP the power of 2 that holds it. A tile
+has BM queries and BN keys."""
+
+Inputs = namedtuple(
+    "Inputs",
+    "q k v epsilon q_positions k_positions slopes key_mask "
+    "queries keys heads shared q_blocks k_blocks scale",
+)
+"""What every kernel reads: q [b h q d], k and v [b g k d], contiguous, ε = α - 1 [h] in float64,
+slopes [h] in float32 and key_mask [b k] in bytes, or None for either, without which kernels are
+then compiled; and sizes: `shared` heads of queries share keys, and scale is 1/√d."""
+
+Results = namedtuple("Results", "out anchor level tilted mean_log full active")
+"""The result of a forward pass: out [b h q d] and, for its backward pass, the statistics of rows
+[b h q], anchor and level, and what is empty where unused: tilted [b h q d], the mean of the values
+under u = p^(2-α), mean_log [b h q], Σ p log p, full [b h i], the number of first keys that every
+query of a block sees, int32, and active [b h i j], 1 where a block holds weight, uint8."""
+
+Head = namedtuple(
+    "Head",
+    "k v q_positions k_positions slope key_mask sample first_row first_key "
+    "queries keys scale exact epsilon",
+)
+"""One head of one sample: what is read of it, the places of its first query and key among those of
+all heads, and what its rows share: ε is `exact` in float64 and `epsilon` in float32."""
+
+Rows = namedtuple("Rows", "i inside place q")
+"""A block of queries of a head: their indices, which of them are there, their places among the rows
+of all heads, and q."""
+
+View = namedtuple("View", "anchor edge rest gain weight")
+"""What `weigh` needs of rows, in float32: the anchor, the edge, its rest or P^ε, 1/(width of the
+support), and the weight of the anchor."""
+
+
 @triton.jit
-def product(x, y, PRECISION: tl.constexpr):
+def select_head(inputs, number, C):
+    """Select a head by its number among those of all samples."""
+    sample, head = number // inputs.heads, number % inputs.heads
+    exact = tl.load(inputs.epsilon + head)
+    return Head(
+        inputs.k,
+        inputs.v,
+        inputs.q_positions,
+        inputs.k_positions,
+        None if inputs.slopes is None else tl.load(inputs.slopes + head),
+        None if inputs.key_mask is None else inputs.key_mask + sample * inputs.keys,
+        sample,
+        number * inputs.queries,
+        number // inputs.shared * inputs.keys,  # b·h + h' over h/g: b·g + g'
+        inputs.queries,
+        inputs.keys,
+        inputs.scale,
+        exact,
+        exact.to(tl.float32),
+    )
+
+
+@triton.jit
+def select_rows(inputs, head, block, SIZE: tl.constexpr, C):
+    """Load block `block` of SIZE queries of a head."""
+    i = block * SIZE + tl.arange(0, SIZE)
+    inside = i < head.queries
+    places, there = _places(inputs.q, head.first_row, i, inside, C)
+    return Rows(i, inside, head.first_row + i, tl.load(places, mask=there, other=0.0))
+
+
+@triton.jit
+def select_program(inputs, C):
+    """The block of queries of this program, those with most keys first: its place among the blocks
+    of all heads, its head, and its rows.
+    """
+    block = inputs.q_blocks - 1 - tl.program_id(0) % inputs.q_blocks
+    number = (tl.program_id(0) // inputs.q_blocks).to(tl.int64)
+    head = select_head(inputs, number, C)
+    rows = select_rows(inputs, head, block, C.BM, C)
+    return number * inputs.q_blocks + block, head, rows
+
+
+@triton.jit
+def _places(pointer, first, i, inside, C):
+    """Where rows i of a contiguous [… D] matrix lie, counted from row `first`, and which entries
+    of a tile [i DP] are inside.
+    """
+    dims = tl.arange(0, C.DP)
+    places = pointer + first * C.D + i.to(tl.int64)[:, None] * C.D + dims[None, :]
+    return places, inside[:, None] & (dims < C.D)[None, :]
+
+
+@triton.jit
+def load_rows(pointer, rows, head, C):
+    """The entries of some rows in a [b h q d] tensor, zeros outside: [BM DP]."""
+    places, there = _places(pointer, head.first_row, rows.i, rows.inside, C)
+    return tl.load(places, mask=there, other=0.0)
+
+
+@triton.jit
+def store_rows(pointer, tile, rows, head, C):
+    """The inverse of `load_rows`."""
+    places, there = _places(pointer, head.first_row, rows.i, rows.inside, C)
+    tl.store(places, tile.to(pointer.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def load_keys(pointer, n, head, C):
+    """The entries of block n of keys in a [b g k d] tensor, zeros outside: [BN DP]."""
+    j = n * C.BN + tl.arange(0, C.BN)
+    places, there = _places(pointer, head.first_key, j, j < head.keys, C)
+    return tl.load(places, mask=there, other=0.0)
+
+
+@triton.jit
+def store_keys(pointer, tile, n, head, C):
+    """The inverse of `load_keys`."""
+    j = n * C.BN + tl.arange(0, C.BN)
+    places, there = _places(pointer, head.first_key, j, j < head.keys, C)
+    tl.store(places, tile.to(pointer.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def product(x, y, C):
     """x·y in float32 for x computed in float32 and y as stored.
 
-    PRECISION "mixed" is for 16-bit types: x is rounded to the type of y; float16, whose range a
-    gradient may exceed, is multiplied as tf32, with as many digits, the others cut off. Any other
-    is `tl.dot`'s.
+    For 16-bit types x is rounded to the type of y; float16, whose range a gradient may exceed, is
+    multiplied as tf32, with as many digits, the others cut off.
     """
-    if PRECISION != "mixed":
-        return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision=PRECISION)
+    if C.PRECISION != "mixed":
+        return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision=C.PRECISION)
     elif y.dtype == tl.float16:
         return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision="tf32")
     else:
@@ -59,111 +181,59 @@ def product(x, y, PRECISION: tl.constexpr):
 
 
 @triton.jit
-def stored_product(x, y, PRECISION: tl.constexpr):
+def stored_product(x, y, C):
     """x·y in float32 for two operands as stored, exact for 16-bit types."""
-    if PRECISION != "mixed":
-        return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision=PRECISION)
+    if C.PRECISION != "mixed":
+        return tl.dot(x.to(tl.float32), y.to(tl.float32), input_precision=C.PRECISION)
     else:
         return tl.dot(x, y)
 
 
 @triton.jit
-def load_rows(pointer, first, length, D: tl.constexpr, DP: tl.constexpr, SIZE: tl.constexpr):
-    """Rows first … first + SIZE of a contiguous [length D] matrix, zeros outside: [SIZE DP]."""
-    rows = first + tl.arange(0, SIZE)
-    dims = tl.arange(0, DP)
-    inside = (rows < length)[:, None] & (dims < D)[None, :]
-    return tl.load(pointer + rows.to(tl.int64)[:, None] * D + dims[None, :], mask=inside, other=0.0)
+def add_bias(y, apart, head):
+    """y with the bias of the scores, -m √d |i - j|, for queries and keys that lie `apart`.
 
-
-@triton.jit
-def store_rows(pointer, tile, first, length, D: tl.constexpr, DP: tl.constexpr, SIZE: tl.constexpr):
-    """The inverse of `load_rows`."""
-    rows = first + tl.arange(0, SIZE)
-    dims = tl.arange(0, DP)
-    inside = (rows < length)[:, None] & (dims < D)[None, :]
-    places = pointer + rows.to(tl.int64)[:, None] * D + dims[None, :]
-    tl.store(places, tile.to(pointer.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def row_of(head, places, queries, keys, heads, scale, SLOPED: tl.constexpr):
-    """Collect what the rows of one head of one sample share, as `score_tile` takes it.
-
-    places is (positions of queries, of keys, key masks, slopes), of all samples and heads.
+    Only here does a bias enter the scores of a tile.
     """
-    Q_POSITIONS, K_POSITIONS, KEY_MASK, SLOPES = places
-    slope = tl.load(SLOPES + head % heads) if SLOPED else 0.0
-    key_mask = KEY_MASK + head // heads * keys
-    return queries, keys, Q_POSITIONS, K_POSITIONS, key_mask, slope, scale
+    return y - head.slope / head.scale * tl.abs(apart).to(tl.float32)
 
 
 @triton.jit
-def visible_extent(i, row, leading, depth, CAUSAL: tl.constexpr):
-    """For a block of queries i, count the first keys among which are all that any of them sees,
-    and the first keys that each of them sees; 0 where the block reaches beyond the queries.
+def score_tile(rows, k, n, full, head, C):
+    """y = q·k + bias √d of rows and keys j of block n; HIDDEN where j is not seen.
 
-    leading is the number of first keys before the first masked one, depth the number of halvings
-    that find a place among the keys, whose positions ascend. Both results are per query: int32.
-    """
-    queries, keys, q_positions, k_positions, _, _, _ = row
-    inside = i < queries
-    end = tl.zeros_like(i) + keys
-    if CAUSAL:
-        at = tl.load(q_positions + i, mask=inside, other=0)
-        low = tl.zeros_like(i)
-        for _halving in range(depth):
-            middle = (low + end) // 2
-            searching = low < end
-            seen = tl.load(k_positions + middle, mask=searching, other=0) <= at
-            end = tl.where(searching & (seen == 0), middle, end)
-            low = tl.where(searching & seen, middle + 1, low)
-    end = tl.where(inside, end, 0)
-    return end, tl.minimum(end, leading)
-
-
-@triton.jit
-def score_tile(
-    q,
-    k,
-    i,
-    n,
-    row,
-    full,
-    CAUSAL: tl.constexpr,
-    MASKED: tl.constexpr,
-    SLOPED: tl.constexpr,
-    PRECISION: tl.constexpr,
-    BN: tl.constexpr,
-):
-    """y = q·k - m √d |i - j| for queries i and keys j of block n; HIDDEN where j is not seen.
-
-    row is (number of queries, of keys, positions of queries, of keys, key mask, slope, 1/√d); these
-    queries see all of the first `full` keys. Tiles of such, of a head without slope, are most, and
-    are what the product is.
+    These queries see all of the first `full` keys. Tiles of such, of a head without bias, are most,
+    and are what the product is.
     Every kernel forms a score from the same tiles in the same orientation, and so with the same
     rounding: at the edge of the support it is on the same side in all of them.
     """
-    queries, keys, q_positions, k_positions, key_mask, slope, scale = row
-    y = stored_product(q, tl.trans(k), PRECISION)
-    j = n * BN + tl.arange(0, BN)
-    plain = (n * BN + BN <= full).to(tl.int32)
-    if SLOPED:
-        plain = plain & (slope == 0.0).to(tl.int32)
+    y = stored_product(rows.q, tl.trans(k), C)
+    j = n * C.BN + tl.arange(0, C.BN)
+    plain = (full >= n * C.BN + C.BN).to(tl.int32)
+    if head.slope is not None:
+        plain = plain & (head.slope == 0.0).to(tl.int32)
     if plain == 0:
-        visible = (i < queries)[:, None] & (j < keys)[None, :]
-        if MASKED:
-            visible &= (tl.load(key_mask + j, mask=j < keys, other=0) != 0)[None, :]
-        if CAUSAL or SLOPED:
-            at = tl.load(q_positions + i, mask=i < queries, other=0)
-            key_at = tl.load(k_positions + j, mask=j < keys, other=0)
+        visible = rows.inside[:, None] & (j < head.keys)[None, :]
+        if head.key_mask is not None:
+            visible &= (tl.load(head.key_mask + j, mask=j < head.keys, other=0) != 0)[None, :]
+        if C.CAUSAL or head.slope is not None:
+            at = tl.load(head.q_positions + rows.i, mask=rows.inside, other=0)
+            key_at = tl.load(head.k_positions + j, mask=j < head.keys, other=0)
             apart = at[:, None] - key_at[None, :]
-            if CAUSAL:
+            if C.CAUSAL:
                 visible &= apart >= 0
-            if SLOPED:
-                y -= slope / scale * tl.abs(apart).to(tl.float32)
+            if head.slope is not None:
+                y = add_bias(y, apart, head)
         y = tl.where(visible, y, HIDDEN)
     return y
+
+
+@triton.jit
+def listed_tile(listed, t, rows, full, head, C):
+    """The t-th of some listed blocks of keys: its number, keys and scores."""
+    n = tl.load(listed + t).to(tl.int32)
+    k = load_keys(head.k, n, head, C)
+    return n, k, score_tile(rows, k, n, full, head, C)
 
 
 @triton.jit
@@ -183,90 +253,86 @@ def sound(anchor):
 
 
 @triton.jit
-def widest(epsilon, MODE: tl.constexpr):
+def widest(head, C):
     """The width of a support at c = 0, for α ≤ 2: a division of float64 only for a general α."""
-    if MODE == ENTMAX_15:
+    if C.MODE == ENTMAX_15:
         width = 2.0
-    elif MODE == SPARSEMAX:
+    elif C.MODE == SPARSEMAX:
         width = 1.0
     else:
-        width = 1.0 / epsilon
+        width = 1.0 / head.exact
     return width
 
 
 @triton.jit
-def prepare_rows(anchor, level, epsilon, MODE: tl.constexpr):
+def prepare_rows(anchor, level, head, C):
     """From the statistics of rows to what `weigh` needs of them, in float32.
 
-    Returns (anchor, edge, rest of the edge or P^ε, 1/(width of the support), weight of the anchor);
-    for α = 1.5 half the edge, as √p is half the distance from it. The edge of large scores is the
-    anchor itself, and all of its width is the rest.
+    For α = 1.5 the edge is half of it, as √p is half the distance from it. The edge of large scores
+    is the anchor itself, and all of its width is the rest.
     """
     zero = tl.zeros_like(anchor)
-    if MODE == SOFTMAX:
-        return anchor, zero, zero, zero, level.to(tl.float32)
-    elif MODE == RELU:
-        return anchor, zero, zero, zero, zero
-    elif MODE <= ENTMAX_LOW:
-        width = widest(epsilon, MODE) - level
-        part = 0.5 if MODE == ENTMAX_15 else 1.0
+    if C.MODE == SOFTMAX:
+        return View(anchor, zero, zero, zero, level.to(tl.float32))
+    elif C.MODE == RELU:
+        return View(anchor, zero, zero, zero, zero)
+    elif C.MODE <= ENTMAX_LOW:
+        width = widest(head, C) - level
+        part = 0.5 if C.MODE == ENTMAX_15 else 1.0
         exact = part * (anchor.to(tl.float64) - width)
         large = tl.abs(anchor) >= LARGE
         edge = tl.where(large, part * anchor, exact.to(tl.float32))
         rest = tl.where(large, -part * width, exact - edge.to(tl.float64)).to(tl.float32)
-        weight = tl.exp(tl.log(epsilon * width) / epsilon)
-        return anchor, edge, rest, (1.0 / width).to(tl.float32), weight.to(tl.float32)
+        weight = tl.exp(tl.log(head.exact * width) / head.exact)
+        gain = (1.0 / width).to(tl.float32)
+        return View(anchor, edge, rest, gain, weight.to(tl.float32))
     else:
-        power = tl.exp(tl.maximum(epsilon * level, -600.0)).to(tl.float32)
-        return anchor, zero, power, zero, tl.exp(tl.maximum(level, -600.0)).to(tl.float32)
+        power = tl.exp(tl.maximum(head.exact * level, -600.0)).to(tl.float32)
+        weight = tl.exp(tl.maximum(level, -600.0)).to(tl.float32)
+        return View(anchor, zero, power, zero, weight)
 
 
 @triton.jit
-def round_rows(anchor, level, epsilon, MODE: tl.constexpr):
+def round_rows(anchor, level, head, C):
     """The same for α ≤ 2 and a level so close to this one that its edge has no rest; and that.
 
     Large scores keep theirs, and so does a general α, whose weights are not of the edge alone.
     """
-    anchor, edge, rest, gain, weight = prepare_rows(anchor, level, epsilon, MODE)
-    if MODE == ENTMAX_LOW:
-        return (anchor, edge, rest, gain, weight), level
-    large = tl.abs(anchor) >= LARGE
-    level = tl.where(large, level, level_of(edge, anchor, epsilon, MODE))
-    return (anchor, edge, tl.where(large, rest, 0.0), gain, weight), level
-
-
-@triton.jit
-def level_of(edge, anchor, epsilon, MODE: tl.constexpr):
-    """The level whose edge this is: the inverse of `prepare_rows`, for α ≤ 2."""
-    exact = edge.to(tl.float64)
-    if MODE == ENTMAX_15:
+    view = prepare_rows(anchor, level, head, C)
+    if C.MODE == ENTMAX_LOW:
+        return view, level
+    # The level whose edge the view's is: the inverse of `prepare_rows`.
+    exact = view.edge.to(tl.float64)
+    if C.MODE == ENTMAX_15:
         exact *= 2.0
-    return exact - anchor.to(tl.float64) + widest(epsilon, MODE)
+    large = tl.abs(anchor) >= LARGE
+    level = tl.where(large, level, exact - anchor.to(tl.float64) + widest(head, C))
+    rest = tl.where(large, view.rest, 0.0)
+    return View(anchor, view.edge, rest, view.gain, view.weight), level
 
 
 @triton.jit
-def weigh(y, view, scale, epsilon, MODE: tl.constexpr):
+def weigh(y, view, head, C):
     """Weights p, slopes u = p^(2-α) on the support and 0 off it, and log p (0 where not needed).
 
-    y is of `score_tile`, view of `prepare_rows`, ε in float32.
+    y is of `score_tile`, view of `prepare_rows`.
     """
-    anchor, edge, rest, gain, weight = view
-    anchor, edge, rest = anchor[:, None], edge[:, None], rest[:, None]
-    gain, weight = gain[:, None], weight[:, None]
-    if MODE == ENTMAX_15:
-        x = tl.maximum(tl.fma(y, tl.zeros_like(y) + 0.5 * scale, -edge) - rest, 0.0)
+    anchor, edge, rest = view.anchor[:, None], view.edge[:, None], view.rest[:, None]
+    gain, weight = view.gain[:, None], view.weight[:, None]
+    if C.MODE == ENTMAX_15:
+        x = tl.maximum(tl.fma(y, tl.zeros_like(y) + 0.5 * head.scale, -edge) - rest, 0.0)
         return x * x, x, y
-    elif MODE == SPARSEMAX:
-        x = tl.maximum(tl.fma(y, tl.zeros_like(y) + scale, -edge) - rest, 0.0)
+    elif C.MODE == SPARSEMAX:
+        x = tl.maximum(tl.fma(y, tl.zeros_like(y) + head.scale, -edge) - rest, 0.0)
         return x, tl.where(x > 0.0, 1.0, 0.0), y
-    z = y * scale
-    if MODE == SOFTMAX:
+    z = y * head.scale
+    if C.MODE == SOFTMAX:
         p = tl.exp((z - anchor) - weight)
         return p, p, z
-    elif MODE == RELU:
+    elif C.MODE == RELU:
         p = tl.maximum(z, 0.0)
         return p, tl.where(z > 0.0, 1.0, 0.0), z
-    elif MODE == ENTMAX_LOW:
+    elif C.MODE == ENTMAX_LOW:
         # The ratio of this score's distance from the edge to the anchor's: above 1/2 by its
         # difference from 1, with log(1 + x) = log(y) x / (y - 1) for what y = 1 + x has lost, and
         # below from itself. Neither cancels.
@@ -277,15 +343,15 @@ def weigh(y, view, scale, epsilon, MODE: tl.constexpr):
         ratio = tl.where(near, 1.0 + below, tl.maximum(part, TINY))
         lost = tl.where(near & (ratio != 1.0), ratio - 1.0, 1.0)
         log_part = tl.log(ratio) * (tl.where(near, below, 1.0) / lost)
-        log_part = tl.where(ratio == 1.0, below, log_part) * (1.0 / epsilon)
+        log_part = tl.where(ratio == 1.0, below, log_part) * (1.0 / head.epsilon)
         p = tl.where(inside, weight * tl.exp(log_part), 0.0)
         log_p = tl.log(weight) + log_part
-        u = tl.where(inside, tl.exp((1.0 - epsilon) * log_p), 0.0)
+        u = tl.where(inside, tl.exp((1.0 - head.epsilon) * log_p), 0.0)
         return p, u, log_p
     else:
         inside = z >= anchor
-        x = tl.maximum(rest + epsilon * (z - anchor), TINY)
-        log_p = tl.where(z == anchor, tl.log(tl.maximum(weight, TINY)), tl.log(x) / epsilon)
+        x = tl.maximum(rest + head.epsilon * (z - anchor), TINY)
+        log_p = tl.where(z == anchor, tl.log(tl.maximum(weight, TINY)), tl.log(x) / head.epsilon)
         p = tl.where(inside, tl.exp(log_p), 0.0)
-        u = tl.where(inside, tl.exp(tl.minimum((1.0 - epsilon) * log_p, STEEP)), 0.0)
+        u = tl.where(inside, tl.exp(tl.minimum((1.0 - head.epsilon) * log_p, STEEP)), 0.0)
         return p, u, log_p
