@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from lcg.config import Config, config_from_tree, identity, to_tree
 from lcg.models.transformer import batch_tensors
 from lcg.registry import fault
-from lcg.tasks.base import IGNORE
+from lcg.tasks.base import IGNORE, Batch
 from lcg.tasks.streams import train_batch
 from lcg.training.devices import compile_mode
 from lcg.training.signals import end_with
@@ -36,14 +36,19 @@ class TaskError(ValueError):
         super().__init__(text.rstrip().rpartition("TaskError: ")[2])
 
 
-class Batches(Dataset):
-    """Batch t by its number: the rows rank::world of the global batch.
+class Batches(IterableDataset):
+    """Batch t by its number: the rows rank::world of the global batch; and all from `start` on.
 
-    With `one_width` all are padded to the width of the longest there can be.
+    With `one_width` all are padded to the width of the longest there can be. The workers of a
+    loader take turns. Without a length and a sampler, Lightning leaves its order alone on any
+    number of devices.
     """
 
-    def __init__(self, config: Config, rank: int, world: int, one_width: bool = False) -> None:
-        self.config, self.rank, self.world, self.one_width = config, rank, world, one_width
+    def __init__(
+        self, config: Config, rank: int, world: int, one_width: bool = False, start: int = 0
+    ) -> None:
+        self.config, self.rank, self.world = config, rank, world
+        self.one_width, self.start = one_width, start
 
     def __getstate__(self) -> dict[str, Any]:
         # As plain text, since a class from a user's own file cannot be pickled.
@@ -55,6 +60,11 @@ class Batches(Dataset):
             raise ValueError("the code of the task was changed while training started; start again")
         vars(self).update(state, config=config)
 
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        worker = get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        return map(self.__getitem__, itertools.count(self.start + number, workers))
+
     def __getitem__(self, t: int) -> dict[str, torch.Tensor]:
         """inputs and labels [rows tokens], and source where an encoder reads it; scored, the scored
         positions of the global batch.
@@ -62,30 +72,17 @@ class Batches(Dataset):
         Raises TaskError when the task's class is at fault.
         """
         try:
-            return self._batch(t)
+            batch = _drawn(self.config, t)
+            rows = slice(self.rank, None, self.world)
+            tensors = {name: part[rows].contiguous() for name, part in batch_tensors(batch).items()}
+            if self.one_width:
+                tensors = {name: self._widened(name, part) for name, part in tensors.items()}
+            return tensors | {"scored": torch.tensor((batch.labels != IGNORE).sum())}
         except Exception as error:
             line = fault(error) or (str(error) if isinstance(error, ValueError) else None)
             if line is None:
                 raise
             raise TaskError(line) from None
-
-    def _batch(self, t: int) -> dict[str, torch.Tensor]:
-        data = self.config.data
-        batch = train_batch(
-            self.config.task,
-            self.config.seed,
-            t,
-            data.batch_size,
-            data.min_length,
-            data.max_length,
-            data.lengths_per,
-            separate_source=self.config.model.separate_source,
-        )
-        rows = slice(self.rank, None, self.world)
-        own = {name: tensor[rows].contiguous() for name, tensor in batch_tensors(batch).items()}
-        if self.one_width:
-            own = {name: self._widened(name, tensor) for name, tensor in own.items()}
-        return own | {"scored": torch.tensor((batch.labels != IGNORE).sum())}
 
     def _widened(self, name: str, tensor: torch.Tensor) -> torch.Tensor:
         task, data = self.config.task, self.config.data
@@ -100,19 +97,14 @@ class Batches(Dataset):
         return F.pad(tensor, (0, missing), value=IGNORE if name == "labels" else task.pad)
 
 
-class BatchStream(IterableDataset):
-    """Batches start, start + 1, …, without an end. The workers of a loader take turns.
-
-    Without a length and a sampler, Lightning leaves its order alone on any number of devices.
-    """
-
-    def __init__(self, batches: Batches, start: int) -> None:
-        self.batches, self.start = batches, start
-
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        worker = get_worker_info()
-        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        return map(self.batches.__getitem__, itertools.count(self.start + number, workers))
+def _drawn(config: Config, t: int) -> Batch:
+    """The global batch t."""
+    data = config.data
+    lengths = (data.min_length, data.max_length, data.lengths_per)
+    source = config.model.separate_source
+    return train_batch(
+        config.task, config.seed, t, data.batch_size, *lengths, separate_source=source
+    )
 
 
 def batch_loader(
@@ -122,7 +114,7 @@ def batch_loader(
     workers = config.data.workers
     one_width = compile_mode(config.trainer, device) is not None
     return DataLoader(
-        BatchStream(Batches(config, rank, world, one_width), start),
+        Batches(config, rank, world, one_width, start),
         batch_size=None,
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -140,20 +132,8 @@ def _end_with_trainer(trainer: int, worker: int) -> None:
 
 def drawn_lengths(config: Config, batches: int) -> np.ndarray:
     """Nominal lengths of the first training batches: one per sample, or one per batch."""
-    data = config.data
-    drawn = []
-    for t in range(batches):
-        batch = train_batch(
-            config.task,
-            config.seed,
-            t,
-            data.batch_size,
-            data.min_length,
-            data.max_length,
-            data.lengths_per,
-        )
-        drawn.append(batch.lengths if data.lengths_per == "sample" else batch.lengths[:1])
-    return np.concatenate(drawn)
+    count = None if config.data.lengths_per == "sample" else 1
+    return np.concatenate([_drawn(config, t).lengths[:count] for t in range(batches)])
 
 
 def realised_lengths(config: Config) -> str:

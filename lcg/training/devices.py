@@ -7,8 +7,9 @@ import os
 import platform
 import runpy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from lcg.attention.backends import unrunnable
 from lcg.config import Config
 from lcg.config.schema import Trainer, shown
 from lcg.config.sizes import largest_option, parameter_count
@@ -24,17 +25,45 @@ TOKEN_BYTES = 24  # of a batch while it is made: inputs, labels and what they ar
 LAYER_BYTES = 16_384  # of a layer's modules, however small its matrices are
 PROCESS_BYTES = 150 * 2**20  # that a process with torch does not share with others
 NODE_VARIABLES = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
+NOTHING_THERE = "trainer.accelerator={}: there is none on this machine"
+NEEDS_GPU = "trainer.precision=16-mixed needs a GPU; a CPU has bf16-mixed"
 
 
 def check_machine(trainer: Trainer) -> None:
     """Raise ValueError for a device or other nodes that cannot be there. Does not import torch."""
     check_nodes(trainer.nodes)
-    possible = {"cpu": True, "cuda": _built_for_cuda(), "mps": platform.system() == "Darwin"}
-    possible |= {"gpu": possible["cuda"], "auto": True}
-    if not possible[trainer.accelerator]:
-        raise ValueError(_nothing_there(trainer.accelerator))
-    if trainer.precision == "16-mixed" and not (possible["cuda"] or possible["mps"]):
+    possible = _possible_devices()
+    if trainer.accelerator != "auto" and trainer.accelerator not in possible:
+        raise ValueError(NOTHING_THERE.format(trainer.accelerator))
+    if trainer.precision == "16-mixed" and possible == {"cpu"}:
         raise ValueError(NEEDS_GPU)
+
+
+def check_nodes(nodes: int) -> None:
+    """Raise ValueError when this process cannot find the other nodes of its run."""
+    missing = [name for name in NODE_VARIABLES if not os.environ.get(name)]
+    if nodes > 1 and missing:
+        raise ValueError(
+            f"trainer.nodes={nodes} needs {', '.join(missing)} in the environment of each node: "
+            "which of them it is, from 0, and where node 0 listens"
+        )
+
+
+def _possible_devices() -> set[str]:
+    cuda = {"cuda", "gpu"} if _built_for_cuda() else set()
+    return {"cpu"} | cuda | ({"mps"} if platform.system() == "Darwin" else set())
+
+
+def _built_for_cuda() -> bool:
+    """Return whether the torch that would be imported knows CUDA devices, AMD's among them."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return True
+    try:
+        facts = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
+    except OSError:
+        return True
+    return bool(facts.get("cuda") or facts.get("hip"))
 
 
 def memory_problem(config: Config) -> str | None:
@@ -44,9 +73,9 @@ def memory_problem(config: Config) -> str | None:
     every layer keeps of it for the backward pass, and processes. On a GPU only what passes through
     the host's memory. Does not import torch.
     """
-    model, data, trainer, asked = config.model, config.data, config.trainer, config.evaluation
+    model, data, trainer = config.model, config.data, config.trainer
     on_host = trainer.accelerator == "cpu" or (
-        trainer.accelerator == "auto" and not _built_for_cuda() and platform.system() != "Darwin"
+        trainer.accelerator == "auto" and _possible_devices() == {"cpu"}
     )
     width = 2 if trainer.precision == "bf16-true" else 4  # bytes
     copies = 4 if on_host else 1  # weights, gradients, two moments
@@ -54,16 +83,43 @@ def memory_problem(config: Config) -> str | None:
     weights += LAYER_BYTES * (model.layers + model.source_layers * model.separate_source)
     kept = 2 * 2 * model.d_model * min(model.layers, model.source_layers) if on_host else 0
     tokens = int(config.task.token_length(data.max_length))
+    larger = "batch_size" if data.batch_size > tokens else "max_length"
+    batch = data.batch_size * tokens * (TOKEN_BYTES + kept)
     needs = {
         largest_option(config): weights,
-        _larger_of(data, tokens): data.batch_size * tokens * (TOKEN_BYTES + kept),
+        f"data.{larger}={shown(getattr(data, larger))}": batch,
         f"data.workers={shown(data.workers)}": PROCESS_BYTES * trainer.devices * data.workers,
         f"trainer.devices={trainer.devices}": PROCESS_BYTES * (trainer.devices - 1),
     }
     problem = too_much("training", needs)
-    if problem is None and asked.after_training and asked.batch_size is not None:
+    if problem is None and config.evaluation.after_training:
         problem = evaluation_problem(config)
     return problem
+
+
+def evaluation_problem(config: Config) -> str | None:
+    """Say that a batch size that was asked for does not fit; None where it may."""
+    asked = config.evaluation
+    if asked.batch_size is None:
+        return None
+    rows = min(asked.batch_size, asked.samples)
+    tokens = rows * int(config.task.token_length(min(asked.lengths)))
+    option = f"evaluation.batch_size={shown(asked.batch_size)}"
+    return too_much("evaluation", {option: TOKEN_BYTES * tokens})
+
+
+def too_much(work: str, needs: dict[str, int]) -> str | None:
+    """Name the option that needs most, where all together need more memory than there is.
+
+    needs: option=value -> bytes.
+    """
+    need, have = sum(needs.values()), host_memory()
+    if need <= have:
+        return None
+    return (
+        f"{max(needs, key=needs.get)} is too large for this machine: {work} needs at least "
+        f"{size(need)} of memory, and {size(have)} are available"
+    )
 
 
 def ladder_notes(config: Config) -> list[str]:
@@ -72,10 +128,8 @@ def ladder_notes(config: Config) -> list[str]:
     Such a length is recorded as out of memory, and the others are evaluated. Does not import torch.
     """
     notes, have = [], host_memory()
-    for name in ("validation", "evaluation"):
+    for name in ("validation", *(["evaluation"] if config.evaluation.after_training else [])):
         asked = getattr(config, name)
-        if name == "evaluation" and not asked.after_training:
-            continue
         longest = max(asked.lengths)
         tokens_of = {n: int(config.task.token_length(n)) for n in asked.lengths}
         need = TOKEN_BYTES * tokens_of[longest]
@@ -93,47 +147,6 @@ def ladder_notes(config: Config) -> list[str]:
     return notes
 
 
-def evaluation_problem(config: Config) -> str | None:
-    """Say that a batch size that was asked for does not fit; None where it may."""
-    asked = config.evaluation
-    if asked.batch_size is None:
-        return None
-    rows = min(asked.batch_size, asked.samples)
-    tokens = rows * int(config.task.token_length(min(asked.lengths)))
-    option = f"evaluation.batch_size={shown(asked.batch_size)}"
-    return too_much("evaluation", {option: TOKEN_BYTES * tokens})
-
-
-def _larger_of(data: Any, tokens: int) -> str:
-    name = "batch_size" if data.batch_size > tokens else "max_length"
-    return f"data.{name}={shown(getattr(data, name))}"
-
-
-def too_much(what: str, needs: dict[str, int]) -> str | None:
-    """Name the option that needs most, where all together need more memory than there is.
-
-    needs: option=value -> bytes.
-    """
-    need, have = sum(needs.values()), host_memory()
-    if need <= have:
-        return None
-    option = max(needs, key=needs.get)
-    return (
-        f"{option} is too large for this machine: {what} needs at least {size(need)} of memory, "
-        f"and {size(have)} are available"
-    )
-
-
-def check_nodes(nodes: int) -> None:
-    """Raise ValueError when this process cannot find the other nodes of its run."""
-    missing = [name for name in NODE_VARIABLES if not os.environ.get(name)]
-    if nodes > 1 and missing:
-        raise ValueError(
-            f"trainer.nodes={nodes} needs {', '.join(missing)} in the environment of each node: "
-            "which of them it is, from 0, and where node 0 listens"
-        )
-
-
 def device_of(config: Config) -> torch.device:
     """The device of `trainer.accelerator`.
 
@@ -142,21 +155,17 @@ def device_of(config: Config) -> torch.device:
     import torch
 
     trainer = config.trainer
-    there = {"cpu": True, "cuda": torch.cuda.is_available()}
-    there |= {"gpu": there["cuda"], "mps": torch.backends.mps.is_available()}
-    accelerator = trainer.accelerator
-    if accelerator == "auto":
-        accelerator = next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if not there[accelerator]:
-        raise ValueError(_nothing_there(accelerator))
-    if trainer.precision == "16-mixed" and accelerator == "cpu":
+    there = ["cuda"] if torch.cuda.is_available() else []
+    there += ["mps"] if torch.backends.mps.is_available() else []
+    there += ["cpu"]
+    name = {"gpu": "cuda", "auto": there[0]}.get(trainer.accelerator, trainer.accelerator)
+    if name not in there:
+        raise ValueError(NOTHING_THERE.format(trainer.accelerator))
+    if trainer.precision == "16-mixed" and name == "cpu":
         raise ValueError(NEEDS_GPU)
-    device = torch.device({"gpu": "cuda"}.get(accelerator, accelerator))
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if config.attention.backend == "triton" and device.type != "cuda" and not interpreted:
-        raise ValueError(
-            "attention.backend=triton needs a CUDA device, and there is none; use backend=auto"
-        )
+    device = torch.device(name)
+    if problem := unrunnable(config.attention.backend, device):
+        raise ValueError(f"attention.backend=triton {problem}; use backend=auto")
     return device
 
 
@@ -179,22 +188,3 @@ def slow_precision(trainer: Trainer, device: torch.device) -> str | None:
         f"trainer.precision={trainer.precision} is slow on this CPU, which has no instructions "
         "for bf16; 32-true is faster"
     )
-
-
-NEEDS_GPU = "trainer.precision=16-mixed needs a GPU; a CPU has bf16-mixed"
-
-
-def _nothing_there(accelerator: str) -> str:
-    return f"trainer.accelerator={accelerator}: there is none on this machine"
-
-
-def _built_for_cuda() -> bool:
-    """Return whether the torch that would be imported knows CUDA devices, AMD's among them."""
-    spec = importlib.util.find_spec("torch")
-    if spec is None or spec.origin is None:
-        return True
-    try:
-        facts = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
-    except OSError:
-        return True
-    return bool(facts.get("cuda") or facts.get("hip"))

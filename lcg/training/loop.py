@@ -150,8 +150,6 @@ class _Training:
             if is_rank_zero():
                 record = self.record.save(outcome.status, outcome.step, outcome.reason)
                 self.tracking.summarize(summary(record))
-                if self.stop.signal and outcome.status == "finished":
-                    outcome = self._interrupted(outcome)
                 outcome = self._follow(outcome)
             exit_code = outcome.exit_code
             return outcome
@@ -174,14 +172,13 @@ class _Training:
         """Do what follows training, and tell W&B what the run has come to."""
         try:
             with self.stop.at_once():
+                if self.stop.signal and outcome.status == "finished":  # it came with the last step
+                    raise Stopped
                 self.then(outcome)
         except Stopped:
-            outcome = self._interrupted(outcome)
+            outcome = replace(outcome, status="interrupted", signal=self.stop.signal)
         self.tracking.summarize(summary(RunRecord.load(self.run.path)))
         return outcome
-
-    def _interrupted(self, outcome: Outcome) -> Outcome:
-        return replace(outcome, status="interrupted", signal=self.stop.signal)
 
     def _outcome(self) -> Outcome:
         """Return how the run stands now."""

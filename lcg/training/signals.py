@@ -119,9 +119,8 @@ class StopRequest:
             return self.signal != 0
         import torch
 
-        asked = torch.tensor(self.signal)
-        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX, self._group)
-        agreed = int(asked)
+        agreed = torch.tensor(self.signal)
+        torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX, self._group)
         if agreed:  # else a signal that came in the meantime would be forgotten
-            self.signal = agreed
-        return agreed != 0
+            self.signal = int(agreed)
+        return bool(agreed)
