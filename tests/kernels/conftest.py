@@ -16,7 +16,7 @@ INSTALLED = importlib.util.find_spec("triton") is not None
 if not INSTALLED or not (INTERPRETED or torch.cuda.is_available()):
     collect_ignore_glob = ["test_*"]
 elif not INTERPRETED:
-    collect_ignore_glob = ["test_kernels_compile.py", "test_gpu_*.py"]
+    collect_ignore_glob = ["test_compile.py", "test_gpu_*.py"]
 
 
 def pytest_collection_modifyitems(items):

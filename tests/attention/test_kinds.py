@@ -27,7 +27,7 @@ from lcg.attention.scalings import AdaptiveScaling, LogScaling
 from lcg.positional.nope import NoPE
 from lcg.positional.slopes import NAPE
 
-FORWARD, GRADIENT = 1e-5, 5e-4  # as in test_attention_oracle.py
+FORWARD, GRADIENT = 1e-5, 5e-4  # as in test_oracle.py
 BOTH = {"full": FullAttention, "cross": CrossAttention}
 NORMALIZERS = [n for n in variants("normalizer") if not n.causal_only]
 PAIRS = pairwise(NORMALIZERS, *(variants(kind) for kind in KINDS[1:]), SIZES)

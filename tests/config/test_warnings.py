@@ -38,7 +38,7 @@ def test_nothing_is_said_of_what_counts(words, here):
     assert remarks(load_config(words.split())) == []
 
 
-# Those on text need files: tests/cli/test_cli_text.py makes some.
+# Those on text need files: tests/cli/test_text.py makes some.
 @pytest.mark.parametrize("name", [n for n in choices("experiment") if not n.startswith("text/")])
 def test_our_experiments_set_nothing_in_vain(name, here):
     assert remarks(load_config([f"experiment={name}"])) == []

@@ -58,7 +58,7 @@ def test_difference_of_an_unknown_experiment(here):
         difference("quick/copy", "quick/coppy")
 
 
-# Those on text need files: tests/cli/test_cli_text.py makes some.
+# Those on text need files: tests/cli/test_text.py makes some.
 @pytest.mark.parametrize("name", [n for n in choices("experiment") if not n.startswith("text/")])
 def test_every_experiment_of_ours_resolves(name, here):
     assert to_tree(load_config([f"experiment={name}"]))["labels"]["task"]

@@ -1,7 +1,7 @@
 """On trained models the blockwise backend finds the same samples right as the reference."""
 
 import pytest
-from models.trained import LADDER, METHODS, agree, trained
+from models.trained_models import LADDER, METHODS, agree, trained
 
 from lcg.attention.backends import blockwise
 

@@ -1,7 +1,7 @@
 """On trained models the kernels find the same samples right as the reference, on the ladder."""
 
 import pytest
-from models.trained import agree, trained
+from models.trained_models import agree, trained
 
 
 @pytest.mark.parametrize("method", ["softmax-nape", "asentmax-nape"])
