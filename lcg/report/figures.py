@@ -29,7 +29,7 @@ from lcg.results.figure import (
     method_panels,
     wrapped,
 )
-from lcg.results.plot import Styles, draw_block, method_blocks
+from lcg.results.plot import Styles, draw_methods, layout, method_blocks
 from lcg.results.statistics import Measure
 from lcg.results.tables import capital, span, trained_at
 from lcg.runs.metrics import Series
@@ -162,9 +162,9 @@ def draw_accuracy(name: str, groups: list[Group], styles: Styles, measure: Measu
     from matplotlib.figure import Figure
 
     (block,) = method_blocks(groups)
-    size = (LABELLED_WIDTH, block.height(LABELLED_WIDTH))
+    size = (LABELLED_WIDTH, layout(len(groups), LABELLED_WIDTH)[1])
     figure = Figure(figsize=size, layout="constrained")
-    draw_block(figure, block, styles, measure, LABELLED_WIDTH)
+    draw_methods(figure, *block, styles, measure, LABELLED_WIDTH)
     counts = [len(group.seeds) for group in groups]
     seeds = f"{span(counts)} seed{'' if set(counts) == {1} else 's'}"
     title = capital(measure.title)
@@ -191,6 +191,7 @@ def draw_learning_rates(
 ) -> Drawing | str:
     """Results against the learning rate, which show whether the grid held the best one."""
     task, shared = groups[0].task, len(groups) <= SHARED
+    runs = [run for group in groups for run in group.runs]
     if all(len({run.record.lr for run in group.runs}) < 2 for group in groups):
         return f"{task}: each method ran at one learning rate, which is no grid."
     lengths = sorted({g.choice.monitored for g in groups if g.choice.monitored is not None})
@@ -210,10 +211,30 @@ def draw_learning_rates(
         shift = 1 + 0.05 * (2 * index / max(1, len(groups) - 1) - 1) if shared else 1.0
         for panel, value in zip(own, (validation, test) if shared else (test,), strict=True):
             _rates(panel, group, styles[group.name], value, shift)
-        _rate_axis(own[-1], groups, 99 if shared else 2)
+        _rate_axis(own[-1], sorted({run.record.lr for run in runs}), 99 if shared else 2)
+    untrained = any(run.trained is False for run in runs)
+    beyond = [(g, g.beyond_grid) for g in groups if g.beyond_grid is not None]
     if shared:
-        _legend(figure, _rate_entries(groups, styles))
-    caption = _rate_caption(groups, at, measure)
+        entries = [legend_entry(wrapped(each, LEGEND), **styles[each]) for each in names]
+        entries.append(legend_entry("selected", marker="o", markersize=10, markerfacecolor="none"))
+        if untrained:
+            entries.append(legend_entry("did not train", marker="o", markerfacecolor=PAPER))
+        if beyond:
+            entries.append(legend_entry("▸ ◂ at the edge of its grid"))
+        _legend(figure, entries)
+    edges = "; ".join(f"{g.name} ({g.lr:g}: try {rate:.3g})" for g, rate in beyond)
+    if len(beyond) > SHARED:
+        edges = f"{len(beyond)} of {len(groups)} methods (arrows; the notes have them)"
+    edge = "No learning rate was selected at the edge of its grid."
+    if edges:
+        edge = f"The best value is at the edge of the grid for {edges}."
+    dots = "A hollow dot is a run that did not train. " if untrained else ""
+    where = f"exact match in validation{at}, and " if shared else ""
+    caption = (
+        f"Results against peak learning rate: {where}{measure.title} as the mean over test lengths "
+        "beyond training. Every run is a dot (methods are set a little apart), the line joins "
+        f"medians, the ring is at the selected run. {dots}{edge}"
+    )
     return Drawing(name, "Learning-rate sensitivity", caption, svg_of(figure))
 
 
@@ -244,11 +265,10 @@ def _rates(panel: Any, group: Group, style: dict, value: Any, shift: float) -> N
         panel.annotate(arrow, place, va="center", color=colour, fontsize=12, **offset)
 
 
-def _rate_axis(panel: Any, groups: list[Group], most: int) -> None:
+def _rate_axis(panel: Any, rates: list[float], most: int) -> None:
     """The axis of learning rates, of which at most `most` are written out."""
     from matplotlib.ticker import NullLocator
 
-    rates = sorted({run.record.lr for group in groups for run in group.runs})
     panel.set_xscale("log")
     panel.set_xlim(rates[0] / 1.45, rates[-1] * 1.45)
     labelled: list[float] = []
@@ -259,37 +279,6 @@ def _rate_axis(panel: Any, groups: list[Group], most: int) -> None:
         labelled = [rates[0], rates[-1]]
     panel.set_xticks(rates, [f"{rate:g}" if rate in labelled else "" for rate in rates])
     panel.xaxis.set_minor_locator(NullLocator())
-
-
-def _rate_entries(groups: list[Group], styles: Styles) -> list[Any]:
-    entries = [legend_entry(wrapped(group.name, LEGEND), **styles[group.name]) for group in groups]
-    entries.append(legend_entry("selected", marker="o", markersize=10, markerfacecolor="none"))
-    if any(run.trained is False for group in groups for run in group.runs):
-        entries.append(legend_entry("did not train", marker="o", markerfacecolor=PAPER))
-    if any(group.beyond_grid is not None for group in groups):
-        entries.append(legend_entry("▸ ◂ at the edge of its grid"))
-    return entries
-
-
-def _rate_caption(groups: list[Group], at: str, measure: Measure) -> str:
-    edges = [
-        f"{group.name} ({group.lr:g}: try {group.beyond_grid:.3g})"
-        for group in groups
-        if group.beyond_grid is not None
-    ]
-    if len(edges) > SHARED:
-        edges = [f"{len(edges)} of {len(groups)} methods (arrows; the notes have them)"]
-    edge = "No learning rate was selected at the edge of its grid."
-    if edges:
-        edge = f"The best value is at the edge of the grid for {'; '.join(edges)}."
-    untrained = any(run.trained is False for group in groups for run in group.runs)
-    dots = "A hollow dot is a run that did not train. " if untrained else ""
-    where = "" if len(groups) > SHARED else f"exact match in validation{at}, and "
-    return (
-        f"Results against peak learning rate: {where}{measure.title} as the mean over test lengths "
-        "beyond training. Every run is a dot (methods are set a little apart), the line joins "
-        f"medians, the ring is at the selected run. {dots}{edge}"
-    )
 
 
 # ---- loss
@@ -372,22 +361,19 @@ def _loss_axes(panel: Any) -> None:
 LAYERS = ("layer", "encoder", "decoder", "cross")
 LAYER = rf"((?:{'|'.join(LAYERS)})_\d+)"
 GROUP_DASHES = ("-", (0, (1, 1.2)), (0, (5, 2)), (0, (5, 1, 1, 1)))
-# A panel: its label, the columns of metrics.csv it shows, and what they are.
 ALPHA, SCALER, SUPPORT, MAX_WEIGHT = "learned α", "query scaler", "support (keys)", "largest weight"
-QUANTITIES = {
-    ALPHA: (rf"alpha/{LAYER}/head_(\d+)", "α of every head"),
-    SCALER: (
-        rf"scaler/{LAYER}/(p5|p50|p95|max)",
-        "the factor on the queries (line: median, band: 5th to 95th percentile, dots: largest)",
-    ),
-    SUPPORT: (
-        rf"heads/{LAYER}/(\w+)/support",
-        "keys with a weight above 0, mean over queries",
-    ),
-    MAX_WEIGHT: (
-        rf"heads/{LAYER}/(\w+)/max_weight",
-        "largest weight of a row, mean over queries",
-    ),
+# The label of a panel -> the columns of metrics.csv it shows.
+PATTERNS = {
+    ALPHA: rf"alpha/{LAYER}/head_(\d+)",
+    SCALER: rf"scaler/{LAYER}/(p5|p50|p95|max)",
+    SUPPORT: rf"heads/{LAYER}/(\w+)/support",
+    MAX_WEIGHT: rf"heads/{LAYER}/(\w+)/max_weight",
+}
+EXPLAINED = {
+    ALPHA: "α of every head",
+    SCALER: "the factor on the queries (line: median, band: 5th to 95th percentile, dots: largest)",
+    SUPPORT: "keys with a weight above 0, mean over queries",
+    MAX_WEIGHT: "largest weight of a row, mean over queries",
 }
 
 Columns = dict[tuple[str, str], tuple[list[int], list[float]]]
@@ -395,8 +381,7 @@ Columns = dict[tuple[str, str], tuple[list[int], list[float]]]
 
 def is_drawn(column: str) -> bool:
     """Tell whether a column of metrics.csv is in any figure."""
-    patterns = (LOSS, *(pattern for pattern, _ in QUANTITIES.values()))
-    return any(re.fullmatch(pattern, column) for pattern in patterns)
+    return any(re.fullmatch(pattern, column) for pattern in (LOSS, *PATTERNS.values()))
 
 
 def _columns(series: Series, pattern: str) -> Columns:
@@ -414,7 +399,7 @@ def _place(layer: str, part: str = "") -> tuple:
 
 def draw_heads(name: str, group: Group, style: dict[str, Any], series: Series) -> Drawing | str:
     """The heads of a method's selected run while it trained: α, scalers, support, weights."""
-    found = {label: _columns(series, pattern) for label, (pattern, _) in QUANTITIES.items()}
+    found = {label: _columns(series, pattern) for label, pattern in PATTERNS.items()}
     shown = {label: columns for label, columns in found.items() if columns}
     if not shown:
         return f"{group.task}, {group.name}: its metrics.csv has no columns about heads."
@@ -436,7 +421,7 @@ def draw_heads(name: str, group: Group, style: dict[str, Any], series: Series) -
     scaled = f" {SCALED}" if any(text.endswith(", scaled") for text in kinds) else ""
     caption = (
         f"The selected run (seed {record.seed}, learning rate {record.lr:g}) as it was logged: "
-        f"{'; '.join(QUANTITIES[label][1] for label in shown)}.{scaled}"
+        f"{'; '.join(EXPLAINED[label] for label in shown)}.{scaled}"
     )
     return Drawing(name, f"Heads over training: {group.name}", caption, svg_of(figure))
 
@@ -470,9 +455,7 @@ def _kinds(shown: dict[str, Columns], position: str) -> list[str]:
     Columns tell the heads that a length scaling would apply to from the others; whether the run
     has one, its scaler columns say.
     """
-    scaled = ", scaled" if SCALER in shown else ""
-    texts = {"scaled": f"last heads{scaled}", "unscaled": "first heads"}
-    if position == "nape":
-        texts = {"scaled": f"no position{scaled}", "unscaled": "ALiBi slope"}
+    names = ("no position", "ALiBi slope") if position == "nape" else ("last heads", "first heads")
+    texts = {"scaled": names[0] + ", scaled" * (SCALER in shown), "unscaled": names[1]}
     kinds = [kind for label in (SUPPORT, MAX_WEIGHT) for _, kind in shown.get(label, ())]
     return [texts.get(kind, f"{kind} heads") for kind in dict.fromkeys(kinds)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import count, groupby
 from math import ceil, log2
 from pathlib import Path
@@ -36,7 +35,6 @@ from lcg.results.figure import (
     wrapped,
 )
 from lcg.results.statistics import EXACT_MATCH, Measure, measure_named, wilson
-from lcg.results.tables import state_text
 from lcg.runs.record import RunRecord, write_atomic
 
 if TYPE_CHECKING:
@@ -85,47 +83,25 @@ def draw(
     from matplotlib.figure import Figure  # no pyplot: no display, no global state
 
     blocks, styles = method_blocks(groups, facet), method_styles(groups, facet)
-    shared = all(block.shared for block in blocks)
+    shared = all(len(own) <= SHARED for _, own, _ in blocks)
     columns, width = (min(2, len(blocks)), WIDTH) if shared else (1, 1.6 * WIDTH)
-    rows = [blocks[i : i + columns] for i in range(0, len(blocks), columns)]
-    heights = [max(block.height(width) for block in row) for row in rows]
+    heights = [layout(len(own), width)[1] for _, own, _ in blocks]
+    heights = [max(heights[i : i + columns]) for i in range(0, len(blocks), columns)]
     with matplotlib.rc_context(FONTS):
         figure = Figure(figsize=(columns * (width + 1.0), sum(heights)), layout="constrained")
-        parts = figure.subfigures(len(rows), columns, height_ratios=heights, squeeze=False)
+        parts = figure.subfigures(len(heights), columns, height_ratios=heights, squeeze=False)
         for part, block in zip(parts.flat, blocks, strict=False):
-            draw_block(part, block, styles, measure, width)
+            draw_methods(part, *block, styles, measure, width)
     return figure
 
 
 # ---- panels and styles
 
 
-@dataclass(frozen=True)
-class Block:
-    """Methods that are drawn over the same axes. names: of the groups, as they stand there."""
-
-    title: str
-    groups: Sequence[Group]
-    names: Sequence[str]
-
-    @property
-    def shared(self) -> bool:
-        """All methods have room in one panel."""
-        return len(self.groups) <= SHARED
-
-    def columns(self, width: float) -> int:
-        """The number of small panels that stand side by side in so many inches."""
-        return 1 if self.shared else max(2, int(width // SMALL_WIDTH))
-
-    def height(self, width: float) -> float:
-        """Inches that it takes with its title and legend."""
-        if self.shared:
-            return HEIGHT + 1.25
-        return ceil(len(self.groups) / self.columns(width)) * SMALL_HEIGHT + 1.5
-
-
-def method_blocks(groups: Sequence[Group], facet: str = "task") -> list[Block]:
-    """The methods of each task, or of each position encoding of each task."""
+def method_blocks(
+    groups: Sequence[Group], facet: str = "task"
+) -> list[tuple[str, list[Group], list[str]]]:
+    """The title, methods, and their names there, of each task, or of each encoding of each task."""
 
     def panel(group: Group) -> tuple[str, str]:
         return group.task, _position(group) if facet == "position" else ""
@@ -135,8 +111,16 @@ def method_blocks(groups: Sequence[Group], facet: str = "task") -> list[Block]:
         own = list(members)
         parts = filter(None, (task, position, f"trained at {training_lengths(own)}"))
         names = [_without_position(group) if position else group.name for group in own]
-        blocks.append(Block(", ".join(parts), own, names))
+        blocks.append((", ".join(parts), own, names))
     return blocks
+
+
+def layout(methods: int, width: float) -> tuple[int, float]:
+    """Columns of panels in so many inches, and the height with title and legend."""
+    if methods <= SHARED:
+        return 1, HEIGHT + 1.25
+    columns = max(2, int(width // SMALL_WIDTH))
+    return columns, ceil(methods / columns) * SMALL_HEIGHT + 1.5
 
 
 def method_styles(groups: Sequence[Group], facet: str = "task") -> Styles:
@@ -149,14 +133,14 @@ def method_styles(groups: Sequence[Group], facet: str = "task") -> Styles:
     attentions = _looks([((g.task, _position(g)), _without_position(g)) for g in groups])
     methods = _looks([(g.task, g.name) for g in groups])
     positions = sorted({_position(group) for group in groups})
+    outnumber = max(methods.values()) >= len(COLOURS) > max(attentions.values())
+    shared = outnumber and len(positions) <= len(DASHES)
     styles = {}
     for group in groups:
         dashes, colour = divmod(methods[group.name], len(COLOURS))
         if facet == "position":
             dashes, colour = divmod(attentions[_without_position(group)], len(COLOURS))
-        elif max(methods.values()) >= len(COLOURS) > max(attentions.values()) and len(
-            positions
-        ) <= len(DASHES):
+        elif shared:
             dashes = positions.index(_position(group))
             colour = attentions[_without_position(group)]
         styles[group.name] = {
@@ -191,8 +175,7 @@ def _without_position(group: Group) -> str:
 class _Line(NamedTuple):
     """A method as it is drawn: at each length the mean over its seeds and a band, in percent.
 
-    states: length -> why a seed has no value there, and whether none has. hollow: a seed did not
-    train. end: the last point, or None.
+    states: length -> why a seed has no value there, and whether none has. end: the last point.
     """
 
     name: str
@@ -213,36 +196,41 @@ def _line(group: Group, name: str, style: dict, measure: Measure, spread: bool) 
 
     if group.untrained:
         name = f"{name} ({group.trained}/{len(group.seeds)}\N{NO-BREAK SPACE}trained)"
-    points, states = [], {}
-    for length, stats in zip(group.lengths, group.over_seeds(group.lengths, measure), strict=False):
-        band = stats.low, stats.high
-        if stats.mean_all.n and measure == EXACT_MATCH and not spread:
-            cell = group.best.cells[length]
-            band = wilson(cell.correct, cell.samples)
-        points.append((stats.mean_all.value, *band))
+    points, states, end = [], {}, None
+    statistics = group.over_seeds(group.lengths, measure)
+    for length, stats in zip(group.lengths, statistics, strict=False):
+        mean, band = stats.mean_all.value, (stats.low, stats.high)
+        if mean is not None:
+            end = (length, 100 * mean)
+            if measure == EXACT_MATCH and not spread:
+                cell = group.best.cells[length]
+                band = wilson(cell.correct, cell.samples)
+        points.append((mean, *band))
         for state in (run.state(length) for run in group.seeds):
             if state not in (None, "value"):
-                states.setdefault(length, (state, not stats.mean_all.n))
+                states.setdefault(length, (state, mean is None))
     mean, low, high = 100 * np.array(points, float).reshape(-1, 3).T  # a gap where there is none
-    ends = [point for point in zip(group.lengths, mean, strict=True) if not np.isnan(point[1])]
-    end = ends[-1] if ends else None
     return _Line(name, style, group.untrained, group.lengths, mean, low, high, states, end)
 
 
-def draw_block(
-    figure: Any, block: Block, styles: Styles, measure: Measure, width: float = WIDTH
+def draw_methods(
+    figure: Any,
+    title: str,
+    groups: Sequence[Group],
+    names: Sequence[str],
+    styles: Styles,
+    measure: Measure,
+    width: float,
 ) -> None:
-    """Fill a figure, or a part of one, that is about `width` inches wide."""
-    spread = any(len(group.seeds) > 1 for group in block.groups)
-    lines = [
-        _line(group, name, styles[group.name], measure, spread)
-        for group, name in zip(block.groups, block.names, strict=True)
-    ]
-    columns, shared = block.columns(width), block.shared
+    """Draw a block of methods into a figure, or a part of one, about `width` inches wide."""
+    spread = any(len(group.seeds) > 1 for group in groups)
+    pairs = zip(groups, names, strict=True)
+    lines = [_line(group, name, styles[group.name], measure, spread) for group, name in pairs]
+    columns, shared = layout(len(groups), width)[0], len(groups) <= SHARED
     names = [line.name for line in lines]
     panels = [panel for (panel,) in method_panels(figure, names, columns, "test length")]
     lengths = sorted({length for line in lines for length in line.lengths})
-    ends = sorted({group.train_range[1] for group in block.groups})
+    ends = sorted({group.train_range[1] for group in groups})
     marked = sum(bool(line.states) for line in lines)
     depth = 5.0 * marked if shared else 14.0 * bool(marked)  # of the rows of marks below 0
     for panel in dict.fromkeys(panels):
@@ -255,12 +243,17 @@ def draw_block(
             panel.plot(other.lengths, other.mean, color=FAINT, linewidth=0.8, zorder=1)
         row = row + bool(line.states) if shared else 1
         _draw(panel, line, row, size)
-    title, label = wrapped(block.title, 8 * width), f"{measure.title} ({measure.scale})"
+    title, label = wrapped(title, 8 * width), f"{measure.title} ({measure.scale})"
     if shared:
         panels[0].set_title(title, loc="left", pad=20, weight="bold")
         panels[0].set_ylabel(label)
         text = f"training maximum {' and '.join(map(str, ends))}"
-        above = {"xytext": (0, 4), "textcoords": "offset points", "fontsize": 9.5, "color": SOFT}
+        above = {
+            "xytext": (0, 4),
+            "textcoords": "offset points",
+            "fontsize": 9.5,
+            "color": SOFT,
+        }
         panels[0].annotate(text, (ends[0], 1), xycoords=("data", "axes fraction"), **above)
         _label_ends(panels[0], lines, depth)
     else:
@@ -327,7 +320,7 @@ def _legend(figure: Any, lines: list[_Line], measure: Measure, spread: bool, wid
     used = {state for line in lines for state, _ in line.states.values()}
     for state in filter(used.__contains__, STATE_MARKERS):
         mark = {"marker": STATE_MARKERS[state], "markerfacecolor": "none", "markeredgewidth": 1.5}
-        entries.append(legend_entry(state_text(state), **mark))
+        entries.append(legend_entry(state.replace("_", " "), **mark))
     if entries:
         below = {"loc": "outside lower left", "ncols": int(width // 1.8), "handlelength": 1.8}
         figure.legend(handles=entries, **below, frameon=False, fontsize=9.5)

@@ -57,7 +57,7 @@ EXACT_MATCH = Measure("exact_match")
 def task_measures(records: Iterable[RunRecord]) -> list[Measure]:
     """The measures of a task's own that any cell holds, in the order of the records."""
     cells = (cell for record in records for cell in record.ladder)
-    return [Measure(n) for n in dict.fromkeys(name for c in cells for name in c.metrics or ())]
+    return [*map(Measure, dict.fromkeys(name for cell in cells for name in cell.metrics or ()))]
 
 
 def measure_named(name: str, records: Sequence[RunRecord]) -> Measure:

@@ -202,11 +202,6 @@ def capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def state_text(state: str) -> str:
-    """A cell's state in words."""
-    return state.replace("_", " ")
-
-
 def trained_text(group: Group) -> str:
     """k of n, and of how many of these that is unknown; — if it is of all."""
     if (counts := group.counts) is None:
@@ -269,7 +264,7 @@ def _value(run: RunResult, length: int, measure: Measure, interval: bool) -> Ent
     """A number, marked if the run did not train; else the state in words, or —."""
     cell = run.cells.get(length)
     if cell is not None and cell.state != "value":
-        return Entry(state_text(cell.state), kind="state", about=cell.reason)
+        return Entry(cell.state.replace("_", " "), kind="state", about=cell.reason)
     if (value := run.value(length, measure)) is None:
         return EMPTY
     note = ""
@@ -361,5 +356,5 @@ def _difference(difference: Difference, length: int) -> Entry:
     states = [side.state(length) for side in sides]
     for state, whose in zip(states, ("", "baseline "), strict=True):
         if state not in (None, "value"):
-            return Entry(whose + state_text(state), kind="state")
+            return Entry(whose + state.replace("_", " "), kind="state")
     return EMPTY if None in states else Entry(difference.obstacle(length), kind="state")
