@@ -11,6 +11,7 @@ import importlib
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from lcg import __version__, ranks
@@ -25,8 +26,6 @@ COMMANDS = (
     "sparsefinder",
     *("list", "show", "check", "demo"),
 )
-
-
 SPINS = "10000"
 """Rounds of waiting, about half a millisecond, before a thread sleeps."""
 
@@ -86,15 +85,14 @@ def _is_nowhere() -> bool:
 
 def _others_are_running() -> bool:
     """True when another process is at work each time we look; False where nothing tells."""
-    looks = []
-    for _ in range(3):
-        try:
+    with suppress(OSError, IndexError):
+        for _ in range(3):
             running = Path("/proc/loadavg").read_text().split()[3].partition("/")[0]
-        except (OSError, IndexError):
-            return False
-        looks.append(int(running) > 1)
-        time.sleep(0.004)
-    return all(looks)
+            if int(running) <= 1:
+                return False
+            time.sleep(0.004)
+        return True
+    return False
 
 
 def _choose_how_threads_wait() -> None:
@@ -119,36 +117,31 @@ def _run(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if words else 2
-    if words[0] == "--version":
+    name, *rest = words
+    if name == "--version":
         print(__version__)
         return 0
-    if words[0] not in COMMANDS:
-        suggestion = nearest(words[0], list(COMMANDS))
-        raise ValueError(f"there is no command {words[0]}; {suggestion}")
-    if words[0] != "train":  # which knows how many processes its run has
+    if name not in COMMANDS:
+        raise ValueError(f"there is no command {name}; {nearest(name, list(COMMANDS))}")
+    if name != "train":  # which knows how many processes its run has
         ranks.run_alone()
-    return _command(words[0]).run(words[1:])
-
-
-def _command(name: str):
-    return importlib.import_module(f"lcg.commands.{name}")
+    return importlib.import_module(f"lcg.commands.{name}").run(rest)
 
 
 def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    about = {name: first_line(_command(name).__doc__) for name in COMMANDS}
-    return "\n".join(
-        [
-            "Train short, evaluate long.",
-            "",
-            *(f"  lcg {name:<{width}}  {text}".rstrip() for name, text in about.items()),
-            "",
-            "lcg COMMAND --help says more.",
-            "",
-            "  lcg train experiment=quick/copy attention=asentmax position=rope seed=3",
-            "  lcg eval runs/copy-* lengths=1024,2048",
-            "  lcg table runs/copy-*",
-            "",
-            EXIT_CODES,
-        ]
-    )
+    width, lines = max(map(len, COMMANDS)), []
+    for name in COMMANDS:
+        about = first_line(importlib.import_module(f"lcg.commands.{name}").__doc__)
+        lines.append(f"  lcg {name:<{width}}  {about}".rstrip())
+    commands = "\n".join(lines)
+    return f"""Train short, evaluate long.
+
+{commands}
+
+lcg COMMAND --help says more.
+
+  lcg train experiment=quick/copy attention=asentmax position=rope seed=3
+  lcg eval runs/copy-* lengths=1024,2048
+  lcg table runs/copy-*
+
+{EXIT_CODES}"""

@@ -26,14 +26,6 @@ def one_line(error: Exception) -> str:
     return message
 
 
-def find_class(kind: str, name: str) -> type:
-    """The class that `name` stands for. Raises ConfigError, as `registry.find` says."""
-    try:
-        return registry.find(kind, name)
-    except ValueError as error:
-        raise ConfigError(one_line(error)) from error.__cause__
-
-
 @contextmanager
 def config_errors(cls: type, where: str) -> Iterator[None]:
     """Turn what a class says of its own options into a ConfigError that begins with `where`.
@@ -54,6 +46,14 @@ def config_errors(cls: type, where: str) -> Iterator[None]:
         raise ConfigError(f"{where}: {registry.where_it_broke(error, file)}") from error
 
 
+def find_class(kind: str, name: str) -> type:
+    """The class that `name` stands for. Raises ConfigError, as `registry.find` says."""
+    try:
+        return registry.find(kind, name)
+    except ValueError as error:
+        raise ConfigError(one_line(error)) from error.__cause__
+
+
 OPTIONS = (*COMPONENTS, *SECTIONS, *PLAIN)
 KINDS = {registry.base_class(kind): kind for kind in registry.HOMES}
 
@@ -67,19 +67,15 @@ def check_keys(keys: Iterable[Any], where: str = "") -> None:
 
 
 def unknown_option(cls: type, where: str, key: str) -> str:
-    """`; did you mean …?` for a key that is no field of a dataclass at a dotted path."""
+    """` of copy, but of sort` or `; did you mean …?`, for a key that is no field of a dataclass."""
     own = [f"{where}.{f.name}".lstrip(".") for f in dataclasses.fields(cls) if f.init]
     kind = next((kind for base, kind in KINDS.items() if issubclass(cls, base)), None)
     if kind is None:
         elsewhere = all_options() if where.partition(".")[0] in OPTIONS else ()
         return suggestion(key, own, elsewhere)
-    if close := difflib.get_close_matches(key, map(_last, own), n=1, cutoff=0.6):
-        return f"; did you mean {where}.{close[0]}?"
-    others = registry.available(kind).items()
-    owners = [name for name, other in others if key in other.__dataclass_fields__]
-    if owners:
-        return f" of {cls.name}, but of {', '.join(owners)}"
-    return f" of {cls.name}, which has {', '.join(map(_last, own)) or 'none'}"
+    classes = registry.available(kind).items()
+    owners = [name for name, other in classes if key in other.__dataclass_fields__]
+    return f" of {cls.name}, but of {', '.join(owners)}" if owners else suggestion(key, own)
 
 
 def suggestion(key: str, own: Sequence[str], elsewhere: Sequence[str] = ()) -> str:
@@ -91,7 +87,7 @@ def suggestion(key: str, own: Sequence[str], elsewhere: Sequence[str] = ()) -> s
         if near:
             close = [option for option in options if _last(option) in near]
             return f"; did you mean {' or '.join(close)}?"
-    return f"; choose from {', '.join(own)}"
+    return f"; choose from {', '.join(own) or 'none'}"
 
 
 def _last(option: str) -> str:

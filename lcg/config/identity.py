@@ -12,19 +12,30 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lcg import registry
-from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, SECTIONS, Config
+from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, Config
 
 
-def to_tree(value: Any) -> Any:
-    """A config as plain mappings, lists, numbers and strings, every field spelled out."""
+def to_tree(value: Any, identity: bool = False) -> Any:
+    """A config as plain mappings, lists, numbers and strings, every field spelled out.
+
+    identity: without fields that do not count (their metadata says so), users' classes by code.
+    """
     if dataclasses.is_dataclass(value):
-        fields = [f.name for f in dataclasses.fields(value) if f.init]
-        tree = {name: to_tree(getattr(value, name)) for name in fields}
-        name = registry.name_of(type(value))
+        cls = type(value)
+        fields = [(f, getattr(value, f.name)) for f in dataclasses.fields(value) if f.init]
+        tree = {f.name: to_tree(v, identity) for f, v in fields if not identity or _counts(f, v)}
+        name = (identity and registry.identity_of(cls)) or registry.name_of(cls)
         return {"name": name} | tree if isinstance(name, str) and "name" not in tree else tree
     if isinstance(value, dict):
-        return {key: to_tree(inner) for key, inner in value.items()}
-    return [to_tree(inner) for inner in value] if isinstance(value, list | tuple) else value
+        return {key: to_tree(inner, identity) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_tree(inner, identity) for inner in value]
+    return value
+
+
+def _counts(f: dataclasses.Field, value: Any) -> bool:
+    rule = f.metadata.get("identity", "always")
+    return rule == "always" or (rule == "unless default" and value != f.default)
 
 
 def to_yaml(config: Config) -> str:
@@ -54,38 +65,30 @@ def experiment_tree(config: Config) -> dict[str, Any]:
 
 
 def _identity_tree(config: Config) -> dict[str, Any]:
-    tree, model = to_tree(config), config.model
+    tree = to_tree(config, identity=True)
     kept = {key: tree[key] for key in (*COMPONENTS, "model", "data", "optimizer", "seed")}
     kept |= {key: tree["trainer"][key] for key in ("steps", "precision")}
-    kept["model"]["encoder_layers"] = model.source_layers
-    left_out = {"attention": ["backend"], "task": [*config.task.path_fields]}
-    left_out["model"] = [] if model.separate_source else ["encoder_layers", "cross_position"]
-    for section in ("model", "data", "optimizer"):
-        for f in dataclasses.fields(SECTIONS[section]):
-            rule = f.metadata.get("identity")
-            if rule == "never" or (rule and getattr(getattr(config, section), f.name) == f.default):
-                left_out.setdefault(section, []).append(f.name)
-    for section, names in left_out.items():
-        for name in names:
-            del kept[section][name]
-    for kind, part in parts(config).items():
-        if (name := registry.identity_of(type(part))) is not None:
-            part_nodes(kept)[kind]["name"] = name
+    del kept["attention"]["backend"]
+    for field in config.task.path_fields:
+        del kept["task"][field]
+    kept["model"]["encoder_layers"] = config.model.source_layers
+    if not config.model.separate_source:
+        del kept["model"]["encoder_layers"], kept["model"]["cross_position"]
     return kept
 
 
 def parts(config: Config) -> dict[str, Any]:
     """Return the parts that a user's class may stand in, by kind: task, position, normalizer, …"""
-    attention = {kind: getattr(config.attention, kind) for kind in ATTENTION_PARTS}
-    return {"task": config.task, "position": config.position} | attention
+    return {
+        kind: getattr(config.attention if kind in ATTENTION_PARTS else config, kind)
+        for kind in registry.HOMES
+    }
 
 
 def part_nodes(tree: dict[str, Any]) -> dict[str, Any]:
     """The mappings of these parts in a config's tree, by kind; what is no mapping is left out."""
-    attention = tree.get("attention")
-    inner = attention if isinstance(attention, dict) else {}
-    nodes = {kind: tree.get(kind) for kind in ("task", "position")}
-    nodes |= {kind: inner.get(kind) for kind in ATTENTION_PARTS}
+    inner = tree["attention"] if isinstance(tree.get("attention"), dict) else {}
+    nodes = {k: (inner if k in ATTENTION_PARTS else tree).get(k) for k in registry.HOMES}
     return {kind: node for kind, node in nodes.items() if isinstance(node, dict)}
 
 
@@ -105,8 +108,7 @@ def source_digests(config: Config) -> dict[str, dict[str, str]]:
 
 def task_tree(config: Config) -> dict[str, Any]:
     """The task's options, by which runs of one task know each other; a user's class by its code."""
-    tree = to_tree(config)["task"]
-    return tree | {"name": registry.identity_of(type(config.task)) or tree["name"]}
+    return to_tree(config.task, identity=True)
 
 
 def _digest(tree: dict[str, Any]) -> str:

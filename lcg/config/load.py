@@ -31,8 +31,9 @@ from lcg.config.errors import (
 )
 from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, SECTIONS, Config
 from lcg.config.sizes import check_task_sizes
-from lcg.config.types import as_text, build, build_component, read_text
+from lcg.config.types import as_text, build, convert, read_text
 from lcg.system import require_file
+from lcg.tasks.base import Task
 
 DEFAULTS = {"task": "copy", "attention": "softmax", "position": "nape"}
 
@@ -51,7 +52,7 @@ def load_config(overrides: list[str], fitting: bool = True) -> Config:
 
 def load_task(overrides: list[str]) -> Any:
     """The task alone that overrides describe; the rest need not fit it. Raises ConfigError."""
-    task = build_component("task", _tree(read_overrides(overrides))["task"], "task")
+    task = convert(Task, _tree(read_overrides(overrides))["task"], "task")
     _check_definition(task)
     return task
 
@@ -97,10 +98,8 @@ def read_overrides(words: list[str]) -> dict[str, str]:
             continue
         if not text:
             raise ConfigError(f"{key}= has no value; null stands for none")
-        try:
-            word.encode()
-        except UnicodeEncodeError:  # bytes that are no text, which Python reads as lone surrogates
-            raise ConfigError(f"{key}={text!r} is no UTF-8 text") from None
+        if any("\ud800" <= c <= "\udfff" for c in word):  # for Python, bytes that are no text
+            raise ConfigError(f"{key}={text!r} is no UTF-8 text")
         key = key.removesuffix(".name")  # task.name=copy is task=copy
         if values.setdefault(key, text) != text:
             raise ConfigError(f"{key} is given twice, as {values[key]} and as {text}")
@@ -114,14 +113,13 @@ def is_for_wandb(word: str) -> bool:
 
 def _meant(word: str, words: list[str]) -> str:
     """`; did you mean …?` of a word without a key: a choice, or a key before its value."""
-    following = words[words.index(word) + 1 :] if word in words else []
-    if options_called(word) and following and "=" not in following[0]:
-        return f"; did you mean {options_called(word)[0]}={following[0]}?"
+    following = [*words, "="][words.index(word) + 1] if word in words else "="
+    keys = [f"{option}={following}" for option in options_called(word) if "=" not in following]
     for group in ("experiment", *COMPONENTS):
         classes = registry.available(group) if group in registry.HOMES else ()
-        if word in (*choices(group), *classes):
-            return f"; did you mean {group}={word}?"
-    return f"; did you mean task={word}?" if ".py:" in word else ""
+        keys += [f"{group}={word}"] if word in (*choices(group), *classes) else []
+    keys += [f"task={word}"] if ".py:" in word else []
+    return f"; did you mean {keys[0]}?" if keys else ""
 
 
 def _spelled_out(word: str) -> list[str]:
@@ -377,7 +375,7 @@ def _build(tree: dict[str, Any]) -> Config:
     return config
 
 
-def _check_definition(task: Any) -> None:
+def _check_definition(task: Task) -> None:
     with config_errors(type(task), "task"):
         task.check_definition()
     with config_errors(type(task), ""):

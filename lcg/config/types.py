@@ -39,29 +39,20 @@ def build(cls: type, values: Any, where: str) -> Any:
         raise ConfigError(f"{where}: expected fields, got {values!r}")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     kinds = _types(cls, where)
+    paths = {key: f"{where}.{key}".lstrip(".") for key in (*fields, *values)}
     converted = {}
     for key, value in values.items():
-        path = f"{where}.{key}".lstrip(".")
         if key not in fields:
-            raise ConfigError(f"{path} is not an option{unknown_option(cls, where, key)}")
+            raise ConfigError(f"{paths[key]} is not an option{unknown_option(cls, where, key)}")
         default = getattr(fields[key].default_factory, "name", None)
         if default and isinstance(value, dict):  # of a part of an attention
             value = {"name": default} | value
-        converted[key] = convert(kinds[key], value, path)
+        converted[key] = convert(kinds[key], value, paths[key])
     for name, f in fields.items():
         if name not in converted and f.default is f.default_factory is dataclasses.MISSING:
-            path = f"{where}.{name}".lstrip(".")
-            raise ConfigError(f"{path} must be given, it has no default")
+            raise ConfigError(f"{paths[name]} must be given, it has no default")
     with config_errors(cls, where):
         return cls(**converted)
-
-
-def build_component(kind: str, node: Any, where: str) -> Any:
-    """The instance of a class that a mapping with its `name` and fields describes."""
-    if not isinstance(node, dict) or not isinstance(node.get("name"), str):
-        raise ConfigError(f"{where}: expected a name and its fields, got {node!r}")
-    fields = {key: value for key, value in node.items() if key != "name"}
-    return build(find_class(kind, node["name"]), fields, where)
 
 
 def convert(kind: Any, value: Any, where: str) -> Any:
@@ -76,8 +67,11 @@ def convert(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin in (typing.Union, types.UnionType):
         return _union(arms, value, where)
-    if kind in KINDS:
-        return build_component(KINDS[kind], value, where)
+    if kind in KINDS:  # a class by its name, and its fields beside it
+        if not isinstance(value, dict) or not isinstance(value.get("name"), str):
+            raise ConfigError(f"{where}: expected a name and its fields, got {value!r}")
+        cls = find_class(KINDS[kind], value["name"])
+        return build(cls, {key: v for key, v in value.items() if key != "name"}, where)
     if origin in (Any, dict) or dataclasses.is_dataclass(kind):
         value = read_text(value) if isinstance(value, str) else value
     if dataclasses.is_dataclass(kind):
