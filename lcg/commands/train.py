@@ -44,7 +44,7 @@ def run(words: list[str]) -> int:
     if options.dry_run:
         print(to_yaml(config), flush=True)
     if problem:
-        from lcg.config.sizes import parameter_count
+        from lcg.config.compatibility import parameter_count
 
         log.warning(f"warning: {problem}; no step is timed")
         count = parameter_count(config.model, config.task.vocabulary)

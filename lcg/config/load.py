@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from lcg import registry
-from lcg.config.compatibility import check_config
+from lcg.config.compatibility import check_config, check_task_sizes
 from lcg.config.errors import (
     ConfigError,
     check_keys,
@@ -30,7 +31,6 @@ from lcg.config.errors import (
     options_called,
 )
 from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, SECTIONS, Config
-from lcg.config.sizes import check_task_sizes
 from lcg.config.types import as_text, build, convert, read_text
 from lcg.system import require_file
 from lcg.tasks.base import Task
@@ -210,7 +210,7 @@ def read_node(path: Path, loader: type = yaml.SafeLoader) -> yaml.Node | None:
     """The graph of a YAML file, anchors not yet written out; None of an empty file.
 
     A few lines of anchors that name each other stand for more values than any memory holds, and an
-    anchor inside itself for values without end. Raises ConfigError, in one line without the file's
+    anchor inside itself is nested without end. Raises ConfigError, in one line without the file's
     name, for a file of more than BYTES, one that stands for more than VALUES values or is nested
     more than DEPTH deep, one that is no YAML, and one that cannot be read.
     """
@@ -219,7 +219,7 @@ def read_node(path: Path, loader: type = yaml.SafeLoader) -> yaml.Node | None:
         if path.stat().st_size > BYTES:
             raise ConfigError(f"the file has more than {BYTES:,} bytes")
         node = yaml.compose(path.read_text(encoding="utf-8"), loader)
-        if node is not None and _count(node, {}, 0) > VALUES:
+        if node is not None and any(itertools.islice(_values(node), VALUES, None)):
             raise ConfigError(f"it stands for more than {VALUES:,} values")
         return node
     except (OSError, RecursionError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -230,28 +230,22 @@ def _problem(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror}"
     if isinstance(error, RecursionError):
-        return f"it is nested more than {DEPTH} deep"
+        return f"it is nested more than {DEPTH} deep, or an anchor holds itself"
     mark = getattr(error, "problem_mark", None)
     line = f"line {mark.line + 1}: " if mark else ""
     return line + (getattr(error, "problem", None) or one_line(error))
 
 
-def _count(node: yaml.Node, counts: dict[int, int | None], depth: int) -> int:
-    """Count the values a node stands for; one that occurs again is counted again, not visited.
-
-    counts: those of nodes by their id, None while a node is being counted.
-    """
+def _values(node: yaml.Node, depth: int = 0) -> Iterator[bool]:
+    """Yield once for each value that a node stands for, at each place where it stands."""
     if depth > DEPTH:
         raise RecursionError
-    if id(node) not in counts:
-        counts[id(node)] = None
-        inner = node.value if isinstance(node, yaml.CollectionNode) else []
-        if isinstance(node, yaml.MappingNode):
-            inner = itertools.chain.from_iterable(inner)
-        counts[id(node)] = 1 + sum(_count(part, counts, depth + 1) for part in inner)
-    if counts[id(node)] is None:
-        raise ConfigError(f"line {node.start_mark.line + 1}: an anchor holds itself")
-    return counts[id(node)]
+    yield True
+    inner = node.value if isinstance(node, yaml.CollectionNode) else []
+    if isinstance(node, yaml.MappingNode):
+        inner = itertools.chain.from_iterable(inner)
+    for part in inner:
+        yield from _values(part, depth + 1)
 
 
 # ---- one mapping of all that was chosen and set, with each component spelled out

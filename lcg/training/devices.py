@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from lcg.attention.backends import unrunnable
 from lcg.config import Config
+from lcg.config.compatibility import largest_option, parameter_count
 from lcg.config.schema import Trainer, shown
-from lcg.config.sizes import largest_option, parameter_count
 from lcg.system import host_memory
 from lcg.text import duration, size
 

@@ -182,7 +182,7 @@ BAD = {
     "experiment=circle": "experiment=circle: base goes in a circle at circle",
     "experiment=baseless": "experiment=nowhere is not known",
     "attention=mine": "there is no file ./nothing.py",
-    "experiment=itself": "itself.yaml:1: an anchor holds itself",
+    "experiment=itself": "itself.yaml: it is nested more than 50 deep, or an anchor holds itself",
     "experiment=nested": "nested.yaml: it is nested more than 50 deep",
     "experiment=bomb": "bomb.yaml: it stands for more than 10,000 values",
     "experiment=large": "large.yaml: the file has more than 1,000,000 bytes",

@@ -5,7 +5,7 @@ import pytest
 from lcg import system
 from lcg.cli import main
 from lcg.config import load_config
-from lcg.config.sizes import largest_option, parameter_count
+from lcg.config.compatibility import largest_option, parameter_count
 
 ABSURD = {
     "model.layers=1e9": "model.layers=1,000,000,000 makes a model of ",
