@@ -41,8 +41,6 @@ def run(words: list[str]) -> int:
     for run in runs:
         try:
             config = Run(run, options.trust).config
-            Run(run).check_selected()
-            RunRecord.load(run)
         except ValueError as error:  # of this run; the others are evaluated
             problems.append(str(error))
             continue
@@ -51,6 +49,12 @@ def run(words: list[str]) -> int:
             config.task.check_evaluation("test", length)
         if problem := evaluation_problem(config):
             raise ValueError(problem)
+        try:
+            Run(run).check_selected()
+            RunRecord.load(run)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
         configs[run] = config
     if not configs:
         raise ValueError(" | ".join(problems))

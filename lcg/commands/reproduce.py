@@ -17,7 +17,8 @@ A published number agrees when its 95 % interval, for the samples behind it, and
 
 def run(words: list[str]) -> int:
     from lcg.config.errors import options_called
-    from lcg.config.schema import PROCESSES, require_between
+    from lcg.config.schema import Processes
+    from lcg.config.types import convert
     from lcg.results.published import blocks
 
     names = ", ".join(blocks())
@@ -31,7 +32,7 @@ def run(words: list[str]) -> int:
     if options.block not in blocks():
         suggestion = nearest(options.block, list(blocks()))
         raise ValueError(f"nothing is published as {options.block}; {suggestion}")
-    require_between(options, ("workers",), 1, PROCESSES)
+    convert(Processes | None, options.workers, "--workers")
 
     from lcg.sweeping import read_sweep
     from lcg.sweeping.estimate import project_sweep

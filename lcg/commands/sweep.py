@@ -17,7 +17,8 @@ same command resumes from wherever it was stopped or killed."""
 
 def run(words: list[str]) -> int:
     from lcg.config.errors import options_called
-    from lcg.config.schema import PROCESSES, require_between
+    from lcg.config.schema import Processes
+    from lcg.config.types import convert
 
     parser = Parser("sweep", USAGE, __doc__, epilog=f"{ABOUT}\n\n{EXIT_CODES}", keys=options_called)
     parser.add_argument("file", help="a W&B sweep file")
@@ -26,7 +27,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("--dry-run", action="store_true", help="list the runs and their time")
     parser.add_argument("--wandb", action="store_true", help="register with W&B, train nothing")
     options, overrides = parser.parse_known_args(words)
-    require_between(options, ("workers",), 1, PROCESSES)
+    convert(Processes | None, options.workers, "--workers")
 
     from lcg.sweeping import read_sweep
 
