@@ -6,7 +6,6 @@ from lcg.entmax.function import (
     entmax,
     support_edge,
     threshold,
-    weight_slope,
     weights_from_threshold,
 )
 
@@ -16,6 +15,5 @@ __all__ = [
     "entmax_above",
     "support_edge",
     "threshold",
-    "weight_slope",
     "weights_from_threshold",
 ]

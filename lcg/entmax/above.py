@@ -79,7 +79,7 @@ class _Above(torch.autograd.Function):
         (weights,) = ctx.saved_tensors
         epsilon = grad.new_tensor([[ctx.epsilon]], dtype=torch.float64)
         spare, out = torch.empty_like(weights), torch.empty_like(weights)
-        gradient.scores_gradient_low(weights, grad, epsilon, ctx.epsilon, spare, out)
+        gradient.scores_gradient_low(weights, grad, ctx.epsilon, spare, epsilon, out)
         return out, None, None
 
 

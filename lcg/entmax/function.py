@@ -12,6 +12,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,8 @@ _CHUNK_CPU = 1 << 18
 _CHUNK_DEVICE = 1 << 26
 
 
+Into = Callable[[Tensor, Tensor], Any]
+"""Called with epsilon and the tensor to write into."""
 _NOTHING = torch.empty(0)
 _LAST = threading.local()
 
@@ -94,8 +97,12 @@ def threshold(
         statistic = rows.new_full((rows.shape[0], 2), math.inf, dtype=torch.float64)
         statistic[:, 1] = -math.inf
         return unflatten(statistic)
+    found, spare = [], None
     with torch.no_grad():
-        return unflatten(_statistics(rows, exponent))
+        for chunk in _chunks(rows, exponent):
+            spare = torch.empty_like(chunk.x) if spare is None else spare
+            found.append(_solve_chunk(chunk, spare[: len(chunk.x)], True))
+    return unflatten(torch.cat(found))
 
 
 def support_edge(
@@ -141,21 +148,6 @@ def weights_from_threshold(
         for chunk in _chunks(rows, exponent):
             _weights(chunk, flat[chunk.part], result[chunk.part])
         return unflatten(result.to(rows.dtype))
-
-
-def weight_slope(
-    weights: Tensor, alpha: Alpha = 1.5, dim: int = -1, *, alpha_minus_one: Alpha | None = None
-) -> Tensor:
-    """u = p^(2-alpha) on the support and 0 off it, for a backend's own backward pass.
-
-    dL/dz = u * (dL/dp - sum(u dL/dp) / sum(u)). Above alpha = 2, u is unbounded and this product
-    is not a safe way to form it; ``entmax`` does so in log space. Not differentiable.
-    """
-    rows, exponent, unflatten = _as_rows(weights.detach(), alpha, dim, alpha_minus_one)
-    if weights.numel() == 0:
-        return weights.clone()
-    out = torch.empty_like(rows)
-    return unflatten(gradient.slope(rows, exponent.rows.detach(), exponent.value, out))
 
 
 def _as_rows(
@@ -230,16 +222,6 @@ def _solve(scores: Tensor, exponent: Exponent) -> Tensor:
     return weights
 
 
-def _statistics(scores: Tensor, exponent: Exponent) -> Tensor:
-    """The row statistics [rows, 2]; the weights are computed on the way and dropped."""
-    statistic = scores.new_empty(scores.shape[0], 2, dtype=torch.float64)
-    spare = None
-    for chunk in _chunks(scores, exponent):
-        spare = torch.empty_like(chunk.x) if spare is None else spare[: len(chunk.x)]
-        statistic[chunk.part] = _solve_chunk(chunk, spare, True)
-    return statistic
-
-
 def _solve_chunk(chunk: Chunk, out: Tensor, wanted: bool) -> Tensor | None:
     """Writes the weights of one chunk; returns its statistics, where wanted."""
     _, z, epsilon, exponent, work = chunk
@@ -249,12 +231,8 @@ def _solve_chunk(chunk: Chunk, out: Tensor, wanted: bool) -> Tensor | None:
     if exponent.value == 0.0:
         return solver.solve_softmax(z, out)
     statistic = z.new_empty(len(z), 2, dtype=torch.float64)
-    _low_or_high(
-        chunk,
-        statistic,
-        lambda epsilon, to: to.copy_(solver.solve_low(z, epsilon, work, out)),
-        lambda epsilon, to: to.copy_(solver.solve_high(z, epsilon)),
-    )
+    low = partial(solver.solve_low, z, work, out)
+    _low_or_high(chunk, statistic, low, partial(solver.solve_high, z))
     if exponent.has_high:
         _weights(chunk, statistic, out)
     elif exponent.value is None and not solver.host_reads_free(z):
@@ -271,20 +249,11 @@ def _weights(chunk: Chunk, statistic: Tensor, out: Tensor) -> None:
     elif exponent.value == 0.0:
         solver.weights_softmax(z, statistic, out)
     else:
-        _low_or_high(
-            chunk,
-            out,
-            lambda epsilon, to: solver.weights_low(z, statistic, epsilon, work, to),
-            lambda epsilon, to: solver.weights_high(z, statistic, epsilon, to),
-        )
+        low = partial(solver.weights_low, z, statistic, work)
+        _low_or_high(chunk, out, low, partial(solver.weights_high, z, statistic))
 
 
-def _low_or_high(
-    chunk: Chunk,
-    out: Tensor,
-    low: Callable[[Tensor, Tensor], Any],
-    high: Callable[[Tensor, Tensor], Any],
-) -> None:
+def _low_or_high(chunk: Chunk, out: Tensor, low: Into, high: Into) -> None:
     """Has rows up to alpha = 2 written into ``out`` by low(epsilon, out), those above by high."""
     if not chunk.exponent.has_high:
         low(chunk.epsilon, out)
@@ -402,16 +371,19 @@ def _gradients(
     grad_scores = torch.empty_like(weights, dtype=dtype) if wants_scores else None
     grad_rows = weights.new_empty(weights.shape[0], 1) if wants_alpha else None
     for chunk in _chunks(weights, exponent):
-        incoming = grad[chunk.part].to(weights.dtype)
+        p, incoming = chunk.x, grad[chunk.part].to(weights.dtype)
         if grad_scores is not None:
             direct = dtype == weights.dtype
-            spare, scratch, _ = chunk.work.take(len(chunk.x))
+            spare, scratch, _ = chunk.work.take(len(p))
             out = grad_scores[chunk.part] if direct else scratch
-            _scores_gradient(chunk, incoming, spare, out)
+            low = partial(gradient.scores_gradient_low, p, incoming, exponent.value, spare)
+            _low_or_high(chunk, out, low, partial(gradient.scores_gradient_high, p, incoming))
             if not direct:
                 grad_scores[chunk.part] = _rounded(out, dtype, exponent)
         if grad_rows is not None:
-            _alpha_gradient(chunk, incoming, grad_rows[chunk.part])
+            low, high = gradient.alpha_gradient_low, gradient.alpha_gradient_high
+            of_alpha = partial(low, p, incoming), partial(high, p, incoming)
+            _low_or_high(chunk, grad_rows[chunk.part], *of_alpha)
     return grad_scores, None if grad_rows is None else grad_rows.double()
 
 
@@ -421,25 +393,6 @@ def _rounded(grad: Tensor, dtype: torch.dtype, exponent: Exponent) -> Tensor:
         return grad.to(dtype)
     limit = torch.finfo(dtype).max
     return grad.clamp(-limit, limit).to(dtype)
-
-
-def _scores_gradient(chunk: Chunk, grad: Tensor, spare: Tensor, out: Tensor) -> None:
-    p, value = chunk.x, chunk.exponent.value
-    _low_or_high(
-        chunk,
-        out,
-        lambda epsilon, to: gradient.scores_gradient_low(p, grad, epsilon, value, spare, to),
-        lambda epsilon, to: gradient.scores_gradient_high(p, grad, epsilon, to),
-    )
-
-
-def _alpha_gradient(chunk: Chunk, grad: Tensor, out: Tensor) -> None:
-    _low_or_high(
-        chunk,
-        out,
-        lambda epsilon, to: to.copy_(gradient.alpha_gradient_low(chunk.x, grad, epsilon)),
-        lambda epsilon, to: to.copy_(gradient.alpha_gradient_high(chunk.x, grad, epsilon)),
-    )
 
 
 # torch.compile ---------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def slope(p: Tensor, epsilon: Tensor, value: float | None, out: Tensor) -> Tenso
 
 
 def scores_gradient_low(
-    p: Tensor, grad: Tensor, epsilon: Tensor, value: float | None, spare: Tensor, out: Tensor
+    p: Tensor, grad: Tensor, value: float | None, spare: Tensor, epsilon: Tensor, out: Tensor
 ) -> None:
     """alpha <= 2. A fully masked row has u = 0 and gets a zero gradient."""
     u = slope(p, epsilon, value, spare)
@@ -90,7 +90,7 @@ def _rate(x: Tensor) -> Tensor:
     return (torch.expm1(safe) / safe).masked_fill(zero, 1.0)
 
 
-def alpha_gradient_low(p: Tensor, grad: Tensor, epsilon: Tensor) -> Tensor:
+def alpha_gradient_low(p: Tensor, grad: Tensor, epsilon: Tensor, out: Tensor) -> None:
     """dL/dalpha of each row [rows, 1] for alpha <= 2, regular down to alpha = 1.
 
     Weights below 1e-30 count as off the support: their u would overflow float32 at alpha near 2.
@@ -111,10 +111,10 @@ def alpha_gradient_low(p: Tensor, grad: Tensor, epsilon: Tensor) -> Tensor:
     rate = normaliser - v.square() * _curve(eps * v) + mean_log * v * _rate(eps * v)
     change = p * rate
     centre = (p * grad).sum(-1, keepdim=True)
-    return (change * (grad - centre)).sum(-1, keepdim=True)
+    out.copy_((change * (grad - centre)).sum(-1, keepdim=True))
 
 
-def alpha_gradient_high(p: Tensor, grad: Tensor, epsilon: Tensor) -> Tensor:
+def alpha_gradient_high(p: Tensor, grad: Tensor, epsilon: Tensor, out: Tensor) -> None:
     """dL/dalpha of each row [rows, 1] for alpha > 2, in float64 and log space."""
     p = p.double()
     support = p > 0
@@ -130,4 +130,5 @@ def alpha_gradient_high(p: Tensor, grad: Tensor, epsilon: Tensor) -> Tensor:
     change = change + mean_log * (tilted - p) / epsilon
     grad = grad.double()
     centre = (p * grad).sum(-1, keepdim=True)
-    return (change * (grad - centre)).masked_fill_(~support, 0.0).sum(-1, keepdim=True)
+    change = (change * (grad - centre)).masked_fill_(~support, 0.0)
+    out.copy_(change.sum(-1, keepdim=True))

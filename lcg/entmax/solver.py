@@ -276,7 +276,9 @@ def weights_softmax(z: Tensor, statistic: Tensor, out: Tensor) -> None:
 # 1 <= alpha <= 2 ------------------------------------------------------------------------------
 
 
-def solve_low(z: Tensor, epsilon: Tensor, work: Workspace, weights: Tensor) -> Tensor:
+def solve_low(
+    z: Tensor, work: Workspace, weights: Tensor, epsilon: Tensor, statistic: Tensor
+) -> None:
     """Any alpha in [1, 2], one per row (epsilon [rows, 1] or [1, 1], float64).
 
     The unknown is c in score units, p = (1 + epsilon (z - max - c))_+^(1/epsilon): it stays
@@ -321,8 +323,9 @@ def solve_low(z: Tensor, epsilon: Tensor, work: Workspace, weights: Tensor) -> T
     c = c.double()
     corrections = 4 if host_reads_free(z) else 2
     for left in range(corrections, -1, -1):
-        statistic = _low_statistic(top, c, epsilon, soft, dead)
-        weights_low(z, statistic, epsilon, work, weights)
+        log_weight = torch.where(soft, -c, torch.log1p(-epsilon * c) / epsilon)
+        statistic.copy_(pack(top, log_weight, dead))
+        weights_low(z, statistic, work, epsilon, weights)
         # In float64: summing a large weight and thousands of small ones in float32 is off by 1e-6.
         total = weights.sum(-1, keepdim=True, dtype=torch.float64)
         if not left or not keep_going(corrections, (total - 1).abs(), _ROUNDED[dtype]):
@@ -331,16 +334,10 @@ def solve_low(z: Tensor, epsilon: Tensor, work: Workspace, weights: Tensor) -> T
         slope = r.clamp_(min=-80.0).neg_().exp_().mul_(weights).sum(-1, keepdim=True)
         slope = slope.double() / (1 - epsilon * c)
         c = c + (total - 1) / slope.clamp_(min=1e-30)
-    return statistic
-
-
-def _low_statistic(top: Tensor, c: Tensor, epsilon: Tensor, soft: Tensor, dead: Tensor) -> Tensor:
-    log_weight = torch.where(soft, -c, torch.log1p(-epsilon * c) / epsilon)
-    return pack(top, log_weight, dead)
 
 
 def weights_low(
-    z: Tensor, statistic: Tensor, epsilon: Tensor, work: Workspace, out: Tensor
+    z: Tensor, statistic: Tensor, work: Workspace, epsilon: Tensor, out: Tensor
 ) -> None:
     """p_i = P (1 + epsilon (z_i - anchor)/s)_+^(1/epsilon), the ratio formed without cancellation.
 
@@ -374,8 +371,8 @@ def weights_low(
 # alpha > 2 ------------------------------------------------------------------------------------
 
 
-def solve_high(z: Tensor, epsilon: Tensor) -> Tensor:
-    """Any alpha in (2, 32], one per row, in float64; returns the statistics.
+def solve_high(z: Tensor, epsilon: Tensor, statistic: Tensor) -> None:
+    """Any alpha in (2, 32], one per row, in float64.
 
     Above alpha = 2 the weight has unbounded slope in the score at the edge of the support, and
     tau does not determine the smallest weight to any useful precision. So: sort the candidates,
@@ -418,7 +415,7 @@ def solve_high(z: Tensor, epsilon: Tensor) -> Tensor:
         upper = torch.minimum(upper, at - move).maximum(lower)
         if not keep_going(step, gap, 1e-14):
             break
-    return pack(anchor, upper.log(), dead)
+    statistic.copy_(pack(anchor, upper.log(), dead))
 
 
 def weights_high(z: Tensor, statistic: Tensor, epsilon: Tensor, out: Tensor) -> None:
