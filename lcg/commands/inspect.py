@@ -7,13 +7,17 @@ import dataclasses
 import shutil
 import string
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lcg.commands.args import Parser, add_trust
+from lcg.attention.normalizers.base import Normalizer
+from lcg.attention.scalings import NoScaling
+from lcg.commands.args import Parser, add_trust, progress_bars
+from lcg.config import Config, load_config
+from lcg.diagnostics.columns import attention_layers, head_text
 from lcg.log import log
+from lcg.results.labels import run_labels
 from lcg.runs.run import Run
 
 STATISTICS = 2**28  # weights of a layer; with more, one sample must do
@@ -24,49 +28,60 @@ MOST = len(string.ascii_uppercase)  # runs and normalizers, each with a letter
 
 def run(words: list[str]) -> int:
     options = _parsed(words)
-    directory = Path(options.run)
-    config, layers, heads = _checked(directory, options)
-    others, normalizers = _compared(directory, config, options)
+    inspected = Run(Path(options.run), options.trust)
+    layers, heads = _checked(inspected, options)
+    whole = options.layer is None and options.heads is None  # which the analyses need
+    if (options.compare or options.normalizers) and not whole:
+        raise ValueError(
+            "--compare and --normalizers compare all heads; leave out --layer and --heads"
+        )
+    runs, normalizers = _compared(inspected, options)
 
     from lcg.diagnostics.capture import obstacle
+    from lcg.diagnostics.errors import answer
     from lcg.diagnostics.heads import HEADS, measure
+    from lcg.diagnostics.plots import draw_analyses
     from lcg.diagnostics.tables import analyses_text, facts_text
     from lcg.evaluation.evaluate import choose_device, load_model
+    from lcg.evaluation.test_sets import TestSet
 
-    device = choose_device(options.device)
-    tokens = int(config.task.token_length(options.length))
+    device, config = choose_device(options.device), inspected.config
+    test_set = TestSet(config, "test", options.length, options.samples)
     scored = int(config.task.target_length(options.length)) + 1
-    for some in (config, *others.values()):
-        if problem := obstacle(some, tokens, scored, device):
+    for each in runs:
+        if problem := obstacle(each.config, test_set.token_length, scored, device):
             raise ValueError(f"{problem}; inspect a shorter length")
-    model, step = load_model(directory, config, device)
-    log.info(f"{directory}: checkpoint of step {step}, test samples 0 to {options.samples - 1}")
-    answers = _answers(model, config, options)
+    model, step = load_model(inspected.path, config, device)
+    last = options.samples - 1
+    log.info(f"{inspected.path}: checkpoint of step {step}, test samples 0 to {last}")
+    with progress_bars() as progress:
+        answers = answer(model, test_set, partial(progress, "answering"))
     shown = _print_samples(config.task, answers, options)
     if config.task.kind == "seq2seq" and config.task.variable_length:
         _print_written(model, config, options)
 
-    count = min(4, options.samples, max(1, STATISTICS // (config.model.heads * tokens**2)))
+    row = config.model.heads * test_set.token_length**2
+    count = min(4, options.samples, max(1, STATISTICS // row))
     samples = list(dict.fromkeys([shown, *range(options.samples)]))[:count]
     reads = [some[samples].to(device) for some in answers.reads]
-    with _bar("heads", "layer") as progress:
-        chosen = {"layers": layers, "heads": heads, "mapped": 0, "progress": progress}
-        found = measure(model, reads, HEADS, **chosen)
+    with progress_bars() as progress:
+        chosen = {"layers": layers, "heads": heads, "mapped": 0}
+        found = measure(model, reads, HEADS, **chosen, progress=partial(progress, "heads"))
     rows = {layer.map.queries for layer in found}
     queries = f"{rows.pop():,} queries" if len(rows) == 1 else "queries"
     numbers = f"sample{'s' * (count > 1)} {', '.join(map(str, samples))}"
     print(f"\nheads over all {queries} of {numbers}\n{facts_text(found)}")
-    folder = Run(directory).plots / f"inspect_len_{options.length}"
+    folder = inspected.plots / f"inspect_len_{options.length}"
     folder = Path(options.output) if options.output else folder
-    if _is_whole(options):
-        from lcg.diagnostics.plots import draw_analyses
-
-        runs = _analysed(directory, config, model, others, normalizers, options)
-        print(f"\nhead analyses at length {options.length}\n{analyses_text(runs)}")
-        for path in draw_analyses(runs, options.length, folder):
+    if whole:
+        analysed = _analysed(runs, model, normalizers, options)
+        print(f"\nhead analyses at length {options.length}\n{analyses_text(analysed)}")
+        for path in draw_analyses(analysed, options.length, folder):
             log.info(str(path))
     texts = [[config.task.text(t) for t in side[shown].tolist()] for side in answers.reads]
-    _draw_maps(directory, config, found, texts, shown, options.length, folder)
+    (label,) = run_labels([inspected.record])
+    title = f"{label}: {{}}, length {options.length}, sample {shown}"
+    _draw_maps(config, found, texts, title, folder)
     return 0
 
 
@@ -79,33 +94,28 @@ def _parsed(words: list[str]) -> argparse.Namespace:
         epilog="Attention maps are pictures of one sample, the first that failed if any did. "
         "docs/head-analyses.md has\nthe measures; with --layer or --heads there are only maps.",
     )
-    parser.add_argument("run", help="a run directory")
-    parser.add_argument("--length", type=int, required=True, help="nominal length")
-    parser.add_argument("--samples", type=int, default=100, help="test samples to answer")
-    parser.add_argument("--failed", type=int, default=3, help="failed samples to show")
-    parser.add_argument("--layer", help="only this layer, counted from 0, or by its name")
-    parser.add_argument("--heads", help="only these heads, counted from 0, with commas")
-    parser.add_argument(
-        "--compare", nargs="+", metavar="RUN", default=[], help="runs on the same task to compare"
-    )
-    parser.add_argument(
-        "--normalizers",
-        metavar="NAME,…",
-        help="what other normalizers make of the run's scores: softmax,entmax15,sparsemax,…",
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
-    parser.add_argument("-o", "--output", help="folder; default: RUN/plots/inspect_len_N")
+    add = parser.add_argument
+    add("run", help="a run directory")
+    add("--length", type=int, required=True, help="nominal length")
+    add("--samples", type=int, default=100, help="test samples to answer")
+    add("--failed", type=int, default=3, help="failed samples to show")
+    add("--layer", help="only this layer, counted from 0, or by its name")
+    add("--heads", help="only these heads, counted from 0, with commas")
+    same = "runs on the same task to compare"
+    add("--compare", nargs="+", metavar="RUN", default=[], help=same)
+    others = "what other normalizers make of the run's scores: softmax,entmax15,sparsemax,…"
+    add("--normalizers", metavar="NAME,…", help=others)
+    add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    add("-o", "--output", help="folder; default: RUN/plots/inspect_len_N")
     add_trust(parser)
     return parser.parse_args(words)
 
 
-def _checked(directory: Path, options: argparse.Namespace):
-    """The config, and the layers and heads asked for; raises ValueError before any work."""
-    from lcg.diagnostics.columns import attention_layers
+def _checked(inspected: Run, options: argparse.Namespace) -> tuple[list[int], list[int]]:
+    """The layers and heads asked for; raises ValueError before any work."""
     from lcg.training.devices import TOKEN_BYTES, too_much
 
-    run = Run(directory, options.trust)
-    config = run.config
+    config = inspected.config
     config.task.check_evaluation("test", options.length)
     if options.samples < 1 or options.failed < 0:
         raise ValueError("--samples must be at least 1 and --failed at least 0")
@@ -114,29 +124,24 @@ def _checked(directory: Path, options: argparse.Namespace):
     asked = f"--{larger} {getattr(options, larger)}"
     if problem := too_much("reading it", {asked: TOKEN_BYTES * options.samples * tokens}):
         raise ValueError(problem)
-    model = config.model
-    layers = _chosen_layer(options.layer, [layer.name for layer in attention_layers(config)])
-    heads = _chosen("--heads", options.heads, model.heads, "heads")
+    names = [layer.name for layer in attention_layers(config)]
+    if options.layer in names:
+        options.layer = str(names.index(options.layer))
+    elif options.layer is not None and names[0] != "layer_0":
+        raise ValueError(f"--layer {options.layer}: the model has {', '.join(names)}")
+    layers = _chosen("--layer", options.layer, len(names), "layers")
+    heads = _chosen("--heads", options.heads, config.model.heads, "heads")
     if options.output and Path(options.output).is_file():
         raise ValueError(f"{options.output} is a file; -o takes a folder")
-    run.check_selected()
-    return config, layers, heads
+    inspected.check_selected()
+    return layers, heads
 
 
-def _chosen_layer(asked: str | None, names: list[str]) -> list[int]:
-    """The place of the layer that is asked for by its name, or its number if all have one."""
-    if asked in names:
-        return [names.index(asked)]
-    if asked is not None and names[0] != "layer_0":
-        raise ValueError(f"--layer {asked}: the model has {', '.join(names)}")
-    return _chosen("--layer", asked, len(names), "layers")
-
-
-def _chosen(option: str, asked: str | int | None, count: int, what: str) -> list[int]:
+def _chosen(option: str, asked: str | None, count: int, what: str) -> list[int]:
     if asked is None:
         return list(range(count))
     try:
-        chosen = [int(part) for part in str(asked).split(",")]
+        chosen = [int(part) for part in asked.split(",")]
     except ValueError:
         raise ValueError(f"{option} {asked}: give numbers from 0 to {count - 1}") from None
     for number in chosen:
@@ -145,139 +150,30 @@ def _chosen(option: str, asked: str | int | None, count: int, what: str) -> list
     return list(dict.fromkeys(chosen))
 
 
-@contextmanager
-def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar while inside; called with what is done, and with all there is."""
-    from tqdm import tqdm
-
-    with tqdm(desc=title, unit=unit, leave=False, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
-
-
-def _answers(model, config, options):
-    from lcg.diagnostics.errors import answer
-    from lcg.evaluation.test_sets import TestSet
-
-    with _bar("answering", "sample") as progress:
-        return answer(model, TestSet(config, "test", options.length, options.samples), progress)
-
-
-def _print_samples(task, answers, options) -> int:
-    """Say which samples failed and how; returns the sample whose maps are drawn."""
-    from lcg.diagnostics.errors import comparison, first_errors, histogram
-    from lcg.tasks.base import IGNORE
-
-    target, predicted = answers.target, answers.predicted
-    first = first_errors(target, predicted)
-    failed = (first >= 0).nonzero()[0]
-    count = len(target)
-    print(f"{task.name} at length {options.length}: {count - len(failed)} of {count} samples right")
-    if not len(failed):
-        print("no sample failed, so there is none to show")
-        return 0
-    print(histogram(first, target.shape[1]))
-    width = max(60, shutil.get_terminal_size((100, 24)).columns)
-    for sample in failed[: options.failed]:
-        wrong = int((target[sample] != predicted[sample]).sum())
-        print(
-            f"\nsample {sample}: {wrong} of {(target[sample] != IGNORE).sum()} wrong (^), "
-            f"the first (!) at position {first[sample] + 1}"
-        )
-        rows = (answers.inputs[sample], target[sample], predicted[sample])
-        print(comparison(task, *rows, width, colour=sys.stdout.isatty()))
-    return int(failed[0])
-
-
-def _print_written(model, config, options) -> None:
-    """The first samples as text, and what the model makes of them when it writes by itself."""
-    from lcg.evaluation.scoring import generated, references, sources
-    from lcg.evaluation.test_sets import TestSet
-
-    task, count = config.task, min(options.samples, max(1, options.failed))
-    batch = TestSet(config, "test", options.length, count).batch()
-    rows = (sources(task, batch), references(task, batch), generated(model, task, batch))
-    for sample, texts in enumerate(zip(*rows, strict=True)):
-        print(f"\nsample {sample}, written by the model until <eos>")
-        for name, tokens in zip(("source", "target", "written"), texts, strict=True):
-            print(f"  {name.ljust(9)}{task.render(tokens)}")
-
-
-def _draw_maps(directory, config, found, texts, shown: int, length: int, folder: Path) -> None:
-    """Draw the maps of a sample: a picture per layer."""
-    from lcg.diagnostics.columns import attention_layers, head_text
-    from lcg.diagnostics.plots import Map, draw_maps, tokens_of, write_png
-    from lcg.results.labels import run_labels
-
-    (label,) = run_labels([Run(directory).record])
-    every = {layer.name: layer for layer in attention_layers(config)}
-    for layer in found:
-        queries, keys = tokens_of(layer.name, texts[0], texts[-1])
-        maps = [
-            Map(
-                f"{head_text(config, every[layer.name], head)}, {support:.1f} keys",
-                weights.numpy(),
-                layer.kind,
-                queries[: layer.map.queries],
-                keys[: layer.map.keys],
-            )
-            for head, support, weights in zip(
-                layer.heads, layer.means["support"], layer.map.blocks, strict=True
-            )
-        ]
-        name = layer.name.replace("_", " ")
-        title = f"{label}: {name}, length {length}, sample {shown}"
-        figure = draw_maps(maps, title, 4, 2.7, float(layer.map.blocks.max()))
-        log.info(str(write_png(figure, folder / f"{layer.name}.png")))
-
-
-def _compared(directory: Path, config: Any, options: argparse.Namespace) -> tuple[dict, dict]:
-    """Configs of the other runs by directory, and normalizers by name; raises ValueError, in one
-    line, before any work."""
-    if (options.compare or options.normalizers) and not _is_whole(options):
-        raise ValueError(
-            "--compare and --normalizers compare all heads; leave out --layer and --heads"
-        )
-    others = _each_once(directory, options.compare)
+def _compared(inspected: Run, options: argparse.Namespace) -> tuple[list[Run], dict[str, Any]]:
+    """The run and those to compare it with, each once, and normalizers by name; raises ValueError,
+    in one line, before any work."""
+    config, others = inspected.config, {}
+    for place in map(Path, options.compare):
+        if place.resolve() in others:
+            log.info(f"{place} is named twice; it is shown once")
+        elif place.resolve() == inspected.path.resolve():
+            log.info(f"{place} is the run itself; its columns will be those of A")
+        others.setdefault(place.resolve(), Run(place, options.trust))
     names = options.normalizers.split(",") if options.normalizers else []
     if 1 + len(others) + len(names) > MOST:
         raise ValueError(
             f"a run can be compared with at most {MOST - 1} others, --compare and --normalizers "
             f"together; got {len(others) + len(names)}"
         )
-    runs = {}
-    for other in others:
-        run = Run(other, options.trust)
-        runs[other] = run.config
-        if not _same_task(runs[other].task, config.task):
+    for other in others.values():
+        if not _same_task(other.config.task, config.task):
             raise ValueError(
-                f"{other} was trained on another task than {directory} (or with other options of "
-                f"{config.task.name}); --compare takes runs on the same one"
+                f"{other.path} was trained on another task than {inspected.path} (or with other "
+                f"options of {config.task.name}); --compare takes runs on the same one"
             )
-        run.check_selected()
-    return runs, {name: _normalizer(name, config) for name in names}
-
-
-def _is_whole(options: argparse.Namespace) -> bool:
-    """Return whether all heads are looked at, which the analyses need."""
-    return options.layer is None and options.heads is None
-
-
-def _each_once(directory: Path, words: list[str]) -> list[Path]:
-    """The other runs, each once; says so where one is named again, or is the run itself."""
-    found: dict[Path, Path] = {}
-    for other in map(Path, words):
-        place = other.resolve()
-        if place in found:
-            log.info(f"{other} is named twice; it is shown once")
-        elif place == directory.resolve():
-            log.info(f"{other} is the run itself; its columns will be those of A")
-        found.setdefault(place, other)
-    return list(found.values())
+        other.check_selected()
+    return [inspected, *others.values()], {name: _normalizer(name, config) for name in names}
 
 
 def _same_task(one: Any, other: Any) -> bool:
@@ -289,75 +185,123 @@ def _same_task(one: Any, other: Any) -> bool:
     )
 
 
-def _normalizer(name: str, config: Any) -> Any:
+def _normalizer(name: str, config: Config) -> Any:
     """The normalizer of that name, which can be laid over the scores of a run of this config."""
-    from lcg.attention.normalizers.base import Normalizer
-    from lcg.attention.scalings import NoScaling
-    from lcg.config import load_config
-
     attention = load_config([f"attention={name}"]).attention
-    found, problem = attention.normalizer, ""
+    found, own, problem = attention.normalizer, config.attention.normalizer, ""
     if type(found).learned is not Normalizer.learned:
         problem = "what it learns needs training; use --compare with a run"
     elif not isinstance(attention.scaling, NoScaling):  # an output norm changes no weight
         problem = f"it also scales the scores ({attention.scaling.name}), which needs training; "
         problem += "use --compare with a run"
-    elif found.sees_itself != config.attention.normalizer.sees_itself:
-        problem = f"it sees other keys than {config.attention.normalizer.name}, whose scores would "
-        problem += "be used"
+    elif found.sees_itself != own.sees_itself:
+        problem = f"it sees other keys than {own.name}, whose scores would be used"
     if problem:
         raise ValueError(f"--normalizers {name}: {problem}")
     return found
 
 
-def _analysed(directory, config, model, others, normalizers, options) -> list[Any]:
+def _print_samples(task: Any, answers: Any, options: argparse.Namespace) -> int:
+    """Say which samples failed and how; returns the sample whose maps are drawn."""
+    from lcg.diagnostics.errors import comparison, first_errors, histogram
+    from lcg.tasks.base import IGNORE
+
+    target, predicted = answers.target, answers.predicted
+    first = first_errors(target, predicted)
+    wrong = (first >= 0).nonzero()[0]
+    right = len(target) - len(wrong)
+    print(f"{task.name} at length {options.length}: {right} of {len(target)} samples right")
+    if not len(wrong):
+        print("no sample failed, so there is none to show")
+        return 0
+    print(histogram(first, target.shape[1]))
+    width = max(60, shutil.get_terminal_size((100, 24)).columns)
+    for sample in wrong[: options.failed]:
+        rows = (answers.inputs[sample], target[sample], predicted[sample])
+        print(
+            f"\nsample {sample}: {(rows[1] != rows[2]).sum()} of {(rows[1] != IGNORE).sum()} wrong "
+            f"(^), the first (!) at position {first[sample] + 1}"
+        )
+        print(comparison(task, *rows, width, colour=sys.stdout.isatty()))
+    return int(wrong[0])
+
+
+def _print_written(model: Any, config: Config, options: argparse.Namespace) -> None:
+    """The first samples as text, and what the model makes of them when it writes by itself."""
+    from lcg.evaluation.generation_metrics import generated, references, sources
+    from lcg.evaluation.test_sets import TestSet
+
+    task, count = config.task, min(options.samples, max(1, options.failed))
+    batch = TestSet(config, "test", options.length, count).batch()
+    rows = (sources(task, batch), references(task, batch), generated(model, task, batch))
+    for sample, texts in enumerate(zip(*rows, strict=True)):
+        print(f"\nsample {sample}, written by the model until <eos>")
+        for name, tokens in zip(("source", "target", "written"), texts, strict=True):
+            print(f"  {name.ljust(9)}{task.render(tokens)}")
+
+
+def _draw_maps(
+    config: Config, layers: list[Any], texts: list[list[str]], title: str, folder: Path
+) -> None:
+    """Draw the maps of a sample: a picture per layer, whose name is put into the title."""
+    from lcg.diagnostics.plots import Map, draw_maps, tokens_of, write_png
+
+    every = {layer.name: layer for layer in attention_layers(config)}
+    for layer in layers:
+        queries, keys = tokens_of(layer.name, texts[0], texts[-1])
+        tokens = (queries[: layer.map.queries], keys[: layer.map.keys])
+        heads = zip(layer.heads, layer.means["support"], layer.map.blocks.numpy(), strict=True)
+        maps = [
+            Map(
+                f"{head_text(config, every[layer.name], head)}, {support:.1f} keys",
+                weights,
+                layer.kind,
+                *tokens,
+            )
+            for head, support, weights in heads
+        ]
+        named = title.format(layer.name.replace("_", " "))
+        figure = draw_maps(maps, named, 4, 2.7, float(layer.map.blocks.max()))
+        log.info(str(write_png(figure, folder / f"{layer.name}.png")))
+
+
+def _analysed(
+    runs: list[Run], model: Any, normalizers: dict[str, Any], options: argparse.Namespace
+) -> list[Any]:
     """The run, its scores under other normalizers, and the other runs: a list of Analysed."""
-    from lcg.diagnostics.columns import attention_layers
-    from lcg.diagnostics.heads import ANALYSES, measure, own_weights, weights_by
+    from lcg.diagnostics.heads import ANALYSES, measure
     from lcg.diagnostics.probe import alpha_trajectories
     from lcg.diagnostics.tables import Analysed
     from lcg.evaluation.evaluate import load_model
     from lcg.evaluation.test_sets import TestSet
     from lcg.models.transformer import batch_tensors, model_inputs
-    from lcg.results.labels import run_labels
 
-    labels = iter(string.ascii_uppercase)
-    places = [directory, *others]
-    called = dict(zip(places, run_labels([Run(place).record for place in places]), strict=True))
     device = next(model.parameters()).device
-    count = _sample_count([config] * (1 + len(normalizers)) + list(others.values()), options)
-    log.info(f"head analyses: test samples 0 to {count - 1}")
-
-    def measured(label: str, config: Any, model: Any, weigh=own_weights) -> list[Any]:
-        batch = TestSet(config, "test", options.length, count).batch()
-        with _bar(f"analysing {label}", "layer") as progress:
-            samples = model_inputs(batch_tensors(batch, device))
-            return measure(model, samples, ANALYSES, weigh=weigh, progress=progress)
-
-    def of_run(run: Path, config: Any, model: Any) -> Any:
-        label, kinds = next(labels), {layer.name: layer.kind for layer in attention_layers(config)}
-        layers = measured(label, config, model)
-        return Analysed(label, run.name, called[run], layers, alpha_trajectories(run, kinds))
-
-    found = [of_run(directory, config, model)]
-    for name, normalizer in normalizers.items():
-        label, on_scores = next(labels), f"{name} on the scores of {called[directory]}"
-        layers = measured(label, config, model, weights_by(normalizer))
-        found.append(Analysed(label, "", on_scores, layers))
-    for other, its in others.items():
-        found.append(of_run(other, its, load_model(other, its, device)[0]))
-    return found
-
-
-def _sample_count(configs: list[Any], options: argparse.Namespace) -> int:
-    """As many samples as take well under a minute."""
-    from lcg.diagnostics.columns import attention_layers
-    from lcg.evaluation.test_sets import TestSet
-
+    names = run_labels([run.record for run in runs])
+    shown = [(run, name, None) for run, name in zip(runs, names, strict=True)]
+    shown[1:1] = [
+        (runs[0], f"{name} on the scores of {names[0]}", normalizer)
+        for name, normalizer in normalizers.items()
+    ]
     weights = 0
-    for config in configs:
-        tokens = int(configs[0].task.token_length(options.length))
+    for run, *_ in shown:
+        config, tokens = run.config, int(run.config.task.token_length(options.length))
         side = tokens // 2 if config.model.separate_source else tokens
         weights += len(attention_layers(config)) * config.model.heads * side**2
-    most = min(options.samples, SAMPLES, max(1, WEIGHTS // weights))
-    return TestSet(configs[0], "test", options.length, most).samples
+    most = min(options.samples, SAMPLES, max(1, WEIGHTS // weights))  # well under a minute
+    count = TestSet(runs[0].config, "test", options.length, most).samples
+    log.info(f"head analyses: test samples 0 to {count - 1}")
+    found = []
+    with progress_bars() as progress:
+        for label, (run, name, normalizer) in zip(string.ascii_uppercase, shown, strict=False):
+            config, own = run.config, normalizer is None
+            if run is not runs[0]:
+                model, _ = load_model(run.path, config, device)
+            batch = TestSet(config, "test", options.length, count).batch()
+            samples = model_inputs(batch_tensors(batch, device))
+            told = {"normalizer": normalizer, "progress": partial(progress, f"analysing {label}")}
+            layers = measure(model, samples, ANALYSES, **told)
+            kinds = {layer.name: layer.kind for layer in attention_layers(config)} if own else {}
+            curves = alpha_trajectories(run.path, kinds)
+            found.append(Analysed(label, run.path.name * own, name, layers, curves))
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from lcg.attention.normalizers.base import Normalizer
@@ -93,26 +92,22 @@ def alpha_columns(config: Config) -> list[str]:
     return [f"alpha/{layer.name}/head_{h}" for layer in attention_layers(config) for h in heads]
 
 
-def gradient_groups(config: Config) -> Iterator[str]:
-    """The groups of parameters whose gradient norms a run logs: see `gradients.group_of`."""
-    yield from ("embedding", "attention")
-    if type(config.attention.scaling).learned is not QueryScaling.learned:
-        yield "scaling"
-    if type(config.attention.normalizer).learned is not Normalizer.learned:
-        yield "normalizer"
-    yield from ("mlp", "norm", "head")
-
-
-def gradient_columns(config: Config) -> list[str]:
-    """The columns of the gradient norms, in every row of the loss."""
-    return [f"grad_norm/{group}" for group in gradient_groups(config)]
+def gradient_groups(config: Config) -> list[str]:
+    """The groups of parameters whose gradient norms a run logs: see `probe.group_of`."""
+    attention = config.attention
+    scaling = ["scaling"] * (type(attention.scaling).learned is not QueryScaling.learned)
+    normalizer = ["normalizer"] * (type(attention.normalizer).learned is not Normalizer.learned)
+    return ["embedding", "attention", *scaling, *normalizer, "mlp", "norm", "head"]
 
 
 def columns(config: Config) -> list[str]:
     """The metrics that a run writes, in the order of metrics.csv."""
-    names = ("loss", "lr", "grad_norm", "tokens_per_second", "steps_per_second", "seconds")
-    train = [f"train/{name}" for name in names]
+    train = ("loss", "lr", "grad_norm", "tokens_per_second", "steps_per_second", "seconds")
     kinds = ("exact_match", "token_accuracy")
-    val = [f"val/len_{n}/{kind}" for n in config.validation.lengths for kind in kinds]
-    heads = alpha_columns(config) + probe_columns(config)
-    return train + val + gradient_columns(config) + heads
+    return [
+        *(f"train/{name}" for name in train),
+        *(f"val/len_{n}/{kind}" for n in config.validation.lengths for kind in kinds),
+        *(f"grad_norm/{group}" for group in gradient_groups(config)),
+        *alpha_columns(config),
+        *probe_columns(config),
+    ]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,7 @@ from lcg.tasks.base import IGNORE, Task
 from lcg.text import in_blocks
 
 RED, FIRST_RED, PLAIN = "\033[31m", "\033[1;41;97m", "\033[0m"
+COLOURS = {"^": RED, "!": FIRST_RED}
 NAMES = ("reads", "target", "predicted", "")
 INDENT = 14  # of the columns, after the name of their row
 BLOCKS = 6  # of one sample that are shown
@@ -70,18 +72,21 @@ def first_errors(target: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     return np.where(wrong.any(axis=1), wrong.argmax(axis=1), -1)
 
 
-def histogram(first: np.ndarray, positions: int, bins: int = 40) -> str:
+def histogram(first: np.ndarray, positions: int) -> str:
     """One line: how many samples go wrong first in each stretch of the scored positions."""
     failed = first[first >= 0]
-    bins = min(bins, positions)
-    counts = np.bincount(failed * bins // positions, minlength=bins)
-    top = max(1, counts.max())
-    # any sample at all shows, and the fullest stretch has the full bar
-    bars = "".join(" " if c == 0 else BARS[-(-int(c) * len(BARS) // top) - 1] for c in counts)
+    stretches = min(40, positions)
+    counts = np.bincount(failed * stretches // positions, minlength=stretches).tolist()
     return (
-        f"first errors of {len(failed)} samples over positions 1 to {positions}: |{bars}| "
+        f"first errors of {len(failed)} samples over positions 1 to {positions}: |{bars(counts)}| "
         f"median {int(np.median(failed)) + 1}, earliest {failed.min() + 1}"
     )
+
+
+def bars(counts: Sequence[int]) -> str:
+    """A bar per count: any at all shows, and the largest has the full one."""
+    top = max(1, *counts)
+    return "".join(" " if c == 0 else BARS[-(-c * len(BARS) // top) - 1] for c in counts)
 
 
 def comparison(
@@ -100,12 +105,11 @@ def comparison(
     are red.
     """
     wrong = target != predicted
-    first = int(wrong.argmax()) if wrong.any() else -1
-    columns = []
-    for i in range(len(target)):
-        mark = "!" if i == first else "^" if wrong[i] else ""
-        read = task.text(inputs[i]) if task.kind != "seq2seq" else ""
-        columns.append((read, task.text(target[i]), task.text(predicted[i]), mark))
+    marks = np.where(wrong, "^", "")
+    marks[wrong.argmax()] = "!" if wrong.any() else ""
+    read = inputs if task.kind != "seq2seq" else ()
+    texts = ([task.text(token) for token in tokens] for tokens in (read, target, predicted))
+    columns = list(zip_longest(*texts, marks.tolist(), fillvalue=""))
     lines, left, shown, start = [], 0, 0, 0
     for block in in_blocks(columns, width - INDENT):
         stop = start + len(block)
@@ -130,19 +134,11 @@ def _rows(block: list[tuple[str, ...]], colour: bool) -> list[str]:
     widths = [max(map(len, column)) for column in block]
     lines = []
     for name, cells in zip(NAMES, zip(*block, strict=True), strict=True):
-        if not any(cells):
-            continue
         texts = [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
         if name == "predicted" and colour:
-            marks = [column[-1] for column in block]
-            texts = [_coloured(text, mark) for text, mark in zip(texts, marks, strict=True)]
-        lines.append(f"    {name}".ljust(INDENT) + " ".join(texts).rstrip())
+            for place, (*_, cell, mark) in enumerate(block):
+                space = texts[place].removesuffix(cell)
+                texts[place] = f"{space}{COLOURS[mark]}{cell}{PLAIN}" if mark else texts[place]
+        if any(cells):
+            lines.append(f"    {name}".ljust(INDENT) + " ".join(texts).rstrip())
     return lines
-
-
-def _coloured(text: str, mark: str) -> str:
-    if not mark:
-        return text
-    bare = text.lstrip()
-    space = text[: len(text) - len(bare)]
-    return f"{space}{FIRST_RED if mark == '!' else RED}{bare}{PLAIN}"

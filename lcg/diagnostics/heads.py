@@ -13,6 +13,7 @@ formulas … is any; a weight of a key that a query does not see is 0.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -32,16 +33,8 @@ twice has scores that differ by rounding, which depends on the processor and on 
 together."""
 STEEPEST = 1e-2
 """The same at most, for weights that grow the rounding of their scores."""
-
-
-def support(weights: Float[Tensor, "*rows k"]) -> Int[Tensor, "*rows"]:
-    """Keys with a weight above 0, of each row."""
-    return (weights > 0).sum(dim=-1)
-
-
-def max_weight(weights: Float[Tensor, "*rows k"]) -> Float[Tensor, "*rows"]:
-    """The largest weight of each row."""
-    return weights.amax(dim=-1)
+OFFSETS = range(-8, 9)
+"""Offsets of the strongest key that are told apart."""
 
 
 def normalised_entropy(
@@ -102,7 +95,7 @@ def density(
 
     visible: how many keys each query sees; NaN where it sees none.
     """
-    return support(weights) / visible.float().masked_fill(visible == 0, torch.nan)
+    return (weights > 0).sum(dim=-1) / visible.float().masked_fill(visible == 0, torch.nan)
 
 
 def confidence(weights: Float[Tensor, "*rows k"]) -> Float[Tensor, "*rows"]:
@@ -115,8 +108,8 @@ def strongest_offset(
     weights: Float[Tensor, "*rows q k"],
     queries: Int[Tensor, " q"],
     steepness: float | Tensor = 0.0,
-) -> tuple[Int[Tensor, "*rows q"], Bool[Tensor, "*rows q"]]:
-    """Position of the strongest key minus that of the query, and whether the row has any weight.
+) -> Float[Tensor, "*rows q"]:
+    """Position of the strongest key minus that of the query; NaN in rows without weight.
 
     Of keys with equal weight the most recent counts: equal is within EQUAL of the largest weight w,
     or EQUAL·w^−steepness where rounding of the scores grows that much, at most STEEPEST. queries:
@@ -126,7 +119,8 @@ def strongest_offset(
     keys = torch.arange(weights.shape[-1], device=weights.device)
     near = (EQUAL * top.clamp(max=1.0) ** -steepness).clamp(max=STEEPEST)
     strongest = torch.where(weights >= top * (1 - near), keys, -1).amax(dim=-1)
-    return strongest - queries.to(weights.device), top[..., 0] > 0
+    offset = (strongest - queries.to(weights.device)).float()
+    return offset.masked_fill(~(top[..., 0] > 0), torch.nan)
 
 
 def head_diversity(weights: Float[Tensor, "*rows h q k"]) -> Float[Tensor, "*rows q"]:
@@ -148,8 +142,8 @@ def head_diversity(weights: Float[Tensor, "*rows h q k"]) -> Float[Tensor, "*row
 
 
 class Rows(NamedTuple):
-    """Weights [b h q k] of some queries [q], what these see [b 1 q k], and how steep the normalizer
-    is (`Normalizer.steepness`)."""
+    """Weights [b h q k] of some queries [q], the number of keys that these see [b 1 q], and how
+    steep the normalizer is (`Normalizer.steepness`)."""
 
     weights: Tensor
     visible: Tensor
@@ -157,19 +151,14 @@ class Rows(NamedTuple):
     steepness: float | Tensor
 
 
-def _offset(rows: Rows) -> Tensor:
-    offsets, some = strongest_offset(rows.weights, rows.queries, rows.steepness)
-    return offsets.float().masked_fill(~some, torch.nan)
-
-
 OF_WEIGHTS: dict[str, Callable[[Rows], Tensor]] = {
-    "support": lambda rows: support(rows.weights).float(),
-    "max_weight": lambda rows: max_weight(rows.weights),
-    "null": lambda rows: (support(rows.weights) == 0).float(),
-    "density": lambda rows: density(rows.weights, rows.visible.sum(dim=-1)),
+    "support": lambda rows: (rows.weights > 0).sum(dim=-1).float(),
+    "max_weight": lambda rows: rows.weights.amax(dim=-1),
+    "null": lambda rows: (~(rows.weights > 0).any(dim=-1)).float(),
+    "density": lambda rows: density(rows.weights, rows.visible),
     "confidence": lambda rows: confidence(rows.weights),
-    "entropy": lambda rows: normalised_entropy(rows.weights, rows.visible.sum(dim=-1)),
-    "offset": _offset,
+    "entropy": lambda rows: normalised_entropy(rows.weights, rows.visible),
+    "offset": lambda rows: strongest_offset(rows.weights, rows.queries, rows.steepness),
     "diversity": lambda rows: head_diversity(rows.weights)[:, None],
 }
 OF_SCORES = {"logit_range": logit_range, "rho": rho}
@@ -178,29 +167,6 @@ HEADS = ("support", "max_weight", "null", "entropy", "logit_range", "rho", "scal
 ANALYSES = ("density", "null", "confidence", "offset", "diversity")
 """The measures of its analyses; diversity is of all heads of a layer together."""
 
-Weigh = Callable[[LayerInput, Tensor], tuple[Tensor, float | Tensor]]
-"""From a layer and some of its queries to weights [b h q k] and `Normalizer.steepness`."""
-
-
-def own_weights(
-    captured: LayerInput, queries: Int[Tensor, " q"]
-) -> tuple[Float[Tensor, "b h q k"], float | Tensor]:
-    """The weights that the model uses, and how steep they are."""
-    layer = captured.layer
-    return captured.weights(queries), layer.attention.normalizer.steepness(layer.normalizer_state)
-
-
-def weights_by(normalizer: Normalizer) -> Weigh:
-    """Measure what another normalizer, one that learns nothing, makes of the same scores."""
-
-    def weigh(captured: LayerInput, queries: Tensor) -> tuple[Tensor, float | Tensor]:
-        scores = captured.scores(queries)
-        keys = torch.arange(scores.shape[-1], device=scores.device)
-        weights = normalizer(scores, keys, {})
-        return weights * captured.visible(queries)[:, None], normalizer.steepness({})
-
-    return weigh
-
 
 @torch.no_grad()
 def row_measures(
@@ -208,14 +174,24 @@ def row_measures(
     queries: Int[Tensor, " q"],
     names: Iterable[str],
     heads: Sequence[int] | slice = slice(None),
-    weigh: Weigh = own_weights,
-    see: Callable[[Tensor, Tensor], None] = lambda weights, queries: None,
+    normalizer: Normalizer | None = None,
+    pooled: PooledMap | None = None,
 ) -> dict[str, Float[Tensor, "b _ q"]]:
-    """Measures of some queries of one layer; `see` is called with their weights [b h q k]."""
+    """Measures of some queries of one layer, of the model's own weights or of those that another
+    normalizer, one that learns nothing, makes of the same scores. The weights are added to
+    `pooled`."""
     visible = captured.visible(queries)[:, None]
-    weights, steepness = weigh(captured, queries)
-    rows = Rows(weights[:, heads], visible, queries, steepness)
-    see(rows.weights, queries)
+    own, state = captured.layer.attention.normalizer, captured.layer.normalizer_state
+    if normalizer is None:
+        weights, steepness = captured.weights(queries), own.steepness(state)
+    else:
+        scores = captured.scores(queries)
+        keys = torch.arange(scores.shape[-1], device=scores.device)
+        weights, steepness = normalizer(scores, keys, {}) * visible, normalizer.steepness({})
+        del scores
+    rows = Rows(weights[:, heads], visible.sum(dim=-1), queries, steepness)
+    if pooled is not None:
+        pooled.add(rows.weights, queries)
     found = {name: of(rows) for name, of in OF_WEIGHTS.items() if name in names}
     asked = {name: of for name, of in OF_SCORES.items() if name in names}
     if asked:
@@ -272,14 +248,10 @@ class LayerHeads:
         shares = self.offsets[head].tolist()
         return max(zip(OFFSETS, shares, strict=True), key=lambda pair: (pair[1], -abs(pair[0])))
 
-
-OFFSETS = range(-8, 9)
-"""Offsets of the strongest key that are told apart."""
-
-
-def most_diverse(layer: LayerHeads) -> float:
-    """log H, the diversity of H heads that have no key in common."""
-    return math.log(len(layer.heads))
+    @property
+    def most_diverse(self) -> float:
+        """log H, the diversity of H heads that have no key in common."""
+        return math.log(len(self.heads))
 
 
 class PooledMap:
@@ -301,9 +273,6 @@ class PooledMap:
         self.blocks.scatter_reduce_(1, rows, narrow.cpu(), "amax")
 
 
-Progress = Callable[[int, int], None]  # layers of samples done, and in all
-
-
 @torch.no_grad()
 def measure(
     model: nn.Module,
@@ -312,55 +281,49 @@ def measure(
     *,
     layers: Sequence[int] | None = None,
     heads: Sequence[int] | None = None,
-    weigh: Weigh = own_weights,
+    normalizer: Normalizer | None = None,
     mapped: int | None = None,
     side: int = 512,
-    progress: Progress = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[LayerHeads]:
     """Measure heads over samples, each of which passes through the model without its padding.
 
     samples: what the model reads of all of them. names: of `OF_WEIGHTS`, `OF_SCORES` and `scaler`.
-    layers, heads: by number, None for all. mapped: the sample that maps of at most side × side are
-    made of. Returns the layers in the order in which the model calls them.
+    layers, heads: by number, None for all. normalizer: see `row_measures`. mapped: the sample that
+    maps of at most side × side are made of. progress: called with the layers of samples that are
+    done, and all. Returns the layers in the order in which the model calls them.
     """
     first = torch.zeros(1, dtype=torch.long, device=samples[0].device)
     rows: dict[str, dict[str, list[Tensor]]] = {}
     maps: dict[str, PooledMap] = {}
     for index, sample in enumerate(zip(*samples, strict=True)):
+        if model.pad is not None:
+            sample = [tokens[: int((tokens != model.pad).sum())] for tokens in sample]
         with capture_inputs(model) as seen:
-            model(*(_without_padding(tokens, model.pad)[None] for tokens in sample), select=first)
+            model(*(tokens[None] for tokens in sample), select=first)
         seen = seen if layers is None else [seen[layer] for layer in layers]
         for done, captured in enumerate(seen, start=1):
-            own = rows.setdefault(captured.name, {})
+            own = rows.setdefault(captured.name, defaultdict(list))
             chosen = list(range(captured.layer.sizes.heads) if heads is None else heads)
-            see = []
+            pooled = None
             if index == mapped:
                 shape = (len(chosen), captured.x.shape[1], captured.key_count)
-                maps[captured.name] = PooledMap(*shape, side)
-                see = [maps[captured.name].add]
+                pooled = maps[captured.name] = PooledMap(*shape, side)
             for queries in captured.query_chunks():
-                found = row_measures(captured, queries, names, chosen, weigh, *see)
+                found = row_measures(captured, queries, names, chosen, normalizer, pooled)
                 for name, part in found.items():
-                    own.setdefault(name, []).append(part[0].cpu())
+                    own[name].append(part[0].cpu())
             if "scaler" in names and (scaler := captured.scaler()) is not None:
                 scaler[:, : captured.layer.unscaled_heads] = torch.nan
-                own.setdefault("scaler", []).append(scaler[0, chosen].cpu())
+                own["scaler"].append(scaler[0, chosen].cpu())
             progress(index * len(seen) + done, len(samples[0]) * len(seen))
     found = []
     for captured in seen:
         if not rows[captured.name]:
             raise ValueError(f"{captured.name} has no query that is no padding")
         own = {name: torch.cat(parts, -1) for name, parts in rows[captured.name].items()}
-        alpha, slopes = (
-            learned_alpha(captured.layer) if weigh is own_weights else None,
-            captured.layer.slopes,
-        )
-        alpha, slopes = (None if t is None else t[chosen].tolist() for t in (alpha, slopes))
-        layer = (captured.name, captured.kind, chosen, own, alpha, slopes)
+        alpha = learned_alpha(captured.layer) if normalizer is None else None
+        facts = (None if t is None else t[chosen].tolist() for t in (alpha, captured.layer.slopes))
+        layer = (captured.name, captured.kind, chosen, own, *facts)
         found.append(LayerHeads(*layer, maps.get(captured.name)))
     return found
-
-
-def _without_padding(tokens: Int[Tensor, " t"], pad: int | None) -> Int[Tensor, " _"]:
-    """A row's tokens without those that fill it up on the right."""
-    return tokens if pad is None else tokens[: int((tokens != pad).sum())]

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +55,16 @@ def loss_plateau(metrics: Path, warmup_steps: int) -> dict[str, Any]:
         if loss is not None:
             steps.append(step)
             losses.append(loss)
-        probe = _probe(row) or probe
-    return plateau(zip(steps, losses, strict=True), warmup_steps) | exploded([probe])
+        scalers = {key: text for key, text in row.items() if key.startswith("scaler/") and text}
+        probe = scalers or probe
+    largest = {
+        name: max((number(v) or 0.0 for k, v in probe.items() if k.endswith(f"/{name}")), default=0)
+        for name in EXPLODED
+    }
+    found = plateau(zip(steps, losses, strict=True), warmup_steps)
+    if any(largest[name] > limit for name, limit in EXPLODED.items()):
+        found |= {f"scaler_{name}": round(value, 3) for name, value in largest.items()}
+    return found
 
 
 def plateau(losses: Iterable[tuple[int, float]], warmup_steps: int = 0) -> dict[str, Any]:
@@ -70,7 +78,8 @@ def plateau(losses: Iterable[tuple[int, float]], warmup_steps: int = 0) -> dict[
     steps = np.array([step for step, _ in kept])
     raw = np.log([loss for _, loss in kept])
     window = max(WINDOW, len(kept) // 40 | 1)
-    smooth = _running_median(raw, window)
+    half = window // 2  # fewer values at both ends
+    smooth = np.array([np.median(raw[max(0, i - half) : i + half + 1]) for i in range(len(raw))])
     noise = 1.4826 * float(np.median(np.abs(np.diff(raw)))) / math.sqrt(2)
     band = min(MOST, max(BAND, NOISE * noise / math.sqrt(window)))
     first = float(np.median([loss for _, loss in known[:WINDOW]]))
@@ -89,36 +98,12 @@ def plateau(losses: Iterable[tuple[int, float]], warmup_steps: int = 0) -> dict[
     if found is None:
         return nothing
     level = float(np.median(smooth[found]))
+    above = np.flatnonzero(smooth >= level + math.log(LEFT))
+    left = max(found.start, above[-1] + 1 if len(above) else 0)
     return {
-        "plateau_left_at": _left_at(steps[found.start :], smooth[found.start :], level),
+        "plateau_left_at": int(steps[left]) if left < len(steps) else None,
         "plateau_loss": round(math.exp(level), 4),
     }
-
-
-def exploded(rows: Iterable[Mapping[str, str]]) -> dict[str, float]:
-    """`scaler_p95` and `scaler_max` over all layers, of the last probe, where one is too large."""
-    probe: dict[str, str] = {}
-    for row in rows:
-        probe = _probe(row) or probe
-    found = {
-        name: max((number(v) or 0.0 for k, v in probe.items() if k.endswith(f"/{name}")), default=0)
-        for name in EXPLODED
-    }
-    if not any(found[name] > limit for name, limit in EXPLODED.items()):
-        return {}
-    return {f"scaler_{name}": round(value, 3) for name, value in found.items()}
-
-
-def _probe(row: Mapping[str, str]) -> dict[str, str]:
-    return {key: text for key, text in row.items() if key.startswith("scaler/") and text}
-
-
-def _running_median(values: np.ndarray, window: int) -> np.ndarray:
-    """The median of the `window` values around each, fewer at both ends."""
-    half = window // 2
-    return np.array(
-        [np.median(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
-    )
 
 
 def _level(steps: np.ndarray, smooth: np.ndarray, window: int, band: float) -> Iterator[slice]:
@@ -132,9 +117,3 @@ def _level(steps: np.ndarray, smooth: np.ndarray, window: int, band: float) -> I
         first, last = steps[start], steps[stop - 1]
         if stop - start >= window and last >= STRETCH * first and last - first >= PART * steps[-1]:
             yield slice(start, stop)
-
-
-def _left_at(steps: np.ndarray, smooth: np.ndarray, level: float) -> int | None:
-    above = np.flatnonzero(smooth >= level + math.log(LEFT))
-    first = above[-1] + 1 if len(above) else 0
-    return int(steps[first]) if first < len(steps) else None

@@ -107,14 +107,12 @@ def _of_tokens(values: Tensor, captured: LayerInput, queries: Tensor | slice) ->
 
 def learned_alphas(model: Any) -> dict[str, float]:
     """`columns.alpha_columns` -> value; empty where α is not learned. One read of the device."""
-    found = {name: learned_alpha(layer) for name, layer in model.attention_layers().items()}
-    known = {name: alpha for name, alpha in found.items() if alpha is not None}
-    if not known:
-        return {}
-    rows = torch.stack(list(known.values())).tolist()
+    layers = model.attention_layers().items()
+    found = {name: alpha for name, layer in layers if (alpha := learned_alpha(layer)) is not None}
+    rows = torch.stack(list(found.values())).tolist() if found else []
     return {
         f"alpha/{name}/head_{head}": value
-        for name, row in zip(known, rows, strict=True)
+        for name, row in zip(found, rows, strict=True)
         for head, value in enumerate(row)
     }
 
@@ -125,14 +123,14 @@ def group_of(name: str) -> str:
     scaling: what the query scaling learns, β and γ of ASEntmax; normalizer: what the normalizer
     learns, α; attention: the projections, and what encoding and output norm learn; norm: RMSNorms.
     """
-    parts = name.split(".")
-    if parts[0] not in ("blocks", "source_blocks"):
-        return {"norm": "norm", "source_norm": "norm", "head": "head"}.get(parts[0], "embedding")
-    if parts[2] in ("attention", "cross"):
-        return {"scaling_state": "scaling", "normalizer_state": "normalizer"}.get(
-            parts[3], "attention"
-        )
-    return "mlp" if parts[2] == "mlp" else "norm"
+    first, *parts = name.split(".")
+    if first not in ("blocks", "source_blocks"):
+        return {"norm": "norm", "source_norm": "norm", "head": "head"}.get(first, "embedding")
+    _, part, tensor, *_ = parts
+    if part in ("attention", "cross"):
+        states = {"scaling_state": "scaling", "normalizer_state": "normalizer"}
+        return states.get(tensor, "attention")
+    return "mlp" if part == "mlp" else "norm"
 
 
 def group_norms(model: nn.Module) -> dict[str, Tensor]:

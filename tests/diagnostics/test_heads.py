@@ -12,7 +12,7 @@ from lcg.attention.normalizers.entmax import Entmax
 from lcg.config.schema import Model
 from lcg.diagnostics import capture
 from lcg.diagnostics.capture import capture_inputs
-from lcg.diagnostics.heads import ANALYSES, OFFSETS, LayerHeads, measure, own_weights, weights_by
+from lcg.diagnostics.heads import ANALYSES, OFFSETS, LayerHeads, measure
 from lcg.diagnostics.tables import Analysed, analyses_text
 from lcg.models.transformer import KINDS
 from lcg.positional.nope import NoPE
@@ -34,8 +34,8 @@ def small(kind, normalizer, position=None):
     return made.eval()
 
 
-def analyse(model, reads, weigh=own_weights, **options):
-    return measure(model, reads, ANALYSES, weigh=weigh, **options)
+def analyse(model, reads, **options):
+    return measure(model, reads, ANALYSES, **options)
 
 
 def reads_of(kind, padded):
@@ -166,9 +166,9 @@ def test_another_normalizer_on_the_same_scores():
     """Its own normalizer gives a model's own heads; sparsemax of the same scores is sparser."""
     model, reads = small("encoder_decoder", "entmax"), reads_of("encoder_decoder", True)
     own = analyse(model, reads)
-    same = analyse(model, reads, weights_by(Entmax(1.5)))
-    sparser = analyse(model, reads, weights_by(Entmax(2.0)))
-    dense = analyse(model, reads, weights_by(Entmax(1.0)))
+    same = analyse(model, reads, normalizer=Entmax(1.5))
+    sparser = analyse(model, reads, normalizer=Entmax(2.0))
+    dense = analyse(model, reads, normalizer=Entmax(1.0))
     for a, b, c, d in zip(own, same, sparser, dense, strict=True):
         assert a.means["density"] == b.means["density"]
         assert a.means["diversity"] == pytest.approx(b.means["diversity"], abs=1e-6)

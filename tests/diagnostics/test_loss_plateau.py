@@ -8,7 +8,7 @@ import pytest
 from tiny import tiny
 
 from lcg.config import load_config
-from lcg.diagnostics.loss_plateau import exploded, loss_plateau, plateau
+from lcg.diagnostics.loss_plateau import loss_plateau, plateau
 from lcg.runs.record import RunRecord
 from lcg.training.loop import train
 
@@ -104,16 +104,19 @@ def test_few_rows_say_nothing_and_a_short_run_can():
     assert measured == {"plateau_left_at": 1600, "plateau_loss": 3.47}
 
 
-def test_scalers_that_exploded():
-    rows = [
-        {"step": "10", "scaler/layer_0/p95": "80", "scaler/layer_0/max": "90"},
-        {"step": "20", "scaler/layer_0/p95": "2", "scaler/layer_0/max": "3"},
-        {"step": "20", "scaler/layer_0/p95": "", "scaler/layer_0/max": ""},
-    ]
-    assert exploded(rows) == {}  # it came back
-    rows[1] |= {"scaler/layer_1/p95": "18.12345", "scaler/layer_1/max": "287"}
-    assert exploded(rows) == {"scaler_p95": 18.123, "scaler_max": 287.0}
-    assert exploded([{"step": "1", "train/loss": "2"}]) == {}
+def test_scalers_that_exploded(tmp_path):
+    path = tmp_path / "metrics.csv"
+    lines = ["step,scaler/layer_0/p95,scaler/layer_1/p95,scaler/layer_0/max,scaler/layer_1/max"]
+    for row, exploded in (
+        ("10,80,,90,", {"scaler_p95": 80.0, "scaler_max": 90.0}),
+        ("20,2,,3,", {}),  # it came back
+        ("30,2,18.12345,3,287", {"scaler_p95": 18.123, "scaler_max": 287.0}),
+        ("30,,,,", {"scaler_p95": 18.123, "scaler_max": 287.0}),
+    ):
+        lines.append(row)
+        path.write_text("\n".join(lines) + "\n")
+        nothing = {"plateau_left_at": None, "plateau_loss": None}
+        assert loss_plateau(path, WARMUP) == nothing | exploded
 
 
 def test_it_is_read_from_a_file_with_holes(tmp_path):

@@ -28,12 +28,6 @@ def naive_entropy(row, n):
     return -sum(w / total * math.log(w / total) for w in row if w > 0) / math.log(n)
 
 
-def test_support_and_largest_weight():
-    rows = ROWS.tolist()
-    assert measures.support(ROWS).tolist() == [sum(w > 0 for w in row) for row in rows]
-    assert measures.max_weight(ROWS).tolist() == pytest.approx([max(row) for row in rows])
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_entropy(seed):
     expected = [naive_entropy(r, n) for r, n in zip(ROWS.tolist(), VISIBLE.tolist(), strict=True)]
