@@ -5,7 +5,7 @@ What is found is merged into the run's results.json before the next length is be
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -58,21 +58,17 @@ def choose_device(name: str) -> torch.device:
         raise ValueError(f"--device {name} cannot be used: {reason}") from None
 
 
-def evaluate(
-    directory: Path,
-    config: Config,
-    device: str = "auto",
-    progress: Progress = lambda length, done, total: None,
-) -> Iterator[Cell]:
-    """Evaluate at the test lengths of `config.evaluation` with a run's selected checkpoint.
+def evaluate_and_log(directory: Path, config: Config, device: str = "auto") -> list[Cell]:
+    """Evaluate a run at the test lengths of `config.evaluation`; logs a line per length.
 
     A length that the same checkpoint was evaluated at before, on the same samples, is not evaluated
     again, unless its record lacks the outcome of each sample or the task's metrics; what was out of
-    memory is tried again. Each cell is in results.json before it is yielded, so nothing is lost by
-    stopping.
+    memory is tried again. Each cell is in results.json before the next length is begun.
     """
+    asked, test_sets, cells = config.evaluation, ladder_of(config), []
+    fewer = any(test_set.samples < asked.samples for test_set in test_sets)
+    log.info(f"{directory}: test ladder, {'up to ' * fewer}{asked.samples} samples per length")
     model, step = load_model(directory, config, choose_device(device))
-    asked = config.evaluation
     record = RunRecord.load(directory)
     settled = {
         cell.key: cell
@@ -80,34 +76,17 @@ def evaluate(
         if (cell.outcomes and set(config.task.metrics) <= set(cell.metrics or ()))
         or cell.state == "not_finite"
     }
-    for test_set in ladder_of(config):
-        key = test_set.cell_key(asked.decode, step)
-        if key in settled:
-            yield settled[key]
-            continue
-        with RunRecord.updating(directory):
-            pass  # a directory that cannot be written is told before the work, not after
-        (cell,) = evaluate_lengths(
-            model,
-            [test_set],
-            decode=asked.decode,
-            batch_size=asked.batch_size,
-            step=step,
-            metrics=True,
-            on_progress=progress,
-        )
-        with RunRecord.updating(directory):
-            RunRecord.load(directory, record.hash).merge([cell]).save(directory)
-        yield cell
-
-
-def evaluate_and_log(directory: Path, config: Config, device: str = "auto") -> list[Cell]:
-    """Evaluate as `evaluate` does, with a progress bar and a logged line per length."""
-    asked, cells = config.evaluation.samples, []
-    fewer = any(test_set.samples < asked for test_set in ladder_of(config))
-    log.info(f"{directory}: test ladder, {'up to ' * fewer}{asked} samples per length")
     with closing(LengthBar()) as bar:
-        for cell in evaluate(directory, config, device, bar):
+        options = {"step": step, "metrics": True, "on_progress": bar}
+        options |= {"decode": asked.decode, "batch_size": asked.batch_size}
+        for test_set in test_sets:
+            cell = settled.get(test_set.cell_key(asked.decode, step))
+            if cell is None:
+                with RunRecord.updating(directory):
+                    pass  # a directory that cannot be written is told before the work, not after
+                (cell,) = evaluate_lengths(model, [test_set], **options)
+                with RunRecord.updating(directory):
+                    RunRecord.load(directory, record.hash).merge([cell]).save(directory)
             bar.close()
             log.info(f"  {cell.length:>7,}  {cell_text(cell)}")
             cells.append(cell)

@@ -13,18 +13,16 @@ from lcg.tasks.streams import EvalStream, samples_of
 
 
 class TestSet:
-    """The samples of a split at one length: `samples` of them, or all where there are fewer.
+    """The samples of a split at one length, `samples` of them, or all where there are fewer.
 
-    seed: which samples they are, by default those of `config.evaluation.seed`.
+    seed: of `config.evaluation`, says which samples they are.
     """
 
     __test__ = False  # pytest takes classes of this name for tests
 
-    def __init__(
-        self, config: Config, split: str, length: int, samples: int, seed: int | None = None
-    ) -> None:
+    def __init__(self, config: Config, split: str, length: int, samples: int) -> None:
         self.config, self.split, self.length = config, split, length
-        self.seed = config.evaluation.seed if seed is None else seed
+        self.seed = config.evaluation.seed
         self.samples = samples_of(config.task, split, length, samples)
         self.token_length = int(config.task.token_length(length))
 

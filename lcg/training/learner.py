@@ -38,8 +38,7 @@ def quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(max(before, logging.INFO))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(before)

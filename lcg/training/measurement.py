@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -17,7 +18,6 @@ from lcg.evaluation import memory
 from lcg.evaluation.ladder import evaluate_lengths
 from lcg.evaluation.test_sets import TestSet
 from lcg.models.transformer import build_model
-from lcg.tasks.streams import samples_of
 from lcg.training.data import Batches
 from lcg.training.devices import compile_mode, device_of, slow_precision
 from lcg.training.estimate import FIRST_STEP, Projection, Timing
@@ -48,8 +48,8 @@ def measure(config: Config, seconds: float = math.inf) -> Iterator[Projection]:
         checkpoints=min(2, math.ceil(options.steps / options.checkpoint_every)),
         step=Timing(math.ceil(config.data.batch_size / options.processes)),
         lengths={
-            length: Timing(samples_of(config.task, "validation", length, config.validation.samples))
-            for length in config.validation.lengths
+            n: Timing(TestSet(config, "validation", n, config.validation.samples).samples)
+            for n in config.validation.lengths
         },
         device=_name(device),
         parameters=parameters,
@@ -120,7 +120,7 @@ def _validations(found: Projection, learner: Learner, last: float) -> Iterator[P
         found.doing = f"in a validation pass at length {length}"
         yield found
         whole = max(1, min(timing.whole, PASS_TOKENS // int(config.task.token_length(length))))
-        for _ in _growing(timing, _validation(model, config, length), whole, end):
+        for _ in _growing(timing, partial(_validation, model, config, length), whole, end):
             yield found
     if found.step.part == found.step.whole:
         found.memory_bytes = max(found.memory_bytes, _peak_memory(device))
@@ -208,17 +208,13 @@ def _step(learner: Learner, one_width: bool = False) -> Callable[[int], float]:
     return work
 
 
-def _validation(model, config: Config, length: int) -> Callable[[int], float]:
-    """A validation pass of any number of samples; returns its seconds, raises MemoryError."""
-
-    def work(samples: int) -> float:
-        started = time.perf_counter()
-        (cell,) = evaluate_lengths(model, [TestSet(config, "validation", length, samples)])
-        if cell.state == "out_of_memory":
-            raise MemoryError(cell.reason)
-        return time.perf_counter() - started
-
-    return work
+def _validation(model, config: Config, length: int, samples: int) -> float:
+    """Seconds of a validation pass of so many samples; raises MemoryError."""
+    started = time.perf_counter()
+    (cell,) = evaluate_lengths(model, [TestSet(config, "validation", length, samples)])
+    if cell.state == "out_of_memory":
+        raise MemoryError(cell.reason)
+    return time.perf_counter() - started
 
 
 def _weights(config: Config) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lcg.config import identity, load_config
-from lcg.evaluation.evaluate import evaluate, load_model
+from lcg.evaluation.evaluate import evaluate_and_log, load_model
 from lcg.runs.record import RunRecord
 from lcg.runs.run import Run
 
@@ -47,7 +47,7 @@ def test_an_earlier_run_loads(stopped):
 def test_an_earlier_run_evaluates_to_the_same_cells(stopped):
     before = stopped.record
     replace(before, ladder=()).save(stopped.path)
-    same_cells(evaluate(stopped.path, stopped.config, "cpu"), before.ladder)
+    same_cells(evaluate_and_log(stopped.path, stopped.config, "cpu"), before.ladder)
     same_cells(RunRecord.load(stopped.path).ladder, before.ladder)
 
 
@@ -58,7 +58,7 @@ def test_an_earlier_run_resumes_to_the_end_of_one_that_nothing_stopped(stopped):
     words[words.index("runs=stopped")] = f"runs={stopped.path.parent}"
     config = load_config(words)
     assert train(config, progress=False).status == "finished"
-    list(evaluate(stopped.path, config, "cpu"))
+    evaluate_and_log(stopped.path, config, "cpu")
     whole = EARLIER / "whole" / stopped.path.name
     found, expected = RunRecord.load(stopped.path), RunRecord.load(whole)
     for part in ("hash", "group", "labels", "settings", "task", "config", "fate"):
