@@ -20,7 +20,8 @@ def run(words: list[str]) -> int:
     from lcg.api import train_and_evaluate
     from lcg.config import load_config
     from lcg.config.errors import options_called
-    from lcg.results import plot, table
+    from lcg.results import plot
+    from lcg.results.table import compare_runs, markdown
     from lcg.runs.run import Run
 
     epilog = "key=value is laid over both runs."
@@ -37,7 +38,7 @@ def run(words: list[str]) -> int:
         directories.append(outcome.directory)
     records = [run.record for run in Run.find(directories)]
     picture = plot(records, Path(configs[0].runs) / "accuracy_vs_length.png")
-    print("\n" + table(records, whole=False))
+    print("\n" + markdown(compare_runs(records).tables[:1], []))
     log.info(f"picture: {picture}")
     for directory in directories:
         log.info(f"run:     {directory}  (config.yaml, metrics.csv, results.json, checkpoints/)")

@@ -61,28 +61,31 @@ class RunResult:
     def trained(self) -> bool | None:
         """True if in-distribution exact match is at least one half; None if it was never measured.
 
-        Of runs that are not judged by it, only one that was not finite did not train.
-
         Read at the shortest test length within the training range, else at the longest such
-        validation length. A length shorter than any in training says nothing.
+        validation length. A length shorter than any in training says nothing. Of runs that are not
+        judged by it, only one that was not finite did not train.
         """
         record, status = self.record, self.record.training.status
+        diverged = False if status == "not_finite" else None
         if not self.judged:
-            return False if status == "not_finite" else None
-        for length, cell in self.cells.items():
-            inside = record.train_min <= length <= record.train_max
-            if inside and cell.state in ("did_not_train", "not_finite"):
+            return diverged
+        inside = range(record.train_min, record.train_max + 1)
+        for cell in (self.cells[length] for length in self.cells if length in inside):
+            if cell.state in ("did_not_train", "not_finite"):
                 return False
-            if inside and cell.exact_match is not None:
+            if cell.exact_match is not None:
                 return cell.exact_match >= TRAINED_AT
         if status in ("running", "interrupted"):  # too early to say
             return None
-        for length, result in sorted(record.validation.items(), reverse=True):
-            inside = record.train_min <= length <= record.train_max
-            if inside and result.exact_match is not None:
-                return result.exact_match >= TRAINED_AT
+        validated = [
+            result.exact_match
+            for length, result in sorted(record.validation.items())
+            if length in inside and result.exact_match is not None
+        ]
+        if validated:
+            return validated[-1] >= TRAINED_AT
         failed = any(cell.state == "did_not_train" for cell in self.cells.values())
-        return False if failed or status == "not_finite" else None
+        return False if failed else diverged
 
     def state(self, length: int) -> str | None:
         """The state of the cell at `length`, or None if it was never evaluated."""
@@ -95,7 +98,7 @@ class RunResult:
         return None if cell is None else measure.of(cell)
 
     def effective_length(self, measure: Measure = EXACT_MATCH) -> int | None:
-        """See `statistics.effective_length`, at its default threshold."""
+        """See `statistics.effective_length`."""
         return effective_length(self.cells.values(), measure=measure)
 
     def mean_out_of_distribution(

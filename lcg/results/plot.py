@@ -318,9 +318,10 @@ def _legend(figure: Any, lines: list[_Line], measure: Measure, spread: bool, wid
     if any(line.hollow for line in lines):
         entries.append(legend_entry("a seed did not train", marker="o", markerfacecolor=PAPER))
     used = {state for line in lines for state, _ in line.states.values()}
-    for state in filter(used.__contains__, STATE_MARKERS):
-        mark = {"marker": STATE_MARKERS[state], "markerfacecolor": "none", "markeredgewidth": 1.5}
-        entries.append(legend_entry(state.replace("_", " "), **mark))
+    for state, marker in STATE_MARKERS.items():
+        if state in used:
+            mark = {"marker": marker, "markerfacecolor": "none", "markeredgewidth": 1.5}
+            entries.append(legend_entry(state.replace("_", " "), **mark))
     if entries:
         below = {"loc": "outside lower left", "ncols": int(width // 1.8), "handlelength": 1.8}
         figure.legend(handles=entries, **below, frameon=False, fontsize=9.5)

@@ -73,8 +73,7 @@ class Block:
     def deviations(self, record: RunRecord) -> list[str]:
         """Name what differs from the authors' model and budget, as a verdict must."""
         steps, batch, parameters = map(record.settings.get, ("steps", "batch_size", "parameters"))
-        low, high = self.parameters
-        found = []
+        (low, high), found = self.parameters, []
         if steps not in (None, self.steps):
             found.append(f"{steps} training steps, the authors have {self.steps}")
         if batch not in (None, self.batch_size):
@@ -86,11 +85,10 @@ class Block:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A published cell and ours.
+    """A published cell and ours: correct of samples, and the 95 % Wilson interval.
 
-    method: the attention's label; title: the row's name in the paper, with its version.
-    published, interval: fractions, the interval is ours (Wilson, 95 %); correct of samples: ours.
-    verdict: agrees, differs or not run.
+    method: the attention's label; title: the row's name in the paper, with its version. published,
+    interval: fractions. verdict: agrees, differs or not run.
     """
 
     method: str
@@ -129,11 +127,8 @@ def _row(multiples: tuple[float, ...], transcribers: dict[str, str], **row: Any)
 def published_beside(groups: Iterable[Group], forced: bool = False) -> dict[str, Block]:
     """Task -> the block under its runs, where a selected run fits it or it is forced."""
     of_task = {block.task: block for block in reversed(blocks().values())}
-    return {
-        group.task: of_task[group.task]
-        for group in groups
-        if group.task in of_task and (forced or of_task[group.task].fits(group.best.record))
-    }
+    pairs = [(of_task[group.task], group) for group in groups if group.task in of_task]
+    return {b.task: b for b, group in pairs if forced or b.fits(group.best.record)}
 
 
 def verdicts(records: Iterable[RunRecord], block: str = "table1/sort") -> list[Verdict]:

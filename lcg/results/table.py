@@ -5,9 +5,9 @@ import io
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 from lcg.results.aggregate import Group, RunResult, group_runs
 from lcg.results.labels import setting_text
@@ -28,8 +28,7 @@ from lcg.runs.record import Cell, RunRecord
 TAG = re.compile(r"<(?=[A-Za-z/!?])")  # where HTML would begin
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """Runs as every format shows them: grouped, against their baselines and published rows.
 
     tables: of the selected runs first and of every run last; between them stand the task's own
@@ -58,18 +57,13 @@ def compare_runs(
     beside = published_beside(groups, forced=published)
     tasks = {task: list(own) for task, own in groupby(groups, lambda group: group.task)}
     exact = measure == EXACT_MATCH
-    tables = [
-        best_table(own, measure, beside.get(task) if exact else None) for task, own in tasks.items()
-    ]
+    blocks = beside if exact else {}
+    tables = [best_table(own, measure, blocks.get(task)) for task, own in tasks.items()]
     if exact:
-        held = {
-            task: task_measures(run.record for group in own for run in group.runs)
-            for task, own in tasks.items()
-        }
+        records = {task: [r.record for g in own for r in g.runs] for task, own in tasks.items()}
+        held = {task: task_measures(own) for task, own in records.items()}
         for extra in dict.fromkeys(each for own in held.values() for each in own):
-            tables += [
-                metric_table(own, extra) for task, own in tasks.items() if extra in held[task]
-            ]
+            tables += [metric_table(tasks[task], extra) for task in tasks if extra in held[task]]
         for task, pairs in groupby(found, lambda each: each.group.task):
             tables.append(difference_table(list(pairs), tasks[task], baseline))
     tables += [run_table(own, measure) for own in tasks.values()]
@@ -82,14 +76,12 @@ def table(
     format: str = "markdown",
     baseline: str | None = None,
     published: bool = False,
-    whole: bool = True,
     metric: str = EXACT_MATCH.name,
 ) -> str:
     """All runs as text.
 
-    whole: otherwise markdown and LaTeX end after the selected run of each method. metric: what is
-    shown of every length, summarised over lengths and seeds; runs are selected by the same rule
-    whatever it is.
+    metric: what is shown of every length, summarised over lengths and seeds; runs are selected by
+    the same rule whatever it is.
 
     Methods are compared with `baseline`, see `differences`. Published rows stand under a task whose
     runs were trained in the published setting, with `published` under every task that has some.
@@ -98,11 +90,7 @@ def table(
     """
     if format not in FORMATS:
         raise ValueError(f"format {format!r} is none of {', '.join(FORMATS)}")
-    shown = compare_runs(records, metric, baseline, published)
-    if not whole:
-        best = [table for table in shown.tables if table.title == shown.tables[0].title]
-        shown = replace(shown, tables=best, notes=[])
-    return FORMATS[format](shown)
+    return FORMATS[format](compare_runs(records, metric, baseline, published))
 
 
 def markdown(tables: Sequence[Table], notes: Sequence[str]) -> str:

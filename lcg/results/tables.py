@@ -326,11 +326,12 @@ def _mean(mean: Mean) -> str:
 
 
 def _median(stats: OverSeeds) -> str:
+    """The median and the range, with how many values they are over where some are missing."""
     if stats.median is None:
         return NOTHING
-    text = f"{percent(stats.median)} [{percent(stats.low)}, {percent(stats.high)}]"
-    present = stats.mean_all.n
-    return text + (f" ({present} of {stats.runs})" if present < stats.runs else "")
+    present, low, high = stats.mean_all.n, percent(stats.low), percent(stats.high)
+    count = f" ({present} of {stats.runs})" if present < stats.runs else ""
+    return f"{percent(stats.median)} [{low}, {high}]{count}"
 
 
 def _effective_range(group: Group, measure: Measure) -> str:
