@@ -16,17 +16,25 @@ from lcg.checks.properties import expect
 STEPS = ((1e-6, 1e-5), (2e-2, 5e-3))
 """(step, relative tolerance) in float64, and where float32 lies between."""
 
-Function = Callable[[Mapping[str, Tensor]], Tensor]
 
-
-def check_gradients(function: Function, inputs: Mapping[str, Tensor], seed: int = 0) -> None:
+def check_gradients(
+    function: Callable[..., Tensor],
+    given: Mapping[str, Tensor],
+    learned: Mapping[str, Tensor],
+) -> None:
     """Raise Fails, naming the input, where the gradient of `function` is not its slope.
 
-    inputs are float64; entries that are not finite are constants.
+    It is called with each given tensor and the dict of learned ones, all float64; entries that are
+    not finite are constants.
     """
-    draw = torch.Generator().manual_seed(seed)
+
+    def call(inputs: Mapping[str, Tensor]) -> Tensor:
+        return function(*(inputs[n] for n in given), {n: inputs[n] for n in learned})
+
+    draw = torch.Generator().manual_seed(0)
+    inputs = {**given, **learned}
     inputs = {name: tensor.detach().clone().requires_grad_() for name, tensor in inputs.items()}
-    out = function(inputs)
+    out = call(inputs)
     cotangent = torch.randn(out.shape, generator=draw, dtype=torch.float64)
     if not out.requires_grad:
         gradients = [None] * len(inputs)
@@ -47,7 +55,7 @@ def check_gradients(function: Function, inputs: Mapping[str, Tensor], seed: int 
                 with torch.no_grad():
                     at = inputs[name].masked_fill(~inputs[name].isfinite(), 0.0) + step * direction
                     at = torch.where(inputs[name].isfinite(), at, inputs[name])
-                    return float((function({**inputs, name: at}).double() * cotangent).sum())
+                    return float((call({**inputs, name: at}).double() * cotangent).sum())
 
             _compare(name, slope, moved)
 

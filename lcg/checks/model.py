@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lcg.attention import Attention
-from lcg.attention.backends import blockwise, reference, usable
-from lcg.attention.backends.triton import obstacle
+from lcg.attention.backends import blockwise, reference, triton, usable
+from lcg.attention.hooks import learned_tensors
 from lcg.attention.layer import MultiHeadAttention
-from lcg.checks.properties import Cases, DoesNotApply, Property, expect
+from lcg.checks.properties import DoesNotApply, Properties, expect
 from lcg.config.schema import Model
 from lcg.models.transformer import Decoder, Encoder
 from lcg.positional.base import PositionEncoding, Sizes
@@ -23,6 +23,7 @@ LENGTHS = (1, 2, 3, 5, 8)
 LONG_LENGTHS = (3, 130, 520)
 """Lengths of one tile, of two tiles of queries, and long enough for a search for candidates."""
 NEAR = 1e-4
+PROPERTIES = Properties()
 SIZES = (
     Sizes(1, 1, 2, 2),
     Sizes(2, 2, 4, 8),
@@ -42,7 +43,9 @@ class Parts:
 
     def sizes(self) -> list[Sizes]:
         """The sizes that every choice accepts, from the smallest up."""
-        return [sizes for sizes in SIZES if self._accepts(sizes)]
+        found = [sizes for sizes in SIZES if self._accepts(sizes)]
+        expect(found, "check(sizes) refuses all sizes that are tried")
+        return found
 
     def _accepts(self, sizes: Sizes) -> bool:
         try:
@@ -60,15 +63,8 @@ class Parts:
 
     def model(self, sizes: Sizes, kind: type = Decoder, start: bool = False) -> Any:
         """A model of two layers, the same each time; start: as it is before training."""
-        options = Model(
-            layers=2,
-            d_model=sizes.d_model,
-            heads=sizes.heads,
-            kv_heads=sizes.kv_heads,
-            head_dim=sizes.head_dim,
-            d_ff=8,
-            allow_no_position=True,
-        )
+        shape = {"heads": sizes.heads, "kv_heads": sizes.kv_heads, "head_dim": sizes.head_dim}
+        options = Model(layers=2, d_model=sizes.d_model, d_ff=8, allow_no_position=True, **shape)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = kind(options, self.attention, self.position, VOCABULARY, PAD)
@@ -85,6 +81,15 @@ class Case(NamedTuple):
     def __str__(self) -> str:
         return f"length {self.length}, batch size {self.batch}, heads {self.sizes.heads}"
 
+    def tokens(self) -> Tensor:
+        """Random tokens [b t], none of them padding."""
+        draw = torch.Generator().manual_seed(self.length)
+        return torch.randint(0, PAD, (self.batch, self.length), generator=draw)
+
+    def states(self, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Random inputs of a layer [b t d_model]."""
+        return normal(self.batch, self.length, self.sizes.d_model, seed=self.length, dtype=dtype)
+
 
 def stirred(module: torch.nn.Module) -> Any:
     """The module, its learned tensors moved a little, so that none is zero by its start alone."""
@@ -95,6 +100,20 @@ def stirred(module: torch.nn.Module) -> Any:
     return module
 
 
+def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Random numbers, the same each time."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def learned_of(
+    owner: Any, *sizes: Any, dtype: torch.dtype = torch.float32, method: str = "learned"
+) -> Any:
+    """What a choice learns, the same each time, moved a little from its start."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return stirred(learned_tensors(owner, getattr(owner, method)(*sizes), method).to(dtype))
+
+
 def each_case(parts: Parts, lengths: tuple[int, ...] = LENGTHS, batch: int = 2) -> Iterator[Case]:
     """Cases from the smallest up."""
     for length in lengths:
@@ -102,10 +121,9 @@ def each_case(parts: Parts, lengths: tuple[int, ...] = LENGTHS, batch: int = 2) 
             yield Case(length, batch, sizes)
 
 
-def tokens_of(case: Case) -> Tensor:
-    """Random tokens [b t], none of them padding."""
-    draw = torch.Generator().manual_seed(case.length)
-    return torch.randint(0, PAD, (case.batch, case.length), generator=draw)
+def short_cases(parts: Parts) -> Iterator[Case]:
+    """Cases small enough for finite differences."""
+    return each_case(parts, (1, 2, 5))
 
 
 def expect_near(found: Tensor, expected: Tensor, what: str, near: float = NEAR) -> None:
@@ -117,99 +135,112 @@ def expect_near(found: Tensor, expected: Tensor, what: str, near: float = NEAR) 
     expect(worst <= near, f"{what} by {worst:.2g}")
 
 
-def runs(parts: Parts, cases: Cases) -> None:
-    """A model runs at every length, and its output is finite."""
-    expect(parts.sizes(), "check(sizes) refuses all sizes that are tried")
+def runs(parts: Parts, case: Case) -> None:
+    """A model runs, and its output is finite."""
     with torch.no_grad():
-        for case in cases.each(each_case(parts)):
-            logits = parts.model(case.sizes)(tokens_of(case))
-            expect(logits.isfinite().all(), "the output of a model is not finite")
+        logits = parts.model(case.sizes)(case.tokens())
+    expect(logits.isfinite().all(), "the output of a model is not finite")
 
 
+@PROPERTIES.declare("cached = whole", each_case)
 @torch.no_grad()
-def cached(parts: Parts, cases: Cases) -> None:
+def cached(parts: Parts, case: Case) -> None:
     """Reading tokens one by one gives what one pass over all of them gives."""
-    for case in cases.each(each_case(parts)):
-        model, tokens = parts.model(case.sizes), tokens_of(case)
-        whole, cache = model(tokens), model.make_cache(case.length)
-        first = (case.length + 1) // 2
-        pieces = [model(tokens[:, :first], cache=cache)]
-        pieces += [model(tokens[:, i : i + 1], cache=cache) for i in range(first, case.length)]
-        expect_near(torch.cat(pieces, 1), whole, "decoding with a cache differs from one pass")
+    model, tokens = parts.model(case.sizes), case.tokens()
+    whole, cache = model(tokens), model.make_cache(case.length)
+    first = (case.length + 1) // 2
+    pieces = [model(tokens[:, :first], cache=cache)]
+    pieces += [model(tokens[:, i : i + 1], cache=cache) for i in range(first, case.length)]
+    expect_near(torch.cat(pieces, 1), whole, "decoding with a cache differs from one pass")
 
 
+@PROPERTIES.declare("selected = all", each_case)
 @torch.no_grad()
-def selected(parts: Parts, cases: Cases) -> None:
+def selected(parts: Parts, case: Case) -> None:
     """Some queries give what they give among all."""
-    for case in cases.each(each_case(parts)):
-        model, tokens = parts.model(case.sizes), tokens_of(case)
-        select = torch.arange(case.length - 1, -1, -2).flip(0)
-        found, whole = model(tokens, select=select), model(tokens)[:, select]
-        expect_near(found, whole, "some queries alone differ from all queries")
+    model, tokens = parts.model(case.sizes), case.tokens()
+    select = torch.arange(case.length - 1, -1, -2).flip(0)
+    found, whole = model(tokens, select=select), model(tokens)[:, select]
+    expect_near(found, whole, "some queries alone differ from all queries")
 
 
+@PROPERTIES.declare("padded = unpadded", each_case)
 @torch.no_grad()
-def padded(parts: Parts, cases: Cases) -> None:
+def padded(parts: Parts, case: Case) -> None:
     """A row gives the same with padding after it as without."""
-    kinds = [Decoder] if parts.attention.normalizer.causal_only else [Decoder, Encoder]
-    for case in cases.each(each_case(parts)):
-        for kind in kinds:
-            model, tokens = parts.model(case.sizes, kind), tokens_of(case)
-            longer = torch.nn.functional.pad(tokens, (0, 3), value=PAD)
-            longer = torch.cat([longer, torch.zeros(1, case.length + 3, dtype=torch.long)])
-            found = model(longer)[: case.batch, : case.length]
-            what = f"a padded row of a {kind.__name__.lower()} differs from the row alone"
-            expect_near(found, model(tokens), what)
+    for kind in [Decoder] if parts.attention.normalizer.causal_only else [Decoder, Encoder]:
+        model, tokens = parts.model(case.sizes, kind), case.tokens()
+        longer = torch.nn.functional.pad(tokens, (0, 3), value=PAD)
+        longer = torch.cat([longer, torch.zeros(1, case.length + 3, dtype=torch.long)])
+        found = model(longer)[: case.batch, : case.length]
+        what = f"a padded row of a {kind.__name__.lower()} differs from the row alone"
+        expect_near(found, model(tokens), what)
 
 
-@torch.no_grad()
-def repeated(parts: Parts, cases: Cases) -> None:
-    """Two evaluations, and two models from one seed, are equal to the last bit."""
-    for case in cases.each(each_case(parts)):
-        model, tokens = parts.model(case.sizes), tokens_of(case)
-        first = model(tokens)
-        for other in (model(tokens), parts.model(case.sizes)(tokens)):
-            expect(torch.equal(first, other), "two evaluations of the same model differ")
-
-
-def chunked(parts: Parts, cases: Cases) -> None:
-    """Some queries and keys at a time give what the whole gives, forward and gradient."""
+def _require(backend: str, parts: Parts) -> None:
     able = usable(parts.attention.normalizer, parts.position)
-    if "blockwise" not in able:
+    if backend not in able:
         raise DoesNotApply(f"backends of these choices are {', '.join(able)}")
-    sizes = parts.sizes()
-    for case in cases.each(Case(n, 1, sizes[min(1, len(sizes) - 1)]) for n in LONG_LENGTHS):
-        found, expected = (_attended(parts, case, run) for run in (blockwise.in_tiles, _whole))
-        for name, tensor in expected.items():
-            expect_near(found[name], tensor, f"{name} of the blockwise backend differs", 1e-3)
 
 
+@PROPERTIES.declare(
+    "chunked = whole", lambda parts: [Case(n, 1, parts.sizes()[:2][-1]) for n in LONG_LENGTHS]
+)
+def chunked(parts: Parts, case: Case) -> None:
+    """Some queries and keys at a time give what the whole gives, forward and gradient."""
+    _require("blockwise", parts)
+    found, expected = (_attend(parts, case, run) for run in (blockwise.in_tiles, reference.attend))
+    for name, tensor in expected.items():
+        expect_near(found[name], tensor, f"{name} of the blockwise backend differs", 1e-3)
+
+
+def _attend(parts: Parts, case: Case, run: Any) -> dict[str, Tensor]:
+    """The output of one layer's attention and its gradients."""
+    layer = parts.layer(case.sizes)
+    q, k, v, bias = layer.project(2 * case.states(), parts.position.positions(case.length))
+    out = run(q, k, v, parts.attention.normalizer, bias, layer.normalizer_state)
+    out.backward(normal(*out.shape, seed=2))
+    gradients = {
+        f"the gradient of {name}": tensor.grad
+        for name, tensor in layer.named_parameters()
+        if tensor.grad is not None
+    }
+    return {"the output": out.detach()} | gradients
+
+
+@PROPERTIES.declare("backends agree", lambda parts: each_case(parts, LONG_LENGTHS, 1))
 @torch.no_grad()
-def backends(parts: Parts, cases: Cases) -> None:
+def backends(parts: Parts, case: Case) -> None:
     """The kernels give what the reference gives."""
-    normalizer, position = parts.attention.normalizer, parts.position
-    able = usable(normalizer, position)
-    if "triton" not in able:
-        raise DoesNotApply(f"backends of these choices are {', '.join(able)}")
+    _require("triton", parts)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for case in cases.each(each_case(parts, LONG_LENGTHS, 1)):
-        layer = parts.layer(case.sizes).to(device)
-        q, k, v, bias = layer.project(*_read(case, device))
-        problem = obstacle(q, normalizer, bias)
-        if problem:
-            raise DoesNotApply(f"triton {problem}")
-        from lcg.attention.backends import triton
-
-        found = triton.attend(q, k, v, normalizer, bias, layer.normalizer_state)
-        expected = reference.attend(q, k, v, normalizer, bias, layer.normalizer_state)
-        expect_near(found, expected, "the triton backend differs", 1e-3)
+    layer, normalizer = parts.layer(case.sizes).to(device), parts.attention.normalizer
+    positions = torch.arange(case.length, device=device)
+    q, k, v, bias = layer.project(case.states().to(device), positions)
+    problem = triton.obstacle(q, normalizer, bias)
+    if problem:
+        raise DoesNotApply(f"triton {problem}")
+    found = triton.attend(q, k, v, normalizer, bias, layer.normalizer_state)
+    expected = reference.attend(q, k, v, normalizer, bias, layer.normalizer_state)
+    expect_near(found, expected, "the triton backend differs", 1e-3)
 
 
-def learned(parts: Parts, cases: Cases) -> None:
+@PROPERTIES.declare("draws repeat", each_case)
+@torch.no_grad()
+def repeated(parts: Parts, case: Case) -> None:
+    """Two evaluations, and two models from one seed, are equal to the last bit."""
+    model, tokens = parts.model(case.sizes), case.tokens()
+    first = model(tokens)
+    for other in (model(tokens), parts.model(case.sizes)(tokens)):
+        expect(torch.equal(first, other), "two evaluations of the same model differ")
+
+
+@PROPERTIES.declare("learned tensors")
+def learned(parts: Parts, _: None) -> None:
     """Learned tensors are made anew for each layer, and each is used and gets a gradient."""
     unused: dict[str, Case] = {}
     used: set[str] = set()
-    for case in cases.each(each_case(parts, (5, 8))):
+    for case in each_case(parts, (5, 8)):
         model = parts.model(case.sizes)
         own = dict(owned(parts, model))
         if not own:
@@ -217,19 +248,19 @@ def learned(parts: Parts, cases: Cases) -> None:
         first = [tensor for _, tensor in owned(parts, parts.model(case.sizes, start=True))]
         places = [tensor.data_ptr() for tensor in first if tensor.numel()]
         same = len(set(places)) < len(places)
-        expect(not same, "learned() returns the same tensor each time it is called")
-        model(tokens_of(case)).square().sum().backward()
+        expect(not same, "learned() returns the same tensor each time it is called", case)
+        model(case.tokens()).square().sum().backward()
         for name, tensor in own.items():
             name = name.rpartition(".")[2]
             if tensor.numel() and tensor.grad is not None and bool(tensor.grad.any()):
-                expect(tensor.grad.isfinite().all(), f"the gradient of {name} is not finite")
+                finite = tensor.grad.isfinite().all()
+                expect(finite, f"the gradient of {name} is not finite", case)
                 used.add(name)
             elif tensor.numel():
                 unused.setdefault(name, case)
     for name, case in unused.items():
-        if name not in used:
-            cases.current = case
-            expect(False, f"the learned tensor {name!r} gets no gradient, so it is not used")
+        what = f"the learned tensor {name!r} gets no gradient, so it is not used"
+        expect(name in used, what, case)
 
 
 def owned(parts: Parts, model: Any) -> Iterator[tuple[str, Tensor]]:
@@ -244,42 +275,3 @@ def owned(parts: Parts, model: Any) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in model.named_parameters():
         if any(owner is parts.owner and f"{state}." in name for state, owner in states.items()):
             yield name, tensor
-
-
-def _read(case: Case, device: Any = None) -> tuple[Tensor, Tensor]:
-    """The input of one layer, and position ids."""
-    draw = torch.Generator().manual_seed(case.length)
-    x = torch.randn(case.batch, case.length, case.sizes.d_model, generator=draw)
-    return x.to(device), torch.arange(case.length, device=device)
-
-
-def _whole(q, k, v, normalizer, bias, state):
-    return reference.attend(q, k, v, normalizer, bias, state)
-
-
-def _attended(parts: Parts, case: Case, run: Any) -> Mapping[str, Tensor]:
-    """The output of one layer's attention and its gradients."""
-    layer = parts.layer(case.sizes)
-    x, _ = _read(case)
-    positions = parts.position.positions(case.length)
-    q, k, v, bias = layer.project(2 * x, positions)
-    out = run(q, k, v, parts.attention.normalizer, bias, layer.normalizer_state)
-    draw = torch.Generator().manual_seed(2)
-    out.backward(torch.randn(out.shape, generator=draw))
-    gradients = {
-        f"the gradient of {name}": tensor.grad
-        for name, tensor in layer.named_parameters()
-        if tensor.grad is not None
-    }
-    return {"the output": out.detach()} | gradients
-
-
-PROPERTIES: dict[str, Property] = {
-    "cached = whole": cached,
-    "selected = all": selected,
-    "padded = unpadded": padded,
-    "chunked = whole": chunked,
-    "backends agree": backends,
-    "draws repeat": repeated,
-    "learned tensors": learned,
-}

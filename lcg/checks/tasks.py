@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lcg.checks.properties import Cases, DoesNotApply, Property, expect
+from lcg.checks.properties import DoesNotApply, Properties, expect
 from lcg.config import load_task
 from lcg.tasks.base import IGNORE, Batch, Task
 from lcg.tasks.streams import EvalStream, train_batch, train_rng
@@ -21,6 +21,8 @@ SPLITS = ("validation", "test")
 REPEATS = 20
 ROWS = 256  # of a batch in which sources come again
 ENOUGH = 50  # sources that came again, before a target is taken to follow from its source
+ELSEWHERE = "a second process"
+PROPERTIES = Properties()
 
 
 class Subject(NamedTuple):
@@ -34,7 +36,13 @@ class Subject(NamedTuple):
         """Lengths that the task accepts, ascending: its least, odd and even ones, the longest."""
         least = int(self.task.min_length)
         asked = sorted({least, least + 1, *MORE_LENGTHS, self.longest})
-        return [length for length in asked if self._accepts(length)]
+        found = [length for length in asked if self._accepts(length)]
+        expect(found, f"no length up to {self.longest} is accepted by check_length()")
+        return found
+
+    def few(self) -> list[int]:
+        """The shortest of these."""
+        return self.lengths()[:6]
 
     def _accepts(self, length: int) -> bool:
         try:
@@ -68,64 +76,62 @@ def drawn(task: Task, case: Draw) -> Batch:
     return train_batch(task, case.seed, 0, case.batch, case.length, case.length)
 
 
-def shapes(subject: Subject, cases: Cases) -> None:
-    """Sources and targets have the shapes, types and symbols of the task."""
+def _defined(subject: Subject) -> Iterator[Draw]:
     subject.task.check_definition()
-    expect(subject.lengths(), f"no length up to {subject.longest} is accepted by check_length()")
-    for case in cases.each(draws(subject)):
-        drawn(subject.task, case)
+    yield from draws(subject)
 
 
-def mixed_lengths(subject: Subject, cases: Cases) -> None:
+@PROPERTIES.declare("shapes", _defined)
+def shapes(subject: Subject, case: Draw) -> None:
+    """Sources and targets have the shapes, types and symbols of the task."""
+    drawn(subject.task, case)
+
+
+@PROPERTIES.declare("mixed lengths", Subject.lengths)
+def mixed_lengths(subject: Subject, longest: int) -> None:
     """Rows of several lengths are drawn together; each has the tokens that its length declares."""
-    task, lengths = subject.task, subject.lengths()
-    for longest in cases.each(lengths):
-        low = lengths[0]
-        batch = train_batch(task, 0, 1, 9, low, longest)
-        if task.variable_length:
-            continue
-        for row, nominal in zip(batch.inputs, batch.lengths, strict=True):
-            declared = int(task.token_length(int(nominal))) - (task.kind == "seq2seq")
-            found = int((row != task.pad).sum())
-            expect(
-                found == declared,
-                f"a row of length {nominal} has {found} tokens, token_length() says {declared}",
-            )
+    task = subject.task
+    batch = train_batch(task, 0, 1, 9, subject.lengths()[0], longest)
+    if task.variable_length:
+        return
+    for row, nominal in zip(batch.inputs, batch.lengths, strict=True):
+        declared = int(task.token_length(int(nominal))) - (task.kind == "seq2seq")
+        found = int((row != task.pad).sum())
+        what = f"a row of length {nominal} has {found} tokens, token_length() says {declared}"
+        expect(found == declared, what)
 
 
-def scored(subject: Subject, cases: Cases) -> None:
+@PROPERTIES.declare("scored positions", draws)
+def scored(subject: Subject, case: Draw) -> None:
     """Every sample has a position that is scored, and a target that is not empty."""
-    for case in cases.each(draws(subject)):
-        batch = drawn(subject.task, case)
-        counts = (batch.labels != IGNORE).sum(axis=1) - (subject.task.kind == "seq2seq")  # EOS
-        empty = np.flatnonzero(counts < 1)
-        expect(not len(empty), f"sample {empty[:1].sum()} has no position that is scored")
+    labels = drawn(subject.task, case).labels
+    counts = (labels != IGNORE).sum(axis=1) - (subject.task.kind == "seq2seq")  # EOS
+    empty = np.flatnonzero(counts < 1)
+    expect(not len(empty), f"sample {empty[:1].sum()} has no position that is scored")
 
 
-def same_address(subject: Subject, cases: Cases) -> None:
+@PROPERTIES.declare("same when repeated", lambda subject: [*draws(subject), ELSEWHERE])
+def same_address(subject: Subject, case: Draw | str) -> None:
     """A batch follows from its address alone, however often and after whatever it is drawn."""
-    for case in cases.each(draws(subject)):
-        first = drawn(subject.task, case)
-        drawn(subject.task, case._replace(seed=case.seed + 17))
-        again = drawn(subject.task, case)
-        expect(_same(first, again), "the same address gives another batch when drawn again")
-    for _ in cases.each(["a second process"]):  # here the first draws are those of `shapes`
+    what = "the same address gives another batch when drawn again"
+    if case == ELSEWHERE:  # where the first draws are those of `shapes`
         found = _digests_elsewhere(subject)
         changed = [i for i, text in enumerate(found) if text != found[0]]
-        what = "the same address gives another batch when drawn again, at repetition "
-        expect(not changed, f"{what}{changed[0] if changed else 0} of {REPEATS}")
+        expect(not changed, f"{what}, at repetition {sum(changed[:1])} of {REPEATS}")
+        return
+    first = drawn(subject.task, case)
+    drawn(subject.task, case._replace(seed=case.seed + 17))
+    again = drawn(subject.task, case)
+    same = all(np.array_equal(a, b) for a, b in zip(first[:3], again[:3], strict=True))
+    expect(same, what)
 
 
-def same_process(subject: Subject, cases: Cases) -> None:
+@PROPERTIES.declare("same elsewhere", lambda subject: [ELSEWHERE])
+def same_process(subject: Subject, _: str) -> None:
     """Another process draws the same samples."""
-    own = digest(subject.task, _few(subject))
-    for _ in cases.each(["a second process"]):
-        there = _digests_elsewhere(subject)[-1]  # as often as `same when repeated` draws them here
-        expect(there == own, "it draws other samples from the same address")
-
-
-def _few(subject: Subject) -> list[int]:
-    return subject.lengths()[:6]
+    there = _digests_elsewhere(subject)[-1]  # as often as `same when repeated` draws them here
+    same = there == digest(subject.task, subject.few())
+    expect(same, "it draws other samples from the same address")
 
 
 def _digests_elsewhere(subject: Subject) -> list[str]:
@@ -134,7 +140,7 @@ def _digests_elsewhere(subject: Subject) -> list[str]:
         "import sys; from lcg.checks.tasks import digests_of_words; "
         "print(*digests_of_words(sys.argv[1].split(','), sys.argv[2:]))"
     )
-    words = [",".join(map(str, _few(subject))), *subject.words]
+    words = [",".join(map(str, subject.few())), *subject.words]
     done = subprocess.run(
         [sys.executable, "-P", "-c", program, *words], capture_output=True, text=True
     )
@@ -158,10 +164,30 @@ def digest(task: Task, lengths: Iterable[int]) -> str:
     return whole.hexdigest()
 
 
-def own_target(subject: Subject, cases: Cases) -> None:
+@PROPERTIES.declare("evaluation", Subject.few)
+def evaluation(subject: Subject, length: int) -> None:
+    """Both evaluation splits draw the same samples in any batches."""
+    task = subject.task
+    for split in SPLITS:
+        found = task.distinct_samples(split, length)
+        fits = found is None or (isinstance(found, int | np.integer) and found >= 0)
+        expect(fits, f"distinct_samples() returned {found!r}, expected a whole number or None")
+        if found == 0:
+            continue
+        whole = EvalStream(task, 0, split, length).batch(0, 70)
+        stream = EvalStream(task, 0, split, length)
+        parts = [stream.batch(start, count) for start, count in ((0, 1), (1, 64), (65, 5))]
+        rows = [row[row != task.pad] for part in parts for row in part.inputs]
+        for row, expected in zip(rows, whole.inputs, strict=True):
+            same = np.array_equal(row, expected[expected != task.pad])
+            expect(same, f"the {split} split gives other samples in other batches")
+
+
+@PROPERTIES.declare("own target")
+def own_target(subject: Subject, _: None) -> None:
     """A target that follows from its source does so in any batch, and beside longer rows."""
     task, tried = subject.task, False
-    for length in _few(subject):
+    for length in subject.few():
         alone = [_answers(task, [length] * ROWS, seed) for seed in range(4)]
         again = sum(map(len, alone)) - sum(len(dict(pairs)) for pairs in alone)
         if again < ENOUGH or any(len(dict(pairs)) < len(set(pairs)) for pairs in alone):
@@ -173,10 +199,8 @@ def own_target(subject: Subject, cases: Cases) -> None:
             pairs = [pair for pairs in batches for pair in pairs if pair[0] in known]
             other = [pair for pair in pairs if known[pair[0]] != pair[1]]
             if len(other) > 0.2 * len(pairs):  # fewer may be noise that the task draws
-                source = task.render(other[0][0])
-                expect(
-                    False, f"the source {source!r:.40} of length {length} has another target {what}"
-                )
+                source = f"{task.render(other[0][0])!r:.40}"
+                expect(False, f"the source {source} of length {length} has another target {what}")
     if not tried:
         raise DoesNotApply("sources seldom come twice, or their targets are drawn")
 
@@ -194,61 +218,23 @@ def _answers(task: Task, lengths: list[int], seed: int) -> list[tuple[tuple, tup
     return [(tuple(read[:n]), tuple(answer[:m])) for read, answer, n, m in rows]
 
 
-def evaluation(subject: Subject, cases: Cases) -> None:
-    """Both evaluation splits draw the same samples in any batches."""
-    task = subject.task
-    for length in cases.each(subject.lengths()[:6]):
-        for split in SPLITS:
-            found = task.distinct_samples(split, length)
-            fits = found is None or (isinstance(found, int | np.integer) and found >= 0)
-            expect(fits, f"distinct_samples() returned {found!r}, expected a whole number or None")
-            if found == 0:
-                continue
-            whole = EvalStream(task, 0, split, length).batch(0, 70)
-            stream = EvalStream(task, 0, split, length)
-            parts = [stream.batch(start, count) for start, count in ((0, 1), (1, 64), (65, 5))]
-            rows = [row[row != task.pad] for part in parts for row in part.inputs]
-            for row, expected in zip(rows, whole.inputs, strict=True):
-                same = np.array_equal(row, expected[expected != task.pad])
-                expect(same, f"the {split} split gives other samples in other batches")
-
-
-def symbols(subject: Subject, cases: Cases) -> None:
+@PROPERTIES.declare("symbols", lambda subject: range(min(subject.task.symbol_count, 512)))
+def symbols(subject: Subject, symbol: int) -> None:
     """Every symbol prints as text without white space."""
-    for symbol in cases.each(range(min(subject.task.symbol_count, 512))):
-        text = subject.task.symbol(symbol)
-        fits = isinstance(text, str) and text and not any(map(str.isspace, text))
-        expect(fits, f"symbol({symbol}) returned {text!r}, expected text without white space")
+    text = subject.task.symbol(symbol)
+    fits = isinstance(text, str) and text and not any(map(str.isspace, text))
+    expect(fits, f"symbol({symbol}) returned {text!r}, expected text without white space")
 
 
-def measures(subject: Subject, cases: Cases) -> None:
+@PROPERTIES.declare("measure", lambda subject: draws(subject, seeds=1))
+def measures(subject: Subject, case: Draw) -> None:
     """`measure` finds what `metrics` names."""
     task = subject.task
     if not task.metrics:
         raise DoesNotApply("metrics is empty")
-    for case in cases.each(draws(subject, seeds=1)):
-        labels = drawn(task, case).labels
-        rows = [row[row != IGNORE] for row in labels]
-        rows = [row[:-1] for row in rows] if task.kind == "seq2seq" else rows
-        found = task.measure(rows, rows)
-        expect(
-            set(found) == set(task.metrics) and all(np.isfinite(list(found.values()))),
-            f"measure() returned {found!r}, expected finite numbers for {', '.join(task.metrics)}",
-        )
-
-
-def _same(one: Batch, other: Batch) -> bool:
-    return all(np.array_equal(a, b) for a, b in zip(one[:3], other[:3], strict=True))
-
-
-PROPERTIES: dict[str, Property] = {
-    "shapes": shapes,
-    "mixed lengths": mixed_lengths,
-    "scored positions": scored,
-    "same when repeated": same_address,
-    "same elsewhere": same_process,
-    "evaluation": evaluation,
-    "own target": own_target,
-    "symbols": symbols,
-    "measure": measures,
-}
+    rows = [row[row != IGNORE] for row in drawn(task, case).labels]
+    rows = [row[:-1] for row in rows] if task.kind == "seq2seq" else rows
+    found = task.measure(rows, rows)
+    fits = set(found) == set(task.metrics) and all(np.isfinite(list(found.values())))
+    expected = f"expected finite numbers for {', '.join(task.metrics)}"
+    expect(fits, f"measure() returned {found!r}, {expected}")
