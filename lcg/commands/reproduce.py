@@ -49,9 +49,9 @@ def _reproduce(sweep, options) -> int:
     from lcg.commands.select import select_runs
     from lcg.results import markdown_table, table, verdict_table, verdicts
     from lcg.runs.run import Run
-    from lcg.sweeping.launcher import run_sweep
+    from lcg.sweeping.launcher import Launcher
 
-    summary = run_sweep(sweep, options.workers, options.storage)
+    summary = Launcher(sweep, options.workers, options.storage).launch()
     log.info(summary.as_text())
     if summary.signal or summary.trouble or not summary.directories:
         return summary.exit_code

@@ -44,9 +44,9 @@ def run(words: list[str]) -> int:
         for text in project_sweep(sweep, options.workers):
             print(text, flush=True)
         return 0
-    from lcg.sweeping.launcher import run_sweep
+    from lcg.sweeping.launcher import Launcher
 
-    summary = run_sweep(sweep, options.workers, options.storage)
+    summary = Launcher(sweep, options.workers, options.storage).launch()
     print(plain(summary.as_text()))
     return summary.exit_code
 

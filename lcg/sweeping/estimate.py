@@ -50,7 +50,7 @@ class Kind:
         if self.timed is None:
             return 0.0
         return sum(
-            self.timed.startup + self.timed.seconds * (1 - state.step / run.steps)
+            self.timed.startup + self.timed.seconds * (1 - state.step / run.config.trainer.steps)
             for _, run, state in self.unfinished
         )
 

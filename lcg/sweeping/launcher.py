@@ -65,6 +65,11 @@ class Job:
     pruned_at: int | None = None
 
     @property
+    def steps(self) -> int:
+        """All of them."""
+        return self.run.config.trainer.steps
+
+    @property
     def step(self) -> int:
         """The step that it has reached, as far as it is written."""
         return max(self.begin, self.metric.step)
@@ -73,42 +78,36 @@ class Job:
     def projected(self) -> float | None:
         """Seconds that all its steps take at the speed so far."""
         done = self.step - self.begin
-        return (time.monotonic() - self.started) * self.run.steps / done if done > 0 else None
+        return (time.monotonic() - self.started) * self.steps / done if done > 0 else None
 
     def __str__(self) -> str:
         value = f" {self.metric.values[-1]:.3g}" if self.metric.values else ""
         chosen = f" ({self.chosen})" if self.chosen else ""
-        return f"{self.run.name} {self.step}/{self.run.steps}{value}{chosen}"
+        return f"{self.run.name} {self.step}/{self.steps}{value}{chosen}"
 
 
-def run_sweep(
-    sweep: Sweep,
-    workers: int | None = None,
-    storage: str | None = None,
-    command: list[str] | None = None,
-) -> Summary:
-    """Train what is left of a sweep; returns what has become of all its runs.
+class Launcher:
+    """One launcher; others may share its study.
 
     workers: processes at a time; None: one for each GPU, or one. storage: an Optuna database that
     several hosts share; None: a file beside the runs. command: what trains a run, given its words.
     Raises ValueError, in one line, when the storage cannot be opened; then nothing was written.
     """
-    example = find_run(sweep.words(sweep.example)).config.trainer
-    slots = share(workers, example.devices, cpu_only=example.accelerator == "cpu")
-    queue = TrialQueue(sweep, open_storage(storage, sweep.directory))
-    write_atomic(sweep.directory / "sweep.yaml", as_yaml(sweep))
-    log.info(f"study: {shlex.quote(str(sweep.directory))}")
-    return Launcher(sweep, slots, queue, command or TRAIN).launch()
-
-
-class Launcher:
-    """One launcher; others may share its study."""
 
     def __init__(
-        self, sweep: Sweep, slots: list[Slot], queue: TrialQueue, command: list[str]
+        self,
+        sweep: Sweep,
+        workers: int | None = None,
+        storage: str | None = None,
+        command: list[str] = TRAIN,
     ) -> None:
-        self.sweep, self.queue, self.command = sweep, queue, command
-        self.free, self.workers = list(slots), len(slots)
+        self.sweep, self.command = sweep, command
+        example = find_run(sweep.words(sweep.example)).config.trainer
+        self.free = share(workers, example.devices, cpu_only=example.accelerator == "cpu")
+        self.workers = len(self.free)
+        self.queue = TrialQueue(sweep, open_storage(storage, sweep.directory))
+        write_atomic(sweep.directory / "sweep.yaml", as_yaml(sweep))
+        log.info(f"study: {shlex.quote(str(sweep.directory))}")
         self.jobs: list[Job] = []  # with a process
         self.held: list[Job] = []  # whose run another process trains
         self.summary = Summary(sweep)
@@ -118,14 +117,12 @@ class Launcher:
         self._looked, self._uncertain = float("-inf"), False
 
     def launch(self) -> Summary:
-        """Train until nothing is left to do, or a signal says to stop."""
-        self.bar = tqdm(
-            desc=self.sweep.path.stem,
-            total=self.total,
-            bar_format=BAR,
-            dynamic_ncols=True,
-            disable=None,  # only on a terminal
-        )
+        """Train until nothing is left to do, or a signal says to stop.
+
+        Returns what has become of all runs.
+        """
+        form = {"bar_format": BAR, "dynamic_ncols": True, "disable": None}  # only on a terminal
+        self.bar = tqdm(desc=self.sweep.path.stem, total=self.total, **form)
         try:
             with stop_requests(self._received):
                 with self._noting_trouble():
@@ -313,18 +310,18 @@ class Launcher:
             else:
                 self._say(f"finished{result}", job)
         elif job.pruned_at is not None:
-            self.queue.finish(job.trial, TrialState.PRUNED, pruned_at=job.pruned_at)
+            self.queue.set_state(job.trial, TrialState.PRUNED, pruned_at=job.pruned_at)
             self.summary.counts["pruned"] += 1
             self._say(f"ended early at step {job.pruned_at}", job)
         elif self.summary.signal or (self.summary.trouble and code in STOPPED):
-            self.queue.release(job.trial)
+            self.queue.set_state(job.trial, TrialState.WAITING)
         elif code == BUSY:
             self._say(WAITS, job)
             self.held.append(job)
         elif code == FAILED and (trouble := storage_trouble(job.log)):
             self.summary.trouble = trouble
             self._say(trouble, job)
-            self.queue.release(job.trial)
+            self.queue.set_state(job.trial, TrialState.WAITING)
         else:
             self._crashed(job, code, state)
 
@@ -355,11 +352,11 @@ class Launcher:
         if self.sweep.early_stop is not None:  # others are compared with what came since a look
             self.queue.should_stop(job.trial, job.metric.read())
         value = value_of(job.run, self.sweep.metric, state)
-        self.queue.finish(job.trial, TrialState.COMPLETE, value, status=state.kind)
+        self.queue.set_state(job.trial, TrialState.COMPLETE, value, status=state.kind)
         return value
 
     def _fail(self, trial: Trial, failure: Failure) -> None:
-        self.queue.finish(trial, TrialState.FAIL, reason=failure.reason)
+        self.queue.set_state(trial, TrialState.FAIL, reason=failure.reason)
         counts, failures = self.summary.counts, self.summary.failures
         counts["failed"] += 1
         failures.append(failure)
@@ -392,7 +389,7 @@ class Launcher:
             time.sleep(TICK / 4)
         with self._noting_trouble():  # what stays ours is free for others once we have ended
             for job in self.held:
-                self.queue.release(job.trial)
+                self.queue.set_state(job.trial, TrialState.WAITING)
 
 
 def time_left(durations: list[float], pending: int, jobs: list[Job], workers: int) -> float | None:
@@ -407,7 +404,7 @@ def time_left(durations: list[float], pending: int, jobs: list[Job], workers: in
     total = pending * mean
     for job in jobs:
         whole = mean if job.projected is None else job.projected
-        total += max(0.0, whole * (1 - job.step / max(1, job.run.steps)))
+        total += max(0.0, whole * (1 - job.step / max(1, job.steps)))
     return total / workers
 
 

@@ -29,11 +29,6 @@ class SweepRun:
         """Its directory below `runs`."""
         return self.directory.name
 
-    @property
-    def steps(self) -> int:
-        """Its budget."""
-        return self.config.trainer.steps
-
 
 @dataclass(frozen=True)
 class State:

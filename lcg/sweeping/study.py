@@ -104,8 +104,7 @@ def _open_database(url: str | None, file: Path) -> optuna.storages.RDBStorage:
     """
     options: dict[str, Any] = {"pool_pre_ping": True}
     if url is None:  # as no URL can name a file with ?, # or % in it
-        path = os.fsencode(file)
-        connect = partial(sqlite3.connect, path, timeout=60, check_same_thread=False)
+        connect = partial(sqlite3.connect, os.fsencode(file), timeout=60, check_same_thread=False)
         options = {"creator": connect, "poolclass": QueuePool}
     elif url.startswith("sqlite"):
         options = {"connect_args": {"timeout": 60}}
@@ -192,7 +191,7 @@ class TrialQueue:
                 if not self._is_surplus(trial):
                     self.note(trial, owner=self.owner, heartbeat=time.time())
                     return trial, self.chosen(self._frozen(trial))
-                self.finish(trial, TrialState.FAIL, surplus=True)
+                self.set_state(trial, TrialState.FAIL, surplus=True)
         return None
 
     def _has_more(self) -> bool:
@@ -233,7 +232,7 @@ class TrialQueue:
             with self.lock():
                 found = self._frozen(trial)
                 if found.state is TrialState.RUNNING and found.user_attrs == trial.user_attrs:
-                    self._set_state(trial, TrialState.WAITING)
+                    self.set_state(trial, TrialState.WAITING)
         return others
 
     # ---- while it runs
@@ -269,21 +268,23 @@ class TrialQueue:
             for key, value in facts.items():
                 trial.set_user_attr(key, value)
 
-    def release(self, trial: Trial) -> None:
-        """Let others have a trial that is not finished."""
-        self._set_state(trial, TrialState.WAITING)
-
-    def finish(
-        self, trial: Trial, state: TrialState, value: float | None = None, **facts: Any
+    def set_state(
+        self,
+        trial: Trial | FrozenTrial,
+        state: TrialState,
+        value: float | None = None,
+        **facts: Any,
     ) -> None:
-        """Record what became of a run; one that is complete without a value counts as the worst."""
+        """Record what became of a run, or let others have it, WAITING.
+
+        One that is COMPLETE without a value counts as the worst.
+        """
         if state is TrialState.COMPLETE and value is None:
             value = self.sweep.metric.worst if self.sweep.metric else 0.0
-        self.note(trial, **facts)
-        self._set_state(trial, state, None if value is None else [float(value)])
-
-    def _set_state(self, trial: Trial | FrozenTrial, state: TrialState, values=None) -> None:
+        values = None if value is None else [float(value)]
         with suppress(UpdateFinishedTrialError):  # another launcher was quicker, with the same run
+            for key, fact in facts.items():
+                trial.set_user_attr(key, fact)
             self.study._storage.set_trial_state_values(trial._trial_id, state, values)
 
     # ---- reading
@@ -307,7 +308,7 @@ class TrialQueue:
     def chosen(self, trial: FrozenTrial) -> dict[str, str]:
         """Return the choices of a trial, as texts, in the order of the file."""
         parameters = _parameters(trial)
-        return {k: _text(parameters[k]) for k in self.sweep.parameters if k in parameters}
+        return {k: as_text(parameters[k]) for k in self.sweep.parameters if k in parameters}
 
     def latest(self) -> dict[str, FrozenTrial]:
         """The last trial of each choice, by its key."""
@@ -339,11 +340,7 @@ def sample(sweep: Sweep, count: int) -> list[dict[str, str]]:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=SEED))
     distributions = {key: distribution_of(p) for key, p in sweep.parameters.items()}
     trials = [study.ask(distributions) for _ in range(count)]
-    return [{key: _text(t.params[key]) for key in sweep.parameters} for t in trials]
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else as_text(value)
+    return [{key: as_text(trial.params[key]) for key in sweep.parameters} for trial in trials]
 
 
 def process_start(pid: int) -> str:

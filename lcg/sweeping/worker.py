@@ -51,15 +51,9 @@ def share(workers: int | None, devices: int = 1, cpu_only: bool = False) -> list
     gpus = [] if cpu_only else _gpus()
     sets = [",".join(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
     count = workers or max(1, len(sets))
-    threads = max(1, _cores() // count)
+    affinity = getattr(os, "sched_getaffinity", lambda pid: range(os.cpu_count() or 1))
+    threads = max(1, len(affinity(0)) // count)
     return [Slot(threads, sets[i % len(sets)] if sets else None, count > 1) for i in range(count)]
-
-
-def _cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:

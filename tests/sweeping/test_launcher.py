@@ -24,6 +24,7 @@ from sweeping.tiny_sweeps import configs
 from lcg.config import load_config, run_directory
 from lcg.runs.files import is_held, locked
 from lcg.sweeping import launcher, read_sweep, study
+from lcg.sweeping.launcher import Launcher
 from lcg.sweeping.state import find_run, state_of
 from lcg.sweeping.study import TrialQueue, open_storage
 from lcg.sweeping.worker import share, storage_trouble
@@ -71,7 +72,7 @@ def sweep(tmp_path):
 
 
 def run(asked, workers: int = 2):
-    return launcher.run_sweep(asked, workers, command=FAKE)
+    return Launcher(asked, workers, command=FAKE).launch()
 
 
 def attempts(asked) -> list[int]:
@@ -80,8 +81,12 @@ def attempts(asked) -> list[int]:
     return [len(file.read_text()) if file.exists() else 0 for file in files]
 
 
+def queue(asked) -> TrialQueue:
+    return TrialQueue(asked, open_storage(None, asked.directory))
+
+
 def trials(asked):
-    return TrialQueue(asked, open_storage(None, asked.directory)).trials()
+    return queue(asked).trials()
 
 
 def test_a_full_disk_is_no_runs_failure(sweep, plan):
@@ -105,8 +110,7 @@ def test_a_database_that_goes_away_is_no_runs_failure(sweep, plan, monkeypatch):
     asked = sweep(2)
     with monkeypatch.context() as outage:
         outage.setattr(study, "process_start", lambda pid: "an earlier process")
-        outage.setattr(TrialQueue, "finish", unanswered)
-        outage.setattr(TrialQueue, "release", unanswered)
+        outage.setattr(TrialQueue, "set_state", unanswered)
         summary = run(asked, workers=1)
     assert (summary.exit_code, summary.failures) == (1, [])
     assert "stopped: the study: server closed the connection; after that is" in summary.as_text()
@@ -140,10 +144,11 @@ def on_a_full_disk(log) -> str:
     return storage_trouble(Full(log)).replace(str(log), "a log")
 
 
-@pytest.mark.parametrize("method", ["finish", "take", "beat", "release"])
-def test_a_study_that_cannot_be_written(sweep, plan, monkeypatch, method):
+@pytest.mark.parametrize("first", ["ok", "full"])
+@pytest.mark.parametrize("method", ["set_state", "take", "beat"])
+def test_a_study_that_cannot_be_written(sweep, plan, monkeypatch, method, first):
     """SQLite's own words come wrapped twice."""
-    plan(s0=["full", "ok"] if method == "release" else ["ok"])
+    plan(s0=[first, "ok"])
     asked, original = sweep(1), getattr(TrialQueue, method)
 
     def full(self, *arguments, **options):
@@ -162,7 +167,7 @@ def test_a_study_that_cannot_be_written(sweep, plan, monkeypatch, method):
     monkeypatch.setattr(TrialQueue, method, original)
     for trial in trials(asked):
         if trial.state is TrialState.RUNNING:
-            TrialQueue(asked, open_storage(None, asked.directory)).release(trial)
+            queue(asked).set_state(trial, TrialState.WAITING)
     assert run(asked).exit_code == 0
 
 
@@ -266,7 +271,7 @@ def test_a_run_that_is_not_finite_is_a_result(sweep, plan):
 
 
 def test_what_a_worker_is_given(sweep, plan, monkeypatch):
-    monkeypatch.setattr("lcg.sweeping.worker._cores", lambda: 6)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(6))
     asked = sweep(1)
     run(asked, workers=2)
     words = json.loads((find_run(configs(asked)[0]).directory / "words.json").read_text())
@@ -279,7 +284,7 @@ def test_what_a_worker_is_given(sweep, plan, monkeypatch):
 
 def test_gpus_are_divided(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4,7,9")
-    monkeypatch.setattr("lcg.sweeping.worker._cores", lambda: 8)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8))
     assert [slot.gpus for slot in share(None)] == ["3", "4", "7", "9"]
     assert [slot.threads for slot in share(None)] == [2] * 4
     assert [slot.gpus for slot in share(None, devices=2)] == ["3,4", "7,9"]
@@ -361,7 +366,7 @@ from lcg.sweeping import launcher, read_sweep
 log_to_stderr()
 launcher.TICK, launcher.LOOK = 0.02, 0.05
 asked = read_sweep(sys.argv[1], [sys.argv[2]])
-done = launcher.run_sweep(asked, 2, command=json.loads(sys.argv[3]))
+done = launcher.Launcher(asked, 2, command=json.loads(sys.argv[3])).launch()
 sys.exit(done.exit_code)
 """
 
@@ -449,9 +454,9 @@ def test_a_split_with_fewer_samples_than_asked_is_climbed_whole(sweep, plan, mon
 
 def job(step: int, begin: int = 0):
     """A run of 100 steps whose process has been at work for 10 seconds."""
-    metric, of = SimpleNamespace(step=step, values=[]), SimpleNamespace(steps=100)
-    started = time.monotonic() - 10
-    return launcher.Job(None, of, None, metric, "", begin=begin, started=started)
+    metric = SimpleNamespace(step=step, values=[])
+    run = SimpleNamespace(config=load_config(["trainer.steps=100"]))
+    return launcher.Job(None, run, None, metric, "", begin=begin, started=time.monotonic() - 10)
 
 
 def test_time_left():

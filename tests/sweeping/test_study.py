@@ -99,7 +99,7 @@ def test_a_sweep_that_draws_ends_at_its_cap(method, tmp_path):
     while taken := queue.take():
         trial, chosen = taken
         rates.append(float(chosen["optimizer.lr"]))
-        queue.finish(trial, TrialState.COMPLETE, 0.5)
+        queue.set_state(trial, TrialState.COMPLETE, 0.5)
     assert len(set(rates)) == 4 and all(0.001 <= rate <= 0.1 for rate in rates)
 
 
@@ -142,7 +142,7 @@ def test_launchers_that_queue_at_the_same_moment_share_each_run_once(tmp_path, m
     assert sorted(chosen["seed"] for _, chosen in filter(None, taken)) == ["0", "1", "2"]
 
     failed = next(trial for trial, chosen in filter(None, taken) if chosen["seed"] == "1")
-    one.finish(failed, TrialState.FAIL, reason="it broke")
+    one.set_state(failed, TrialState.FAIL, reason="it broke")
     one.fill({"seed=1"})
     with monkeypatch.context() as before:
         before.setattr(other, "trials", lambda: one.study.get_trials(deepcopy=False)[:3])
@@ -214,7 +214,7 @@ def test_who_is_kept_after_a_comparison(tmp_path):
         kept[value] = not queue.should_stop(trial, values)
         reported = max(queue._frozen(trial).intermediate_values)
         assert reported <= 4
-        queue.finish(trial, TrialState.COMPLETE if kept[value] else TrialState.PRUNED, value)
+        queue.set_state(trial, TrialState.COMPLETE if kept[value] else TrialState.PRUNED, value)
     assert kept == {0.6: True, 0.5: False, 0.4: False, 0.3: False, 0.2: False, 0.1: False}
     # ascending: each is the best so far
     (queue,) = queues(sweep(tmp_path, run_cap=7, early_terminate=early | {"s": 1, "eta": 2}))
@@ -229,7 +229,7 @@ def test_who_takes_a_trial_up_stops_it_as_well(tmp_path):
     (queue,) = queues(sweep(tmp_path, early_terminate=early))
     best, _ = queue.take()
     assert not queue.should_stop(best, [0.9])
-    queue.finish(best, TrialState.COMPLETE, 0.9)
+    queue.set_state(best, TrialState.COMPLETE, 0.9)
     poor, _ = queue.take()
     assert queue.should_stop(poor, [0.1])
     (later,) = queues(sweep(tmp_path, early_terminate=early))
