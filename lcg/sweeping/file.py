@@ -6,14 +6,12 @@ W&B's agent gives up after a few runs that fail at once, and a table with holes 
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import itertools
 import json
 import math
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -210,7 +208,7 @@ class Sweep:
     @property
     def example(self) -> dict[str, str]:
         """The first choice of everything."""
-        return {key: parameter.first for key, parameter in self.parameters.items()}
+        return {key: parameter.texts[0] for key, parameter in self.parameters.items()}
 
     def words(self, chosen: dict[str, str]) -> list[str]:
         """The overrides of one run."""
@@ -233,10 +231,8 @@ def read_sweep(path: str | Path, overrides: list[str] | None = None) -> Sweep:
         sweep = replace(sweep, fixed=sweep.fixed | fixed, parameters=varied, overrides=fixed)
         _check_runs(sweep)
         check_folder(f"runs={sweep.runs}", sweep.runs)
-    except ConfigError as error:
-        raise ConfigError(f"{file}: {error}") from error.__cause__
     except ValueError as error:
-        raise ConfigError(f"{file}: {one_line(error)}") from None
+        raise ConfigError(f"{file}: {one_line(error)}") from error.__cause__
     return sweep
 
 
@@ -322,23 +318,17 @@ def _command(command: list[str]) -> tuple[dict[str, str], str]:
 # ---- the runs of a sweep
 
 
-def combinations(sweep: Sweep) -> list[dict[str, str]]:
-    """The choices of each run of a grid, first parameter slowest, at most `run_cap` of them."""
-    return list(itertools.islice(_choices(sweep), sweep.run_cap))
-
-
-def _choices(sweep: Sweep) -> Iterator[dict[str, str]]:
-    """Every combination; a range is stood for by its lower end."""
-    options = [p.texts if isinstance(p, Choice) else (p.first,) for p in sweep.parameters.values()]
-    for texts in itertools.product(*options):
-        yield dict(zip(sweep.parameters, texts, strict=True))
+def combinations(sweep: Sweep, most: int | None = None) -> list[dict[str, str]]:
+    """The choices of each run of a grid, first parameter slowest, at most `most` or `run_cap`."""
+    texts = itertools.product(*(parameter.texts for parameter in sweep.parameters.values()))
+    first = itertools.islice(texts, most or sweep.run_cap)
+    return [dict(zip(sweep.parameters, chosen, strict=True)) for chosen in first]
 
 
 def _check_runs(sweep: Sweep) -> None:
     """Raise ConfigError for runs that are not possible, or that would share a directory."""
-    grid = sweep.method == "grid"
-    sizes = (len(p.texts) for p in sweep.parameters.values() if isinstance(p, Choice))
-    count = min(math.prod(sizes), (sweep.run_cap or COUNT**2) if grid else MOST_CHECKED)
+    most = (sweep.run_cap or COUNT**2) if sweep.method == "grid" else MOST_CHECKED
+    count = min(most, math.prod(len(parameter.texts) for parameter in sweep.parameters.values()))
     if count > MOST_RUNS:  # more than anybody trains: none of them is listed
         raise ConfigError(
             f"the grid has {shown(count)} runs; at most {shown(MOST_RUNS)} are possible, so vary "
@@ -348,8 +338,8 @@ def _check_runs(sweep: Sweep) -> None:
         log.info(f"{sweep.path}: {count:,} runs to check")
     places: dict[Path, dict[str, str]] = {}
     impossible: dict[str, list[str]] = {}
-    runs = itertools.islice(_choices(sweep), count)
-    for chosen in tqdm(runs, "checked", count, unit=" runs", leave=False, disable=None, delay=2):
+    runs = combinations(sweep, count)
+    for chosen in tqdm(runs, "checked", unit=" runs", leave=False, disable=None, delay=2):
         try:
             config = load_config(sweep.words(chosen))
         except ConfigError as error:
@@ -387,15 +377,14 @@ def _check_runs(sweep: Sweep) -> None:
 
 def for_wandb(sweep: Sweep) -> dict[str, Any]:
     """The content of the file with the overrides in it, for W&B to hand out."""
-    content = copy.deepcopy(sweep.content)
-    fixed = dict(sweep.fixed)
-    for key in content["parameters"]:
+    fixed, parameters = dict(sweep.fixed), dict(sweep.content["parameters"])
+    for key in parameters:
         name = str(key).removesuffix(".name")
         if name in sweep.overrides:
-            content["parameters"][key] = {"value": read_text(fixed.pop(name))}
+            parameters[key] = {"value": read_text(fixed.pop(name))}
     words = [f"{key}={text}" for key, text in fixed.items()]
-    content["command"] = ["lcg", "train", *words, sweep.macro]
-    return content
+    command = ["lcg", "train", *words, sweep.macro]
+    return sweep.content | {"parameters": parameters, "command": command}
 
 
 def as_yaml(sweep: Sweep) -> str:

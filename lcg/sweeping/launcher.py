@@ -197,11 +197,11 @@ class Launcher:
                 if here and not state.done:
                     again.add(key)
                 else:
-                    self._skip(run, state)
+                    self._count("skipped", run, state)
         return again
 
-    def _skip(self, run: SweepRun, state: State) -> None:
-        self.summary.counts["skipped"] += 1
+    def _count(self, kind: str, run: SweepRun, state: State) -> None:
+        self.summary.counts[kind] += 1
         if state.record is not None:
             self.durations.append(state.record.training.seconds)
         if state.stale:
@@ -221,10 +221,7 @@ class Launcher:
                 self.held.remove(job)
                 if not self._is_done(job):
                     return job
-        while len(self.held) < self.workers and self._goes_on():
-            taken = self.queue.take()
-            if taken is None:
-                return None
+        while len(self.held) < self.workers and self._goes_on() and (taken := self.queue.take()):
             job = self._job(*taken)
             if job is None or self._is_done(job):
                 continue
@@ -253,7 +250,7 @@ class Launcher:
         state = state_of(job.run)
         if state.done:
             self._complete(job, state)
-            self._skip(job.run, state)
+            self._count("skipped", job.run, state)
         return state.done
 
     def _start(self, job: Job) -> None:
@@ -302,13 +299,10 @@ class Launcher:
         state = state_of(job.run)
         if code in (0, NOT_FINITE) and state.done:
             value = self._complete(job, state)
-            self.summary.counts["finished"] += 1
-            self.durations.append(state.record.training.seconds)
+            self._count("finished", job.run, state)
             result = "" if value is None else f", {self.sweep.metric.name} {value:.4g}"
-            if state.kind == "not_finite":
-                self._say(f"stopped, {state.record.training.reason}", job)
-            else:
-                self._say(f"finished{result}", job)
+            reason = f"stopped, {state.record.training.reason}"
+            self._say(f"finished{result}" if state.kind == "finished" else reason, job)
         elif job.pruned_at is not None:
             self.queue.set_state(job.trial, TrialState.PRUNED, pruned_at=job.pruned_at)
             self.summary.counts["pruned"] += 1

@@ -39,11 +39,6 @@ class Choice:
 
     texts: tuple[str, ...]
 
-    @property
-    def first(self) -> str:
-        """An example."""
-        return self.texts[0]
-
 
 @dataclass(frozen=True)
 class Range:
@@ -56,9 +51,9 @@ class Range:
     log: bool = False
 
     @property
-    def first(self) -> str:
-        """An example."""
-        return as_text(self.low)
+    def texts(self) -> tuple[str, ...]:
+        """The lower end, which stands for all of it."""
+        return (as_text(self.low),)
 
     def as_choice(self) -> Choice:
         """Every value, where there are finitely many. Raises ValueError where there are not."""

@@ -144,8 +144,10 @@ def on_a_full_disk(log) -> str:
     return storage_trouble(Full(log)).replace(str(log), "a log")
 
 
-@pytest.mark.parametrize("first", ["ok", "full"])
-@pytest.mark.parametrize("method", ["set_state", "take", "beat"])
+@pytest.mark.parametrize(
+    ("method", "first"),
+    [("set_state", "ok"), ("set_state", "full"), ("take", "ok"), ("beat", "ok")],
+)
 def test_a_study_that_cannot_be_written(sweep, plan, monkeypatch, method, first):
     """SQLite's own words come wrapped twice."""
     plan(s0=[first, "ok"])
