@@ -12,7 +12,7 @@ import json
 import math
 import os
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -170,11 +170,11 @@ class Sweep:
     method: str
     fixed: dict[str, str]
     parameters: dict[str, Choice | Range]
-    metric: Metric | None = None
-    early_stop: EarlyStop | None = None
-    run_cap: int | None = None
-    overrides: dict[str, str] = field(default_factory=dict)
-    macro: str = MACROS[0]
+    metric: Metric | None
+    early_stop: EarlyStop | None
+    run_cap: int | None
+    overrides: dict[str, str]
+    macro: str
 
     @cached_property
     def name(self) -> str:
@@ -185,13 +185,9 @@ class Sweep:
         fixed = {key: text for key, text in self.fixed.items() if key != "runs"}
         varied = {key: repr(parameter) for key, parameter in self.parameters.items()}
         metric, early = self.metric, self.early_stop
-        facts = [
-            self.method,
-            fixed,
-            varied,
-            str(metric and f"Metric(name={metric.name!r}, maximize={metric.maximize})"),
-            str(early and f"EarlyStop(first={early.first}, eta={early.eta}, last={early.last})"),
-        ]
+        judged = metric and f"Metric(name={metric.name!r}, maximize={metric.maximize})"
+        stops = early and f"EarlyStop(first={early.first}, eta={early.eta}, last={early.last})"
+        facts = [self.method, fixed, varied, str(judged), str(stops)]
         text = json.dumps(facts, sort_keys=True)
         return f"{self.path.stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
@@ -224,11 +220,9 @@ def read_sweep(path: str | Path, overrides: list[str] | None = None) -> Sweep:
     that is not a sweep, a metric that is no column of the runs, or runs that are not possible.
     """
     file = find_sweep(str(path))
-    fixed = read_overrides(overrides or [])
+    given = read_overrides(overrides or [])
     try:
-        sweep = _sweep(file, _read_yaml(file))
-        varied = {key: p for key, p in sweep.parameters.items() if key not in fixed}
-        sweep = replace(sweep, fixed=sweep.fixed | fixed, parameters=varied, overrides=fixed)
+        sweep = _sweep(file, _read_yaml(file), given)
         _check_runs(sweep)
         check_folder(f"runs={sweep.runs}", sweep.runs)
     except ValueError as error:
@@ -273,7 +267,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     return content
 
 
-def _sweep(file: Path, content: dict[str, Any]) -> Sweep:
+def _sweep(file: Path, content: dict[str, Any], overrides: dict[str, str]) -> Sweep:
     for key, advice in REQUIRED.items():
         if not content.get(key):
             raise ConfigError(f"{key} is missing or empty; {advice}")
@@ -291,8 +285,9 @@ def _sweep(file: Path, content: dict[str, Any]) -> Sweep:
                 parameters[name] = parameters[name].as_choice()
         except ValueError as error:
             raise ConfigError(f"parameters.{key}: {error}") from None
-    varied = (keys.metric, keys.early_terminate, keys.run_cap)
-    return Sweep(file, content, keys.method, fixed, parameters, *varied, macro=macro)
+    varied = {key: p for key, p in parameters.items() if key not in overrides}
+    how = (keys.metric, keys.early_terminate, keys.run_cap)
+    return Sweep(file, content, keys.method, fixed | overrides, varied, *how, overrides, macro)
 
 
 def _command(command: list[str]) -> tuple[dict[str, str], str]:

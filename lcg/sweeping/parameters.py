@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lcg.config.load import VALUES
-from lcg.config.types import LARGEST, NUMBER, as_text
+from lcg.config.types import LARGEST, NUMBER, as_text, convert
 from lcg.registry import nearest
 
 ENDS = ("min", "max")
@@ -143,11 +143,10 @@ def _range(kind: str, low: float, high: float, q: float) -> Range:
 
 def _number(value: Any, key: str) -> float:
     _refuse_disguised(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise ValueError(f"{key}: {value!r} is not a number")
-    if not -LARGEST < value < LARGEST:
+    number = convert(float, value, key)
+    if not -LARGEST < number < LARGEST:
         raise ValueError(f"{key} is too large for any option")
-    return float(value)
+    return number
 
 
 def _refuse_disguised(value: Any) -> None:
