@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lcg.config import ConfigError, experiment_identity
+from lcg.config.schema import Trainer
 from lcg.log import log
 from lcg.sweeping.file import Sweep, combinations
 from lcg.sweeping.state import State, SweepRun, find_run, state_of
@@ -116,11 +117,7 @@ def project_sweep(sweep: Sweep, workers: int | None = None) -> Iterator[str]:
 
 def _time_text(runs: list[Planned], count: int, workers: int | None) -> str:
     """The time of `count` runs, of which some stand for all."""
-    devices, cpu_only = 1, False
-    if runs:
-        trainer = runs[0].run.config.trainer
-        devices, cpu_only = trainer.devices, trainer.accelerator == "cpu"
-    slots = share(workers, devices, cpu_only)
+    slots = share(workers, runs[0].run.config.trainer if runs else Trainer())
     kinds = _kinds(runs)
     if unfinished := [kind for kind in kinds if kind.unfinished]:
         firsts = [kind.unfinished[0].run for kind in unfinished]

@@ -102,8 +102,7 @@ class Launcher:
         command: list[str] = TRAIN,
     ) -> None:
         self.sweep, self.command = sweep, command
-        example = find_run(sweep.words(sweep.example)).config.trainer
-        self.free = share(workers, example.devices, cpu_only=example.accelerator == "cpu")
+        self.free = share(workers, find_run(sweep.words(sweep.example)).config.trainer)
         self.workers = len(self.free)
         self.queue = TrialQueue(sweep, open_storage(storage, sweep.directory))
         write_atomic(sweep.directory / "sweep.yaml", as_yaml(sweep))

@@ -282,9 +282,8 @@ class TrialQueue:
         if state is TrialState.COMPLETE and value is None:
             value = self.sweep.metric.worst if self.sweep.metric else 0.0
         values = None if value is None else [float(value)]
+        self.note(trial, **facts)
         with suppress(UpdateFinishedTrialError):  # another launcher was quicker, with the same run
-            for key, fact in facts.items():
-                trial.set_user_attr(key, fact)
             self.study._storage.set_trial_state_values(trial._trial_id, state, values)
 
     # ---- reading

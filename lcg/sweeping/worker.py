@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from lcg.config import Config
+from lcg.config.schema import Trainer
 from lcg.system import tells_storage_error
 from lcg.training.signals import end_with
 
@@ -42,13 +43,13 @@ class Slot:
         return [] if config.trainer.threads else [f"trainer.threads={self.threads}"]
 
 
-def share(workers: int | None, devices: int = 1, cpu_only: bool = False) -> list[Slot]:
-    """A slot for each worker: the GPUs in turn, `devices` of them each, and the cores divided.
+def share(workers: int | None, trainer: Trainer) -> list[Slot]:
+    """A slot for each worker: the GPUs in turn, as many as a run takes, and the cores divided.
 
     Without a number: one worker for each such set of GPUs, or one on a machine without. GPUs are
     those of CUDA_VISIBLE_DEVICES, or those that nvidia-smi lists.
     """
-    gpus = [] if cpu_only else _gpus()
+    gpus, devices = [] if trainer.accelerator == "cpu" else _gpus(), trainer.devices
     sets = [",".join(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
     count = workers or max(1, len(sets))
     affinity = getattr(os, "sched_getaffinity", lambda pid: range(os.cpu_count() or 1))

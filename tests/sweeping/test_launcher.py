@@ -22,6 +22,7 @@ from sqlalchemy.exc import OperationalError
 from sweeping.tiny_sweeps import configs
 
 from lcg.config import load_config, run_directory
+from lcg.config.schema import Trainer
 from lcg.runs.files import is_held, locked
 from lcg.sweeping import launcher, read_sweep, study
 from lcg.sweeping.launcher import Launcher
@@ -287,18 +288,19 @@ def test_what_a_worker_is_given(sweep, plan, monkeypatch):
 def test_gpus_are_divided(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,4,7,9")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(8))
-    assert [slot.gpus for slot in share(None)] == ["3", "4", "7", "9"]
-    assert [slot.threads for slot in share(None)] == [2] * 4
-    assert [slot.gpus for slot in share(None, devices=2)] == ["3,4", "7,9"]
-    assert [slot.gpus for slot in share(6)] == ["3", "4", "7", "9", "3", "4"]
-    assert share(2, cpu_only=True)[0].environment == {
+    one, two, cpu = Trainer(), Trainer(devices=2), Trainer(accelerator="cpu")
+    assert [slot.gpus for slot in share(None, one)] == ["3", "4", "7", "9"]
+    assert [slot.threads for slot in share(None, one)] == [2] * 4
+    assert [slot.gpus for slot in share(None, two)] == ["3,4", "7,9"]
+    assert [slot.gpus for slot in share(6, one)] == ["3", "4", "7", "9", "3", "4"]
+    assert share(2, cpu)[0].environment == {
         "OMP_NUM_THREADS": "4",
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "0",
     }
-    assert share(1, cpu_only=True)[0].environment == {"OMP_NUM_THREADS": "8"}
+    assert share(1, cpu)[0].environment == {"OMP_NUM_THREADS": "8"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert [slot.gpus for slot in share(None)] == [None]
+    assert [slot.gpus for slot in share(None, one)] == [None]
 
 
 def test_a_run_that_another_process_trains(sweep, plan):
