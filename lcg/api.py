@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from lcg.attention.backends import check_installed
 from lcg.config import Config, load_config, with_overrides
 from lcg.config.compatibility import remarks
+from lcg.config.types import as_text
 from lcg.log import log
 from lcg.ranks import is_rank_zero, run_alone
 from lcg.runs import run as runs
@@ -260,13 +261,7 @@ def attention_layer(
 
 def _words(options: dict[str, Any], prefix: str = "") -> list[str]:
     """`key=value` for each option, values as a command line has them."""
-    return [f"{prefix}{key}={_text(value)}" for key, value in options.items()]
-
-
-def _text(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return ",".join(map(_text, value)) if isinstance(value, list | tuple | range) else str(value)
+    return [f"{prefix}{key}={as_text(value)}" for key, value in options.items()]
 
 
 def _records(runs: Iterable[runs.Run]) -> list[RunRecord]:

@@ -185,8 +185,15 @@ def _largest_of_task(task: Any) -> str:
     return _option("task", task, max(names, key=lambda name: getattr(task, name)))
 
 
-def check_task_sizes(task: Task) -> None:
-    """Raise ValueError for a task whose vocabulary or shortest length is beyond any machine."""
+def check_definition(task: Task) -> None:
+    """Raise ConfigError for a task that is not well defined, or beyond any machine."""
+    with config_errors(type(task), "task"):
+        task.check_definition()
+    with config_errors(type(task), ""):
+        _check_task_sizes(task)
+
+
+def _check_task_sizes(task: Task) -> None:
     if task.vocabulary > VOCABULARY:
         _refuse(_largest_of_task(task), "a vocabulary of {} tokens", task.vocabulary, VOCABULARY)
     least, name = task.min_length, f"{type(task).__name__}.min_length"

@@ -21,11 +21,10 @@ import yaml
 from omegaconf import OmegaConf
 
 from lcg import registry
-from lcg.config.compatibility import check_config, check_task_sizes
+from lcg.config.compatibility import check_config, check_definition
 from lcg.config.errors import (
     ConfigError,
     check_keys,
-    config_errors,
     find_class,
     one_line,
     options_called,
@@ -53,7 +52,7 @@ def load_config(overrides: list[str], fitting: bool = True) -> Config:
 def load_task(overrides: list[str]) -> Any:
     """The task alone that overrides describe; the rest need not fit it. Raises ConfigError."""
     task = convert(Task, _tree(read_overrides(overrides))["task"], "task")
-    _check_definition(task)
+    check_definition(task)
     return task
 
 
@@ -365,12 +364,5 @@ def _put(tree: dict[str, Any], key: str, text: str) -> None:
 
 def _build(tree: dict[str, Any]) -> Config:
     config = build(Config, tree, "")
-    _check_definition(config.task)
+    check_definition(config.task)
     return config
-
-
-def _check_definition(task: Task) -> None:
-    with config_errors(type(task), "task"):
-        task.check_definition()
-    with config_errors(type(task), ""):
-        check_task_sizes(task)

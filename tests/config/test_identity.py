@@ -1,11 +1,13 @@
 """A run's name changes with whatever changes its weights, and with nothing else."""
 
 import shutil
+from dataclasses import dataclass, field
 
 import pytest
 from omegaconf import OmegaConf
 
 from lcg.config import experiment_identity, identity, load_config, run_directory, to_tree, to_yaml
+from lcg.config.schema import ADDED_LATER, CHANGES_NO_WEIGHT
 
 CHANGES = [
     "task=reverse",
@@ -71,6 +73,18 @@ def test_the_hash_of_a_config_is_what_it_was(here):
     """A new option of the schema, at its default, must not rename the runs that people have."""
     assert identity(load_config([])) == "720603c5"
     assert identity(load_config(["experiment=demo/asentmax"])) == "c81b77d2"
+
+
+def test_an_option_that_was_added_later_counts_only_where_it_is_set():
+    @dataclass
+    class Section:
+        first: int = 1
+        later: int = field(default=2, metadata=ADDED_LATER)
+        unseen: int = field(default=3, metadata=CHANGES_NO_WEIGHT)
+
+    assert to_tree(Section(), identity=True) == {"first": 1}
+    assert to_tree(Section(later=5, unseen=6), identity=True) == {"first": 1, "later": 5}
+    assert to_tree(Section()) == {"first": 1, "later": 2, "unseen": 3}
 
 
 def test_the_layers_of_an_encoder_count_however_they_are_said(here):
