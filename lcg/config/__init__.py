@@ -6,19 +6,7 @@ Nothing here imports torch, so a mistake is answered at once.
 import copyreg
 
 from lcg.config.errors import ConfigError
-from lcg.config.identity import (
-    experiment_identity,
-    experiment_tree,
-    identity,
-    part_nodes,
-    parts,
-    run_directory,
-    source_digests,
-    task_tree,
-    to_tree,
-    to_yaml,
-    user_modules,
-)
+from lcg.config.identity import experiment_identity, identity, run_directory, to_tree, to_yaml
 from lcg.config.load import choices, config_from_tree, load_config, load_task, with_overrides
 from lcg.config.schema import COMPONENTS, Config
 
@@ -29,18 +17,12 @@ __all__ = [
     "choices",
     "config_from_tree",
     "experiment_identity",
-    "experiment_tree",
     "identity",
     "load_config",
     "load_task",
-    "part_nodes",
-    "parts",
     "run_directory",
-    "source_digests",
-    "task_tree",
     "to_tree",
     "to_yaml",
-    "user_modules",
     "with_overrides",
 ]
 

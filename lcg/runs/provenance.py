@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lcg.config import Config, identity, source_digests
+from lcg.config import Config, identity
+from lcg.config.identity import source_digests
 from lcg.log import log
 from lcg.runs.files import PROVENANCE, write_atomic
 from lcg.runs.record import load_json

@@ -16,7 +16,8 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 
 from lcg import registry
-from lcg.config import Config, part_nodes, parts, to_tree, user_modules
+from lcg.config import Config, to_tree
+from lcg.config.identity import part_nodes, parts, user_modules
 from lcg.runs.files import SOURCES, write_atomic
 from lcg.runs.provenance import package_version
 from lcg.system import require_file

@@ -15,14 +15,8 @@ from typing import Any
 from torch import Tensor
 from tqdm import tqdm
 
-from lcg.config import (
-    Config,
-    experiment_identity,
-    experiment_tree,
-    identity,
-    source_digests,
-    task_tree,
-)
+from lcg.config import Config, experiment_identity, identity
+from lcg.config.identity import experiment_tree, source_digests, task_tree
 from lcg.diagnostics.loss_plateau import loss_plateau
 from lcg.diagnostics.probe import group_norms, learned_alphas
 from lcg.log import log

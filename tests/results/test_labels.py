@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lcg.config import experiment_identity, experiment_tree, load_config, source_digests, to_yaml
+from lcg.config import experiment_identity, load_config, to_yaml
+from lcg.config.identity import experiment_tree, source_digests
 from lcg.results import table
 from lcg.results.aggregate import group_runs
 from lcg.results.labels import run_labels, short_names
