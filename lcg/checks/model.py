@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -57,18 +57,15 @@ class Parts:
 
     def layer(self, sizes: Sizes) -> MultiHeadAttention:
         """A layer of causal attention, the same each time."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            return stirred(MultiHeadAttention(self.attention, self.position, sizes))
+        return stirred(seeded(lambda: MultiHeadAttention(self.attention, self.position, sizes)))
 
     def model(self, sizes: Sizes, kind: type = Decoder, start: bool = False) -> Any:
         """A model of two layers, the same each time; start: as it is before training."""
         shape = {"heads": sizes.heads, "kv_heads": sizes.kv_heads, "head_dim": sizes.head_dim}
         options = Model(layers=2, d_model=sizes.d_model, d_ff=8, allow_no_position=True, **shape)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model = kind(options, self.attention, self.position, VOCABULARY, PAD)
-            return (model if start else stirred(model)).eval()
+        choices = self.attention, self.position
+        model = seeded(lambda: kind(options, *choices, VOCABULARY, PAD))
+        return (model if start else stirred(model)).eval()
 
 
 class Case(NamedTuple):
@@ -91,6 +88,13 @@ class Case(NamedTuple):
         return normal(self.batch, self.length, self.sizes.d_model, seed=self.length, dtype=dtype)
 
 
+def seeded(make: Callable[[], Any]) -> Any:
+    """What `make` returns when torch's random numbers start anew."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make()
+
+
 def stirred(module: torch.nn.Module) -> Any:
     """The module, its learned tensors moved a little, so that none is zero by its start alone."""
     draw = torch.Generator().manual_seed(1)
@@ -109,9 +113,8 @@ def learned_of(
     owner: Any, *sizes: Any, dtype: torch.dtype = torch.float32, method: str = "learned"
 ) -> Any:
     """What a choice learns, the same each time, moved a little from its start."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return stirred(learned_tensors(owner, getattr(owner, method)(*sizes), method).to(dtype))
+    tensors = seeded(lambda: getattr(owner, method)(*sizes))
+    return stirred(learned_tensors(owner, tensors, method).to(dtype))
 
 
 def each_case(parts: Parts, lengths: tuple[int, ...] = LENGTHS, batch: int = 2) -> Iterator[Case]:
