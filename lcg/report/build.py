@@ -6,6 +6,7 @@ import os
 import platform
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -199,11 +200,10 @@ def _provenance(run: Run) -> dict[str, str]:
     training, written = run.record.training, run.provenance
     git, packages = written.get("git") or {}, written.get("packages")
     changed = ", changed files" if git.get("dirty") else ""
-    try:
+    date = NOTHING
+    with suppress(OSError):
         stamp = run.metrics_file.stat().st_mtime
         date = f"{datetime.fromtimestamp(stamp, UTC):%Y-%m-%d %H:%M}"
-    except OSError:
-        date = NOTHING
     shown = [f"{name} {packages[name]}" for name in PACKAGES if name in (packages or {})]
     return {
         "run": run.record.run,

@@ -38,7 +38,7 @@ def labels(records: Sequence[RunRecord]) -> list[str]:
             values.setdefault(_compared(record, key), set()).add(repr(value))
 
     def label(record: RunRecord, own: dict[str, Any], last_resorts: bool) -> str:
-        parts = [method(record)]
+        parts = [f"{record.labels['attention']} · {record.labels['position']}"]
         always = changed(record)
         for key, value in own.items():
             differs = key in always or len(values[_compared(record, key)]) > 1
@@ -73,11 +73,6 @@ def run_labels(records: Sequence[RunRecord]) -> list[str]:
         return ", ".join(parts)
 
     return [label(record) for record in records]
-
-
-def method(record: RunRecord) -> str:
-    """The attention and the position encoding of a record."""
-    return f"{record.labels['attention']} · {record.labels['position']}"
 
 
 def short_names(keys: Iterable[str]) -> dict[str, str]:

@@ -85,20 +85,16 @@ def tango(only_first: int, only_second: int, n: int, z: float = 1.96) -> tuple[f
     """
     if n < 1 or min(only_first, only_second) < 0 or only_first + only_second > n:
         raise ValueError(f"{only_first} and {only_second} of {n} are not counts of pairs")
-    estimate = (only_first - only_second) / n
+    b, c = only_first, only_second
 
     def inside(delta: float) -> bool:
-        variance = n * (2 * _likeliest(only_first, only_second, n, delta) + delta * (1 - delta))
-        return abs(only_first - only_second - n * delta) <= z * math.sqrt(max(0.0, variance))
+        linear = (2 * n - b + c) * delta - b - c
+        root = math.sqrt(max(0.0, linear * linear + 8 * n * c * delta * (1 - delta)))
+        q = max(0.0, -delta, (root - linear) / (4 * n))
+        variance = n * (2 * q + delta * (1 - delta))
+        return abs(b - c - n * delta) <= z * math.sqrt(max(0.0, variance))
 
-    return _edge(inside, estimate, -1.0), _edge(inside, estimate, 1.0)
-
-
-def _likeliest(b: int, c: int, n: int, delta: float) -> float:
-    """Maximum-likelihood probability of c's cell, given that b's is larger by delta."""
-    linear = (2 * n - b + c) * delta - b - c
-    root = math.sqrt(max(0.0, linear * linear + 8 * n * c * delta * (1 - delta)))
-    return max(0.0, -delta, (root - linear) / (4 * n))
+    return _edge(inside, (b - c) / n, -1.0), _edge(inside, (b - c) / n, 1.0)
 
 
 def _edge(inside: Callable[[float], bool], start: float, end: float) -> float:

@@ -280,8 +280,8 @@ def _number(text: str, untrained: bool, note: str = "") -> Entry:
 
 def _over_lengths(run: RunResult, lengths: Sequence[int], measure: Measure) -> list[Entry]:
     """The mean beyond training, over those of `lengths`, and the effective length."""
-    beyond = run.mean_out_of_distribution(measure, lengths)
-    texts = [_mean(beyond), _effective_length(run, measure)]
+    beyond = _mean(run.mean_out_of_distribution(measure, lengths))
+    texts = (beyond, _effective_length(run, measure))
     return [_number(text, run.trained is False) for text in texts]
 
 
