@@ -19,7 +19,6 @@ from typing import Annotated, Any, Literal
 from omegaconf import OmegaConf
 
 from lcg import registry
-from lcg.attention import Attention
 from lcg.config.errors import KINDS, ConfigError, config_errors, find_class, unknown_option
 
 NULL = ("null", "~", "None")  # W&B passes null as None
@@ -61,9 +60,11 @@ def convert(kind: Any, value: Any, where: str) -> Any:
     origin = typing.get_origin(kind) or kind
     if origin is Annotated:
         value = convert(arms[0], value, where)
-        with config_errors(Attention, ""):
+        try:
             for rule in arms[1:]:
                 rule.check(where, value)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
         return value
     if origin in (typing.Union, types.UnionType):
         return _union(arms, value, where)
