@@ -63,10 +63,11 @@ def at_most(most: float) -> Rule:
 
 
 def _is_run_name(name: str) -> bool:
-    parts = PurePath(name).parts
-    hidden = any(part.startswith(".") or part == "wandb" for part in parts)
-    long = any(len(part.encode()) > 255 for part in parts)
-    return bool(parts) and parts[0] not in ("/", "sweeps") and not hidden and not long
+    path = PurePath(name)
+    hidden = any(part.startswith(".") or part == "wandb" for part in path.parts)
+    long = any(len(part.encode()) > 255 for part in path.parts)
+    inside = bool(path.parts) and not path.is_absolute() and path.parts[0] != "sweeps"
+    return inside and not hidden and not long
 
 
 positive = Rule(lambda number: number > 0, "be positive")

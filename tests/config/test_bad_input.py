@@ -211,6 +211,7 @@ BAD = {
     "position=rope position.fraction=2": "rope: fraction must be in (0, 1], got 2.0",
     "name=../elsewhere": "name must be a folder below `runs` ",
     "name=/tmp/elsewhere": "name must be a folder below `runs` ",
+    "name=//tmp/elsewhere": "name must be a folder below `runs` ",
     # combinations
     "position=nape model.heads=1 model.d_model=8": "nape: needs at least 2 heads",
     "position=rope model.d_model=56": "must be an even number of dimensions",
