@@ -6,13 +6,13 @@ import shutil
 import sys
 
 import pytest
+from processes import record
+from tiny import quick
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A finished run."""
-    from tiny import quick
-
     from lcg.cli import main
 
     runs = tmp_path_factory.mktemp("damaged")
@@ -76,10 +76,6 @@ def test_a_damaged_record_is_set_aside_and_training_goes_on(trained, here, call,
         for cell in part["ladder"]:
             cell.pop("seconds")
     assert after == before
-
-
-def record(run):
-    return json.loads((run / "results.json").read_text())
 
 
 GONE = "import os, sys; os.mkdir('gone'); os.chdir('gone'); os.rmdir('../gone')\n"

@@ -1,14 +1,12 @@
 """A sweep of tiny runs that services share, and its outcome without any service."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from processes import ROOT
 from services.postgres import Postgres, binaries
-from sweeping.tiny_sweeps import COMMAND, launch, outcome, sweep_file
+from sweeping.tiny_sweeps import COMMAND, launch, outcome, sweep_file, table
 
 GRID = {"attention": ["softmax", "ssmax", "entmax"]}
 # Long enough to be killed in the middle of.
@@ -27,14 +25,6 @@ def make_sweep(folder: Path) -> Path:
     words = [word for word in COMMAND if word.partition("=")[0] not in LONGER]
     longer = [f"{key}={text}" for key, text in LONGER.items()]
     return sweep_file(folder, GRID, command=[*words, *longer, "${args_no_hyphens}"])
-
-
-def table(runs: Path) -> str:
-    """Return what `lcg table` prints of a folder, without times."""
-    words = [sys.executable, "-m", "lcg", "table", str(runs), "--format", "json"]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return re.sub(r'"seconds": [\d.]+', '"seconds"', done.stdout)
 
 
 @pytest.fixture(scope="session")

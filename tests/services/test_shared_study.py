@@ -11,9 +11,9 @@ from threading import Barrier
 import optuna
 import pytest
 from processes import kill, wait_until
-from services.conftest import make_sweep, page, table
+from services.conftest import make_sweep, page
 from services.postgres import free_port
-from sweeping.tiny_sweeps import outcome
+from sweeping.tiny_sweeps import outcome, table
 
 from lcg.sweeping.study import open_storage
 

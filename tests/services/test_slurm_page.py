@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from processes import wait_until
-from services.conftest import make_sweep, page, table
+from services.conftest import make_sweep, page
 from services.slurm import Slurm, missing
-from sweeping.tiny_sweeps import outcome
+from sweeping.tiny_sweeps import outcome, table
 
 pytestmark = [
     pytest.mark.slow,

@@ -1,16 +1,13 @@
 """A sweep of 24 real runs, killed again and again, ends as one that nobody touched."""
 
 import random
-import re
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 from processes import children, kill, wait_until
-from sweeping.tiny_sweeps import launch, outcome, sweep_file
+from sweeping.tiny_sweeps import launch, outcome, sweep_file, table
 
 pytestmark = [
     pytest.mark.slow,
@@ -19,17 +16,6 @@ pytestmark = [
 
 KILLS = 10
 SEED = 7
-
-
-def table(runs: Path) -> str:
-    """The table without times."""
-    done = subprocess.run(
-        [sys.executable, "-m", "lcg", "table", str(runs), "--format", "json"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return re.sub(r'"seconds": [\d.]+', '"seconds"', done.stdout)
 
 
 def saved(runs: Path) -> set[tuple[Path, int]]:
