@@ -14,7 +14,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cache
@@ -44,6 +44,21 @@ SETTINGS = {"seed": Large, "lr": Annotated[float, (0, RATE)], "train_lengths": l
 
 class RecordError(ValueError):
     """A record that cannot be read, or that contradicts itself: one line, naming the file."""
+
+
+def report_problems(
+    problems: Sequence[str], report: Callable[[str], None] | None, some_left: bool
+) -> None:
+    """Call `report` with each problem of several records, of which `some_left` can be used.
+
+    Raises RecordError, naming them all, without `report`, and where nothing can be used.
+    """
+    if problems and (report is None or (not some_left and len(problems) == 1)):
+        raise RecordError(" | ".join(problems))
+    for problem in problems:
+        report(problem)
+    if not some_left:
+        raise RecordError("none of them can be read, so there is nothing to show")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from lcg.runs.files import BEST, CHECKPOINTS, CONFIG, METRICS, PLOTS, PROVENANCE
 from lcg.runs.metrics import Series, read_curves
 from lcg.runs.presets import label_fits
 from lcg.runs.provenance import code_digest, read_provenance
-from lcg.runs.record import RecordError, RunRecord
+from lcg.runs.record import RecordError, RunRecord, report_problems
 from lcg.runs.sources import Trust, locate_sources
 from lcg.system import is_storage_error
 
@@ -94,11 +94,12 @@ class Run:
         found: dict[Path, bool] = {}
         for path in _expanded(paths):
             before = len(problems)
-            directories = _run_directories(path, problems)
+            directories = _run_directories(path, problems) if path.exists() else {}
             if not directories and len(problems) == before:
-                problem = f"no {RECORD} in it or below it" if path.exists() else "no such folder"
-                if not path.exists() and glob.has_magic(str(path)):
-                    problem = "nothing matches this pattern"
+                problem = f"no {RECORD} in it or below it"
+                if not path.exists():
+                    is_pattern = glob.has_magic(str(path))
+                    problem = "nothing matches this pattern" if is_pattern else "no such folder"
                 problems.append(f"{path}: {problem}; name a run directory or a folder of runs")
             found.update(directories)
         runs: dict[tuple[str, str], Run] = {}
@@ -119,12 +120,7 @@ class Run:
                     continue
                 del runs[key]  # so that the one that stays stands where it was found
             runs[key] = run
-        if problems and (report is None or (not runs and len(problems) == 1)):
-            raise RecordError(" | ".join(problems))
-        for problem in problems:
-            report(problem)
-        if not runs:
-            raise RecordError("none of them can be read, so there is nothing to show")
+        report_problems(problems, report, bool(runs))
         return list(runs.values())
 
     @cached_property
@@ -306,15 +302,14 @@ def _run_directories(path: Path, problems: list[str]) -> dict[Path, bool]:
     found = {}
 
     def unreadable(error: OSError) -> None:
-        if Path(error.filename) != path or path.exists():
-            problems.append(f"{error.filename}: cannot be entered ({error.strerror})")
+        problems.append(f"{error.filename}: cannot be entered ({error.strerror})")
 
     for folder, inner, files in os.walk(path, onerror=unreadable):
         place = Path(folder)
         if RECORD in files:
             found[place] = True
             inner.clear()  # a run holds no other run
-        elif CONFIG in files and not any(parent in found for parent in place.parents):
+        elif CONFIG in files and found.keys().isdisjoint(place.parents):
             found[place] = False
         inner[:] = sorted(n for n in inner if not n.startswith(".") and n != "wandb")
     # A folder that has a config of its own and runs below it is no run.
@@ -333,14 +328,14 @@ def _experiment(file: Path) -> dict[str, Any]:
         tree = read_yaml(file, resolve=False)
     except ValueError:
         return {}
+    sections = {name: fields for name, fields in tree.items() if isinstance(fields, dict)}
     kept: dict[str, Any] = {
-        name: {key: value for key, value in tree[name].items() if key not in others}
+        name: {key: value for key, value in sections[name].items() if key not in others}
         for name, others in OTHERS.items()
-        if isinstance(tree.get(name), dict)
+        if name in sections
     }
-    if isinstance(tree.get("trainer"), dict):
-        kept |= {key: value for key, value in tree["trainer"].items() if key in OF_TRAINER}
-    return kept
+    trainer = sections.get("trainer", {})
+    return kept | {key: trainer[key] for key in OF_TRAINER if key in trainer}
 
 
 def check_folder(asked: str, folder: Path) -> None:

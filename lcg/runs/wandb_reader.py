@@ -10,7 +10,7 @@ import struct
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from lcg.runs.record import RecordError, RunRecord
+from lcg.runs.record import RecordError, RunRecord, report_problems
 
 RECORD = "lcg/record"  # the key in a W&B run's summary
 
@@ -40,8 +40,8 @@ def load_wandb(
     record, of which there may be any number in a project, are left out.
 
     A place that cannot be reached or holds no record, and a record that cannot be read, are
-    problems: `report` is called with a line for each, and the rest goes on. Without `report`, or
-    if no record could be read, RecordError names them.
+    problems: `report` is called with a line for each, and the rest goes on. Raises RecordError
+    without `report`, and if no record could be read.
     """
     problems: list[str] = []
     found: dict[tuple[str, str], RunRecord] = {}
@@ -50,10 +50,7 @@ def load_wandb(
             key = (record.group, record.hash)
             if _progress(record) > _progress(found.setdefault(key, record)):
                 found[key] = record
-    if problems and (report is None or not found):
-        raise RecordError(" | ".join(problems))
-    for problem in problems:
-        report(problem)
+    report_problems(problems, report, bool(found))
     return sorted(found.values(), key=lambda record: (record.run, record.hash))
 
 
