@@ -15,8 +15,8 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlparse
+from typing import Any
+from urllib.parse import urlsplit
 
 from lcg.config import Config, to_tree
 from lcg.log import log
@@ -44,48 +44,34 @@ def choose_mode(requested: str, timeout: float = 5.0) -> tuple[str, str]:
         return requested, ""
     if asked := os.environ.get("WANDB_MODE"):
         return {"dryrun": "offline", "run": "online"}.get(asked, asked), ""
-    if not any(map(os.environ.get, LOGIN_VARIABLES)) and not any(map(Path.exists, _netrc_files())):
+    if not _has_login():
         return "offline", "there is no W&B login (wandb login)"
-    address, source, preferred = _settings()
+    url, source, preferred = _settings()
     if preferred in ("offline", "disabled"):
         return preferred, "wandb's own settings say so"
     try:
-        server = _address(address, source, {"http": 80, "https": 443})
-        door = _through_proxy(server)
+        host, port = _address(url, source, {"http": 80, "https": 443})
+        place = _proxy(url, host) or (host, port)
     except ValueError as error:
         return "offline", str(error)
-    logged_in = any(map(os.environ.get, LOGIN_VARIABLES))
-    if not logged_in and not _has_password(server.netloc, SERVICE):
-        return "offline", f"there is no W&B login for {server.host} (wandb login)"
-    if not _reachable(door.host, door.port, timeout):
-        return "offline", f"{server.host} does not answer"
+    if not _has_login(urlsplit(url).netloc, SERVICE):
+        return "offline", f"there is no W&B login for {host} (wandb login)"
+    if not _reachable(*place, timeout):
+        return "offline", f"{host} does not answer"
     return "online", ""
 
 
-class Address(NamedTuple):
-    """Address of a server; netloc: host and, where it is given, port."""
-
-    scheme: str
-    host: str
-    port: int
-    netloc: str
-
-
-def _address(url: str, source: str, ports: dict[str, int]) -> Address:
-    """The parts of a URL; ports: what is taken for each scheme where it names none.
-
-    Raises ValueError, in one line that names the `source`, for a text that is no such URL.
-    """
-    try:
-        parts = urlparse(url)
-        host, port = parts.hostname or "", parts.port or ports[parts.scheme]
-        if not host or not host.encode("idna"):
-            raise ValueError("it names no host")
-    except KeyError:
-        raise ValueError(f"{source}={url} does not begin with {' or '.join(ports)}://") from None
-    except ValueError as error:
-        raise ValueError(f"{source}={url} is no address: {one_line(error)}") from None
-    return Address(parts.scheme, host, port, parts.netloc)
+def _has_login(*hosts: str) -> bool:
+    """Look for a login at one of the hosts, or for any without hosts."""
+    if any(map(os.environ.get, LOGIN_VARIABLES)):
+        return True
+    named = os.environ.get("NETRC")
+    for path in [named] if named else ["~/.netrc", "~/_netrc"]:
+        with suppress(OSError, netrc.NetrcParseError, UnicodeDecodeError):
+            logins = netrc.netrc(os.path.expanduser(path))
+            if not hosts or any(map(logins.authenticators, hosts)):
+                return True
+    return False
 
 
 def _settings() -> tuple[str, str, str | None]:
@@ -101,28 +87,28 @@ def _settings() -> tuple[str, str, str | None]:
         return f"https://{SERVICE}", "", None
 
 
-def _netrc_files() -> list[Path]:
-    """Return the files with logins; without a home folder `~` stands for itself."""
-    named = os.environ.get("NETRC")
-    return [Path(os.path.expanduser(p)) for p in ([named] if named else ["~/.netrc", "~/_netrc"])]
+def _address(url: str, source: str, ports: dict[str, int]) -> tuple[str, int]:
+    """Host and port of a URL; ports: that of each scheme, where it names none.
+
+    Raises ValueError, in one line that names the `source`, for a text that is no such URL.
+    """
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ports:
+            raise ValueError(f"it does not begin with {' or '.join(ports)}://")
+        if not (parts.hostname or "").encode("idna"):
+            raise ValueError("it names no host")
+        return parts.hostname, parts.port or ports[parts.scheme]
+    except ValueError as error:
+        raise ValueError(f"{source}={url} is no address: {one_line(error)}") from None
 
 
-def _has_password(*hosts: str) -> bool:
-    for path in _netrc_files():
-        try:
-            if any(map(netrc.netrc(str(path)).authenticators, hosts)):
-                return True
-        except (OSError, netrc.NetrcParseError, UnicodeDecodeError):
-            continue
-    return False
-
-
-def _through_proxy(server: Address) -> Address:
-    """Return the address that a connection is made to. Raises ValueError for an invalid proxy."""
-    proxy = urllib.request.getproxies().get(server.scheme)
-    if not proxy or urllib.request.proxy_bypass(server.host):
-        return server
-    name = f"{server.scheme}_proxy"
+def _proxy(url: str, host: str) -> tuple[str, int] | None:
+    """Host and port of the proxy for a URL, if any. Raises ValueError for one that is none."""
+    name = f"{urlsplit(url).scheme}_proxy"
+    proxy = urllib.request.getproxies().get(name.removesuffix("_proxy"))
+    if not proxy or urllib.request.proxy_bypass(host):
+        return None
     set_by = next((v for v in os.environ if v.lower() == name and os.environ[v] == proxy), name)
     ports = dict.fromkeys(("http", "https", "socks", "socks4", "socks5", "socks5h"), 3128)
     return _address(proxy if "//" in proxy else f"http://{proxy}", set_by, ports)
@@ -130,29 +116,26 @@ def _through_proxy(server: Address) -> Address:
 
 def _reachable(host: str, port: int, timeout: float) -> bool:
     """Return True when a connection opens in time, name lookup included."""
-    answer: list[bool] = []
+    connected = threading.Event()
 
     def connect() -> None:
-        try:
+        with suppress(OSError, ValueError):  # ValueError: a name that cannot be looked up
             socket.create_connection((host, port), timeout=timeout).close()
-            answer.append(True)
-        except (OSError, ValueError):  # ValueError: a name that cannot be looked up
-            answer.append(False)
+            connected.set()
 
     # A thread, because a name lookup has no time-out of its own.
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(timeout)
-    return answer == [True]
+    return connected.is_set()
 
 
 def summary(record: RunRecord) -> dict[str, Any]:
-    """Return a W&B run's summary values, and the whole record beside them.
+    """Return a W&B run's summary values, and the whole record as one text beside them.
 
-    The record is one text under one key, because that is what arrives in every case: it comes with
-    the metrics, needs no file storage, is in an offline run's folder too, and a project's records
-    are read in a page of 50 runs a request. A file or an artifact would be a download for each run.
-    As a text, W&B takes it as it is; a mapping would be flattened and merged with what was there.
+    So it arrives in every case: it comes with the metrics, is in an offline run's folder too, and a
+    project's records are read in a page of 50 runs a request, with no download for each run. W&B
+    would flatten a mapping, and merge it with what was there.
     """
     shown: dict[str, Any] = {"status": record.training.status}
     for length, values in record.validation.items():
@@ -263,9 +246,7 @@ class WandbMetrics:
         except Exception as error:
             self.run = None
             log.warning(f"W&B: stopped working ({one_line(error)}); metrics go on in metrics.csv")
-            if isinstance(
-                error, ConnectionError
-            ):  # its process ended: at exit it would ask for that
+            if isinstance(error, ConnectionError):  # its process ended: at exit, it would be asked
                 with suppress(ConnectionError):
                     _forget_start()
 
