@@ -9,8 +9,8 @@ directory meets neither of them.
 from __future__ import annotations
 
 import ast
+import builtins
 import hashlib
-import importlib.abc
 import importlib.machinery
 import importlib.metadata
 import importlib.util
@@ -19,12 +19,13 @@ import site
 import sys
 import sysconfig
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from types import CodeType, ModuleType
+from typing import Any
 
 # Their versions are in provenance.json of every run, and are no part of what a class is.
 COMMON = ("lcg", "torch", "lightning", "numpy", "einops", "omegaconf", "wandb")
@@ -71,49 +72,47 @@ class UserModule:
         """The same for a module of the folder, as which nothing installed counts."""
         return self.find(name) or _below(self.root, name)
 
-    @cached_property
+    @property
     def files(self) -> dict[str, Path]:
         """The Python files that it is made of, by module name, its own first.
 
         Raises ValueError for a file that cannot be read or is no Python.
         """
-        return self._reached.files
+        return self._reached[0]
 
-    @cached_property
+    @property
     def packages(self) -> dict[str, str]:
         """Version of each installed distribution that these files import, COMMON ones left out."""
-        if not (tops := self._reached.others):
-            return {}
-        owners = importlib.metadata.packages_distributions()
-        names = sorted({name for top in tops for name in owners.get(top, ())})
-        return {name: importlib.metadata.version(name) for name in names}
+        names = {name for top in self._reached[2] for name in owners(top)}
+        return {name: importlib.metadata.version(name) for name in sorted(names)}
 
     @property
     def unknown(self) -> list[str]:
-        """Top-level modules that these files import, and that are of no installed distribution."""
-        owners = importlib.metadata.packages_distributions() if self._reached.others else {}
-        return sorted(top for top in self._reached.others if top not in owners)
+        """Top-level modules that these files import, and that Python finds in no distribution."""
+        return sorted(top for top in self._reached[2] if not owners(top) and _is_importable(top))
 
     @cached_property
-    def _reached(self) -> _Reached:
-        """Every module of the user's that is reached by imports, each read once."""
-        reached = _Reached({}, {}, set())
+    def _reached(self) -> tuple[dict[str, Path], dict[str, bytes], set[str]]:
+        """Files and their contents by module name, each read once, of all that imports lead to.
+
+        And the top-level names of modules that are not the user's.
+        """
+        files, contents, others = {}, {}, set()
         pending = [self.name]
         while pending:
             name = pending.pop()
-            path = None if name in reached.files else self.file_of(name)
+            path = None if name in files else self.file_of(name)
             if path is None or path.is_dir():
                 continue
-            reached.files[name] = path
-            reached.contents[name] = _read(path)
+            files[name], contents[name] = path, _read(path)
             pending += _parents(name)
-            for target in _imported(_parsed(reached.contents[name], path), name, path):
+            for target in _imported(_parsed(contents[name], path), name, path):
                 top = target.partition(".")[0]
                 if self.find(top) is not None:
                     pending += [target, *_parents(target)]
                 elif top not in sys.stdlib_module_names and top not in COMMON:
-                    reached.others.add(top)
-        return reached
+                    others.add(top)
+        return files, contents, others
 
     @cached_property
     def digest(self) -> str:
@@ -121,17 +120,18 @@ class UserModule:
 
         Neither the folder nor the module's own name is part of it. Raises ValueError as `files`.
         """
+        files, contents, _ = self._reached
         code = {
-            "" if name == self.name else name: _canonical(_parsed(content, self.files[name]))
-            for name, content in self._reached.contents.items()
+            "" if name == self.name else name: _canonical(_parsed(content, files[name]))
+            for name, content in contents.items()
         }
         text = repr((sorted(code.items()), sorted(self.packages.items())))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def copied(self) -> dict[str, bytes]:
         """Each file's place in a copy, relative and with slashes, and its content."""
-        contents = self._reached.contents
-        return {place_of(name, path): contents[name] for name, path in self.files.items()}
+        files, contents, _ = self._reached
+        return {place_of(name, path): contents[name] for name, path in files.items()}
 
     def load(self) -> ModuleType:
         """The module, imported once in this process. Raises what its code raises."""
@@ -139,18 +139,56 @@ class UserModule:
             package = ModuleType(self.package, "A folder of the user's own modules.")
             package.__path__ = []
             sys.modules[self.package] = package
-            _finder.folders[self.package] = self
-            if _finder not in sys.meta_path:
-                sys.meta_path.insert(0, _finder)
+            sys.meta_path.insert(0, self)
         return importlib.import_module(f"{self.package}.{self.name}")
 
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
+        """Find `lcg_user_….module` in the folder, as Python asks what is in `sys.meta_path`."""
+        package, _, name = fullname.partition(".")
+        if package != self.package or not name or (file := self.file_of(name)) is None:
+            return None
+        if file.is_dir():
+            spec = ModuleSpec(fullname, None, is_package=True)
+            spec.submodule_search_locations = [str(file)]
+            return spec
+        inside = [str(file.parent)] if file.name == "__init__.py" else None
+        return importlib.util.spec_from_file_location(
+            fullname,
+            file,
+            loader=_Loader(fullname, str(file), self),
+            submodule_search_locations=inside,
+        )
 
-class _Reached(NamedTuple):
-    """Files and their contents by module name; top-level names of modules that are not theirs."""
 
-    files: dict[str, Path]
-    contents: dict[str, bytes]
-    others: set[str]
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Runs a file so that its imports of neighbours lead to the same package.
+
+    Nothing is cached on disk: a copy holds what its originals hold, and no more.
+    """
+
+    def __init__(self, fullname: str, path: str, folder: UserModule) -> None:
+        super().__init__(fullname, path)
+        self.folder = folder
+
+    def get_code(self, fullname: str) -> CodeType:
+        path = self.get_filename(fullname)
+        return self.source_to_code(self.get_data(path), path)
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__dict__["__builtins__"] = {**vars(builtins), "__import__": self._import}
+        super().exec_module(module)
+
+    def _import(
+        self, name: str, globals: Any = None, locals: Any = None, names: Any = (), level: int = 0
+    ) -> ModuleType:
+        top = name.partition(".")[0]
+        if level or self.folder.find(top) is None:
+            return __import__(name, globals, locals, names, level)
+        package = self.folder.package
+        if names:
+            return __import__(f"{package}.{name}", globals, locals, names)
+        importlib.import_module(f"{package}.{name}")
+        return sys.modules[f"{package}.{top}"]
 
 
 def place_of(name: str, path: Path) -> str:
@@ -175,25 +213,25 @@ def is_installed(place: Path) -> bool:
     return bool(named) or any(place.is_relative_to(folder) for folder in folders)
 
 
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    return importlib.metadata.packages_distributions()
+
+
+def owners(module: str) -> list[str]:
+    """The installed distributions that a module is of."""
+    return sorted(set(_distributions().get(module.partition(".")[0], ())))
+
+
 def version_of(module: str) -> str:
     """The version of the distribution that a module was installed by; "" where none says so."""
-    owners = importlib.metadata.packages_distributions().get(module.partition(".")[0], ())
-    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in sorted(set(owners)))
+    return " ".join(f"{name} {importlib.metadata.version(name)}" for name in owners(module))
 
 
 def is_for_lcg(module: str) -> bool:
     """True for a module of an installed distribution that requires lcg."""
-    owners = importlib.metadata.packages_distributions().get(module.partition(".")[0], ())
-    required = [line for name in owners for line in importlib.metadata.requires(name) or ()]
+    required = [line for name in owners(module) for line in importlib.metadata.requires(name) or ()]
     return any(re.match(r"lcg\b(?![-.])", line) for line in required)
-
-
-def is_importable(top: str) -> bool:
-    """True for a top-level module that Python finds by its path as it is now."""
-    try:
-        return importlib.util.find_spec(top) is not None
-    except (ImportError, ValueError):  # ValueError: a module without a spec, such as __main__
-        return False
 
 
 def without_prefix(text: str) -> str:
@@ -220,14 +258,14 @@ def local_root(name: str) -> Path | None:
 _PATH = tuple(sys.path)  # as it is before a user's code may change it
 
 
-def _spec(top: str) -> importlib.machinery.ModuleSpec | None:
+def _spec(top: str) -> ModuleSpec | None:
     """Find a module by the path that Python started with, whatever is imported already.
 
     So what a class is does not depend on the classes that were imported before it.
     """
     changed, sys.path[:] = sys.path[:], _PATH
     try:
-        found = (f.find_spec(top, None) for f in sys.meta_path if f is not _finder)
+        found = (f.find_spec(top, None) for f in sys.meta_path if not isinstance(f, UserModule))
         return next((spec for spec in found if spec is not None), None)
     except ImportError:
         return None
@@ -235,7 +273,15 @@ def _spec(top: str) -> importlib.machinery.ModuleSpec | None:
         sys.path[:] = changed
 
 
-def _place(spec: importlib.machinery.ModuleSpec) -> Path | None:
+def _is_importable(top: str) -> bool:
+    """True for a top-level module that Python finds by its path as it is now."""
+    try:
+        return importlib.util.find_spec(top) is not None
+    except (ImportError, ValueError):  # ValueError: a module without a spec, such as __main__
+        return False
+
+
+def _place(spec: ModuleSpec) -> Path | None:
     """The file or folder of a top-level module of the user's own; None for one that is installed.
 
     Of a package it is the folder.
@@ -317,79 +363,7 @@ def _canonical(node: Any) -> Any:
 
 
 def _stands_alone(node: Any) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
-
-
-# ---- importing them
-
-
-class _Finder(importlib.abc.MetaPathFinder):
-    """Finds `lcg_user_….module` in the folder that the package stands for."""
-
-    def __init__(self) -> None:
-        self.folders: dict[str, UserModule] = {}
-
-    def find_spec(self, fullname: str, path: Any = None, target: Any = None):
-        package, _, name = fullname.partition(".")
-        folder = self.folders.get(package)
-        if folder is None or not name or (file := folder.file_of(name)) is None:
-            return None
-        if file.is_dir():
-            spec = importlib.machinery.ModuleSpec(fullname, None, is_package=True)
-            spec.submodule_search_locations = [str(file)]
-            return spec
-        loader = _Loader(fullname, str(file), folder)
-        inside = [str(file.parent)] if file.name == "__init__.py" else None
-        return importlib.util.spec_from_file_location(
-            fullname, file, loader=loader, submodule_search_locations=inside
-        )
-
-
-_finder = _Finder()
-
-
-class _Loader(importlib.machinery.SourceFileLoader):
-    """Compiles a file with its imports of neighbours led to the same package.
-
-    Nothing is cached on disk: beside the file, Python's own cache would be mistaken for it.
-    """
-
-    def __init__(self, fullname: str, path: str, folder: UserModule) -> None:
-        super().__init__(fullname, path)
-        self.folder = folder
-
-    def get_code(self, fullname: str):
-        path = self.get_filename(fullname)
-        tree = ast.parse(self.get_data(path), filename=path)
-        tree = ast.fix_missing_locations(_Redirect(self.folder).visit(tree))
-        return compile(tree, path, "exec", dont_inherit=True)
-
-
-class _Redirect(ast.NodeTransformer):
-    """`import helper` becomes `import lcg_user_….helper as helper`, and its like."""
-
-    def __init__(self, folder: UserModule) -> None:
-        self.folder = folder
-
-    def visit_Import(self, node: ast.Import) -> list[ast.stmt]:
-        statements = []
-        for alias in node.names:
-            top = alias.name.partition(".")[0]
-            if self.folder.find(top) is None:
-                names = [alias]
-            elif alias.asname or alias.name == top:
-                names = [ast.alias(f"{self.folder.package}.{alias.name}", alias.asname or top)]
-            else:  # `import a.b` imports a.b, and binds a
-                whole = ast.alias(f"{self.folder.package}.{alias.name}", None)
-                names = [whole, ast.alias(f"{self.folder.package}.{top}", top)]
-            statements += [ast.copy_location(ast.Import([name]), node) for name in names]
-        return statements
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:
-        if not node.level and self.folder.find(node.module.partition(".")[0]) is not None:
-            node.module = f"{self.folder.package}.{node.module}"
-        return node
+    match node:
+        case ast.Expr(value=ast.Constant(value=str())):
+            return True
+    return False

@@ -21,7 +21,7 @@ from lcg.config.identity import part_nodes, parts, user_modules
 from lcg.runs.files import SOURCES, write_atomic
 from lcg.runs.provenance import package_version
 from lcg.system import require_file
-from lcg.user_source import UserModule, is_for_lcg, is_importable, place_of, same_code
+from lcg.user_source import UserModule, is_for_lcg, place_of, same_code
 
 ORIGINS = "origins.json"
 FLAG = "--trust-source"
@@ -66,8 +66,7 @@ def check_copies(config: Config) -> None:
         _write(modules, Path(folder))
         for kind, module in modules.items():
             attribute = registry.name_of(type(parts(config)[kind])).rpartition(":")[2]
-            unknown = [top for top in module.unknown if is_importable(top)]
-            if unknown:
+            if unknown := module.unknown:
                 raise ValueError(
                     f"{module.file_of(module.name)} imports {', '.join(unknown)}, which is neither "
                     "beside it nor installed, so that the run could not keep it; put it beside"
