@@ -18,8 +18,7 @@ from lcg.config import Config, identity
 from lcg.config.identity import source_digests
 from lcg.log import log
 from lcg.runs.files import PROVENANCE, write_atomic
-from lcg.runs.record import load_json
-from lcg.system import require_file
+from lcg.runs.record import read_mapping
 
 if TYPE_CHECKING:
     import torch
@@ -39,10 +38,7 @@ def write(config: Config, directory: Path, device: torch.device, resumed: bool) 
             f"note: {directory} resumes with different code than before; {PROVENANCE} says so"
         )
     facts |= {"earlier_code": earlier, "identity": identity(config)}
-    facts["wandb_ids"] = _wandb_ids(before)
-    facts["wandb_id"] = facts["wandb_ids"][-1]
-    write_atomic(directory / PROVENANCE, json.dumps(facts, indent=1) + "\n")
-    return facts
+    return _save(directory, facts, _wandb_ids(before))
 
 
 def adopt_wandb_id(directory: Path) -> bool:
@@ -51,9 +47,14 @@ def adopt_wandb_id(directory: Path) -> bool:
     known = _wandb_ids(facts)
     if known == facts.get("wandb_ids"):
         return False
-    facts |= {"wandb_id": known[-1], "wandb_ids": known}
-    write_atomic(directory / PROVENANCE, json.dumps(facts, indent=1) + "\n")
+    _save(directory, facts, known)
     return True
+
+
+def _save(directory: Path, facts: dict[str, Any], wandb_ids: list[str]) -> dict[str, Any]:
+    facts = facts | {"wandb_ids": wandb_ids, "wandb_id": wandb_ids[-1]}
+    write_atomic(directory / PROVENANCE, json.dumps(facts, indent=1) + "\n")
+    return facts
 
 
 def _wandb_ids(before: dict[str, Any]) -> list[str]:
@@ -161,13 +162,7 @@ KINDS = {
 
 def read_provenance(directory: Path) -> dict[str, Any]:
     """Read provenance.json: empty if missing or damaged, without what is of a wrong type."""
-    try:
-        require_file(directory / PROVENANCE)
-        found = load_json((directory / PROVENANCE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
+    found = read_mapping(directory / PROVENANCE)
     kept = {name: v for name, v in found.items() if isinstance(v, KINDS.get(name, object))}
     if not all(isinstance(i, str) for i in kept.get("wandb_ids", [])):
         del kept["wandb_ids"]

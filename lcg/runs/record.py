@@ -323,6 +323,16 @@ def load_json(text: str) -> Any:
     return data
 
 
+def read_mapping(file: Path) -> dict[str, Any]:
+    """Read the mapping in a JSON file; empty where it is missing, damaged or no mapping."""
+    try:
+        require_file(file)
+        content = load_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def _check_json(data: Any, where: str) -> None:
     if isinstance(data, dict):
         for key, value in data.items():

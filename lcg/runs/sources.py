@@ -7,7 +7,6 @@ RUN/sources/origins.json                   the user's own file that each was cop
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 from pathlib import Path
@@ -20,7 +19,7 @@ from lcg.config import Config, to_tree
 from lcg.config.identity import part_nodes, parts, user_modules
 from lcg.runs.files import SOURCES, write_atomic
 from lcg.runs.provenance import package_version
-from lcg.system import require_file
+from lcg.runs.record import read_mapping
 from lcg.user_source import UserModule, is_for_lcg, place_of, same_code
 
 ORIGINS = "origins.json"
@@ -96,23 +95,24 @@ def locate_sources(directory: Path, tree: dict[str, Any], trust: Trust) -> list[
     Raises ValueError where something differs and `trust` is not "any", and for any class of a
     user's when it is "none".
     """
-    origins = _origins(directory)
+    origins = read_mapping(directory / SOURCES / ORIGINS)
     differences, notes, users = [], [], []
     for kind, node in part_nodes(tree).items():
         name = node.get("name")
         if not isinstance(name, str) or ":" not in name:
             continue
         users.append(name)
-        copied = re.fullmatch(rf"{SOURCES}/{kind}:(?:\w|-)+(?:\.\w+)*:\w+", name)
         origin = _mapping(origins.get(kind))
-        if copied:
+        if re.fullmatch(rf"{SOURCES}/{kind}:(?:\w|-)+(?:\.\w+)*:\w+", name):
             node["name"] = f"{directory.resolve()}/{name}"
             differences += _differences(directory / SOURCES / kind, origin)
         elif registry.user_module(name) is not None:
             differences.append(f"{name} was never copied into it (an older lcg trained it)")
         elif not is_for_lcg(name.rpartition(":")[0]):
             differences.append(f"{name} is of an installed package that does not require lcg")
-        notes += _other_versions(origin)
+        for package, version in _mapping(origin.get("packages")).items():
+            if (here := package_version(package)) != version:
+                notes.append(f"it was trained with {package} {version}; here is {here or 'none'}")
     if users and trust == "none":
         raise ValueError(
             f"{directory} has code of its own ({', '.join(users)}), which runs with {FLAG} alone"
@@ -129,11 +129,10 @@ def _differences(folder: Path, origin: dict[str, Any]) -> list[str]:
 
     Every file is looked at, whether or not an import is known to lead to it.
     """
-    walked = ((Path(place), names + files) for place, names, files in os.walk(folder))
-    every = [place / name for place, names in walked for name in names]
-    if folder.is_symlink() or any(path.is_symlink() for path in every):
+    everything = [folder, *folder.rglob("*")]
+    if any(path.is_symlink() for path in everything):
         return [f"{folder} holds links"]
-    copies = {path.relative_to(folder).as_posix(): path for path in every if path.is_file()}
+    copies = {path.relative_to(folder).as_posix(): path for path in everything if path.is_file()}
     if not copies:
         return [f"{folder} has no code"]
     owns = _own_files(folder, origin)
@@ -160,23 +159,6 @@ def _own_files(folder: Path, origin: dict[str, Any]) -> dict[str, Path]:
     if any(path.resolve().is_relative_to(runs) for path in files.values()):
         return {}
     return {place_of(name, path): path for name, path in files.items()}
-
-
-def _other_versions(origin: dict[str, Any]) -> list[str]:
-    found = []
-    for package, version in _mapping(origin.get("packages")).items():
-        here = package_version(str(package))
-        if here != version:
-            found.append(f"it was trained with {package} {version}; here is {here or 'none'}")
-    return found
-
-
-def _origins(directory: Path) -> dict[str, Any]:
-    try:
-        require_file(directory / SOURCES / ORIGINS)
-        return _mapping(json.loads((directory / SOURCES / ORIGINS).read_text(encoding="utf-8")))
-    except (OSError, ValueError, RecursionError):
-        return {}
 
 
 def _mapping(value: Any) -> dict[str, Any]:
