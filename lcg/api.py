@@ -16,7 +16,7 @@ from lcg.config.types import as_text
 from lcg.log import log
 from lcg.ranks import is_rank_zero, run_alone
 from lcg.runs import run as runs
-from lcg.runs.record import Cell, RunRecord
+from lcg.runs.record import Cell
 from lcg.runs.sources import Trust
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ def records(runs: Iterable[runs.Run]) -> list[dict[str, Any]]:
     from lcg.results.aggregate import group_runs
     from lcg.results.table import rows
 
-    return rows(group_runs(_records(runs)))
+    return rows(group_runs([run.record for run in runs]))
 
 
 class Markdown(str):
@@ -215,7 +215,7 @@ def table(
     """
     from lcg.results.table import table
 
-    return Markdown(table(_records(runs), metric=metric, baseline=baseline))
+    return Markdown(table([run.record for run in runs], metric=metric, baseline=baseline))
 
 
 def plot(runs: Iterable[runs.Run], metric: str = "exact_match", facet: str = "task") -> Figure:
@@ -227,7 +227,7 @@ def plot(runs: Iterable[runs.Run], metric: str = "exact_match", facet: str = "ta
     """
     from lcg.results.plot import draw, image
 
-    figure = draw(_records(runs), metric, facet)
+    figure = draw([run.record for run in runs], metric, facet)
     figure._repr_png_ = lambda: image(figure, "png")  # without pyplot, which would do it
     return figure
 
@@ -262,7 +262,3 @@ def attention_layer(
 def _words(options: dict[str, Any], prefix: str = "") -> list[str]:
     """`key=value` for each option, values as a command line has them."""
     return [f"{prefix}{key}={as_text(value)}" for key, value in options.items()]
-
-
-def _records(runs: Iterable[runs.Run]) -> list[RunRecord]:
-    return [run.record for run in runs]

@@ -9,7 +9,6 @@ file is there.
 from __future__ import annotations
 
 import ast
-import contextlib
 import dataclasses
 import difflib
 import importlib
@@ -36,9 +35,8 @@ HOMES = {
 NAME = re.compile(r"\w[\w.+-]{,63}")
 """The names a class may have: each is a part of the names of directories, and a label in tables."""
 
-# Of users' classes: the name by which each is found again, and where its code is.
-_lasting_names: dict[type, str] = {}
-_user_modules: dict[type, UserModule | None] = {}
+# Users' classes: the name by which each is found again, and where its code is.
+_users: dict[type, tuple[str, UserModule | None]] = {}
 
 
 class Unknown(ValueError):
@@ -62,15 +60,12 @@ def available(kind: str) -> dict[str, type]:
     """Every built-in class of a kind, by name."""
     home, base = HOMES[kind][0], base_class(kind)
     package = importlib.import_module(home)
-    modules = [package]
-    for info in pkgutil.iter_modules(getattr(package, "__path__", [])):
-        modules.append(importlib.import_module(f"{home}.{info.name}"))
+    names = [info.name for info in pkgutil.iter_modules(getattr(package, "__path__", []))]
     found: dict[str, type] = {}
-    for module in modules:
+    for module in [package, *(importlib.import_module(f"{home}.{name}") for name in names)]:
         for member in vars(module).values():
-            if not (
-                inspect.isclass(member) and issubclass(member, base) and "name" in vars(member)
-            ):
+            is_named = inspect.isclass(member) and "name" in vars(member)
+            if not (is_named and issubclass(member, base)):
                 continue
             if found.setdefault(member.name, member) is not member:
                 raise ValueError(f"two {kind} classes are called {member.name!r}: {member}")
@@ -97,22 +92,23 @@ def find(kind: str, name: str) -> type:
     found = _attribute(_import(module, place), attribute, place)
     _check_class(kind, name, found)
     if available(kind).get(found.name) is not found:
-        _lasting_names[found] = _lasting(name)
-        _user_modules.setdefault(found, module)
+        if module is not None and (module.alone or place.endswith(".py")):  # from any folder
+            file = (
+                f"{module.root}:{module.name}"
+                if module.alone
+                else module.root / f"{module.name}.py"
+            )
+            name = f"{file}:{attribute}"
+        _users[found] = name, _users.get(found, (name, module))[1]
     return found
 
 
 def name_of(cls: type) -> str | None:
     """The name that finds this class again from any folder; None for a class of no kind."""
-    return _lasting_names.get(cls) or getattr(cls, "name", None)
+    return _users[cls][0] if cls in _users else getattr(cls, "name", None)
 
 
-def user_classes() -> list[type]:
-    """The users' classes found so far."""
-    return list(_lasting_names)
-
-
-def where_it_broke(error: BaseException, file: str | None = None) -> str:
+def where_it_broke(error: BaseException, file: Path | str | None = None) -> str:
     """`file.py:12: KeyError: 'x'`: an error with the last line of a user's file that led to it."""
     frames = traceback.extract_tb(error.__traceback__)
     mine = [f for f in frames if file is None or Path(f.filename) == Path(file)]
@@ -126,7 +122,7 @@ def _new_home(error: BaseException) -> str:
     """A hint for an import of ours by the name that it had in older versions, else nothing."""
     name = without_prefix((isinstance(error, ImportError) and error.name) or "")
     if name.partition(".")[0] in ("tasks", "positional"):
-        with contextlib.suppress(ImportError):
+        with suppress(ImportError):
             if importlib.util.find_spec(f"lcg.{name}"):
                 return f"; lcg's own is lcg.{name}"
     return ""
@@ -159,7 +155,7 @@ def user_module(name: str) -> UserModule | None:
 
 def user_module_of(cls: type) -> UserModule | None:
     """The user's own module that a class came from; None for a built-in or an installed one."""
-    return _user_modules.get(cls)
+    return _users.get(cls, (None, None))[1]
 
 
 def identity_of(cls: type) -> str | None:
@@ -168,32 +164,25 @@ def identity_of(cls: type) -> str | None:
     Of an installed one `package.module:Class@version`. None for a built-in class. Raises
     ValueError for source that cannot be read.
     """
-    if (name := _lasting_names.get(cls)) is None:
+    if cls not in _users:
         return None
+    name, module = _users[cls]
     place, _, attribute = name.rpartition(":")
-    if (module := _user_modules[cls]) is not None:
-        return f"{attribute}@{module.digest}"
-    return f"{name}@{version_of(place)}"
+    return f"{name}@{version_of(place)}" if module is None else f"{attribute}@{module.digest}"
 
 
 def _import(module: UserModule | None, place: str) -> ModuleType:
-    prefix = "" if module is None else f"{module.package}."
     try:
         return importlib.import_module(place) if module is None else module.load()
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").removeprefix(prefix)
-        dotted = place.rpartition(":")[2]
-        if place.endswith(".py") or not missing or not f"{dotted}.".startswith(f"{missing}."):
-            raise ValueError(where_it_broke(error, _file_of(module))) from error
-        hint = "a file works too, as path/to/file.py:Class"
-        raise Unknown(f"{place}: there is no module {missing}; {hint}") from None
     except (Exception, SystemExit) as error:
-        raise ValueError(where_it_broke(error, _file_of(module))) from error
-
-
-def _file_of(module: UserModule | None) -> str | None:
-    path = None if module is None else module.file_of(module.name)
-    return None if path is None else str(path)
+        missing, dotted = "", place.rpartition(":")[2]
+        if isinstance(error, ModuleNotFoundError) and not place.endswith(".py"):
+            missing = without_prefix(error.name or "")
+        if missing and f"{dotted}.".startswith(f"{missing}."):
+            hint = "a file works too, as path/to/file.py:Class"
+            raise Unknown(f"{place}: there is no module {missing}; {hint}") from None
+        file = None if module is None else module.file_of(module.name)
+        raise ValueError(where_it_broke(error, file)) from error
 
 
 def _attribute(module: ModuleType, attribute: str, place: str) -> type:
@@ -226,15 +215,6 @@ def _check_class(kind: str, name: str, found: object) -> None:
         raise ValueError(f"{name} lacks {', '.join(sorted(found.__abstractmethods__))}()")
 
 
-def _lasting(name: str) -> str:
-    """A name that means the same from any folder: the path of a user's file made absolute."""
-    place, _, attribute = name.rpartition(":")
-    folder, colon, module = place.rpartition(":")
-    if colon:
-        return f"{Path(folder).expanduser().resolve()}:{module}:{attribute}"
-    return f"{Path(place).expanduser().resolve()}:{attribute}" if place.endswith(".py") else name
-
-
 def _suggest_class(name: str) -> str:
     """Say how to name a class of a file or module that was named alone."""
     path = Path(name).expanduser()
@@ -255,24 +235,16 @@ def fault(error: BaseException) -> str | None:
 
     A ValueError that a class words itself, beginning with its `name:`, is left as it is.
     """
-    classes = user_classes()
-    files = {file for cls in classes for file in _files(cls)}
-    steps = [f for f, _ in traceback.walk_tb(error.__traceback__) if f.f_code.co_filename in files]
-    if not steps:
-        return None
-    if isinstance(error, SystemExit) and innermost(error) not in files:
-        return None  # of a signal that came while the class was at work
+    files = {file for cls in _users for file in _files(cls)}
+    codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+    theirs = [code for code in codes if code.co_filename in files]
+    if not theirs or (isinstance(error, SystemExit) and theirs[-1] is not codes[-1]):
+        return None  # an exit from outside is of a signal that came while the class was at work
     text = " ".join(str(error).split())
-    if isinstance(error, ValueError) and text.startswith(tuple(f"{c.name}: " for c in classes)):
+    if isinstance(error, ValueError) and text.startswith(tuple(f"{c.name}: " for c in _users)):
         return text
-    hook = steps[0].f_code.co_qualname.partition(".<locals>")[0]
-    return f"{hook}(): {where_it_broke(error, steps[-1].f_code.co_filename)}"
-
-
-def innermost(error: BaseException) -> str:
-    """The file of the frame that an error was raised in."""
-    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    return frame.f_code.co_filename
+    hook = theirs[0].co_qualname.partition(".<locals>")[0]
+    return f"{hook}(): {where_it_broke(error, theirs[-1].co_filename)}"
 
 
 def _files(cls: type) -> list[str]:

@@ -29,6 +29,7 @@ from typing import Any
 
 # Their versions are in provenance.json of every run, and are no part of what a class is.
 COMMON = ("lcg", "torch", "lightning", "numpy", "einops", "omegaconf", "wandb")
+PROVIDED = sys.stdlib_module_names.union(COMMON)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class UserModule:
         None for a module that is installed, or part of Python, or nowhere.
         """
         top = name.partition(".")[0]
-        if top in sys.stdlib_module_names or top in COMMON:
+        if top in PROVIDED:
             return None
         own = _below(self.root, name)
         if self.alone and top != self.name:  # the module may be called as something installed is
@@ -110,7 +111,7 @@ class UserModule:
                 top = target.partition(".")[0]
                 if self.find(top) is not None:
                     pending += [target, *_parents(target)]
-                elif top not in sys.stdlib_module_names and top not in COMMON:
+                elif top not in PROVIDED:
                     others.add(top)
         return files, contents, others
 
@@ -205,14 +206,6 @@ def same_code(one: Path, other: Path) -> bool:
     return repr(first) == repr(second)
 
 
-def is_installed(place: Path) -> bool:
-    """True for a file of Python itself or of an installed package."""
-    libraries = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib")]
-    folders = [Path(f) for f in (*libraries, *site.getsitepackages(), site.getusersitepackages())]
-    named = {"site-packages", "dist-packages"} & set(place.parts)
-    return bool(named) or any(place.is_relative_to(folder) for folder in folders)
-
-
 @cache
 def _distributions() -> Mapping[str, list[str]]:
     return importlib.metadata.packages_distributions()
@@ -245,7 +238,7 @@ def local_root(name: str) -> Path | None:
     A module that Python does not find is looked for in the current folder.
     """
     top = name.partition(".")[0]
-    spec = None if top in sys.stdlib_module_names or top in COMMON else _spec(top)
+    spec = None if top in PROVIDED else _spec(top)
     if spec is None:
         return Path.cwd() if _below(Path.cwd(), top) is not None else None
     place = _place(spec)
@@ -282,17 +275,18 @@ def _is_importable(top: str) -> bool:
 
 
 def _place(spec: ModuleSpec) -> Path | None:
-    """The file or folder of a top-level module of the user's own; None for one that is installed.
+    """The file of a top-level module of the user's own, of a package its folder.
 
-    Of a package it is the folder.
+    None for one that is of Python itself or installed.
     """
-    if spec.submodule_search_locations:
-        place = Path(next(iter(spec.submodule_search_locations)))
-    elif spec.origin and spec.has_location:
-        place = Path(spec.origin)
-    else:
+    inside = spec.submodule_search_locations
+    if not inside and not (spec.origin and spec.has_location):
         return None
-    return None if is_installed(place) else place
+    place = Path(next(iter(inside)) if inside else spec.origin)
+    libraries = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib")]
+    libraries += [*site.getsitepackages(), site.getusersitepackages()]
+    is_installed = not {"site-packages", "dist-packages"}.isdisjoint(place.parts)
+    return None if is_installed or any(map(place.is_relative_to, libraries)) else place
 
 
 def _below(root: Path, name: str) -> Path | None:

@@ -132,34 +132,16 @@ def check_held(path: Path) -> None:
     for directory, lock in _held.items():
         if not path.resolve().is_relative_to(directory):
             continue
-        try:
+        with suppress(OSError):
             facts = (directory / LOCK).stat()
-        except OSError:
-            facts = None
-        if facts is None or (facts.st_dev, facts.st_ino) != lock:
-            raise OSError(
-                errno.EBUSY,
-                "was removed or replaced while this process was at work on it; "
-                "nothing more was written there",
-                str(directory),
-            )
-
-
-def write_atomic(path: str | os.PathLike, content: str | bytes | Iterable[str]) -> Path:
-    """Replace `path` by `content` so that a crash leaves either the old file or the new one.
-
-    Writes a hidden temporary file beside it, syncs, renames, and syncs the folder, which is created
-    if missing. Text is UTF-8, and may come in pieces. Raises OSError that names `path`, after it
-    has removed the temporary file.
-    """
-    path = Path(path)
-    check_held(path)
-    with naming(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, str | bytes):
-            content = [content]
-        _replace(path, (part.encode() if isinstance(part, str) else part for part in content))
-    return path
+            if (facts.st_dev, facts.st_ino) == lock:
+                continue
+        raise OSError(
+            errno.EBUSY,
+            "was removed or replaced while this process was at work on it; "
+            "nothing more was written there",
+            str(directory),
+        )
 
 
 @contextmanager
@@ -173,24 +155,35 @@ def naming(path: Path) -> Iterator[None]:
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
-def _replace(path: Path, content: Iterable[bytes]) -> None:
+def write_atomic(path: str | os.PathLike, content: str | bytes | Iterable[str]) -> Path:
+    """Replace `path` by `content` so that a crash leaves either the old file or the new one.
+
+    Writes a hidden temporary file beside it, syncs, renames, and syncs the folder, which is created
+    if missing. Text is UTF-8, and may come in pieces. Raises OSError that names `path`, after it
+    has removed the temporary file.
+    """
+    path = Path(path)
+    check_held(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            for part in content:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "xb") as file:
+                for part in [content] if isinstance(content, str | bytes) else content:
+                    file.write(part.encode() if isinstance(part, str) else part)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    return path
 
 
 def move_aside(path: Path) -> Path:

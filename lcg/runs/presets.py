@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from lcg import registry
+from lcg.config.identity import part_nodes
 from lcg.config.load import config_folders, read_yaml
+from lcg.config.schema import ATTENTION_PARTS
 from lcg.runs.record import RunRecord
 
-KINDS = ("normalizer", "scaling", "output_norm")
 PRESET = re.compile(r"\w[\w+/-]*(\.\w[\w+/-]*)*")
 
 Parts = dict[str, dict[str, Any]]  # kind -> name and options
@@ -33,17 +34,11 @@ def named(records: Iterable[RunRecord]) -> list[RunRecord]:
     Where none of their labels is true of it, the normalizer's name is the attention's.
     """
     records = list(records)
+    ours = config_folders()[-1:]
     fitting = {record.labels["attention"] for record in records if label_fits(record)}
-    name = min(
-        fitting, key=lambda label: (not _file(label, config_folders()[-1:]), label), default=""
-    )
+    name = min(fitting, key=lambda label: (not _file(label, ours), label), default="")
     name = name or str(_short(_parts(records[0])["normalizer"].get("name")))
-    return [
-        record
-        if record.labels["attention"] == name
-        else replace(record, labels={**record.labels, "attention": name})
-        for record in records
-    ]
+    return [replace(record, labels={**record.labels, "attention": name}) for record in records]
 
 
 def label_fits(record: RunRecord) -> bool:
@@ -54,7 +49,7 @@ def label_fits(record: RunRecord) -> bool:
     preset = _preset(label)
     if preset is None:
         pieces = label.split("+")
-        built_in = {name for kind in KINDS for name in registry.available(kind)}
+        built_in = {name for kind in ATTENTION_PARTS for name in registry.available(kind)}
         return built_in.isdisjoint(pieces) or _names(parts).issuperset(pieces)
     return all(
         _short(value) == _short(parts[kind].get(key, value))
@@ -81,7 +76,8 @@ def changed(record: RunRecord) -> list[str]:
         if _short(said["name"]) != _short(own.get("name")):
             found.append(f"attention.{kind}.name")
             said = {}
-        usual = _defaults(kind, own.get("name")) | said
+        cls = registry.available(kind).get(own.get("name"))  # None for a user's
+        usual = ({f.name: f.default for f in dataclasses.fields(cls)} if cls else {}) | said
         found += [
             f"attention.{kind}.{key}"
             for key, value in own.items()
@@ -91,10 +87,8 @@ def changed(record: RunRecord) -> list[str]:
 
 
 def _parts(record: RunRecord) -> Parts:
-    attention = record.config.get("attention")
-    inner = attention if isinstance(attention, dict) else {}
-    parts = {kind: inner[kind] for kind in KINDS if isinstance(inner.get(kind), dict)}
-    return {"normalizer": {}} | {kind: part for kind, part in parts.items() if "name" in part}
+    nodes = part_nodes(record.config)
+    return {"normalizer": {}} | {k: nodes[k] for k in ATTENTION_PARTS if "name" in nodes.get(k, {})}
 
 
 def _names(parts: Parts) -> set[Any]:
@@ -104,12 +98,6 @@ def _names(parts: Parts) -> set[Any]:
 def _short(name: Any) -> Any:
     """A class's name without its place and the hash of its code; any other value as it is."""
     return name.partition("@")[0].rpartition(":")[2] if isinstance(name, str) else name
-
-
-def _defaults(kind: str, name: Any) -> dict[str, Any]:
-    """The options of a built-in class and what they are by default; of a user's class none."""
-    cls = registry.available(kind).get(name)
-    return {} if cls is None else {field.name: field.default for field in dataclasses.fields(cls)}
 
 
 def _preset(label: str) -> Parts | None:
@@ -132,6 +120,6 @@ def _read(file: Path) -> Parts | None:
     except ValueError:
         return None
     tree = {"normalizer": tree["name"]} | tree if "name" in tree else tree
-    parts = {kind: tree[kind] for kind in KINDS if kind in tree}
+    parts = {kind: tree[kind] for kind in ATTENTION_PARTS if kind in tree}
     parts = {kind: {"name": v} if isinstance(v, str) else v for kind, v in parts.items()}
     return {kind: part for kind, part in parts.items() if isinstance(part, dict)}

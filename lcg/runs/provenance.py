@@ -10,7 +10,6 @@ import platform
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,25 +18,38 @@ from lcg.config.identity import source_digests
 from lcg.log import log
 from lcg.runs.files import PROVENANCE, write_atomic
 from lcg.runs.record import read_mapping
+from lcg.user_source import COMMON
 
 if TYPE_CHECKING:
     import torch
 
 
-PACKAGES = ("lcg", "torch", "lightning", "numpy", "einops", "omegaconf", "wandb")
-
-
 def write(config: Config, directory: Path, device: torch.device, resumed: bool) -> dict[str, Any]:
     """Write provenance.json and return its content; say so if a run resumes with different code."""
+    import torch
+
     before = read_provenance(directory)
-    facts = gather(config, device)
-    earlier = before.get("earlier_code", []) if resumed else []
-    if resumed and before.get("code") != facts["code"]:
+    code, earlier = code_digest(), before.get("earlier_code", []) if resumed else []
+    if resumed and before.get("code") != code:
         earlier = [*earlier, before.get("code")]
         log.warning(
             f"note: {directory} resumes with different code than before; {PROVENANCE} says so"
         )
-    facts |= {"earlier_code": earlier, "identity": identity(config)}
+    program = Path(sys.argv[0]).name
+    facts = {
+        "command": ["lcg" if program == "__main__.py" else program, *sys.argv[1:]],
+        "code": code,
+        "user_sources": source_digests(config),
+        "git": _git(),
+        "python": platform.python_version(),
+        "packages": {name: package_version(name) for name in COMMON},
+        "machine": f"{platform.system()} {platform.machine()}",
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
+        "earlier_code": earlier,
+        "identity": identity(config),
+    }
     return _save(directory, facts, _wandb_ids(before))
 
 
@@ -70,25 +82,6 @@ def _wandb_ids(before: dict[str, Any]) -> list[str]:
     return [*(i for i in known if i != present), present]
 
 
-def gather(config: Config, device: torch.device) -> dict[str, Any]:
-    """Command, code, versions and machine."""
-    import torch
-
-    program = Path(sys.argv[0]).name
-    return {
-        "command": ["lcg" if program == "__main__.py" else program, *sys.argv[1:]],
-        "code": code_digest(),
-        "user_sources": source_digests(config),
-        "git": _git(),
-        "python": platform.python_version(),
-        "packages": {name: package_version(name) for name in PACKAGES},
-        "machine": f"{platform.system()} {platform.machine()}",
-        "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-        "threads": torch.get_num_threads(),
-    }
-
-
 def package_version(package: str) -> str | None:
     """The version of a package, None where it is not installed."""
     try:
@@ -100,21 +93,18 @@ def package_version(package: str) -> str | None:
 def _git() -> dict[str, Any] | None:
     """Commit and dirty flag of the checkout that the code runs from; None outside one."""
     here = Path(__file__).resolve().parents[2]
+
+    def git(*words: str) -> str:
+        command = ["git", "-C", str(here), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout.strip()
+
     try:
-        top = _run_git(here, "rev-parse", "--show-toplevel")
-        if Path(top).resolve() != here:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != here:
             return None  # installed inside somebody else's checkout
-        commit = _run_git(here, "rev-parse", "HEAD")
-        return {"commit": commit, "dirty": bool(_run_git(here, "status", "--porcelain"))}
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _run_git(folder: Path, *words: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *words], capture_output=True, text=True, check=True, timeout=60
-    )
-    return done.stdout.strip()
 
 
 # What decides which weights and which numbers come out; not the command line, tables or plots.
@@ -128,21 +118,15 @@ CODE = (
 def code_digest() -> str:
     """Hash of every source file of lcg that makes a run; users' own are in its identity."""
     root = Path(__file__).resolve().parents[2]
-    files = [path for part in CODE for path in _sources(root / part)]
     digest = hashlib.sha256()
-    for path in sorted(files):
-        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:12]
-
-
-def _sources(part: Path) -> Iterable[Path]:
-    """The files of a room that a run imports; programs that make corpora are none of them."""
-    if part.is_file():
-        return [part]
-    programs = part / "corpora"
-    return [
-        path for path in part.rglob("*.py") if path.parent != programs or path.stem == "numbers"
+    folders = [root / part for part in CODE]
+    files = [
+        path for part in folders for path in ([part] if part.is_file() else part.rglob("*.py"))
     ]
+    for path in sorted(files):
+        if path.parent.name != "corpora" or path.stem == "numbers":  # others make no run, but text
+            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
 KINDS = {

@@ -113,9 +113,7 @@ class Cell:
         digits = -(-self.samples // 4)
         if len(self.outcomes) != digits or not re.fullmatch("[0-9a-f]+", self.outcomes):
             return False
-        bits = int(self.outcomes, 16)
-        padding = (1 << (4 * digits - self.samples)) - 1
-        return bits & padding == 0 and bits.bit_count() == self.correct
+        return self.correct == int(self.outcomes, 16).bit_count() == self.bits.bit_count()
 
     @property
     def bits(self) -> int | None:

@@ -167,18 +167,6 @@ class Run:
         """Command, code, versions and machine; empty where the file is missing or damaged."""
         return read_provenance(self.path)
 
-    def checkpoint(
-        self, which: str = "best", check: Callable[[dict[str, Any]], None] = lambda content: None
-    ) -> dict[str, Any]:
-        """The content of the checkpoint `best`, `last` or `previous`, tensors on the CPU.
-
-        Raises FileNotFoundError, and UnreadableCheckpoint for one that cannot be used or that
-        `check` refuses: see `lcg.runs.checkpoints.load`.
-        """
-        from lcg.runs.checkpoints import load
-
-        return load(self.checkpoints / f"{which}.ckpt", check)
-
     def weights(self, model: Module) -> tuple[dict[str, Tensor], int]:
         """The selected checkpoint's weights, which fit `model`, and its step.
 
@@ -188,14 +176,14 @@ class Run:
         """
         from torch.nn import ModuleDict
 
-        from lcg.runs.checkpoints import UnreadableCheckpoint, check_step, check_weights
+        from lcg.runs.checkpoints import UnreadableCheckpoint, check_step, check_weights, load
 
         def read(which: str, step: str, fitting: Module) -> tuple[dict[str, Tensor], int]:
             def check(content: dict[str, Any]) -> None:
                 check_step(content, step)
                 check_weights(content.get("state_dict"), fitting)
 
-            content = self.checkpoint(which, check)
+            content = load(self.checkpoints / f"{which}.ckpt", check)
             return content["state_dict"], content[step]
 
         self.check_selected()
@@ -225,11 +213,9 @@ class Run:
 
         Raises ValueError for a run of another config.
         """
-        if not self.record_file.exists():
-            return None
         try:
             record = RunRecord.load(self.path)
-        except RecordError:  # training sets it aside, and says so
+        except RecordError:  # there is none, or training sets it aside, and says so
             return None
         check_identity(record.hash, config, self.record_file)
         if record.training.status not in ("finished", "not_finite"):
@@ -245,7 +231,7 @@ class Run:
         if not self.path.exists():
             raise ValueError(f"{self.path} does not exist")
         below = (
-            path for depth in range(1, 4) for path in sorted(self.path.glob("*/" * depth + CONFIG))
+            path for depth in (1, 2, 3) for path in sorted(self.path.glob("*/" * depth + CONFIG))
         )
         run = next((f"; name a run in it, such as {path.parent}" for path in below), "")
         raise ValueError(f"{self.path} is no run directory: it has no {CONFIG}{run}")

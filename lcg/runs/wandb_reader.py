@@ -5,12 +5,11 @@ directory. `wandb` is imported by the first call.
 """
 
 import json
-import os
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from lcg.runs.record import RecordError, RunRecord, report_problems
+from lcg.runs.record import RunRecord, report_problems
 
 RECORD = "lcg/record"  # the key in a W&B run's summary
 
@@ -20,29 +19,21 @@ Named = Iterator[tuple[str, str]]  # where a record is, and its text
 def with_wandb(
     known: Iterable[RunRecord], places: Iterable[str], report: Callable[[str], None] | None = None
 ) -> list[RunRecord]:
-    """`known` records, which stay as they are, and those of W&B that are not among them."""
-    known, places = list(known), list(places)
-    if not places:
-        return known
-    there = {(record.group, record.hash) for record in known}
-    found = load_wandb(places, report)
-    return known + [record for record in found if (record.group, record.hash) not in there]
+    """`known` records, which stay as they are, and those of W&B that are not among them.
 
-
-def load_wandb(
-    places: Iterable[str], report: Callable[[str], None] | None = None
-) -> list[RunRecord]:
-    """The records of W&B runs, one for each run of ours, that is each hash, ordered by name.
-
-    A place is ENTITY/PROJECT, or a path: a .wandb file, an `offline-run-…` folder, or any folder
-    that holds some, such as a run directory. Of a run that has been several W&B runs, because it
-    was preempted or went on offline, the record that got furthest counts. W&B runs without a
-    record, of which there may be any number in a project, are left out.
+    These are one for each run of ours, that is each hash, ordered by name. A place is
+    ENTITY/PROJECT, or a path: a .wandb file, an `offline-run-…` folder, or any folder that holds
+    some, such as a run directory. Of a run that has been several W&B runs, because it was preempted
+    or went on offline, the record that got furthest counts. W&B runs without a record, of which
+    there may be any number in a project, are left out.
 
     A place that cannot be reached or holds no record, and a record that cannot be read, are
     problems: `report` is called with a line for each, and the rest goes on. Raises RecordError
-    without `report`, and if no record could be read.
+    without `report`, and if no record of W&B could be read.
     """
+    known, places = list(known), list(places)
+    if not places:
+        return known
     problems: list[str] = []
     found: dict[tuple[str, str], RunRecord] = {}
     for place in places:
@@ -51,7 +42,9 @@ def load_wandb(
             if _progress(record) > _progress(found.setdefault(key, record)):
                 found[key] = record
     report_problems(problems, report, bool(found))
-    return sorted(found.values(), key=lambda record: (record.run, record.hash))
+    for record in known:
+        found.pop((record.group, record.hash), None)
+    return known + sorted(found.values(), key=lambda record: (record.run, record.hash))
 
 
 def _progress(record: RunRecord) -> tuple[int, int]:
@@ -73,11 +66,17 @@ def _read(place: str, problems: list[str]) -> Iterator[RunRecord]:
 
 
 def _of_project(place: str, problems: list[str]) -> Named:
+    """Ask W&B for a project's runs with their summaries, 50 a request."""
     if place.count("/") != 1 or not all(place.split("/")):
         problems.append(f"{place}: neither ENTITY/PROJECT of W&B nor a path that exists")
         return
+    import wandb
+
     try:
-        yield from _fetch(place)
+        for run in wandb.Api(timeout=20).runs(place, lazy=False):
+            text = run.summary_metrics.get(RECORD)
+            if text is not None:
+                yield f"{place}/{run.id}", text
     except Exception as error:  # whatever wandb raises: no login, no network, no such project
         problems.append(f"{place}: W&B does not give all its runs ({one_line(error)})")
 
@@ -87,53 +86,26 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _fetch(place: str) -> Named:
-    """Ask W&B for a project's runs with their summaries, 50 a request."""
-    import wandb
-
-    for run in wandb.Api(timeout=20).runs(place, lazy=False):
-        text = run.summary_metrics.get(RECORD)
-        if text is not None:
-            yield f"{place}/{run.id}", text
-
-
 def _of_folder(path: Path, problems: list[str]) -> Named:
-    for file in _files(path):
-        try:
-            text = _last_record(file)
-        except RecordError as error:
-            problems.append(str(error))
-            continue
-        if text is not None:
-            yield str(file), text
+    """The text last written under RECORD in each W&B file at or below a path.
 
-
-def _files(path: Path) -> list[Path]:
-    """The W&B files at or below a path; os.walk leaves out `latest-run`, which is a link."""
-    if path.is_file():
-        return [path]
-    return sorted(
-        Path(folder) / name
-        for folder, _, names in os.walk(path)
-        for name in names
-        if name.endswith(".wandb")
-    )
-
-
-def _last_record(file: Path) -> str | None:
-    """The text last written under RECORD, None if there is none. Raises RecordError."""
+    `rglob` leaves out `latest-run`, which is a link.
+    """
     from google.protobuf.message import DecodeError
     from wandb.proto.wandb_internal_pb2 import Record
 
-    text = None
-    try:
-        for data in records(file.read_bytes()):
-            for item in Record.FromString(data).summary.update:
-                if (item.key or "/".join(item.nested_key)) == RECORD:
-                    text = json.loads(item.value_json)
-    except (OSError, ValueError, DecodeError) as error:
-        raise RecordError(f"{file}: cannot be read ({error})") from None
-    return text
+    for file in [path] if path.is_file() else sorted(path.rglob("*.wandb")):
+        text = None
+        try:
+            for data in records(file.read_bytes()):
+                for item in Record.FromString(data).summary.update:
+                    if (item.key or "/".join(item.nested_key)) == RECORD:
+                        text = json.loads(item.value_json)
+        except (OSError, ValueError, DecodeError) as error:
+            problems.append(f"{file}: cannot be read ({error})")
+            continue
+        if text is not None:
+            yield str(file), text
 
 
 # The file that wandb writes of a run: protocol buffers in the log format of LevelDB. Seven bytes of

@@ -13,6 +13,7 @@ import pytest
 
 from lcg.config import identity, load_config
 from lcg.evaluation.evaluate import evaluate_and_log, load_model
+from lcg.runs.checkpoints import load
 from lcg.runs.record import RunRecord
 from lcg.runs.run import Run
 
@@ -39,7 +40,7 @@ def test_an_earlier_run_loads(stopped):
     assert (record.training.status, record.training.step) == ("interrupted", 3)
     steps, losses = stopped.metrics["train/loss"]
     assert steps == [1, 2, 3] and losses[-1] == record.training.final_loss
-    assert stopped.checkpoint("last")["global_step"] == 3
+    assert load(stopped.checkpoints / "last.ckpt")["global_step"] == 3
     _, step = load_model(stopped.path, stopped.config)
     assert step == 2
 

@@ -9,7 +9,7 @@ from processes import only_run
 
 from lcg.cli import main
 from lcg.runs.record import RecordError, RunRecord
-from lcg.runs.wandb_reader import BLOCK, RECORD, load_wandb, records, with_wandb
+from lcg.runs.wandb_reader import BLOCK, RECORD, records, with_wandb
 
 LADDER = ("evaluation.after_training=true", "evaluation.lengths=4,8")
 
@@ -60,7 +60,7 @@ def test_a_project_of_several_pages(server, logged_in):
         put(server, record.run, record)
     server.run("a run of somebody else").summary["loss"] = 1.0
     put(server, "before preemption", a_record(7, step=12))
-    found = load_wandb(["someone/lcg"])
+    found = with_wandb([], ["someone/lcg"])
     assert sorted(found, key=lambda record: record.seed) == expected
     assert server.asked.count("Runs") == 2
 
@@ -70,11 +70,11 @@ def test_unreadable_records_are_named_and_the_rest_goes_on(server, logged_in):
     put(server, "half", '{"schema": 1, "run":')
     put(server, "new", '{"schema": 99}')
     said = []
-    assert load_wandb(["someone/lcg"], said.append) == [a_record(0)]
+    assert with_wandb([], ["someone/lcg"], said.append) == [a_record(0)]
     assert [line.partition(":")[0] for line in said] == ["someone/lcg/half", "someone/lcg/new"]
     assert "schema 99" in said[1]
     with pytest.raises(RecordError, match=r"someone/lcg/half: .* \| someone/lcg/new: "):
-        load_wandb(["someone/lcg"])
+        with_wandb([], ["someone/lcg"])
 
 
 def test_directories_come_first(server, logged_in):
@@ -138,7 +138,7 @@ def test_damaged_files_of_wandb(tmp_path):
     (tmp_path / "run-b.wandb").write_bytes(b":W&B\0\0\0" + b"\0\0\0\0\x03\0\x01abc")
     (tmp_path / "run-c.wandb").write_bytes(b"")
     with pytest.raises(RecordError) as error:
-        load_wandb([str(tmp_path)])
+        with_wandb([], [str(tmp_path)])
     for name in "abc":
         assert f"run-{name}.wandb: cannot be read" in str(error.value)
 
