@@ -89,7 +89,12 @@ def find(kind: str, name: str) -> type:
     if not place or not attribute:
         raise Unknown(f"{kind}={name}: expected package.module:Class or path/to/file.py:Class")
     module = user_module(name)
-    found = _attribute(_import(module, place), attribute, place)
+    home = _import(module, place)
+    if not hasattr(home, attribute):
+        classes = [name for name, value in vars(home).items() if inspect.isclass(value)]
+        hint = nearest(attribute, classes) if classes else "it defines none"
+        raise Unknown(f"{place} has no class {attribute}; {hint}")
+    found = getattr(home, attribute)
     _check_class(kind, name, found)
     if available(kind).get(found.name) is not found:
         if module is not None and (module.alone or place.endswith(".py")):  # from any folder
@@ -183,14 +188,6 @@ def _import(module: UserModule | None, place: str) -> ModuleType:
             raise Unknown(f"{place}: there is no module {missing}; {hint}") from None
         file = None if module is None else module.file_of(module.name)
         raise ValueError(where_it_broke(error, file)) from error
-
-
-def _attribute(module: ModuleType, attribute: str, place: str) -> type:
-    if not hasattr(module, attribute):
-        classes = [name for name, value in vars(module).items() if inspect.isclass(value)]
-        hint = nearest(attribute, classes) if classes else "it defines none"
-        raise Unknown(f"{place} has no class {attribute}; {hint}")
-    return getattr(module, attribute)
 
 
 def _check_class(kind: str, name: str, found: object) -> None:

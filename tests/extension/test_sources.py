@@ -8,12 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from user_files import NORMALIZER, ROTATE, TINY
+from tiny import quick
+from user_files import NORMALIZER, ROTATE
 
 from lcg.cli import main
 
 FLAG = "--trust-source"
-QUICK = f"{TINY} evaluation.after_training=false"
+QUICK = " ".join(quick("data.min_length=3", "evaluation.after_training=false"))
 NEIGHBOUR = ROTATE.replace("= 5", "= SYMBOLS").replace(
     "import numpy", "from helper import SYMBOLS\nimport numpy"
 )
