@@ -28,7 +28,7 @@ from benchmarks.report import median_ratio, positive, publish, time_in_turn
 from lcg.attention.backends import blockwise
 from lcg.attention.functional import Bias, attend
 from lcg.attention.normalizers.entmax import Entmax
-from lcg.positional.slopes import NAPE
+from lcg.positional.groups import NAPE
 from lcg.runs.run import Run
 
 HEADS, WIDTH, SCORED = 16, 32, 12

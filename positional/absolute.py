@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from lcg.positional.base import PositionEncoding, torch
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from torch import Tensor
 
 
 @dataclass
@@ -37,10 +32,10 @@ class Sinusoidal(PositionEncoding):
         if not 0 < self.scale < math.inf:
             raise ValueError(f"sinusoidal: scale must be positive and finite, got {self.scale}")
 
-    def embed(self, x: Tensor, positions: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+    def embed(self, x, ids, learned):
         width = x.shape[-1]
         device = "cpu" if x.device.type == "mps" else x.device  # MPS has no float64
         exponents = torch.arange(0, width, 2, device=device, dtype=torch.float64) / width
-        angles = positions.to(device).double()[:, None] * self.base**-exponents  # [t w/2]
+        angles = ids.to(device).double()[..., None] * self.base**-exponents  # [t w/2]
         waves = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-2)[:, :width]
         return x + (self.scale * waves).to(x)

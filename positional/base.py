@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    import numpy as np
     from torch import Tensor
 
 
@@ -32,36 +33,42 @@ torch: Any = _TorchOnFirstUse()
 
 
 class Sizes(NamedTuple):
-    """The sizes of one attention layer."""
+    """The sizes of one attention layer; layer: its number in the model, from 0."""
 
     heads: int
     kv_heads: int
     head_dim: int
     d_model: int
+    layer: int = 0
+
+    @property
+    def width(self) -> int:
+        """The width of all heads together."""
+        return self.heads * self.head_dim
 
 
-class BiasContext(NamedTuple):
-    """Inputs that an additive bias may be computed from.
+class Tile(NamedTuple):
+    """Some queries and keys, and what a hook may compute their bias or their scores of.
 
-    q [b h q d] and k [b kv_heads k d] before any scaling; x [b q w] the attention's input at the
-    queries; q_positions [q] and k_positions [k].
+    Position ids broadcast to [b h q k]: q_ids is [q 1] and k_ids [k], or [b 1 q 1] and [b 1 1 k]
+    where each sequence has ids of its own. q [b h q d] and k [b kv_heads k d] are as in the
+    product: normed, rotated, q multiplied by the length scaling. The states of queries and keys are
+    those of `PositionEncoding.state`, [b h q] and [b h k]. hidden is True, broadcast to [b h q k],
+    on keys that a query does not see; None: it sees all.
     """
 
+    q_ids: Tensor
+    k_ids: Tensor
     q: Tensor
     k: Tensor
-    x: Tensor
-    q_positions: Tensor
-    k_positions: Tensor
+    q_state: Mapping[str, Tensor] = {}
+    k_state: Mapping[str, Tensor] = {}
+    hidden: Tensor | None = None
 
-    def crop(self, queries: slice, keys: slice) -> BiasContext:
-        """The same for some of the queries and keys."""
-        return BiasContext(
-            self.q[:, :, queries],
-            self.k[:, :, keys],
-            self.x[:, queries],
-            self.q_positions[queries],
-            self.k_positions[keys],
-        )
+    @property
+    def distance(self) -> Tensor:
+        """q_ids - k_ids."""
+        return self.q_ids - self.k_ids
 
 
 @dataclass
@@ -75,22 +82,26 @@ class PositionEncoding:
     name: ClassVar[str]
     relative: ClassVar[bool] = True
     """Scores depend on position differences only (shift invariance is then tested)."""
-    data_dependent: ClassVar[bool] = False
-    """The bias reads q, k or x: it is then computed for all queries and keys at once, which only
-    the reference backend does."""
+    cumulative: ClassVar[tuple[str, ...]] = ()
+    """Names of the `state` tensors whose running sum over the tokens is kept in their place."""
 
     @property
     def ordered(self) -> bool:
         """True when any hook tells a query of order where no causal mask does."""
-        return self._has("slopes") or self.more_than_slopes
+        return self.has("slopes") or self.more_than_slopes
 
     @property
     def more_than_slopes(self) -> bool:
         """True when any hook but `slopes` tells of order, in heads of slope 0 too."""
-        return any(map(self._has, ("embed", "rotate_queries", "rotate_keys", "bias")))
+        return any(map(self.has, ORDERING))
 
-    def _has(self, hook: str) -> bool:
+    def has(self, hook: str) -> bool:
+        """True when the class fills in this hook."""
         return getattr(type(self), hook) is not getattr(PositionEncoding, hook)
+
+    def of_layer(self, layer: int) -> PositionEncoding:
+        """The encoding of one layer of a model, numbered from 0."""
+        return self
 
     def check(self, sizes: Sizes) -> None:
         """Raise ValueError, in one line, when these sizes cannot work."""
@@ -104,32 +115,87 @@ class PositionEncoding:
         return {}
 
     def positions(self, length: int, device: Any = None) -> Tensor:
-        """Position ids [length], strictly increasing, drawn once for the longest length reached."""
+        """Position ids [length] of a sequence that neither a task nor `draw_positions` numbers.
+
+        They are 0, 1, 2, … if not overridden, and the same in every call.
+        """
         return torch.arange(length, device=device)
 
-    def embed(self, x: Tensor, positions: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
-        """Change the token embeddings x [b t w]."""
+    def draw_positions(
+        self, rng: np.random.Generator, lengths: np.ndarray, training: bool
+    ) -> np.ndarray:
+        """Draw position ids [b t] for sequences of lengths [b] in tokens, t the longest of these.
+
+        rng is made of the address of the batch, as that of the data is: in training of seed and
+        step, in evaluation of seed, split, length and block.
+        """
+        raise NotImplementedError
+
+    def embed(self, x: Tensor, ids: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+        """Change the token embeddings x [b t w]; ids [t] or [b t]."""
         return x
 
-    def rotate_queries(self, q: Tensor, positions: Tensor) -> Tensor:
-        """Change queries [b h q d] by their positions [q]."""
+    def rotate_queries(self, q: Tensor, ids: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+        """Change queries [b h q d] by their ids [q], or [b 1 q]; the width may change too."""
         return q
 
-    def rotate_keys(self, k: Tensor, positions: Tensor) -> Tensor:
-        """Change keys [b kv_heads k d] by their positions [k]."""
+    def rotate_keys(self, k: Tensor, ids: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+        """Change keys [b kv_heads k d] by their ids [k], or [b 1 k], to the width of queries."""
         return k
 
+    def state(self, x: Tensor, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute tensors [b h t] of each token from x [b t w], the attention's input.
+
+        They are kept beside keys and values, so that every query sees those of all its keys, and
+        handed to `separable`, `bias` and `map_scores`. Of those named in `cumulative` the sum over
+        all tokens up to each is kept, in float64; padding adds nothing to it.
+        """
+        return {}
+
+    # ---- the forms of a bias, from cheap to general; backends are asked which they run
+
     def slopes(self, heads: int) -> Tensor | None:
-        """Slopes m [h] of a bias -m·|i - j|, in float32, or None. Backends know this form."""
+        """Slopes m [h] of a bias -m·|i - j|, in float32, or None."""
         return None
 
-    def bias(self, context: BiasContext, learned: Mapping[str, Tensor]) -> Tensor | None:
+    def table(self, distances: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+        """The bias [h n] at whole distances i - j [n], which increase; negative after a query."""
+        raise NotImplementedError
+
+    def separable(
+        self, q_state: Mapping[str, Tensor], k_state: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """u [b h q] of the queries and w [b h k] of the keys, of a bias u_i + w_j."""
+        raise NotImplementedError
+
+    def bias(self, tile: Tile, learned: Mapping[str, Tensor]) -> Tensor | None:
         """Any other additive bias, broadcastable to [b h q k], or None. Never scaled by length.
 
-        Asked for some queries and keys at a time unless `data_dependent`.
+        Asked for all heads, and for some queries and keys at a time.
         """
         return None
 
-    def scaled_heads(self, heads: int) -> range:
-        """The heads, a contiguous run up to the last, that a length scaling applies to."""
+    def map_scores(self, scores: Tensor, tile: Tile, learned: Mapping[str, Tensor]) -> Tensor:
+        """Change the scores [b h q k], before any bias is added and before keys are hidden.
+
+        Asked for all heads and for all keys that the queries of a tile see.
+        """
+        return scores
+
+    def window(self, heads: int) -> list[int | None] | None:
+        """The number of most recent keys, its own among them, that a query of each head sees.
+
+        None: all.
+        """
+        return None
+
+    def scaled_heads(self, heads: int) -> Sequence[int]:
+        """The heads that a length scaling applies to, in order."""
         return range(heads)
+
+
+ORDERING = (
+    *("embed", "rotate_queries", "rotate_keys", "table", "separable", "bias", "map_scores"),
+    "window",
+)
+"""The hooks, besides `slopes`, by which an encoding tells of order."""

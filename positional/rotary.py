@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from lcg.positional.base import PositionEncoding, Sizes, torch
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass
@@ -43,11 +40,11 @@ class RoPE(PositionEncoding):
                 f"got {self.fraction}·{sizes.head_dim} = {rotated:g}"
             )
 
-    def rotate_queries(self, q: Tensor, positions: Tensor) -> Tensor:
+    def rotate_queries(self, q, ids, learned):
         rotated = round(self.fraction * q.shape[-1])
         device = "cpu" if q.device.type == "mps" else q.device  # MPS has no float64
         exponents = torch.arange(0, rotated, 2, device=device, dtype=torch.float64) / rotated
-        angles = positions.to(device).double()[:, None] * self.base**-exponents  # [t r/2]
+        angles = ids.to(device).double()[..., None] * self.base**-exponents  # [t r/2]
         cos, sin = angles.cos().to(q), angles.sin().to(q)
         first, second, rest = q.split([rotated // 2, rotated // 2, q.shape[-1] - rotated], dim=-1)
         turned = [first * cos - second * sin, second * cos + first * sin, rest]

@@ -20,7 +20,7 @@ from benchmarks.gpu.results import Results, milliseconds
 from benchmarks.report import median_ratio, time_in_turn
 from lcg.attention.functional import Bias, attend
 from lcg.attention.normalizers.entmax import Entmax
-from lcg.positional.slopes import NAPE
+from lcg.positional.groups import NAPE
 
 TOLERANCE = {"bf16": 2e-2, "fp32": 1e-4}
 """Tolerance of outputs and gradients of a type, as a share of the largest."""

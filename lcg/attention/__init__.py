@@ -6,13 +6,14 @@ Importing this package does not import torch, so that a config can be checked at
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lcg.attention.backends import check_backend
 from lcg.attention.normalizers.base import Normalizer
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.output_norms import NoNorm, OutputNorm
 from lcg.attention.scalings import NoScaling, QueryScaling
+from lcg.attention.sink import WithSink
 
 if TYPE_CHECKING:
     from lcg.attention.functional import attend as attend
@@ -27,13 +28,23 @@ class Attention:
     scaling: QueryScaling = field(default_factory=NoScaling)
     """Multiplier of the scores that grows with the number of visible keys."""
     output_norm: OutputNorm = field(default_factory=NoNorm)
-    """Norm of the concatenated heads before the output projection."""
+    """Norm, gate or other change of values and heads before the output projection."""
     backend: str = "auto"
     """auto; reference: materialises all scores; blockwise: exact, memory linear in the length;
     triton: the same in kernels for CUDA devices, for biases that are slopes."""
+    qk_norm: bool = False
+    """RMSNorm of each head's queries and keys, with a learned scale, before they are rotated."""
+    sink: Literal["none", "zero", "learned"] = "none"
+    """A score that every row has besides its keys' and whose weight is dropped: 0, or one that each
+    head learns from 0 on."""
 
     def __post_init__(self) -> None:
-        check_backend(self.backend, self.normalizer)
+        check_backend(self.backend, self.weighting)
+
+    @property
+    def weighting(self) -> Normalizer:
+        """The normalizer, with its sink."""
+        return self.normalizer if self.sink == "none" else WithSink(self.normalizer, self.sink)
 
 
 def __getattr__(name: str) -> Any:

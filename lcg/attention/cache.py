@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from torch import Tensor
+
+Kept = dict[str, Tensor]
+"""Tensors of each token, by name, the tokens along the third dimension."""
 
 
 class NoCache:
     """Stands where nothing is kept: what is given is all there is."""
 
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both as they are."""
-        return keys, values
+    length = 0
 
-    def once(self, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def append(self, new: Kept, sums: Collection[str] = ()) -> Kept:
+        """Return the tensors of all tokens; of those in `sums` running sums, in float64."""
+        return {name: t.double().cumsum(2) if name in sums else t for name, t in new.items()}
+
+    def once(self, make: Callable[[], Kept]) -> Kept:
         """Return what is made now."""
         return make()
 
@@ -22,67 +27,67 @@ class NoCache:
 NO_CACHE = NoCache()
 
 
-class LayerCache:
-    """Keys (rotated) and values [b g k d] of one block: of the tokens it has read, in room that
-    doubles when it is full, and those that cross-attention makes of an encoder's output, once.
+class LayerCache(NoCache):
+    """The tensors of each token that one block has read, its keys (rotated) and values [b g k d]
+    and what an encoding keeps [b h k], in room that doubles when it is full; and those that
+    cross-attention makes of an encoder's output, once.
     """
 
     def __init__(self) -> None:
         self.length = 0
-        self._keys: Tensor | None = None
-        self._values: Tensor | None = None
-        self._of_memory: tuple[Tensor, Tensor] | None = None
+        self._room: Kept = {}
+        self._of_memory: Kept | None = None
 
-    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add keys and values; returns all of them so far."""
-        end = self.length + keys.shape[-2]
-        self._keys = self._fit(self._keys, keys, end)
-        self._values = self._fit(self._values, values, end)
-        self._keys[..., self.length : end, :] = keys
-        self._values[..., self.length : end, :] = values
-        self.length = end
-        return self._keys[..., :end, :], self._values[..., :end, :]
+    def append(self, new: Kept, sums: Collection[str] = ()) -> Kept:
+        """Add the tensors of more tokens; returns those of all of them so far."""
+        new = super().append(new, sums)
+        start = self.length
+        self.length += next(iter(new.values())).shape[2]
+        for name, tensor in new.items():
+            self._room[name] = self._fit(self._room.get(name), tensor, start)
+            if name in sums and start:
+                tensor = tensor + self._room[name][:, :, start - 1, None]
+            self._room[name][:, :, start : self.length] = tensor
+        return {name: room[:, :, : self.length] for name, room in self._room.items()}
 
-    def once(self, make: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    def once(self, make: Callable[[], Kept]) -> Kept:
         """Return what was made when this was first called."""
         if self._of_memory is None:
             self._of_memory = make()
         return self._of_memory
 
-    def _fit(self, held: Tensor | None, new: Tensor, end: int) -> Tensor:
-        if held is not None and held.shape[-2] >= end:
+    def _fit(self, held: Tensor | None, new: Tensor, start: int) -> Tensor:
+        if held is not None and held.shape[2] >= self.length:
             return held
-        *outer, _, width = new.shape
-        room = new.new_empty(*outer, end if held is None else max(end, 2 * held.shape[-2]), width)
+        count = self.length if held is None else max(self.length, 2 * held.shape[2])
+        room = new.new_empty(*new.shape[:2], count, *new.shape[3:])
         if held is not None:
-            room[..., : self.length, :] = held[..., : self.length, :]
+            room[:, :, :start] = held[:, :, :start]
         return room
 
 
 class KVCache:
-    """One LayerCache per layer, and the position ids of the longest sequence to come.
-
-    The ids are drawn once and stay, so that an encoding with random positions is consistent
-    between what was read and what is decoded.
+    """One LayerCache per layer, for sequences of up to `capacity` tokens, and the position ids
+    [t] or [b t] of these where they are not their order.
     """
 
-    def __init__(self, layers: int, positions: Tensor) -> None:
+    def __init__(self, layers: int, capacity: int, ids: Tensor | None = None) -> None:
         self.layers = [LayerCache() for _ in range(layers)]
-        self.positions = positions
+        self.capacity, self.ids = capacity, ids
 
     @property
     def length(self) -> int:
         """Tokens read so far."""
         return self.layers[0].length
 
-    def next_positions(self, count: int) -> Tensor:
+    def next_ids(self, count: int) -> Tensor | None:
         """Position ids of all tokens up to the next `count`.
 
         Raises ValueError beyond the capacity the cache was made for.
         """
         end = self.length + count
-        if end > len(self.positions):
+        if end > self.capacity:
             raise ValueError(
-                f"the cache was made for {len(self.positions)} tokens and is asked for {end}"
+                f"the cache was made for {self.capacity} tokens and is asked for {end}"
             )
-        return self.positions[:end]
+        return None if self.ids is None else self.ids[..., :end]

@@ -1,7 +1,8 @@
 # ruff: noqa: F722  (shapes in annotations)
-"""`attend()`: weights = normalizer(q·k/√d + bias), applied to the values, by one of its backends.
+"""`attend()`: weights = normalizer(scale·q·k + bias), applied to values by one of its backends.
 
-Shapes: b batch, h heads, g key heads (h is a multiple of g), q queries, k keys, d head dimension.
+Shapes: b batch, h heads, g key heads (h is a multiple of g), q queries, k keys, d
+dimensions of queries and keys, e of values.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["Bias", "attend", "attention_weights", "scores_at_once"]
 def attend(
     q: Float[Tensor, "b h q d"],
     k: Float[Tensor, "b g k d"],
-    v: Float[Tensor, "b g k d"],
+    v: Float[Tensor, "b g k e"],
     /,
     normalizer: Normalizer | str = "softmax",
     bias: Bias | None = None,
@@ -34,12 +35,13 @@ def attend(
     slopes: Float[Tensor, " h"] | None = None,
     causal: bool = True,
     key_mask: Bool[Tensor, "b k"] | None = None,
+    scale: float | None = None,
     **options: Any,
-) -> Float[Tensor, "b h q d"]:
+) -> Float[Tensor, "b h q e"]:
     """Attend with queries q to keys k and values v.
 
     Scores, row statistics and weights are float32 whatever the input; the result has the dtype of
-    v. The 1/√d is applied here, so that q carries no scaling but one by length. A query that sees
+    v. The scale is applied here, so that q carries no scaling but one by length. A query that sees
     no key gets zeros and passes no gradient. Products are formed in the types of q, k and v,
     whatever autocast says. Differentiable once, backwards: `blockwise` and `triton` know neither
     second derivatives nor torch.func.
@@ -49,17 +51,17 @@ def attend(
         normalizer: a name that `lcg list` shows, or `file.py:Class`, with its options as keywords:
             normalizer="entmax", alpha=1.5; or a normalizer itself.
         bias: positions, what is added to the scores, and who sees whom; if not given it is made of
-            the next three and of positions 0, 1, 2, …: causal queries are the last of the keys.
+            the next four and of positions 0, 1, 2, …: causal queries are the last of the keys.
         slopes: m of each head in a bias -m·|i - j|.
         causal: a query sees no key after it.
         key_mask: False on keys that nobody sees, as padding.
+        scale: factor of q·k; None: 1/√d.
         learned: the tensors, by name, of a normalizer that learns: see its `learned`.
         backend: reference, blockwise or triton; auto takes the fastest that can run this.
 
     Raises:
-        ValueError: in one line, for an unknown normalizer, when the normalizer has no such backend,
-            when the backend cannot differentiate the slopes and they ask for it, and when sizes do
-            not fit each other.
+        ValueError: in one line, for an unknown normalizer, when the backend cannot run the
+            normalizer or the bias, and when sizes do not fit each other.
 
     >>> q = k = v = torch.eye(2).view(1, 1, 2, 2)
     >>> attend(8 * q, k, v, normalizer="entmax", alpha=2.0)
@@ -78,21 +80,14 @@ def attend(
             )
         queries = torch.arange(first, first + q.shape[-2], device=q.device)
         keys = torch.arange(k.shape[-2], device=k.device)
-        bias = Bias(queries, keys, slopes, causal=causal, key_mask=key_mask)
-    elif slopes is not None or key_mask is not None or bias.causal > causal:
-        raise ValueError("give either a bias or slopes, causal and key_mask, not both")
+        bias = Bias(queries, keys, slopes, causal=causal, key_mask=key_mask, scale=scale)
+    elif any(part is not None for part in (slopes, key_mask, scale)) or bias.causal > causal:
+        raise ValueError("give either a bias or slopes, causal, key_mask and scale, not both")
     learned = {} if learned is None else learned
     check_backend(backend, normalizer)
     check_sizes(q, k, v, bias, learned)
-    if bias.slopes is not None and bias.slopes.requires_grad and torch.is_grad_enabled():
-        if backend not in ("auto", "reference"):
-            raise ValueError(
-                f"backend={backend} has no gradient of the slopes; use reference or auto, or "
-                "detach them"
-            )
-        backend = "reference"
     if backend == "auto":
-        backend = _fastest(q, normalizer, bias)
+        backend = _fastest(q, v, normalizer, bias)
     if backend == "triton":
         from lcg.attention.backends import triton
 
@@ -113,10 +108,13 @@ def check_sizes(q: Tensor, k: Tensor, v: Tensor, bias: Bias, learned: Learned) -
     g, keys = k.shape[1:3]
     wanted = {
         "k": (k, (b, g, keys, d)),
-        "v": (v, (b, g, keys, d)),
+        "v": (v, (b, g, keys, v.shape[-1])),
         "q_positions": (bias.q_positions, (queries,)),
         "k_positions": (bias.k_positions, (keys,)),
         "slopes": (bias.slopes, (h,)),
+        "window": (bias.window, (h,)),
+        "rows": (bias.rows, (b, h, queries)),
+        "columns": (bias.columns, (b, h, keys)),
         "key_mask": (bias.key_mask, (b, keys)),
     }
     for name, (tensor, shape) in wanted.items():
@@ -136,12 +134,12 @@ def check_sizes(q: Tensor, k: Tensor, v: Tensor, bias: Bias, learned: Learned) -
         raise ValueError(f"key_mask must be of torch.bool, got {bias.key_mask.dtype}")
 
 
-def _fastest(q: Tensor, normalizer: Normalizer, bias: Bias) -> str:
+def _fastest(q: Tensor, v: Tensor, normalizer: Normalizer, bias: Bias) -> str:
     """The backend that `auto` takes."""
     if q.is_cuda and "triton" in normalizer.backends:
         from lcg.attention.backends.triton import obstacle
 
-        if obstacle(q, normalizer, bias) is None:
+        if obstacle(q, v, normalizer, bias) is None:
             return "triton"
     return "blockwise" if "blockwise" in normalizer.backends else normalizer.backends[0]
 

@@ -10,6 +10,7 @@ keys are made of, d head dimension.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -18,13 +19,17 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from lcg.attention import Attention
-from lcg.attention.backends import check_backend, usable
+from lcg.attention.backends import check_backend
+from lcg.attention.backends.reach import WHOLE
 from lcg.attention.backends.reference import attention_weights, biased_scores
-from lcg.attention.cache import NO_CACHE, LayerCache, NoCache
+from lcg.attention.cache import NO_CACHE, Kept, LayerCache, NoCache
 from lcg.attention.functional import attend
-from lcg.attention.hooks import broadcastable, learned_tensors, position_ids, returned
+from lcg.attention.hooks import broadcastable, check_hooks, learned_tensors, position_ids, returned
 from lcg.attention.mask import ALL, Bias, Learned
-from lcg.positional.base import BiasContext, PositionEncoding, Sizes
+from lcg.attention.normalizers.base import Normalizer
+from lcg.attention.output_norms import OutputNorm
+from lcg.attention.scalings import QueryScaling
+from lcg.positional.base import PositionEncoding, Sizes, Tile
 from lcg.shapes import Bool, Float, Int, Shaped
 
 
@@ -34,34 +39,50 @@ class Memory(NamedTuple):
     """
 
     states: Float[Tensor, "b k w"]
-    positions: Shaped[Tensor, " k"]
+    ids: Shaped[Tensor, "... k"]
     mask: Bool[Tensor, "b k"] | None = None
 
 
 class View(NamedTuple):
     """The keys and values that the queries of one call see.
 
-    They are made of `states`, whose tokens are at the last of k_positions; those before
-    are in the cache. n counts the keys that a query sees, padding excluded, and is at least 1.
+    They are made of `states`, the last of the keys; those before are in the cache. The order of
+    tokens decides who sees whom; ids are what encodings see in its place, None where both are the
+    same. n counts the keys that a query sees, padding excluded, and is at least 1.
     """
 
     states: Float[Tensor, "b s w"]
-    q_positions: Shaped[Tensor, " t"]
-    k_positions: Shaped[Tensor, " k"]
+    q_order: Shaped[Tensor, " t"]
+    k_order: Shaped[Tensor, " k"]
     n: Float[Tensor, " t"] | Float[Tensor, "b t"]
+    q_ids: Shaped[Tensor, "... t"] | None = None
+    k_ids: Shaped[Tensor, "... k"] | None = None
     key_mask: Bool[Tensor, "b k"] | None = None
-    cache: LayerCache | NoCache = NO_CACHE
+    cache: NoCache = NO_CACHE
 
 
 class Projected(NamedTuple):
-    """The arguments of `attend`: queries (rotated, scaled by the length scaling but not by 1/√d),
-    keys (rotated) and values of all that is visible, and the bias.
+    """The arguments of `attend`: queries (normed, rotated, multiplied by the length scaling but not
+    by 1/√d), keys (normed, rotated) and values of all that is visible, and the bias.
     """
 
-    q: Float[Tensor, "b h q d"]
-    k: Float[Tensor, "b g k d"]
-    v: Float[Tensor, "b g k d"]
+    q: Float[Tensor, "b h q p"]
+    k: Float[Tensor, "b g k p"]
+    v: Float[Tensor, "b g k e"]
     bias: Bias
+
+
+class HeadNorm(nn.Module):
+    """scale · x · rsqrt(mean x² + eps) over each head's dimensions, scale learned, 1 at first."""
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.scale, self.eps = nn.Parameter(torch.ones(width)), eps
+
+    def forward(self, x: Float[Tensor, "b h t d"]) -> Float[Tensor, "b h t d"]:
+        wide = x.float()
+        normed = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
+        return (self.scale * normed).to(x.dtype)
 
 
 class MultiHeadAttention(nn.Module):
@@ -78,43 +99,54 @@ class MultiHeadAttention(nn.Module):
 
     def __init__(self, attention: Attention, position: PositionEncoding, sizes: Sizes) -> None:
         super().__init__()
-        attention.normalizer.check(sizes)
-        if self.kind != "causal" and attention.normalizer.causal_only:
+        normalizer = attention.weighting
+        normalizer.check(sizes)
+        if self.kind != "causal" and normalizer.causal_only:
             raise ValueError(
-                f"attention.normalizer={attention.normalizer.name} runs in causal attention only, "
+                f"attention.normalizer={normalizer.name} runs in causal attention only, "
                 f"not in {self.kind} attention; use model.kind=decoder or another normalizer"
             )
+        norm, scaling = attention.output_norm, attention.scaling
+        check_hooks(attention.normalizer, Normalizer)
+        check_hooks(scaling, QueryScaling)
+        check_hooks(norm, OutputNorm)
+        check_hooks(position, PositionEncoding)
         position.check(sizes)
+        check_backend(attention.backend, normalizer, position)
         self.attention, self.position, self.sizes = attention, position, sizes
-        scaled = position.scaled_heads(sizes.heads)
-        if scaled.stop != sizes.heads or scaled.step != 1:
+        self.normalizer, self.backend = normalizer, attention.backend
+        scaled = list(position.scaled_heads(sizes.heads))
+        if scaled != sorted(set(scaled) & set(range(sizes.heads))):
             raise ValueError(
-                f"{position.name}: scaled_heads must run up to the last of heads={sizes.heads}, "
+                f"{position.name}: scaled_heads must be some of heads={sizes.heads} in order, "
                 f"got {scaled}"
             )
-        self.unscaled_heads = scaled.start
-        width = sizes.heads * sizes.head_dim
-        kv_width = sizes.kv_heads * sizes.head_dim
-        check_backend(attention.backend, attention.normalizer, position)
-        self.backend = attention.backend
-        if position.data_dependent and attention.backend == "auto":
-            self.backend = usable(attention.normalizer, position)[0]
-        self.biased = type(position).bias is not PositionEncoding.bias
-        self.query = nn.Linear(sizes.d_model, width, bias=False)
-        self.key = nn.Linear(sizes.d_model, kv_width, bias=False)
-        self.value = nn.Linear(sizes.d_model, kv_width, bias=False)
-        self.output = nn.Linear(width, sizes.d_model, bias=False)
-        norm, scaling = attention.output_norm, attention.scaling
-        tensors = attention.normalizer.learned(sizes)
-        self.normalizer_state = learned_tensors(attention.normalizer, tensors, rows=sizes.heads)
+        self.scaled_heads = scaled
+        self.query = nn.Linear(sizes.d_model, sizes.width, bias=False)
+        self.key = nn.Linear(sizes.d_model, sizes.kv_heads * sizes.head_dim, bias=False)
+        self.value = nn.Linear(sizes.d_model, sizes.kv_heads * sizes.head_dim, bias=False)
+        self.output = nn.Linear(sizes.width, sizes.d_model, bias=False)
+        normed = attention.qk_norm
+        self.query_norm = HeadNorm(sizes.head_dim) if normed else nn.Identity()
+        self.key_norm = HeadNorm(sizes.head_dim) if normed else nn.Identity()
+        tensors = normalizer.learned(sizes)
+        self.normalizer_state = learned_tensors(normalizer, tensors, rows=sizes.heads)
         tensors = scaling.learned(len(scaled), sizes.d_model)
         self.scaling_state = learned_tensors(scaling, tensors)
         self.position_state = learned_tensors(position, position.learned(sizes))
-        self.output_norm_state = learned_tensors(norm, norm.learned(width))
+        self.output_norm_state = learned_tensors(norm, norm.learned(sizes))
         slopes = position.slopes(sizes.heads)
         if slopes is not None:
             returned(position, "slopes", slopes, (sizes.heads,))
-        self._slopes = slopes
+        self._slopes, self._window = slopes, window_of(position, sizes.heads)
+
+    @property
+    def window(self) -> Tensor | None:
+        """The encoding's windows [h], where the weights are; made as `slopes` are."""
+        device = self.query.weight.device
+        if self._window is not None and self._window.device != device:
+            self._window = self._window.to(device)
+        return self._window
 
     @property
     def slopes(self) -> Tensor | None:
@@ -138,26 +170,23 @@ class MultiHeadAttention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "b t w"],
-        positions: Shaped[Tensor, " k"] | None = None,
+        ids: Shaped[Tensor, "... k"] | None = None,
         select: Int[Tensor, " q"] | slice = ALL,
         **keywords: Any,
     ) -> Float[Tensor, "b q w"]:
-        """x is at positions[-t:]; the queries are all of x, or x[:, select].
+        """The queries are all of x, or x[:, select].
 
-        positions covers all keys: those in the cache, then those of x; if not given they are the
-        encoding's own, 0, 1, 2, … in most. keywords: those of `view`.
+        ids are the position ids, [k] or [b k], of all keys: those in the cache, then those of x;
+        None: the encoding's own, in most the order of tokens. keywords: those of `view`.
         """
-        choice = self.attention
-        q, k, v, bias = self.project(x, positions, select, **keywords)
-        heads = attend(q, k, v, choice.normalizer, bias, self.normalizer_state, self.backend)
-        joined = rearrange(heads, "b h q d -> b q (h d)")
-        normed = choice.output_norm(joined, self.output_norm_state)
-        return self.output(returned(choice.output_norm, "__call__", normed, joined.shape))
+        q, k, v, bias = self.project(x, ids, select, **keywords)
+        heads = attend(q, k, v, self.normalizer, bias, self.normalizer_state, self.backend)
+        return self.output(self.join(heads, x[:, select]))
 
     def weights(self, *call: Any, **keywords: Any) -> Float[Tensor, "b h q k"]:
         """The weights of a call of `forward` with these arguments, to look at."""
         q, k, _, bias = self.project(*call, **keywords)
-        return attention_weights(q, k, self.attention.normalizer, bias, self.normalizer_state)
+        return attention_weights(q, k, self.normalizer, bias, self.normalizer_state)
 
     def scores(self, *call: Any, **keywords: Any) -> Float[Tensor, "b h q k"]:
         """The scores that these weights are made of: scaled, biased, -inf on keys that are hidden.
@@ -165,91 +194,146 @@ class MultiHeadAttention(nn.Module):
         A query that sees no key at all has zeros.
         """
         q, k, _, bias = self.project(*call, **keywords)
-        return biased_scores(q, k, self.attention.normalizer, bias)[0]
+        return biased_scores(q, k, self.normalizer, bias)[0]
 
     def scaler(
         self,
         x: Float[Tensor, "b t w"],
-        positions: Shaped[Tensor, " k"] | None = None,
+        ids: Shaped[Tensor, "... k"] | None = None,
         **keywords: Any,
     ) -> Float[Tensor, "b h t"] | Float[Tensor, "h t"] | None:
-        """The multiplier of the scaled heads' queries; None is 1."""
-        return self._scaler(x, self.view(x, positions, **keywords).n)
+        """The multiplier of the queries of each head, 1 in heads that are not scaled; None is 1."""
+        return self._scaler(x, self.view(x, ids, **keywords).n)
 
     def view(
-        self, x: Tensor, positions: Tensor | None, *, cache: LayerCache | NoCache = NO_CACHE
+        self, x: Tensor, ids: Tensor | None, *, cache: LayerCache | NoCache = NO_CACHE
     ) -> View:
         """The queries of x see all that the cache holds, and of x what is not after them."""
-        positions = self._ids(x, positions)
-        # n_i counts visible keys: the order of a key, not its position id, and at least 1.
-        order = torch.arange(len(positions), device=x.device)[-x.shape[1] :]
-        n = (order + self.attention.normalizer.sees_itself).clamp_min(1).float()
-        return View(x, positions[-x.shape[1] :], positions, n, cache=cache)
+        tokens, count = x.shape[1], cache.length + x.shape[1]
+        order = torch.arange(count, device=x.device)
+        ids = self._ids(ids, count, x.device)
+        n = (order[-tokens:] + self.normalizer.sees_itself).clamp_min(1).float()
+        return View(x, order[-tokens:], order, n, last(ids, tokens), ids, cache=cache)
 
     def project(
         self,
         x: Float[Tensor, "b t w"],
-        positions: Shaped[Tensor, " k"] | None = None,
+        ids: Shaped[Tensor, "... k"] | None = None,
         select: Int[Tensor, " q"] | slice = ALL,
         **keywords: Any,
     ) -> Projected:
         """From the arguments of `forward` to those of `attend`."""
-        view = self.view(x, positions, **keywords)
+        view, position, learned = self.view(x, ids, **keywords), self.position, self.position_state
+        q = rearrange(self.query(x[:, select]), "b q (h d) -> b h q d", d=self.sizes.head_dim)
+        q_ids = None if view.q_ids is None else view.q_ids[..., select]
+        q_order = view.q_order[select]
+        q = position.rotate_queries(self.query_norm(q), per_head(q_ids, q_order), learned)
         scaler = self._scaler(x, view.n)
-        queried, q_positions = x[:, select], view.q_positions[select]
-        q = rearrange(self.query(queried), "b q (h d) -> b h q d", d=self.sizes.head_dim)
-        rotated = self.position.rotate_queries(q, q_positions)
-        q = returned(self.position, "rotate_queries", rotated, q.shape)
-        k, v = self._keys_and_values(view)
-        context = BiasContext(q, k, queried, q_positions, view.k_positions)
         if scaler is not None:
-            scaled = q[:, self.unscaled_heads :] * scaler[..., select, None]
-            q = torch.cat([q[:, : self.unscaled_heads], scaled], 1)
+            q = q * scaler[..., select, None]
+        kept = self.keep(view)
+        k, v = kept.pop("keys"), kept.pop("values")
+        returned(position, "rotate_queries", q, (*q.shape[:3], k.shape[-1]))
         bias = Bias(
-            q_positions,
-            view.k_positions,
+            q_order,
+            view.k_order,
             self.slopes,
             causal=self.kind == "causal",
             key_mask=view.key_mask,
+            scale=1 / math.sqrt(self.sizes.head_dim),
+            q_ids=q_ids,
+            k_ids=view.k_ids,
+            window=self.window,
+            learned=learned,
         )
-        if self.biased:
-            bias = bias._replace(
-                additive=partial(self._additive, context), additive_learned=self.position_state
-            )
-        return Projected(q.to(v.dtype), k, v, bias)
+        return Projected(q.to(v.dtype), k, v, self._with_encoding(bias, kept, x, select))
 
-    def _ids(self, x: Tensor, positions: Tensor | None) -> Tensor:
-        if positions is not None:
-            return positions
-        ids = self.position.positions(x.shape[1], device=x.device)
-        return position_ids(self.position, ids, x.shape[1])
+    def keep(self, view: View) -> Kept:
+        """Keys, values and the encoding's states of all tokens that the queries see."""
+        return view.cache.append(self._of_states(view), self.position.cumulative)
+
+    def join(self, heads: Tensor, x: Tensor) -> Float[Tensor, "b q {self.sizes.width}"]:
+        """From what the heads give at the queries x [b q w] to what the projection takes."""
+        norm = self.attention.output_norm
+        joined = norm.join(heads, x, self.output_norm_state)
+        return returned(norm, "join", joined, (*x.shape[:2], self.sizes.width))
+
+    def _ids(self, ids: Tensor | None, count: int, device: Any) -> Tensor | None:
+        if ids is not None or not self.position.has("positions"):
+            return ids
+        return position_ids(self.position, self.position.positions(count, device=device), count)
 
     def _scaler(self, x: Tensor, n: Tensor) -> Tensor | None:
-        scaling, heads = self.attention.scaling, self.sizes.heads - self.unscaled_heads
+        scaling, heads = self.attention.scaling, len(self.scaled_heads)
         scaler = scaling(x, n, self.scaling_state)
         if scaler is None:
             return None
         per_head = heads, x.shape[1]
-        return returned(scaling, "__call__", scaler, per_head, (len(x), *per_head))
+        returned(scaling, "__call__", scaler, per_head, (len(x), *per_head))
+        of_all = scaler.new_ones(*scaler.shape[:-2], self.sizes.heads, x.shape[1])
+        of_all[..., self.scaled_heads, :] = scaler
+        return of_all
 
-    def _keys_and_values(self, view: View) -> tuple[Tensor, Tensor]:
-        return view.cache.append(*self._of_states(view))
+    def _of_states(self, view: View) -> Kept:
+        x, count, learned = view.states, view.states.shape[1], self.position_state
+        k = rearrange(self.key(x), "b k (g d) -> b g k d", d=self.sizes.head_dim)
+        v = rearrange(self.value(x), "b k (g d) -> b g k d", d=self.sizes.head_dim)
+        ids = per_head(last(view.k_ids, count), view.k_order[-count:])
+        k = self.position.rotate_keys(self.key_norm(k), ids, learned)
+        returned(self.position, "rotate_keys", k, (*v.shape[:3], k.shape[-1]))
+        v = self.attention.output_norm.values(v, self.output_norm_state)
+        returned(self.attention.output_norm, "values", v, (*k.shape[:3], v.shape[-1]))
+        state = self.position.state(x, learned)
+        for name, tensor in state.items():
+            returned(self.position, f"state()[{name!r}]", tensor, (len(x), self.sizes.heads, count))
+            if name in self.position.cumulative and view.key_mask is not None:
+                state[name] = tensor.masked_fill(~view.key_mask[:, None], 0.0)
+        return {"keys": k, "values": v, **state}
 
-    def _of_states(self, view: View) -> tuple[Tensor, Tensor]:
-        k = rearrange(self.key(view.states), "b k (g d) -> b g k d", d=self.sizes.head_dim)
-        v = rearrange(self.value(view.states), "b k (g d) -> b g k d", d=self.sizes.head_dim)
-        rotated = self.position.rotate_keys(k, view.k_positions[-view.states.shape[1] :])
-        return returned(self.position, "rotate_keys", rotated, k.shape), v
+    def _with_encoding(self, bias: Bias, kept: Kept, x: Tensor, select: Any) -> Bias:
+        """The bias with what the encoding adds to it, in each of its forms."""
+        position = self.position
+        if kept:  # the states of self-attention: x is the last of the tokens
+            at_queries = {name: t[:, :, -x.shape[1] :][:, :, select] for name, t in kept.items()}
+            bias = bias._replace(q_state=at_queries, k_state=kept)
+        if position.has("table"):
+            bias = bias._replace(**self._table(bias))
+        if position.has("separable"):
+            rows, columns = position.separable(bias.q_state, bias.k_state)
+            bias = bias._replace(rows=rows, columns=columns)
+        if position.has("bias"):
+            bias = bias._replace(additive=self._additive)
+        if position.has("map_scores"):
+            bias = bias._replace(score_map=self._map_scores)
+        return bias
 
-    def _additive(
-        self, context: BiasContext, queries: slice, keys: slice, learned: Learned
-    ) -> Tensor | None:
-        context = context.crop(queries, keys)
-        bias = self.position.bias(context, learned)
+    def _table(self, bias: Bias) -> dict[str, Any]:
+        """The fields of the bias that hold the encoding's table, of all distances that occur."""
+        q_ids, k_ids = bias.ids()
+        if q_ids.is_floating_point():
+            raise ValueError(
+                f"{self.position.name} has a bias for each whole distance, and position ids are "
+                f"{q_ids.dtype}"
+            )
+        if bias.q_ids is None:  # the order of tokens: known without asking a device
+            low, high = 0 if bias.causal else 1 - k_ids.shape[-1], k_ids.shape[-1] - 1
+        else:
+            low, high = int(q_ids.min() - k_ids.max()), int(q_ids.max() - k_ids.min())
+        distances = torch.arange(low, high + 1, device=q_ids.device)
+        table = self.position.table(distances, self.position_state)
+        returned(self.position, "table", table, (self.sizes.heads, len(distances)))
+        return {"table": table, "table_start": low}
+
+    def _additive(self, tile: Tile, learned: Learned) -> Tensor | None:
+        bias = self.position.bias(tile, learned)
         if bias is None:
             return None
-        shape = *context.q.shape[:3], context.k.shape[2]
+        shape = *tile.q.shape[:3], tile.k.shape[2]
         return broadcastable(self.position, "bias", bias, shape)
+
+    def _map_scores(self, scores: Tensor, tile: Tile, learned: Learned) -> Tensor:
+        mapped = self.position.map_scores(scores, tile, learned)
+        return returned(self.position, "map_scores", mapped, scores.shape).float()
 
 
 class FullAttention(MultiHeadAttention):
@@ -257,36 +341,72 @@ class FullAttention(MultiHeadAttention):
 
     kind: ClassVar[str] = "full"
 
-    def view(self, x: Tensor, positions: Tensor | None, *, mask: Tensor | None = None) -> View:
+    def view(self, x: Tensor, ids: Tensor | None, *, mask: Tensor | None = None) -> View:
         """The queries of x see what mask [b t] leaves: it is False where padded; None: nothing."""
-        positions = self._ids(x, positions)
-        return View(x, positions, positions, unpadded(x, x, mask), mask)
+        order = torch.arange(x.shape[1], device=x.device)
+        ids = self._ids(ids, x.shape[1], x.device)
+        return View(x, order, order, unpadded(x, x, mask), ids, ids, mask)
 
 
 class CrossAttention(MultiHeadAttention):
     """Attention to a memory: every query sees every key but padding, n is their number.
 
-    `positions` are those of the queries alone; an encoding compares them with those of the memory.
-    An attention without an encoding is one with `NoPE`: then all heads have the length scaling.
+    `ids` are those of the queries alone; an encoding compares them with those of the memory. An
+    attention without an encoding is one with `NoPE`: then all heads have the length scaling.
     """
 
     kind: ClassVar[str] = "cross"
 
+    def __init__(self, attention: Attention, position: PositionEncoding, sizes: Sizes) -> None:
+        super().__init__(attention, position, sizes)
+        for hook in ("state", "window"):
+            if position.has(hook):
+                raise ValueError(
+                    f"position={position.name} has no meaning between target and source, as it has "
+                    f"a {hook}; use model.cross_position=none"
+                )
+
     def view(
         self,
         x: Tensor,
-        positions: Tensor | None,
+        ids: Tensor | None,
         *,
         memory: Memory,
         cache: LayerCache | NoCache = NO_CACHE,
     ) -> View:
         """The queries of x see the memory; with a cache its keys and values are made once."""
-        states, k_positions, mask = memory
-        n = unpadded(x, states, mask)
-        return View(states, self._ids(x, positions), k_positions, n, mask, cache)
+        states, k_ids, mask = memory
+        q_order, k_order = (torch.arange(t.shape[1], device=x.device) for t in (x, states))
+        ids = q_order if ids is None else ids
+        return View(states, q_order, k_order, unpadded(x, states, mask), ids, k_ids, mask, cache)
 
-    def _keys_and_values(self, view: View) -> tuple[Tensor, Tensor]:
-        return view.cache.once(partial(self._of_states, view))
+    def keep(self, view: View) -> Kept:
+        return dict(view.cache.once(partial(self._of_states, view)))
+
+
+def window_of(position: PositionEncoding, heads: int) -> Int[Tensor, " h"] | None:
+    """The windows of the heads as whole numbers. Raises ValueError for others."""
+    window = position.window(heads)
+    if window is None:
+        return None
+    whole = all(size is None or (type(size) is int and size > 0) for size in window)
+    if len(window) != heads or not whole:
+        raise ValueError(
+            f"{type(position).__name__}.window() returned {window}, expected {heads} whole numbers "
+            "of at least 1, or None for a head that sees all"
+        )
+    with torch.device("cpu"):  # not on meta: there is nothing to load it from
+        return torch.tensor([WHOLE if size is None else size for size in window])
+
+
+def last(ids: Tensor | None, count: int) -> Tensor | None:
+    """The ids of the last tokens."""
+    return None if ids is None else ids[..., -count:]
+
+
+def per_head(ids: Tensor | None, order: Tensor) -> Tensor:
+    """The ids [t], or [b 1 t], that rotations see: those given, or the order of tokens."""
+    return order if ids is None else ids if ids.dim() == 1 else ids[:, None]
 
 
 def unpadded(

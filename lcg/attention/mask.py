@@ -1,90 +1,216 @@
 # ruff: noqa: F722  (shapes in annotations)
-"""The bias that is added to the scores q·k/√d, and the mask of who may see whom.
+"""From the products q·k to the scores: their scale, the forms of a bias, and who sees whom.
 
-Shapes: b batch, h heads, q queries, k keys.
+Shapes: b batch, h heads, g key heads, q queries, k keys, d head dimension, n distances.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 import lcg.mkl_workaround  # noqa: F401  (before anything is computed)
-from lcg.shapes import Bool, Float, Shaped
+from lcg.positional.base import Tile
+from lcg.shapes import Bool, Float, Int, Shaped
 
 Learned = Mapping[str, Tensor] | nn.ParameterDict
-Additive = Callable[[slice, slice, Learned], Tensor | None]
+Additive = Callable[[Tile, Learned], Tensor | None]
+ScoreMap = Callable[[Tensor, Tile, Learned], Tensor]
 ALL = slice(None)
 """Every query, key or head, where some may be selected."""
+ROWS = 128
+"""Rows whose separable bias is taken relative to one of them."""
 
 
 class Bias(NamedTuple):
-    """The additive part of the scores, and the keys that a query sees.
+    """What makes scores of the products, and the keys that a query sees.
 
-    slopes [h] gives -m·|i - j|. additive(queries, keys, additive_learned) is any other bias of
-    these queries and keys, broadcastable to [b h q k], or None; it is asked for a part at a time,
-    so that nobody needs the whole, and gets what it learned handed in.
+    scores = score_map(scale · q·k) + the forms of a bias that are given:
+
+    - slopes [h]: -m·|i - j|
+    - table [h n]: that of the distance i - j, the first column being that of table_start
+    - rows [b h q] and columns [b h k]: u_i + w_j
+    - additive(tile, learned): any other, broadcastable to [b h q k], or None
+
+    i and j are position ids, of q_ids [q] or [b q] and k_ids [k] or [b k]; where these are None,
+    they are the positions. additive and score_map are asked for a part at a time, so that nobody
+    needs the whole, and get what they learned and the states of queries and keys handed in.
 
     A query sees keys at positions up to its own (`causal`; strictly below it unless it
-    `sees_itself`), and among them those of key_mask [b k]. Positions of keys increase, and the
-    first key does not come after a query: one that sees no key is known by the mask alone.
+    `sees_itself`), of these the nearest window [h], and among them those of key_mask [b k].
+    Positions say the order of tokens: those of keys increase, and the first key does not come after
+    a query, so that one that sees no key is known by the mask alone.
     """
 
     q_positions: Shaped[Tensor, " q"]
     k_positions: Shaped[Tensor, " k"]
     slopes: Float[Tensor, " h"] | None = None
     additive: Additive | None = None
-    additive_learned: Learned = {}
     causal: bool = True
     key_mask: Bool[Tensor, "b k"] | None = None
+    scale: float | None = None
+    """None: 1/√d."""
+    q_ids: Shaped[Tensor, "... q"] | None = None
+    k_ids: Shaped[Tensor, "... k"] | None = None
+    table: Float[Tensor, "h n"] | None = None
+    table_start: int = 0
+    rows: Float[Tensor, "b h q"] | None = None
+    columns: Float[Tensor, "b h k"] | None = None
+    score_map: ScoreMap | None = None
+    window: Int[Tensor, " h"] | None = None
+    learned: Learned = {}
+    q_state: Learned = {}
+    k_state: Learned = {}
+
+    @property
+    def hooked(self) -> bool:
+        """True where a function computes a part of the scores, of all heads at once."""
+        return self.additive is not None or self.score_map is not None
+
+    def scale_for(self, q: Tensor) -> float:
+        """The factor of the products."""
+        return 1 / math.sqrt(q.shape[-1]) if self.scale is None else self.scale
 
     def crop(self, queries: slice = ALL, keys: slice = ALL, heads: slice = ALL) -> Bias:
-        """The same for some of the queries, keys and heads; slices with a start and a stop."""
+        """The same for some of the queries, keys and heads; slices with a start and a stop.
+
+        Functions compute all heads at once, so that none may be left out where there are any.
+        """
+        of_queries, of_keys = (..., queries), (..., keys)
+        per_head = (slice(None), heads)
         return self._replace(
             q_positions=self.q_positions[queries],
             k_positions=self.k_positions[keys],
-            slopes=None if self.slopes is None else self.slopes[heads],
-            additive=None if self.additive is None else _crop(self.additive, queries, keys, heads),
-            key_mask=None if self.key_mask is None else self.key_mask[:, keys],
+            slopes=_part(self.slopes, heads),
+            key_mask=_part(self.key_mask, of_keys),
+            q_ids=_part(self.q_ids, of_queries),
+            k_ids=_part(self.k_ids, of_keys),
+            table=_part(self.table, heads),
+            rows=_part(self.rows, (*per_head, queries)),
+            columns=_part(self.columns, (*per_head, keys)),
+            window=_part(self.window, heads),
+            q_state={name: state[:, :, queries] for name, state in self.q_state.items()},
+            k_state={name: state[:, :, keys] for name, state in self.k_state.items()},
         )
 
-    def add_to(self, scores: Float[Tensor, "b h q k"], sees_itself: bool = True) -> Tensor | None:
-        """Add everything to float32 scores in place, -inf where a key is not visible.
+    def tensors(self) -> dict[tuple[str, str], Tensor]:
+        """The tensors that scores are differentiable in, by field and name within it."""
+        single = {(name, ""): getattr(self, name) for name in SINGLE}
+        named = {(field, name): t for field in NAMED for name, t in getattr(self, field).items()}
+        return {key: tensor for key, tensor in (single | named).items() if tensor is not None}
 
-        Returns which queries see no key at all, [.. q 1], or None if that cannot be; their scores
-        are 0, so that no normalizer divides by zero, and their weights must be dropped.
+    def with_tensors(self, tensors: Mapping[tuple[str, str], Tensor]) -> Bias:
+        """The same with other tensors in their places."""
+        single = {field: tensor for (field, name), tensor in tensors.items() if not name}
+        named = {
+            field: {name: tensor for (own, name), tensor in tensors.items() if own == field}
+            for field in NAMED
+        }
+        return self._replace(**single, **named)
+
+    def tile(self, q: Float[Tensor, "b h q d"], k: Float[Tensor, "b g k d"]) -> Tile:
+        """The inputs of `additive` and `score_map`, without the keys that are hidden."""
+        q_ids, k_ids = self.ids()
+        if k_ids.dim() > 1:
+            q_ids, k_ids = q_ids[:, None], k_ids[:, None, None]
+        return Tile(q_ids[..., None], k_ids, q, k, self.q_state, self.k_state)
+
+    def ids(self) -> tuple[Tensor, Tensor]:
+        """The ids of queries and keys, [q] and [k] or [b q] and [b k]."""
+        if self.q_ids is None:
+            return self.q_positions, self.k_positions
+        return self.q_ids, self.k_ids
+
+    def scores(
+        self,
+        products: Float[Tensor, "... q k"],
+        q: Float[Tensor, "b h q d"],
+        k: Float[Tensor, "b g k d"],
+        sees_itself: bool = True,
+    ) -> tuple[Float[Tensor, "... q k"], Tensor | None]:
+        """The scores of float32 products that are scaled, written over them, -inf where a key is
+        not visible; and which queries see no key at all, [.. q 1], or None if that cannot be.
+
+        The scores of these are 0, so that no normalizer divides by zero, and their weights must be
+        dropped.
         """
-        if self.slopes is not None and scores.numel():
-            # In float32, half as large as integers, and exact where positions span up to 2²⁴.
-            start = self.k_positions[:1]
-            at, key_at = (self.q_positions - start).float(), (self.k_positions - start).float()
-            distance = (at[:, None] - key_at).abs_()
-            scores.addcmul_(self.slopes.float()[:, None, None], distance, value=-1)
+        scores, tile = products, None
+        if self.hooked:
+            tile = self.tile(q, k)._replace(hidden=self.hidden(sees_itself))
+        if self.score_map is not None:
+            scores = self.score_map(scores, tile, self.learned)
+        self._add_slopes(scores)
+        if self.table is not None:
+            scores += self._of_table()
+        if self.rows is not None:
+            self._add_separable(scores)
         if self.additive is not None:
-            more = self.additive(ALL, ALL, self.additive_learned)
+            more = self.additive(tile, self.learned)
             scores += 0 if more is None else more.float()
-        if self.causal and self.key_mask is None and sees_itself:
+        if self._sees_at_least_itself(sees_itself):
             first = self._seen_by_all()  # most keys of a long row: nothing to hide there
             scores[..., first:].masked_fill_(
                 self.q_positions[:, None] < self.k_positions[first:], -torch.inf
             )
-            return None  # a query sees at least itself
-        hidden = None
-        if self.causal:
-            distance = self.q_positions[:, None] - self.k_positions
-            hidden = distance < 0 if sees_itself else distance <= 0
-        if self.key_mask is not None:
-            padded = ~self.key_mask[:, None, None, :]
-            hidden = padded if hidden is None else padded | hidden
+            return scores, None
+        hidden = self.hidden(sees_itself)
         if hidden is None:
-            return None
+            return scores, None
         scores.masked_fill_(hidden, -torch.inf)
         blind = hidden.all(dim=-1, keepdim=True)
         scores.masked_fill_(blind, 0.0)
-        return blind
+        return scores, blind
+
+    def _sees_at_least_itself(self, sees_itself: bool) -> bool:
+        return self.causal and sees_itself and self.key_mask is None and self.window is None
+
+    def hidden(self, sees_itself: bool = True) -> Bool[Tensor, "... q k"] | None:
+        """True on keys that a query does not see, broadcastable to [b h q k]; None: it sees all."""
+        hidden = None
+        if self.causal or self.window is not None:
+            distance = self.q_positions[:, None] - self.k_positions
+        if self.causal:
+            hidden = distance < 0 if sees_itself else distance <= 0
+        if self.window is not None:
+            far = distance.abs() >= self.window[:, None, None]
+            hidden = far if hidden is None else far | hidden
+        if self.key_mask is not None:
+            padded = ~self.key_mask[:, None, None, :]
+            hidden = padded if hidden is None else padded | hidden
+        return hidden
+
+    def _add_slopes(self, scores: Tensor) -> None:
+        if self.slopes is None or not scores.numel():
+            return
+        # In float32, half as large as integers, and exact where ids span up to 2²⁴.
+        q_ids, k_ids = self.ids()
+        start = k_ids[..., :1]
+        distance = (
+            (q_ids - start).float()[..., None] - (k_ids - start).float()[..., None, :]
+        ).abs_()
+        slopes = self.slopes.float()[:, None, None]
+        scores.addcmul_(slopes, distance if distance.dim() == 2 else distance[:, None], value=-1)
+
+    def _of_table(self) -> Tensor:
+        """The bias of the table [h q k], or [b h q k]."""
+        q_ids, k_ids = self.ids()
+        column = (q_ids[..., None] - k_ids[..., None, :] - self.table_start).long()
+        column = column.clamp(0, self.table.shape[1] - 1)  # of what is hidden
+        return torch.nn.functional.embedding(column, self.table.float().mT).movedim(-1, -3)
+
+    def _add_separable(self, scores: Tensor) -> None:
+        """Add u_i + w_j, both relative to a row nearby: sums over many tokens are large, and what
+        matters are their small differences, which float32 then has.
+        """
+        for some in slices(scores.shape[2], ROWS):
+            u = self.rows[:, :, some].double()
+            shift = u[..., :1].detach()
+            scores[:, :, some] += (u - shift).float()[..., None]
+            scores[:, :, some] += (self.columns.double() + shift).float()[..., None, :]
 
     def _seen_by_all(self) -> int:
         """Count the first keys that all queries see; 0 where asking costs more than it saves."""
@@ -93,19 +219,14 @@ class Bias(NamedTuple):
         return int(torch.searchsorted(self.k_positions, self.q_positions.min(), right=True))
 
 
-def _crop(additive: Additive, queries: slice, keys: slice, heads: slice) -> Additive:
-    def cropped(some_queries: slice, some_keys: slice, learned: Learned):
-        found = additive(_inside(queries, some_queries), _inside(keys, some_keys), learned)
-        if found is None or heads == ALL or found.dim() < 3 or found.shape[-3] == 1:
-            return found
-        return found[..., heads, :, :]
-
-    return cropped
+SINGLE = ("slopes", "table", "rows", "columns")
+NAMED = ("learned", "q_state", "k_state")
 
 
-def _inside(outer: slice, inner: slice) -> slice:
-    """outer, then inner of what outer gives."""
-    if inner == ALL or outer == ALL:
-        return outer if inner == ALL else inner
-    start = outer.start or 0
-    return slice(start + (inner.start or 0), min(outer.stop, start + inner.stop))
+def slices(count: int, size: int) -> Iterator[slice]:
+    """Cut 0 … count - 1 into runs of at most `size`."""
+    return (slice(start, min(count, start + size)) for start in range(0, count, size))
+
+
+def _part(tensor: Tensor | None, index) -> Tensor | None:
+    return None if tensor is None else tensor[index]

@@ -1,11 +1,13 @@
-"""Output norms: what is done to the concatenated heads before the output projection."""
+"""Output norms: what is done to values before they are weighted, and to the heads before the output
+projection.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from lcg.positional.base import torch
+from lcg.positional.base import Sizes, torch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,13 +17,27 @@ if TYPE_CHECKING:
 
 @dataclass
 class OutputNorm:
-    """An output norm is a dataclass: its fields are its options; learned tensors are handed in."""
+    """An output norm is a dataclass: its fields are its options; learned tensors are handed in.
+
+    Most fill in `__call__` alone.
+    """
 
     name: ClassVar[str]
 
-    def learned(self, width: int) -> dict[str, Tensor]:
-        """Initial values of the learned tensors for heads that are `width` wide together."""
+    def learned(self, sizes: Sizes) -> dict[str, Tensor]:
+        """Initial values of the learned tensors of one attention layer."""
         return {}
+
+    def values(self, v: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+        """Change the values v [b kv_heads t d] of each token; their width may change too."""
+        return v
+
+    def join(self, heads: Tensor, x: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
+        """From what the heads give [b h q d] to what the output projection takes [b q width].
+
+        x [b q w] is the attention's input at the queries.
+        """
+        return self(heads.transpose(1, 2).flatten(2), learned)
 
     def __call__(self, x: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
         """Change the concatenated heads x [b q width]."""
@@ -49,7 +65,8 @@ class RMSNorm(OutputNorm):
     eps: float = 1.0e-6
     """Keeps an all-zero row from dividing by zero."""
 
-    def learned(self, width):
+    def learned(self, sizes):
+        width = sizes.width
         tensors = {"scale": torch.ones(width)}
         if self.gated:
             tensors["gate"] = (2 * torch.rand(width) - 1) * (3 / width) ** 0.5

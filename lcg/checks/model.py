@@ -219,8 +219,8 @@ def backends(parts: Parts, case: Case) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     layer, normalizer = parts.layer(case.sizes).to(device), parts.attention.normalizer
     positions = torch.arange(case.length, device=device)
-    q, k, v, bias = layer.project(case.states().to(device), positions)
-    problem = triton.obstacle(q, normalizer, bias)
+    q, k, v, bias = layer.project(case.states().to(device))
+    problem = triton.obstacle(q, v, normalizer, bias)
     if problem:
         raise DoesNotApply(f"triton {problem}")
     found = triton.attend(q, k, v, normalizer, bias, layer.normalizer_state)

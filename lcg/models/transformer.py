@@ -92,16 +92,16 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(model.dropout)
 
     def forward(
-        self, x: Tensor, positions: Tensor, select: Tensor | slice = ALL, **keywords: Any
+        self, x: Tensor, ids: Tensor | None, select: Tensor | slice = ALL, **keywords: Any
     ) -> Tensor:
         """x [b t w] -> [b q w] at x[:, select]; keywords: those of its kind of attention."""
-        return self.feed_forward(self.attend(x, positions, select, **keywords))
+        return self.feed_forward(self.attend(x, ids, select, **keywords))
 
     def attend(
-        self, x: Tensor, positions: Tensor, select: Tensor | slice, **keywords: Any
+        self, x: Tensor, ids: Tensor | None, select: Tensor | slice, **keywords: Any
     ) -> Tensor:
         """The first half of the block, around self-attention."""
-        heads = self.attention(self.attention_norm(x), positions, select, **keywords)
+        heads = self.attention(self.attention_norm(x), ids, select, **keywords)
         return x[:, select] + self.dropout(self.attention_post_norm(heads))
 
     def feed_forward(self, x: Tensor) -> Tensor:
@@ -121,16 +121,18 @@ class CrossBlock(Block):
     def forward(
         self,
         x: Tensor,
-        positions: Tensor,
+        ids: Tensor | None,
         select: Tensor | slice = ALL,
         *,
         memory: Memory,
         cache: LayerCache | NoCache = NO_CACHE,
     ) -> Tensor:
         """As `Block`, and attends to the memory."""
-        target_positions = positions[-x.shape[1] :][select]
-        x = self.attend(x, positions, select, cache=cache)
-        heads = self.cross(self.cross_norm(x), target_positions, memory=memory, cache=cache)
+        tokens, count = x.shape[1], cache.length + x.shape[1]
+        own = torch.arange(count, device=x.device) if ids is None else ids
+        x = self.attend(x, ids, select, cache=cache)
+        own = own[..., -tokens:][..., select]
+        heads = self.cross(self.cross_norm(x), own, memory=memory, cache=cache)
         return self.feed_forward(x + self.dropout(self.cross_post_norm(heads)))
 
 
@@ -189,20 +191,29 @@ class Transformer(nn.Module):
         """The attention layers by their names, in the order in which they are called."""
         return {f"layer_{i}": block.attention for i, block in enumerate(self.blocks)}
 
-    def positions(self, length: int) -> Shaped[Tensor, " t"]:
-        """Position ids of a sequence of that length."""
+    def position_ids(self, length: int) -> Shaped[Tensor, " t"] | None:
+        """Position ids of a sequence of that length; None where they are the order of tokens."""
+        if not self.position.has("positions"):
+            return None
         ids = self.position.positions(length, device=self.embedding.weight.device)
         return position_ids(self.position, ids, length)
 
     def embed(
         self,
         tokens: Int[Tensor, "b t"],
-        positions: Shaped[Tensor, " t"],
+        ids: Shaped[Tensor, "... k"] | None,
         learned: Mapping[str, Tensor] | Any,
+        start: int = 0,
     ) -> Float[Tensor, "b t w"]:
-        """Embed the tokens for the first block; learned: the encoding's own tensors."""
-        x = self.embedding(tokens) * self.embedding_scale
-        embedded = self.position.embed(x, positions, learned)
+        """Embed the tokens, which come after `start` others, for the first block.
+
+        ids: of all of them, the last those of the tokens; None: their order. learned: the
+        encoding's own tensors.
+        """
+        x, count = self.embedding(tokens) * self.embedding_scale, tokens.shape[1]
+        if ids is None:
+            ids = torch.arange(start + count, device=tokens.device)
+        embedded = self.position.embed(x, ids[..., -count:], learned)
         return self.dropout(returned(self.position, "embed", embedded, x.shape))
 
     def logits(self, x: Float[Tensor, "b t w"]) -> Float[Tensor, "b t v"]:
@@ -213,7 +224,7 @@ class Transformer(nn.Module):
 def run_blocks(
     blocks: nn.ModuleList,
     x: Tensor,
-    positions: Tensor,
+    ids: Tensor | None,
     keywords: list[dict[str, Any]],
     select: Tensor | slice = ALL,
 ) -> Tensor:
@@ -222,7 +233,7 @@ def run_blocks(
     """
     selects = [ALL] * (len(blocks) - 1) + [select]
     for block, queries, own_keywords in zip(blocks, selects, keywords, strict=True):
-        x = block(x, positions, queries, **own_keywords)
+        x = block(x, ids, queries, **own_keywords)
     return x
 
 
@@ -237,35 +248,45 @@ class Decoder(Transformer):
         tokens: Int[Tensor, "b t"],
         select: Int[Tensor, " q"] | slice = ALL,
         cache: KVCache | None = None,
+        ids: Shaped[Tensor, "... t"] | None = None,
     ) -> Float[Tensor, "b q v"]:
         """Next-token logits in float32, of all tokens or at tokens[:, select].
 
         Only the selected positions have queries in the last layer and logits. With a cache, tokens
-        continue what the cache has read.
+        continue what the cache has read. ids [t] or [b t]: the position ids of the tokens where a
+        task or a draw says them; with a cache they are those it was made with.
         """
-        positions, caches = self.ids_and_caches(tokens, cache)
-        x = self.embed(tokens, positions[-tokens.shape[1] :], self.position_state)
+        ids, caches, read = self.ids_and_caches(tokens, ids, cache)
+        x = self.embed(tokens, ids, self.position_state, read)
         keywords = [{"cache": layer_cache} for layer_cache in caches]
-        return self.logits(run_blocks(self.blocks, x, positions, keywords, select))
+        return self.logits(run_blocks(self.blocks, x, ids, keywords, select))
 
     def ids_and_caches(
-        self, tokens: Tensor, cache: KVCache | None
-    ) -> tuple[Tensor, list[LayerCache | NoCache]]:
-        """Position ids of what a cache has read and of the tokens, and the cache of each block."""
+        self, tokens: Tensor, ids: Tensor | None, cache: KVCache | None
+    ) -> tuple[Tensor | None, list[LayerCache | NoCache], int]:
+        """Position ids of what a cache has read and of the tokens, the cache of each block, and the
+        number of tokens read.
+        """
         if cache is None:
-            return self.positions(tokens.shape[1]), [NO_CACHE] * len(self.blocks)
-        return cache.next_positions(tokens.shape[1]), cache.layers
+            own = self.position_ids(tokens.shape[1]) if ids is None else ids
+            return own, [NO_CACHE] * len(self.blocks), 0
+        return cache.next_ids(tokens.shape[1]), cache.layers, cache.length
 
-    def make_cache(self, length: int) -> KVCache:
-        """An empty cache for sequences of up to `length` tokens."""
-        return KVCache(len(self.blocks), self.positions(length))
+    def make_cache(self, length: int, ids: Shaped[Tensor, "... t"] | None = None) -> KVCache:
+        """An empty cache for sequences of up to `length` tokens, with these position ids."""
+        return KVCache(len(self.blocks), length, self.position_ids(length) if ids is None else ids)
 
     @torch.no_grad()
-    def greedy(self, tokens: Int[Tensor, "b t"], count: int) -> Int[Tensor, "b {count}"]:
+    def greedy(
+        self,
+        tokens: Int[Tensor, "b t"],
+        count: int,
+        ids: Shaped[Tensor, "... n"] | None = None,
+    ) -> Int[Tensor, "b {count}"]:
         """Continue tokens by `count` greedy tokens, read one at a time; -1 where logits are not
-        finite.
+        finite. ids: the position ids of all tokens that are read, the last of the new ones is not.
         """
-        cache = self.make_cache(tokens.shape[1] + count)
+        cache = self.make_cache(tokens.shape[1] + count - 1, ids)
         return decode_greedily(partial(self, cache=cache), tokens, count)
 
 
@@ -279,15 +300,18 @@ class Encoder(Transformer):
     attention_kind = FullAttention
 
     def forward(
-        self, tokens: Int[Tensor, "b t"], select: Int[Tensor, " q"] | slice = ALL
+        self,
+        tokens: Int[Tensor, "b t"],
+        select: Int[Tensor, " q"] | slice = ALL,
+        ids: Shaped[Tensor, "... t"] | None = None,
     ) -> Float[Tensor, "b q v"]:
         """Logits in float32, of all tokens or at tokens[:, select]; only these positions have
-        queries in the last layer.
+        queries in the last layer. ids: as of `Decoder`.
         """
-        positions = self.positions(tokens.shape[1])
+        ids = self.position_ids(tokens.shape[1]) if ids is None else ids
         keywords = [{"mask": real_tokens(tokens, self.pad)}] * len(self.blocks)
-        x = self.embed(tokens, positions, self.position_state)
-        return self.logits(run_blocks(self.blocks, x, positions, keywords, select))
+        x = self.embed(tokens, ids, self.position_state)
+        return self.logits(run_blocks(self.blocks, x, ids, keywords, select))
 
 
 def real_tokens(tokens: Int[Tensor, "b t"], pad: int) -> Bool[Tensor, "b t"] | None:
@@ -335,11 +359,12 @@ class EncoderDecoder(Decoder):
 
     def encode(self, source: Int[Tensor, "b s"]) -> Memory:
         """Encode the source for the decoder's cross-attention."""
-        positions = self.positions(source.shape[1])
-        mask = real_tokens(source, self.pad)
-        x = self.embed(source, positions, self.source_position_state)
-        x = run_blocks(self.source_blocks, x, positions, [{"mask": mask}] * len(self.source_blocks))
-        return Memory(self.source_norm(x), positions, mask)
+        ids, mask = self.position_ids(source.shape[1]), real_tokens(source, self.pad)
+        x = self.embed(source, ids, self.source_position_state)
+        x = run_blocks(self.source_blocks, x, ids, [{"mask": mask}] * len(self.source_blocks))
+        if ids is None:
+            ids = torch.arange(source.shape[1], device=source.device)
+        return Memory(self.source_norm(x), ids, mask)
 
     def decode(
         self,
@@ -353,10 +378,10 @@ class EncoderDecoder(Decoder):
         Only the selected positions have queries in the last layer and logits. With a cache, tokens
         continue what the cache has read, and keys and values are made of the memory once.
         """
-        positions, caches = self.ids_and_caches(tokens, cache)
-        x = self.embed(tokens, positions[-tokens.shape[1] :], self.position_state)
+        ids, caches, read = self.ids_and_caches(tokens, None, cache)
+        x = self.embed(tokens, ids, self.position_state, read)
         keywords = [{"memory": memory, "cache": layer_cache} for layer_cache in caches]
-        return self.logits(run_blocks(self.blocks, x, positions, keywords, select))
+        return self.logits(run_blocks(self.blocks, x, ids, keywords, select))
 
     @torch.no_grad()
     def greedy(
@@ -365,7 +390,7 @@ class EncoderDecoder(Decoder):
         """Continue the target's tokens by `count` greedy tokens, read one at a time; -1 where
         logits are not finite. The source is encoded once.
         """
-        memory, cache = self.encode(source), self.make_cache(tokens.shape[1] + count)
+        memory, cache = self.encode(source), self.make_cache(tokens.shape[1] + count - 1)
         return decode_greedily(partial(self.decode, memory=memory, cache=cache), tokens, count)
 
 

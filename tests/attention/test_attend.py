@@ -14,7 +14,7 @@ from lcg.attention.layer import MultiHeadAttention
 from lcg.attention.mask import Bias
 from lcg.attention.normalizers.entmax import Entmax
 from lcg.attention.scalings import AdaptiveScaling
-from lcg.positional.slopes import NAPE
+from lcg.positional.groups import NAPE
 
 SLOPES = torch.tensor([0.5, 0.0])
 CASES = [

@@ -90,12 +90,11 @@ def test_a_bias_that_is_more_than_slopes(small, normalizer):
     weight = torch.randn(HEADS, 1, 1, requires_grad=True)
     asked = []
 
-    def additive(queries, keys, learned):
-        i, j = bias.q_positions[queries], bias.k_positions[keys]
-        asked.append(len(i) * len(j))
-        return learned["weight"] * ((i[:, None] - j).abs() + 1.0).log()
+    def additive(tile, learned):
+        asked.append(tile.distance.numel())
+        return learned["weight"] * (tile.distance.abs() + 1.0).log()
 
-    more = bias._replace(additive=additive, additive_learned={"weight": weight})
+    more = bias._replace(additive=additive, learned={"weight": weight})
     actual, expected = both(normalizer, q, k, v, more, learned, extra=(weight,))
     for a, e in zip(actual, expected, strict=True):
         assert_near(a, e, 1e-4)

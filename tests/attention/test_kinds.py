@@ -24,8 +24,8 @@ from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.normalizers.stick_breaking import StickBreaking
 from lcg.attention.output_norms import NoNorm
 from lcg.attention.scalings import AdaptiveScaling, LogScaling
+from lcg.positional.groups import NAPE
 from lcg.positional.nope import NoPE
-from lcg.positional.slopes import NAPE
 
 FORWARD, GRADIENT = 1e-5, 5e-4  # as in test_oracle.py
 BOTH = {"full": FullAttention, "cross": CrossAttention}

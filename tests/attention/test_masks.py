@@ -17,13 +17,14 @@ directions = pytest.mark.parametrize("causal", [True, False], ids=["causal", "fu
 def added(tensor):
     """The fields of a bias that adds this tensor, given for the whole or for a part."""
 
-    def part(queries, keys, learned):
+    def part(tile, learned):
+        queries, keys = tile.q_ids.flatten() // 2, tile.k_ids // 2
         whole = learned["additive"]
         if whole.dim() > 1 and whole.shape[-2] > 1:
-            whole = whole[..., queries, :]
+            whole = whole[..., queries - (LENGTH - whole.shape[-2]), :]
         return whole[..., keys] if whole.shape[-1] > 1 else whole
 
-    return {"additive": part, "additive_learned": {"additive": tensor}}
+    return {"additive": part, "learned": {"additive": tensor}}
 
 
 def inputs(normalizer, batch=2, seed=0, queries=LENGTH):
@@ -39,7 +40,7 @@ def inputs(normalizer, batch=2, seed=0, queries=LENGTH):
         **added(torch.randn(HEADS, queries, LENGTH)),
     )
     learned = normalizer.learned(SIZES)
-    for tensor in (q, k, v, bias.additive_learned["additive"], *learned.values()):
+    for tensor in (q, k, v, bias.learned["additive"], *learned.values()):
         tensor.requires_grad_()
     return q, k, v, bias, learned
 
@@ -62,7 +63,6 @@ def test_a_masked_key_is_as_if_it_were_not_there(normalizer, causal):
         less = bias._replace(
             k_positions=bias.k_positions[kept],
             causal=causal,
-            **added(bias.additive_learned["additive"][..., kept]),
         )
         expected = attend(q[one], k[one][:, :, kept], v[one][:, :, kept], normalizer, less, learned)
         sees_any = bias.q_positions >= less.k_positions[0] if causal else bias.q_positions >= 0
@@ -84,11 +84,11 @@ def test_a_query_that_sees_nothing_gets_zeros_and_passes_no_gradient(normalizer,
     out = attend(q, k, v, normalizer, bias._replace(causal=causal, key_mask=mask), learned)
     assert (out.transpose(1, 2)[blind] == 0).all()
     out.backward(torch.randn_like(out))
-    leaves = {"q": q, "k": k, "v": v, "additive": bias.additive_learned["additive"], **learned}
+    leaves = {"q": q, "k": k, "v": v, "additive": bias.learned["additive"], **learned}
     for name, tensor in leaves.items():
         assert tensor.grad is not None and tensor.grad.isfinite().all(), name
     assert (q.grad.transpose(1, 2)[blind] == 0).all()
-    assert (bias.additive_learned["additive"].grad[:, blind.all(0)] == 0).all()
+    assert (bias.learned["additive"].grad[:, blind.all(0)] == 0).all()
     assert (k.grad[1] == 0).all() and (v.grad[1] == 0).all()
 
 
@@ -101,7 +101,7 @@ def test_the_future_never_matters(normalizer):
         later_k, later_v, later_bias = (
             k.clone(),
             v.clone(),
-            bias.additive_learned["additive"].clone(),
+            bias.learned["additive"].clone(),
         )
         later_k[:, :, i + 1 :] = 10 * torch.randn_like(k[:, :, i + 1 :])
         later_v[:, :, i + 1 :] = 1e4 * torch.randn_like(v[:, :, i + 1 :])

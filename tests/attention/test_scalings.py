@@ -12,8 +12,9 @@ from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.normalizers.stick_breaking import StickBreaking
 from lcg.attention.scalings import AdaptiveScaling, HeadScaling, LogScaling, NoScaling
 from lcg.positional.base import Sizes
+from lcg.positional.groups import NAPE
 from lcg.positional.nope import NoPE
-from lcg.positional.slopes import NAPE, ALiBi
+from lcg.positional.slopes import ALiBi
 
 SIZES = Sizes(heads=4, kv_heads=4, head_dim=4, d_model=6)
 scalings = pytest.mark.parametrize(

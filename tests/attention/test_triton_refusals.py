@@ -16,7 +16,7 @@ from lcg.attention.functional import Bias, attend, check_sizes
 from lcg.attention.normalizers.entmax import Entmax
 from lcg.attention.normalizers.topk import TopK
 from lcg.positional.base import PositionEncoding
-from lcg.positional.slopes import NAPE
+from lcg.positional.groups import NAPE
 
 
 @dataclass
@@ -55,9 +55,9 @@ def test_a_machine_without_triton(monkeypatch):
 
 
 def test_a_bias_that_is_not_a_slope():
-    q, bias = problem(additive=lambda queries, keys, learned: None)
+    q, bias = problem(additive=lambda tile, learned: None)
     refused(lambda: attend(q, q, q, Entmax(), bias, backend="triton"), "bias")
-    refused(lambda: check_backend("triton", Entmax(), Bent()), "position=bent", "slopes")
+    refused(lambda: check_backend("triton", Entmax(), Bent()), "position=bent", "has a bias")
     assert usable(Entmax(), Bent()) == ["reference", "blockwise"]
     assert "triton" in usable(Entmax(), NAPE())
 
@@ -65,7 +65,7 @@ def test_a_bias_that_is_not_a_slope():
 def test_a_normalizer_without_kernels_and_a_head_that_is_too_wide():
     refused(lambda: Attention(TopK(), backend="triton"), "normalizer=topk")
     wide, bias = problem(130)
-    assert "head_dim" in obstacle(wide, Entmax(), bias)
+    assert "head_dim" in obstacle(wide, wide, Entmax(), bias)
 
 
 @dataclass
@@ -78,7 +78,7 @@ class Promising(TopK):
 
 def test_a_normalizer_that_names_no_kernel():
     q, bias = problem()
-    assert obstacle(q, Promising(), bias) == "cannot run normalizer=promising"
+    assert obstacle(q, q, Promising(), bias) == "cannot run normalizer=promising"
 
 
 def test_nothing_imports_triton_before_it_runs():

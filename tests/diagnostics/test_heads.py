@@ -15,8 +15,8 @@ from lcg.diagnostics.capture import capture_inputs
 from lcg.diagnostics.heads import ANALYSES, OFFSETS, LayerHeads, measure
 from lcg.diagnostics.tables import Analysed, analyses_text
 from lcg.models.transformer import KINDS
+from lcg.positional.groups import NAPE
 from lcg.positional.nope import NoPE
-from lcg.positional.slopes import NAPE
 from lcg.registry import available
 
 PAD = VOCABULARY - 1

@@ -15,7 +15,7 @@ from lcg.config import load_config
 from lcg.diagnostics import capture
 from lcg.diagnostics.capture import capture_inputs
 from lcg.models.transformer import build_model
-from lcg.positional.slopes import NAPE
+from lcg.positional.groups import NAPE
 
 
 def test_sums_of_relu(monkeypatch):

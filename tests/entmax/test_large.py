@@ -129,8 +129,8 @@ def test_attention_with_large_scores(normalizer, keys, backend, monkeypatch):
             assert q.grad.isfinite().all()
     least = torch.finfo(torch.float32).min
 
-    def masked(queries, some, learned):
-        return torch.full((5, keys), least)[queries, some]
+    def masked(tile, learned):
+        return torch.full(tile.distance.shape, least)
 
     q = torch.zeros(1, 1, 5, 4, requires_grad=True)
     out = attend(q, k, v, normalizer, bias._replace(additive=masked), learned, backend)

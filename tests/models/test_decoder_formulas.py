@@ -22,7 +22,7 @@ from lcg.attention.scalings import AdaptiveScaling
 from lcg.config import Config
 from lcg.config.schema import Model
 from lcg.models.transformer import Decoder, build_model
-from lcg.positional.slopes import NAPE
+from lcg.positional.groups import NAPE
 from lcg.tasks.copy import Copy
 
 LAYERS = 2

@@ -6,7 +6,8 @@ from oracles.registered import SIZES, assert_near, labels, pairwise, small_decod
 
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.scalings import NoScaling
-from lcg.positional.slopes import NAPE, ALiBi
+from lcg.positional.groups import NAPE
+from lcg.positional.slopes import ALiBi
 
 ROWS = pairwise(variants("normalizer"), variants("scaling"), variants("position"))
 rows = pytest.mark.parametrize("row", ROWS, ids=labels)

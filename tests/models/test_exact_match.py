@@ -16,8 +16,8 @@ from lcg.attention.scalings import AdaptiveScaling, NoScaling
 from lcg.config.schema import Model
 from lcg.evaluation.scoring import Score, score_greedy, score_teacher_forcing, scored_positions
 from lcg.models.transformer import Decoder
+from lcg.positional.groups import NAPE
 from lcg.positional.rotary import RoPE
-from lcg.positional.slopes import NAPE
 from lcg.tasks.base import IGNORE
 from lcg.tasks.copy import Copy
 from lcg.tasks.flip_flop import FlipFlop

@@ -16,9 +16,9 @@ from lcg.attention.scalings import AdaptiveScaling, HeadScaling, LogScaling
 from lcg.config.schema import Model
 from lcg.models.transformer import Decoder
 from lcg.positional.base import Sizes
+from lcg.positional.groups import NAPE
 from lcg.positional.nope import NoPE
 from lcg.positional.rotary import RoPE
-from lcg.positional.slopes import NAPE
 
 CLASHES = {
     "nape, one head": (NAPE(), {"heads": 1}, ["nape", "heads"]),

@@ -12,8 +12,9 @@ from lcg.attention.scalings import AdaptiveScaling
 from lcg.config.schema import Model
 from lcg.models.transformer import KINDS
 from lcg.positional.absolute import Sinusoidal
+from lcg.positional.groups import NAPE
 from lcg.positional.rotary import RoPE
-from lcg.positional.slopes import NAPE, ALiBi
+from lcg.positional.slopes import ALiBi
 
 
 def make(kind, position):

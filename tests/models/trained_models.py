@@ -14,8 +14,9 @@ from lcg.attention.scalings import AdaptiveScaling
 from lcg.config.schema import Model
 from lcg.evaluation.scoring import scored_positions
 from lcg.models.transformer import Decoder
+from lcg.positional.groups import NAPE
 from lcg.positional.rotary import RoPE
-from lcg.positional.slopes import NAPE, ALiBi
+from lcg.positional.slopes import ALiBi
 from lcg.tasks.base import IGNORE
 from lcg.tasks.copy import Copy
 

@@ -193,6 +193,8 @@ class Encoding(NamedTuple):
 def alibi_slope(head: int, heads: int, options: Options) -> float:
     """m of head 0, 1, …; interleaved: a geometric sequence of a power of two, then the odd members
     (first, third, …) of the sequence of twice that power."""
+    if options["variant"] in ("linear", "exponential"):
+        return 1 / (head + 1) if options["variant"] == "linear" else 0.5**head
     if options["variant"] == "geometric" or heads & (heads - 1) == 0:
         return 2 ** (-8 * (head + 1) / heads)
     power = 1

@@ -37,7 +37,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"bias": False, "delta": 0.0, "gamma_range": 1.0, "offset": 0.5},
     ],
     "head": [{"delta": 0.5, "offset": 2.0}],
-    "alibi": [{"variant": "interleaved"}],
+    "alibi": [{"variant": "interleaved"}, {"variant": "linear"}, {"variant": "exponential"}],
     "nape": [{"variant": "exponential"}],
     "rope": [{"base": 100.0, "fraction": 0.5}],
     "sinusoidal": [{"base": 100.0, "scale": 0.3}],
@@ -53,10 +53,19 @@ SIZES = [
 ]
 
 
+COMPOSED = ("heads", "layers")
+"""Made of other encodings: tests/positional/test_groups.py has their tests."""
+
+
+def single(kind: str) -> dict[str, type]:
+    """Every registered class of a kind that is not made of others."""
+    return {name: cls for name, cls in available(kind).items() if name not in COMPOSED}
+
+
 def variants(kind: str) -> list[Any]:
     """Instances of every registered class of a kind, each with its first and its other options."""
     found = []
-    for name, cls in available(kind).items():
+    for name, cls in single(kind).items():
         found += [cls(**options) for options in [FIRST.get(name, {}), *OPTIONS.get(name, [])]]
     return found
 
@@ -82,7 +91,7 @@ def every(*kinds: str) -> list[Any]:
 
     Those with only first options run always, the others are marked slow.
     """
-    firsts = [cls(**FIRST.get(name, {})) for kind in kinds for name, cls in available(kind).items()]
+    firsts = [cls(**FIRST.get(name, {})) for kind in kinds for name, cls in single(kind).items()]
     rows = product(*(variants(kind) for kind in kinds))
     return [
         pytest.param(row, marks=() if all(c in firsts for c in row) else pytest.mark.slow)

@@ -19,7 +19,7 @@ def vectors(width=8, tokens=5):
 def test_a_pair_of_dimensions_is_a_complex_number_that_turns(base, fraction):
     """Dimension m with m + r/2 is turned by position·base^(-2m/r); the rest stays."""
     x, positions = vectors(), torch.tensor([0, 1, 7, 100, 65_536])
-    y = RoPE(base, fraction).rotate_queries(x, positions)
+    y = RoPE(base, fraction).rotate_queries(x, positions, {})
     r = int(8 * fraction)
     for t, position in enumerate(positions.tolist()):
         for m in range(r // 2):
@@ -33,7 +33,7 @@ def test_a_pair_of_dimensions_is_a_complex_number_that_turns(base, fraction):
 def test_first_and_slowest_frequency_by_hand():
     x = torch.zeros(1, 1, 1, 4)
     x[..., 0], x[..., 1] = 1.0, 1.0
-    y = RoPE(base=100.0).rotate_keys(x, torch.tensor([2]))[0, 0, 0]
+    y = RoPE(base=100.0).rotate_keys(x, torch.tensor([2]), {})[0, 0, 0]
     # 2 rad for dimensions 0 and 2, 2/10 rad for 1 and 3
     assert y.tolist() == pytest.approx([-0.4161468, 0.9800666, 0.9092974, 0.1986693], abs=1e-6)
 
@@ -41,8 +41,8 @@ def test_first_and_slowest_frequency_by_hand():
 def test_queries_and_keys_turn_alike_and_keep_their_length():
     x, positions = vectors(), torch.arange(5) * 1000
     rope = RoPE()
-    y = rope.rotate_queries(x, positions)
-    assert torch.equal(y, rope.rotate_keys(x, positions))
+    y = rope.rotate_queries(x, positions, {})
+    assert torch.equal(y, rope.rotate_keys(x, positions, {}))
     assert (y.norm(dim=-1) - x.norm(dim=-1)).abs().max() < 1e-12
 
 
@@ -51,7 +51,7 @@ def test_the_product_depends_on_the_distance_alone():
     rope, positions = RoPE(), torch.tensor([0, 3, 4, 9, 20])
 
     def product(shift):
-        turned = rope.rotate_queries(q, positions + shift), rope.rotate_keys(k, positions + shift)
+        turned = rope.rotate_queries(q, positions + shift, {}), rope.rotate_keys(k, positions + shift, {})
         return turned[0] @ turned[1].mT
 
     assert (product(0) - product(12_345)).abs().max() < 1e-9
@@ -61,9 +61,9 @@ def test_the_product_depends_on_the_distance_alone():
 def test_angles_are_right_in_every_type_far_beyond_training():
     """In float32 an angle of 65,536 rad is off by 0.004; in bfloat16 it would be noise."""
     x, positions = vectors(), torch.tensor([65_535, 131_071, 8_191, 1, 0])
-    exact = RoPE().rotate_queries(x, positions)
+    exact = RoPE().rotate_queries(x, positions, {})
     for dtype, tolerance in ((torch.float32, 1e-6), (torch.bfloat16, 0.03)):
-        y = RoPE().rotate_queries(x.to(dtype), positions)
+        y = RoPE().rotate_queries(x.to(dtype), positions, {})
         assert y.dtype == dtype
         assert (y.double() - exact).abs().max() < tolerance * x.abs().max()
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from lcg.positional.base import Sizes
-from lcg.positional.slopes import NAPE, ALiBi
+from lcg.positional.groups import NAPE
+from lcg.positional.slopes import ALiBi
 
 
 def powers_of_two(*exponents):

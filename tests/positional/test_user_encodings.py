@@ -21,8 +21,9 @@ from lcg.attention.layer import MultiHeadAttention
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.scalings import LogScaling, NoScaling
 from lcg.positional.base import PositionEncoding
+from lcg.positional.groups import NAPE
 from lcg.positional.rotary import RoPE
-from lcg.positional.slopes import NAPE, ALiBi
+from lcg.positional.slopes import ALiBi
 
 LENGTH = 11
 
@@ -64,8 +65,8 @@ class Fire(PositionEncoding):
             "outer": torch.randn(8, sizes.heads),
         }
 
-    def bias(self, context, learned):
-        i, j = context.q_positions[:, None], context.k_positions
+    def bias(self, tile, learned):
+        i, j = tile.q_ids, tile.k_ids
         c, farthest = learned["log_c"].exp(), torch.maximum(learned["threshold"], i)
         ratio = torch.log1p(c * (i - j).clamp_min(0)) / torch.log1p(c * farthest)
         hidden = (ratio[..., None] @ learned["inner"]).relu()
@@ -74,20 +75,21 @@ class Fire(PositionEncoding):
 
 @dataclass
 class ReadsTheData(PositionEncoding):
-    """A bias [b h q k] made of q, k and x, k shared between heads."""
+    """A bias [b h q k] made of q, k and a state of queries, k shared between heads."""
 
     name: ClassVar[str] = "reads_the_data"
     relative: ClassVar[bool] = False
-    data_dependent: ClassVar[bool] = True
 
     def learned(self, sizes):
         torch.manual_seed(4)
         return {"w": torch.randn(sizes.d_model, sizes.heads)}
 
-    def bias(self, context, learned):
-        gate = (context.x @ learned["w"]).sigmoid().mT[..., None]  # [b h q 1]
-        keys = context.k.repeat_interleave(context.q.shape[1] // context.k.shape[1], dim=1)
-        return gate * torch.tanh(context.q @ keys.mT) * context.k_positions
+    def state(self, x, learned):
+        return {"gate": (x @ learned["w"]).float().sigmoid().mT}
+
+    def bias(self, tile, learned):
+        keys = tile.k.repeat_interleave(tile.q.shape[1] // tile.k.shape[1], dim=1)
+        return tile.q_state["gate"][..., None] * torch.tanh(tile.q @ keys.mT) * tile.k_ids / 4
 
 
 @dataclass
@@ -101,8 +103,8 @@ class LearnedAbsolute(PositionEncoding):
         torch.manual_seed(5)
         return {"table": torch.randn(self.longest, sizes.d_model)}
 
-    def embed(self, x, positions, learned):
-        return x + learned["table"][positions].to(x.dtype)
+    def embed(self, x, ids, learned):
+        return x + learned["table"][ids].to(x.dtype)
 
 
 OWN = [RandomRoPE(), RandomALiBi(), Fire(), ReadsTheData(), LearnedAbsolute()]
@@ -111,7 +113,7 @@ every_normalizer = pytest.mark.parametrize("normalizer", variants("normalizer"),
 
 
 def read(model, words, positions, chunks):
-    cache = KVCache(len(model.blocks), positions)
+    cache = KVCache(len(model.blocks), len(positions), positions)
     return torch.cat([model(part, cache=cache) for part in words.split(chunks, dim=1)], dim=1)
 
 
@@ -126,7 +128,7 @@ def test_what_is_decoded_continues_what_was_read(position, normalizer):
     for chunks in (1, 3, [6, 1, 1, 1, 2]):
         assert_near(read(model, words, ids, chunks), whole, 1e-5, f"chunks {chunks}")
     some = torch.tensor([9, 0, 4])
-    cache = KVCache(2, ids)
+    cache = KVCache(2, LENGTH, ids)
     assert_near(model(words, some, cache), whole[:, some], 1e-5, "select")
 
 
@@ -151,10 +153,10 @@ def test_random_positions_are_drawn_once_for_the_cache_and_reach_the_scores(posi
     words = tokens(1, LENGTH)
     torch.manual_seed(0)
     cache = model.make_cache(LENGTH)
-    drawn = cache.positions
+    drawn = cache.ids
     assert (drawn.diff() > 0).all() and len(drawn) == LENGTH
     first = torch.cat([model(part, cache=cache) for part in words.split(4, dim=1)], dim=1)
-    assert cache.positions is drawn
+    assert cache.ids is drawn
     torch.manual_seed(0)
     assert_near(model(words), first, 1e-5)  # the same draw
     assert (model(words) - first).abs().max() > 1e-3  # another one
@@ -168,7 +170,7 @@ def test_greedy_decoding_with_random_positions_is_that_of_a_full_forward():
     torch.manual_seed(1)
     decoded = model.greedy(words, 6)
     torch.manual_seed(1)
-    ids = position.positions(5 + 6)
+    ids = position.positions(5 + 5)
     for _ in range(6):
         logits = read(model, words, ids, words.shape[1])
         words = torch.cat([words, logits[:, -1:].argmax(-1)], dim=1)
@@ -210,14 +212,14 @@ def test_an_encoding_says_which_heads_are_scaled():
     assert layer.scaling_state["s"].shape == (1,)
 
 
-class FirstHeadsOnly(NAPE):
+class TwiceTheSame(NAPE):
     def scaled_heads(self, heads):
-        return range(1)
+        return [0, 0]
 
 
-def test_scaled_heads_that_are_not_the_last_are_refused():
+def test_scaled_heads_that_are_none_of_a_layer_are_refused():
     with pytest.raises(ValueError, match="scaled_heads") as error:
-        MultiHeadAttention(Attention(scaling=LogScaling()), FirstHeadsOnly(), SIZES[0])
+        MultiHeadAttention(Attention(scaling=LogScaling()), TwiceTheSame(), SIZES[0])
     assert "\n" not in str(error.value)
 
 

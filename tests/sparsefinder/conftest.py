@@ -8,7 +8,7 @@ from lcg.attention import Attention
 from lcg.attention.scalings import NoScaling
 from lcg.config.schema import Model
 from lcg.models.transformer import Encoder, EncoderDecoder
-from lcg.positional.slopes import NAPE
+from lcg.positional.groups import NAPE
 
 PAD = VOCABULARY - 1
 

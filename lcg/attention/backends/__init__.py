@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BACKENDS = {
     "reference": "materialises all scores; the ground truth of the others",
     "blockwise": "exact, memory linear in the length, plain torch",
-    "triton": "the same in kernels for CUDA devices; biases that are slopes",
+    "triton": "the same in kernels for CUDA devices; some forms of bias",
 }
 """Name -> what it is."""
 
@@ -40,7 +40,8 @@ def check_backend(
         )
     if position is not None and backend not in ("auto", *usable(normalizer, position)):
         raise ValueError(
-            f"position={position.name} cannot run on backend={backend}: its bias {_why(position)}; "
+            f"position={position.name} cannot run on backend={backend}: it has a "
+            f"{' and a '.join(_too_general(backend, position))}; "
             f"use backend={' or '.join(usable(normalizer, position))}"
         )
 
@@ -64,13 +65,28 @@ def unrunnable(backend: str, device: torch.device) -> str | None:
     return None
 
 
+FORMS = {
+    "slopes": "-m·|i - j|, a slope m for each head",
+    "table": "a number for each head and distance i - j",
+    "separable": "u_i + w_j for each head",
+    "window": "the nearest keys alone, as many as each head says",
+    "bias": "any tensor of ids and states, a part at a time",
+    "map_scores": "any function of the scores of all heads, of whole rows",
+}
+"""The forms of a bias, from cheap to general: hooks of `PositionEncoding` -> what they give."""
+RUN_BY = {
+    "reference": tuple(FORMS),
+    "blockwise": tuple(FORMS),
+    "triton": ("slopes",),
+}
+"""Backend -> the forms that it runs."""
+
+
 def usable(normalizer: Normalizer, position: PositionEncoding) -> list[str]:
     """The backends that can run both."""
-    able = ["reference"] if position.data_dependent else list(BACKENDS)
-    if type(position).bias is not PositionEncoding.bias and "triton" in able:
-        able.remove("triton")  # whose kernels know slopes only
-    return [name for name in able if name in normalizer.backends]
+    return [name for name in normalizer.backends if not _too_general(name, position)]
 
 
-def _why(position: PositionEncoding) -> str:
-    return "reads q, k or x as a whole" if position.data_dependent else "is more than slopes"
+def _too_general(backend: str, position: PositionEncoding) -> list[str]:
+    """The forms of an encoding's bias that a backend does not run."""
+    return [form for form in FORMS if position.has(form) and form not in RUN_BY[backend]]

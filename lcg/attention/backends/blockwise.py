@@ -26,6 +26,7 @@ from torch import Tensor
 from lcg.attention.backends import reference
 from lcg.attention.backends.reach import (
     block_ends,
+    bounded_heads,
     key_window,
     needed_blocks,
     visible_ends,
@@ -87,7 +88,7 @@ def most_scores(queries: int) -> int:
 
 def in_tiles(q, k, v, normalizer: Normalizer, bias: Bias, learned: Learned) -> Tensor:
     """Tile by tile, however small."""
-    tensors = [*learned.values(), *bias.additive_learned.values()]
+    tensors = [*learned.values(), *bias.tensors().values()]
     return _Blockwise.apply(q, k, v, Problem(normalizer, bias, learned), *tensors)
 
 
@@ -97,7 +98,7 @@ class _Blockwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, problem: Problem, *tensors: Tensor):
         plan = list(tiles(q, k, problem))
-        out = torch.empty_like(q, dtype=v.dtype)
+        out = v.new_empty(*q.shape[:3], v.shape[-1])
         k_once, v_once = k.contiguous(), v.contiguous()  # and not in every tile
         # The same memory for the scores of every tile: it is still in the cache.
         buffer = q.new_empty(max(_scores_of(q, tile) for tile in plan), dtype=torch.float32)
@@ -135,11 +136,10 @@ class _Blockwise(torch.autograd.Function):
 
 def _with_tensors(problem: Problem, tensors: list[Tensor]) -> Problem:
     """The problem with other learned tensors, in the order in which `attend` lists them."""
-    names, more = list(problem.learned), list(problem.bias.additive_learned)
-    bias = problem.bias._replace(
-        additive_learned=dict(zip(more, tensors[len(names) :], strict=True))
-    )
-    return Problem(problem.normalizer, bias, dict(zip(names, tensors[: len(names)], strict=True)))
+    names, places = list(problem.learned), list(problem.bias.tensors())
+    learned, others = tensors[: len(names)], tensors[len(names) :]
+    bias = problem.bias.with_tensors(dict(zip(places, others, strict=True)))
+    return Problem(problem.normalizer, bias, dict(zip(names, learned, strict=True)))
 
 
 def _crop(q: Tensor, k: Tensor, v: Tensor, tile: Tile) -> tuple[Tensor, Tensor, Tensor]:
@@ -169,7 +169,8 @@ def _attend_tile(
     buffer: memory for the scores, where no gradient is asked for.
     """
     normalizer, bias, learned = problem
-    if normalizer.is_softmax and q.device.type == "cpu" and q.dtype == torch.float32:
+    fused = normalizer.is_softmax and bias.score_map is None
+    if fused and q.device.type == "cpu" and q.dtype == torch.float32:
         return _softmax_tile(q, k, v, bias)
     scores, blind = reference.biased_scores(q, k, normalizer, bias, buffer)
     keys = edge = None
@@ -192,13 +193,15 @@ def _attend_tile(
 
 def _softmax_tile(q: Tensor, k: Tensor, v: Tensor, bias: Bias) -> Tensor:
     """torch's fused softmax attention, with everything that is added to the scores as its mask."""
-    alike = bias.key_mask is None and bias.additive is None  # for all sequences of the batch
-    heads = 1 if alike and bias.slopes is None else q.shape[1]
+    per_sequence = (bias.key_mask, bias.additive, bias.rows, bias.q_ids)
+    alike = all(part is None for part in per_sequence)  # for all sequences of the batch
+    per_head = (bias.slopes, bias.table, bias.window)
+    heads = 1 if alike and all(part is None for part in per_head) else q.shape[1]
     mask = q.new_zeros(1 if alike else len(q), heads, q.shape[2], k.shape[2])
-    blind = bias.add_to(mask)
+    mask, blind = bias.scores(mask, q, k)
     with torch.autocast(q.device.type, enabled=False):
         out = torch.nn.functional.scaled_dot_product_attention(
-            q, k, v.float(), mask, enable_gqa=q.shape[1] != k.shape[1]
+            q, k, v.float(), mask, scale=bias.scale_for(q), enable_gqa=q.shape[1] != k.shape[1]
         ).to(v.dtype)
     return out if blind is None else out.masked_fill(blind, 0.0)
 
@@ -258,9 +261,8 @@ def tiles(q: Tensor, k: Tensor, problem: Problem) -> Iterator[Tile]:
     """Tiles that cover all heads and queries: heads in groups, and of each group the queries."""
     bias, normalizer = problem.bias, problem.normalizer
     shared = q.shape[1] // k.shape[1]
-    slopes = torch.zeros(q.shape[1]) if bias.slopes is None else bias.slopes.cpu()
-    bounded = normalizer.sparse and bias.additive is None and k.shape[2] >= LONG
-    windowed = [bounded and bool(unit.all()) for unit in slopes.split(shared)]
+    reaching = bounded_heads(bias, q.shape[1], normalizer.sparse) & (k.shape[2] >= LONG)
+    windowed = [bool(unit.all()) for unit in reaching.split(shared)]
     ends = visible_ends(bias, normalizer.sees_itself).cpu()
     start = 0
     for has_window, units in itertools.groupby(windowed):
@@ -275,10 +277,12 @@ def _whole_rows(q, k, problem: Problem, heads: slice, ends: Tensor) -> Iterator[
     b, h, queries, _ = q.shape
     shared = h // k.shape[1]
     together = shared * max(1, TILE // (b * shared * QUERIES * k.shape[2]))
+    if problem.bias.hooked:  # functions compute all heads at once
+        together = h
     for start in range(heads.start, heads.stop, together):
         some_heads = slice(start, min(heads.stop, start + together))
         slopes = problem.bias.slopes
-        sloped = slopes is not None and bool(slopes[some_heads].any())
+        sloped = slopes is not None and (slopes.requires_grad or bool(slopes[some_heads].any()))
         first = 0
         while first < queries:
             seen = int(ends[first : first + LEAST_QUERIES].max())

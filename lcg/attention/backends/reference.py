@@ -6,8 +6,6 @@ Shapes: b batch, h heads, g key heads, q queries, k keys, d head dimension.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -40,12 +38,12 @@ def attention_weights(
 def biased_scores(
     q, k, normalizer: Normalizer, bias: Bias, buffer: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """q·k/√d and all that is added [b h q k], in float32, and the queries that see no key.
+    """The scores [b h q k] in float32, and the queries that see no key.
 
     They are written into `buffer`, where it is given: flat, float32, at least as large.
     """
-    scores = grouped_matmul(q.float() * (1 / math.sqrt(q.shape[-1])), k.float().mT, buffer)
-    return scores, bias.add_to(scores, normalizer.sees_itself)  # in place: nobody else holds them
+    products = grouped_matmul(q.float() * bias.scale_for(q), k.float().mT, buffer)
+    return bias.scores(products, q, k, normalizer.sees_itself)  # in place: nobody else holds them
 
 
 def grouped_matmul(

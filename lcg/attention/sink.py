@@ -1,0 +1,79 @@
+"""A sink: a score that every row has besides those of its keys, and whose weight is dropped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lcg.attention.normalizers.base import Normalizer
+from lcg.positional.base import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass
+class WithSink(Normalizer):
+    """The weights that `inner` gives to the keys of a row that also has a score s, which is no key.
+
+    s is 0, or learned by each head from 0 on. With softmax p_j = exp(z_j) / (exp(s) + Σ exp(z))
+    (softmax1; learned as in gpt-oss). It is not biased, masked or scaled. It is what
+    `attention.sink` makes of a normalizer; it is not chosen by name.
+    """
+
+    name: ClassVar[str] = "sink"
+    shift_invariant: ClassVar[bool] = False
+    rows_sum_to_one: ClassVar[bool] = False
+    is_softmax: ClassVar[bool] = False
+
+    inner: Normalizer
+    score: str
+
+    def __post_init__(self) -> None:
+        if not self.inner.elementwise:
+            raise ValueError(
+                f"attention.sink={self.score} does not go with normalizer={self.inner.name}, which "
+                "looks at the order of keys; use attention.sink=none"
+            )
+        if type(self.inner).row_statistics is Normalizer.row_statistics:
+            raise ValueError(
+                f"attention.sink={self.score} has no effect with normalizer={self.inner.name}, "
+                "whose weights know no other score; use attention.sink=none"
+            )
+        self.name = self.inner.name
+        self.sparse, self.backends = self.inner.sparse, ("reference", "blockwise")
+        self.learns_alpha = self.inner.learns_alpha
+
+    def __getattr__(self, name: str) -> Any:
+        """The options of the normalizer, and what it says of its rows besides."""
+        if name == "inner":
+            raise AttributeError(name)
+        return getattr(self.inner, name)
+
+    def check(self, sizes):
+        self.inner.check(sizes)
+
+    def learned(self, sizes):
+        own = {"sink": torch.zeros(sizes.heads)} if self.score == "learned" else {}
+        return self.inner.learned(sizes) | own
+
+    def steepness(self, learned):
+        return self.inner.steepness(learned)
+
+    def support_edge(self, scores, learned):
+        return self.inner.support_edge(self._with_sink(scores, learned), learned)
+
+    def row_statistics(self, scores, keys, learned):
+        scores = self._with_sink(scores, learned)
+        keys = torch.nn.functional.pad(keys + 1, (1, 0))  # it comes before all
+        return self.inner.row_statistics(scores, keys, learned)
+
+    def weights(self, scores, statistics, keys, learned):
+        return self.inner.weights(scores, statistics, keys + 1, learned)
+
+    def _with_sink(self, scores: Tensor, learned: Any) -> Tensor:
+        """The scores after that of the sink [… h q 1 + k]."""
+        if self.score == "zero":
+            return torch.nn.functional.pad(scores, (1, 0))
+        sink = learned["sink"].to(scores.dtype)[:, None, None].expand(*scores.shape[:-1], 1)
+        return torch.cat([sink, scores], dim=-1)
