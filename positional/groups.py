@@ -95,7 +95,8 @@ class Grouped(PositionEncoding):
             if count % shared:
                 raise ValueError(
                     f"{self.name}: its {count} {group.encoding.name} heads must be whole groups of "
-                    f"shared key heads, but model.kv_heads={sizes.kv_heads} makes groups of {shared}"
+                    f"shared key heads, but model.kv_heads={sizes.kv_heads} makes groups of "
+                    f"{shared}"
                 )
             group.encoding.check(_of_group(sizes, group))
 

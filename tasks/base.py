@@ -4,6 +4,8 @@ Shapes: `lengths` is [batch], everything else is [batch, tokens]. A *nominal* le
 a configuration names; how many tokens it takes is the task's affair (`source_length`).
 """
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -30,6 +32,9 @@ class Batch(NamedTuple):
     """[batch] int64: nominal lengths."""
     source: np.ndarray | None = None
     """[batch, tokens] int64: what an encoder reads where source and target are apart, else None."""
+    ids: np.ndarray | None = None
+    """[batch, tokens] int64: position ids of the inputs, or [levels, batch, tokens]; None: the
+    encoding's own."""
 
 
 @dataclass
@@ -98,7 +103,7 @@ class Task(ABC):
         """Return the text of one of the task's own symbols."""
         return str(symbol)
 
-    def for_split(self, split: str) -> "Task":
+    def for_split(self, split: str) -> Task:
         """The task as an evaluation split sees it; not `self` where splits have own material."""
         return self
 
@@ -120,6 +125,16 @@ class Task(ABC):
     ) -> dict[str, float]:
         """The `metrics` of rows of tokens, EOS not among them, beside the right ones: 0 to 100."""
         return {}
+
+    def position_ids(
+        self, batch: Batch, rng: np.random.Generator, training: bool
+    ) -> np.ndarray | None:
+        """Position ids of `batch.inputs`, [batch, tokens], or [levels, batch, tokens] of which all
+        but the first are seen by embeddings alone; None: the order of tokens.
+
+        They may repeat and fall: who sees whom goes by order. rng is made of the batch's address.
+        """
+        return None
 
     def remarks(self) -> list[str]:
         """Return notes for those who train on it, a line each."""

@@ -8,7 +8,7 @@ The key does not name the task: tasks that draw their source alike see the same 
 """
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -52,12 +52,13 @@ def train_batch(
     rank: int = 0,
     world: int = 1,
     separate_source: bool = False,
+    position: Any = None,
 ) -> Batch:
     """Training batch t, or the rows rank::world of it.
 
     Nominal lengths are uniform in [min_length, max_length], drawn per sample or once per batch.
     Every rank draws the whole batch and keeps its rows, so the data does not depend on `world`.
-    `separate_source`: see `Task.assemble`.
+    `separate_source`: see `Task.assemble`. position: an encoding that may draw position ids.
     """
     task.check_length(min_length)
     task.check_length(max_length)
@@ -70,21 +71,32 @@ def train_batch(
     lengths = np.broadcast_to(lengths, batch_size)
     source, target = task.draw(rng, lengths)
     rows = slice(rank, None, world)
-    return task.assemble(source[rows], target[rows], lengths[rows], separate_source)
+    batch = task.assemble(source[rows], target[rows], lengths[rows], separate_source)
+    if not numbers(task, position):
+        return batch
+    whole = task.assemble(source, target, lengths, separate_source)
+    ids = position_ids(task, position, whole, stream_rng(t, "train", seed, "ids"), training=True)
+    return batch if ids is None else batch._replace(ids=_cut(ids, rows, batch.inputs.shape[1]))
 
 
 class EvalStream:
     """The samples of one split at one length, numbered from 0 without end.
 
     Keeps the block drawn last, so that small batches of long sequences draw each block once.
-    `separate_source`: see `Task.assemble`.
+    `separate_source`: see `Task.assemble`. position: an encoding that may draw position ids.
     """
 
     def __init__(
-        self, task: Task, seed: int, split: str, length: int, separate_source: bool = False
+        self,
+        task: Task,
+        seed: int,
+        split: str,
+        length: int,
+        separate_source: bool = False,
+        position: Any = None,
     ):
         task.check_evaluation(split, length)
-        self.separate_source = separate_source
+        self.separate_source, self.position = separate_source, position
         self.task = task.for_split(split)
         self.address = (seed, split, length)
         self.length = length
@@ -93,13 +105,28 @@ class EvalStream:
     def batch(self, start: int, count: int) -> Batch:
         """Samples start .. start + count - 1."""
         stop = start + count
-        pieces = []
+        pieces, ids = [], []
         for block in range(start // BLOCK, -(-stop // BLOCK)):
             first = block * BLOCK
             rows = slice(max(start - first, 0), stop - first)
             pieces.append([part[rows] for part in self._block(block)])
+            if (of_block := self._ids(block)) is not None:
+                ids.append(of_block[..., rows, :])
         source, target = map(_joined, zip(*pieces, strict=True))
-        return self.task.assemble(source, target, np.full(count, self.length), self.separate_source)
+        batch = self._assembled(source, target)
+        return batch._replace(ids=_side_by_side(ids, batch.inputs.shape[1])) if ids else batch
+
+    def _assembled(self, source: np.ndarray, target: np.ndarray) -> Batch:
+        lengths = np.full(len(source), self.length)
+        return self.task.assemble(source, target, lengths, self.separate_source)
+
+    def _ids(self, block: int) -> np.ndarray | None:
+        """Position ids of all samples of a block, whichever of them are asked for."""
+        if not numbers(self.task, self.position):
+            return None
+        rng = stream_rng(block, "eval", *self.address, "ids")
+        batch = self._assembled(*self._block(block))
+        return position_ids(self.task, self.position, batch, rng, training=False)
 
     def _block(self, block: int) -> tuple[np.ndarray, np.ndarray]:
         if self._held[0] != block:
@@ -108,6 +135,60 @@ class EvalStream:
             drawn = self.task.draw(rng, lengths, block * BLOCK)
             self._held = block, drawn
         return self._held[1]
+
+
+def numbers(task: Task, position: Any) -> bool:
+    """True when the task or the encoding numbers the tokens of a batch."""
+    by_task = type(task).position_ids is not Task.position_ids
+    return by_task or (position is not None and position.has("draw_positions"))
+
+
+def position_ids(
+    task: Task, position: Any, batch: Batch, rng: np.random.Generator, training: bool
+) -> np.ndarray | None:
+    """Position ids of a batch: those of the task, or the draw of the encoding, or where there are
+    both the drawn id in the place of each of the task's. Raises ValueError for other shapes.
+    """
+    ids = task.position_ids(batch, rng, training)
+    shape = batch.inputs.shape
+    if ids is not None:
+        ids = _checked(f"{type(task).__name__}.position_ids()", ids, shape)
+    if position is None or not position.has("draw_positions"):
+        return ids
+    counts = (batch.inputs != task.pad).sum(axis=1) if ids is None else _first(ids).max(axis=1) + 1
+    drawn = np.asarray(position.draw_positions(rng, counts, training))
+    name = f"{type(position).__name__}.draw_positions()"
+    drawn = _checked(name, drawn, (shape[0], int(counts.max())))
+    if ids is None:
+        return np.pad(drawn, ((0, 0), (0, shape[1] - drawn.shape[1])), mode="edge")
+    return np.take_along_axis(drawn, _first(ids), axis=1)
+
+
+def _checked(name: str, ids: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    fits = isinstance(ids, np.ndarray) and ids.ndim in (2, 3) and ids.shape[-2:] == shape
+    if not fits or ids.dtype.kind not in "iuf":
+        found = f"{list(ids.shape)} of {ids.dtype}" if isinstance(ids, np.ndarray) else repr(ids)
+        raise ValueError(f"{name} returned {found:.80}, expected numbers {list(shape)}")
+    return ids
+
+
+def _first(ids: np.ndarray) -> np.ndarray:
+    """The ids that all but embeddings see."""
+    return ids if ids.ndim == 2 else ids[0]
+
+
+def _cut(ids: np.ndarray, rows: slice, width: int) -> np.ndarray:
+    return np.ascontiguousarray(ids[..., rows, :width])
+
+
+def _side_by_side(blocks: list[np.ndarray], width: int) -> np.ndarray:
+    """The ids of rows of some blocks, those beyond a row's end being any."""
+    room = [max(0, width - ids.shape[-1]) for ids in blocks]
+    wide = [
+        np.pad(ids, [(0, 0)] * (ids.ndim - 1) + [(0, more)])[..., :width]
+        for ids, more in zip(blocks, room, strict=True)
+    ]
+    return np.concatenate(wide, axis=-2)
 
 
 def _joined(pieces: tuple[np.ndarray, ...]) -> np.ndarray:

@@ -38,6 +38,13 @@ class Attention:
     """A score that every row has besides its keys' and whose weight is dropped: 0, or one that each
     head learns from 0 on."""
 
+    pattern: list[Attention] = field(default_factory=list)
+    """The attention of each layer, repeated, in place of this one: attention=[softmax,asentmax]."""
+
+    def of_layer(self, layer: int) -> Attention:
+        """The attention of one layer of a model, numbered from 0."""
+        return self.pattern[layer % len(self.pattern)] if self.pattern else self
+
     def __post_init__(self) -> None:
         check_backend(self.backend, self.weighting)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from typing import Any
 
 from torch import Tensor
 
@@ -14,6 +15,11 @@ class NoCache:
     """Stands where nothing is kept: what is given is all there is."""
 
     length = 0
+    state: Any = None
+    """What a mixer that is no attention goes on from."""
+
+    def proceed(self, state: Any, count: int) -> None:
+        """Keep the state that a mixer has after `count` more tokens."""
 
     def append(self, new: Kept, sums: Collection[str] = ()) -> Kept:
         """Return the tensors of all tokens; of those in `sums` running sums, in float64."""
@@ -50,6 +56,9 @@ class LayerCache(NoCache):
             self._room[name][:, :, start : self.length] = tensor
         return {name: room[:, :, : self.length] for name, room in self._room.items()}
 
+    def proceed(self, state: Any, count: int) -> None:
+        self.state, self.length = state, self.length + count
+
     def once(self, make: Callable[[], Kept]) -> Kept:
         """Return what was made when this was first called."""
         if self._of_memory is None:
@@ -67,7 +76,7 @@ class LayerCache(NoCache):
 
 
 class KVCache:
-    """One LayerCache per layer, for sequences of up to `capacity` tokens, and the position ids
+    """One LayerCache per layer (and loop), for sequences of up to `capacity` tokens, and the position ids
     [t] or [b t] of these where they are not their order.
     """
 

@@ -11,7 +11,7 @@ Shapes: b batch, t tokens, s source tokens, q selected positions, w model width,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -24,6 +24,7 @@ from lcg.attention.cache import NO_CACHE, KVCache, LayerCache, NoCache
 from lcg.attention.hooks import learned_tensors, position_ids, returned
 from lcg.attention.layer import CrossAttention, FullAttention, Memory, MultiHeadAttention
 from lcg.attention.mask import ALL
+from lcg.attention.mixers import AttentionMixer, FixedLoop, Loop, Mixer
 from lcg.config import Config
 from lcg.config.compatibility import cross_encoding
 from lcg.config.schema import Model
@@ -71,20 +72,41 @@ class GeGLU(nn.Module):
         return self.output(F.gelu(self.gate(x), approximate="tanh") * self.input(x))
 
 
-class Block(nn.Module):
-    """x + post(attention(pre(x))), then the same around the MLP."""
+class MixerLayer(nn.Module):
+    """A layer that is no attention, called as one: it knows order by itself, and has no ids."""
 
-    def __init__(
+    def __init__(self, mixer: Mixer, sizes: Sizes) -> None:
+        super().__init__()
+        self.name, self.module = type(mixer).__name__, mixer.make(sizes)
+
+    def forward(
         self,
-        model: Model,
-        attention: Attention,
-        position: PositionEncoding,
-        kind: type[MultiHeadAttention] = MultiHeadAttention,
-    ) -> None:
+        x: Float[Tensor, "b t w"],
+        ids: Shaped[Tensor, "... k"] | None = None,
+        select: Int[Tensor, " q"] | slice = ALL,
+        *,
+        cache: NoCache = NO_CACHE,
+    ) -> Float[Tensor, "b q w"]:
+        """As `MultiHeadAttention`. Raises ValueError where the module returns another shape."""
+        found = self.module(x, cache.state)
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise ValueError(f"{self.name}: its module must return (y, state)")
+        returned(self, "make()", found[0], x.shape)
+        cache.proceed(found[1], x.shape[1])
+        return found[0][:, select]
+
+
+class Block(nn.Module):
+    """x + post(attention(pre(x))), then the same around the MLP.
+
+    attention: its layer of attention, or what stands in the place of one.
+    """
+
+    def __init__(self, model: Model, attention: nn.Module) -> None:
         super().__init__()
         gemma = model.block == "gemma2"
         self.attention_norm = RMSNorm(model.d_model)
-        self.attention = kind(attention, position, sizes_of(model))
+        self.attention = attention
         self.attention_post_norm = RMSNorm(model.d_model) if gemma else nn.Identity()
         self.mlp_norm = RMSNorm(model.d_model)
         self.mlp = (GeGLU if gemma else GELUMLP)(model.d_model, model.d_ff)
@@ -112,10 +134,12 @@ class Block(nn.Module):
 class CrossBlock(Block):
     """A block of a decoder that reads a source: cross-attention between self-attention and MLP."""
 
-    def __init__(self, model: Model, attention: Attention, position: PositionEncoding) -> None:
-        super().__init__(model, attention, position)
+    def __init__(
+        self, model: Model, attention: Attention, position: PositionEncoding, sizes: Sizes
+    ) -> None:
+        super().__init__(model, MultiHeadAttention(attention, position, sizes))
         self.cross_norm = RMSNorm(model.d_model)
-        self.cross = CrossAttention(attention, cross_encoding(model, position), sizes_of(model))
+        self.cross = CrossAttention(attention, cross_encoding(model, position), sizes)
         self.cross_post_norm = RMSNorm(model.d_model) if model.block == "gemma2" else nn.Identity()
 
     def forward(
@@ -136,9 +160,9 @@ class CrossBlock(Block):
         return self.feed_forward(x + self.dropout(self.cross_post_norm(heads)))
 
 
-def sizes_of(model: Model) -> Sizes:
-    """The sizes of each of its attention layers."""
-    return Sizes(model.heads, model.key_heads, model.width_of_head, model.d_model)
+def sizes_of(model: Model, layer: int = 0) -> Sizes:
+    """The sizes of one of its attention layers."""
+    return Sizes(model.heads, model.key_heads, model.width_of_head, model.d_model, layer)
 
 
 class Transformer(nn.Module):
@@ -159,9 +183,12 @@ class Transformer(nn.Module):
         position: PositionEncoding,
         vocabulary: int,
         pad: int | None = None,
+        mixer: Mixer | None = None,
+        loop: Loop | None = None,
     ) -> None:
         super().__init__()
         self.position, self.pad = position, pad
+        self.mixer, self.loop = mixer or AttentionMixer(), loop or FixedLoop()
         self.embedding_scale = math.sqrt(model.d_model) if model.block == "gemma2" else 1.0
         self.embedding = nn.Embedding(vocabulary, model.d_model)
         self.dropout = nn.Dropout(model.dropout)
@@ -178,9 +205,19 @@ class Transformer(nn.Module):
     def make_blocks(self, model: Model, attention: Attention) -> None:
         """Make what lies between embedding and norm, with the encoding's own tensors."""
         self.position_state = self.position_tensors(model)
-        self.blocks = nn.ModuleList(
-            Block(model, attention, self.position, self.attention_kind) for _ in range(model.layers)
-        )
+        if isinstance(self.mixer, AttentionMixer):
+            layers = self.attentions(model, attention, model.layers, self.attention_kind)
+        else:
+            layers = (MixerLayer(self.mixer, sizes_of(model, i)) for i in range(model.layers))
+        self.blocks = nn.ModuleList(Block(model, layer) for layer in layers)
+
+    def attentions(
+        self, model: Model, attention: Attention, count: int, kind: type[MultiHeadAttention]
+    ) -> Iterator[MultiHeadAttention]:
+        """Make the attention of each of `count` layers."""
+        for i in range(count):
+            parts = attention.of_layer(i), self.position.of_layer(i), sizes_of(model, i)
+            yield kind(*parts)
 
     def position_tensors(self, model: Model) -> nn.ParameterDict:
         """Make the tensors that the encoding learns for the embedding."""
@@ -189,7 +226,11 @@ class Transformer(nn.Module):
 
     def attention_layers(self) -> dict[str, MultiHeadAttention]:
         """The attention layers by their names, in the order in which they are called."""
-        return {f"layer_{i}": block.attention for i, block in enumerate(self.blocks)}
+        return {
+            f"layer_{i}": block.attention
+            for i, block in enumerate(self.blocks)
+            if isinstance(block.attention, MultiHeadAttention)
+        }
 
     def position_ids(self, length: int) -> Shaped[Tensor, " t"] | None:
         """Position ids of a sequence of that length; None where they are the order of tokens."""
@@ -215,6 +256,37 @@ class Transformer(nn.Module):
             ids = torch.arange(start + count, device=tokens.device)
         embedded = self.position.embed(x, ids[..., -count:], learned)
         return self.dropout(returned(self.position, "embed", embedded, x.shape))
+
+    def loops(self, tokens: Int[Tensor, "b t"]) -> list[int]:
+        """The number of loops of each sequence: by its tokens that are no padding."""
+        if isinstance(self.loop, FixedLoop):
+            return [self.loop.loops]
+        lengths = (tokens != self.pad).sum(dim=1).tolist()
+        return [loops_of(self.loop, length) for length in lengths]
+
+    def run(
+        self,
+        x: Float[Tensor, "b t w"],
+        ids: Shaped[Tensor, "... k"] | None,
+        keywords: list[dict[str, Any]],
+        select: Int[Tensor, " q"] | slice,
+        loops: list[int],
+    ) -> Float[Tensor, "b q w"]:
+        """Run x through the blocks as often as `loops` says of each sequence.
+
+        keywords: those of each block, or of each block in each loop; ids: all but the first level
+        are for the embedding alone.
+        """
+        ids = ids[0] if ids is not None and ids.dim() == 3 else ids
+        if max(loops) == 1:
+            return run_blocks(self.blocks, x, ids, keywords, select)
+        count, embedded = len(self.blocks), x
+        left = torch.tensor(loops, device=x.device)[:, None, None]
+        for i in range(max(loops)):
+            own = keywords[i * count : (i + 1) * count] or keywords
+            start = x + embedded if self.loop.inject and i else x
+            x = torch.where(left > i, run_blocks(self.blocks, start, ids, own), x)
+        return x[:, select]
 
     def logits(self, x: Float[Tensor, "b t w"]) -> Float[Tensor, "b t v"]:
         """Logits in float32, from the output of the last block."""
@@ -259,7 +331,8 @@ class Decoder(Transformer):
         ids, caches, read = self.ids_and_caches(tokens, ids, cache)
         x = self.embed(tokens, ids, self.position_state, read)
         keywords = [{"cache": layer_cache} for layer_cache in caches]
-        return self.logits(run_blocks(self.blocks, x, ids, keywords, select))
+        loops = self.loops(tokens) if cache is None else [len(caches) // len(self.blocks)]
+        return self.logits(self.run(x, ids, keywords, select, loops))
 
     def ids_and_caches(
         self, tokens: Tensor, ids: Tensor | None, cache: KVCache | None
@@ -273,8 +346,12 @@ class Decoder(Transformer):
         return cache.next_ids(tokens.shape[1]), cache.layers, cache.length
 
     def make_cache(self, length: int, ids: Shaped[Tensor, "... t"] | None = None) -> KVCache:
-        """An empty cache for sequences of up to `length` tokens, with these position ids."""
-        return KVCache(len(self.blocks), length, self.position_ids(length) if ids is None else ids)
+        """An empty cache for sequences of up to `length` tokens, with these position ids.
+
+        `length` also says how many loops there are.
+        """
+        layers = len(self.blocks) * loops_of(self.loop, length)
+        return KVCache(layers, length, self.position_ids(length) if ids is None else ids)
 
     @torch.no_grad()
     def greedy(
@@ -311,7 +388,18 @@ class Encoder(Transformer):
         ids = self.position_ids(tokens.shape[1]) if ids is None else ids
         keywords = [{"mask": real_tokens(tokens, self.pad)}] * len(self.blocks)
         x = self.embed(tokens, ids, self.position_state)
-        return self.logits(run_blocks(self.blocks, x, ids, keywords, select))
+        return self.logits(self.run(x, ids, keywords, select, self.loops(tokens)))
+
+
+def loops_of(loop: Loop, length: int) -> int:
+    """The number of loops of so many tokens. Raises ValueError for what is no number of loops."""
+    count = loop.count(length)
+    if not isinstance(count, int) or not 1 <= count <= 1024:
+        raise ValueError(
+            f"{type(loop).__name__}.count({length}) returned {count!r:.40}, expected a whole number "
+            "from 1 to 1024"
+        )
+    return count
 
 
 def real_tokens(tokens: Int[Tensor, "b t"], pad: int) -> Bool[Tensor, "b t"] | None:
@@ -333,14 +421,14 @@ class EncoderDecoder(Decoder):
     def make_blocks(self, model: Model, attention: Attention) -> None:
         self.source_position_state = self.position_tensors(model)
         self.position_state = self.position_tensors(model)
-        self.source_blocks = nn.ModuleList(
-            Block(model, attention, self.position, FullAttention)
-            for _ in range(model.source_layers)
-        )
+        source_layers = self.attentions(model, attention, model.source_layers, FullAttention)
+        self.source_blocks = nn.ModuleList(Block(model, layer) for layer in source_layers)
         self.source_norm = RMSNorm(model.d_model)
-        self.blocks = nn.ModuleList(
-            CrossBlock(model, attention, self.position) for _ in range(model.layers)
+        parts = (
+            (attention.of_layer(i), self.position.of_layer(i), sizes_of(model, i))
+            for i in range(model.layers)
         )
+        self.blocks = nn.ModuleList(CrossBlock(model, *of_layer) for of_layer in parts)
 
     def attention_layers(self) -> dict[str, MultiHeadAttention]:
         layers = {f"encoder_{i}": block.attention for i, block in enumerate(self.source_blocks)}
@@ -429,7 +517,12 @@ def build_model(config: Config) -> Transformer:
 
 def batch_tensors(batch: Batch, device: Any = None) -> dict[str, Tensor]:
     """A drawn batch as tensors by name: inputs, labels, and source where there is one."""
-    arrays = {"inputs": batch.inputs, "labels": batch.labels, "source": batch.source}
+    arrays = {
+        "inputs": batch.inputs,
+        "labels": batch.labels,
+        "source": batch.source,
+        "ids": batch.ids,
+    }
     return {
         name: torch.from_numpy(array).to(device)
         for name, array in arrays.items()
@@ -437,8 +530,9 @@ def batch_tensors(batch: Batch, device: Any = None) -> dict[str, Tensor]:
     }
 
 
-def model_inputs(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    """The positional arguments of a model of any kind, from `batch_tensors`: (inputs,), or
-    (inputs, source) where an encoder reads the source.
+def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The keyword arguments of a model of any kind, from `batch_tensors`: tokens, source where an
+    encoder reads it, and position ids where a task or a draw gives them.
     """
-    return tuple(batch[name] for name in ("inputs", "source") if name in batch)
+    names = {"inputs": "tokens", "source": "source", "ids": "ids"}
+    return {word: batch[name] for name, word in names.items() if name in batch}

@@ -51,7 +51,10 @@ def test_the_product_depends_on_the_distance_alone():
     rope, positions = RoPE(), torch.tensor([0, 3, 4, 9, 20])
 
     def product(shift):
-        turned = rope.rotate_queries(q, positions + shift, {}), rope.rotate_keys(k, positions + shift, {})
+        turned = (
+            rope.rotate_queries(q, positions + shift, {}),
+            rope.rotate_keys(k, positions + shift, {}),
+        )
         return turned[0] @ turned[1].mT
 
     assert (product(0) - product(12_345)).abs().max() < 1e-9
@@ -85,7 +88,7 @@ def test_a_fraction_that_is_not_a_binary_number_is_fine(fraction, head_dim, rota
     rope = RoPE(fraction=fraction)
     rope.check(Sizes(2, 2, head_dim, 8))
     x = torch.randn(1, 1, 1, head_dim)
-    changed = rope.rotate_queries(x, torch.tensor([1])) != x
+    changed = rope.rotate_queries(x, torch.tensor([1]), {}) != x
     assert changed[0, 0, 0].nonzero().max() == rotated - 1
 
 
