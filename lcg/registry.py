@@ -31,6 +31,8 @@ HOMES = {
     "normalizer": ("lcg.attention.normalizers", "lcg.attention.normalizers.base:Normalizer"),
     "scaling": ("lcg.attention.scalings", "lcg.attention.scalings:QueryScaling"),
     "output_norm": ("lcg.attention.output_norms", "lcg.attention.output_norms:OutputNorm"),
+    "mixer": ("lcg.attention.mixers", "lcg.attention.mixers:Mixer"),
+    "loop": ("lcg.attention.mixers", "lcg.attention.mixers:Loop"),
 }
 NAME = re.compile(r"\w[\w.+-]{,63}")
 """The names a class may have: each is a part of the names of directories, and a label in tables."""

@@ -76,8 +76,8 @@ class LayerCache(NoCache):
 
 
 class KVCache:
-    """One LayerCache per layer (and loop), for sequences of up to `capacity` tokens, and the position ids
-    [t] or [b t] of these where they are not their order.
+    """One LayerCache per layer (and loop), for sequences of up to `capacity` tokens, and their
+    position ids [t] or [b t] where these are not the order of tokens.
     """
 
     def __init__(self, layers: int, capacity: int, ids: Tensor | None = None) -> None:

@@ -24,7 +24,7 @@ def returned(owner: Any, method: str, value: Any, *shapes: tuple[int, ...]) -> T
 
 
 def check_hooks(owner: Any, base: type) -> None:
-    """Raise ValueError, in one line, for a hook that takes other arguments than that of its base."""
+    """Raise ValueError, in one line, for a hook that takes other arguments than its base's."""
     for name, hook in vars(base).items():
         own = getattr(type(owner), name)
         if not inspect.isfunction(hook) or hook is own or name == "__init_subclass__":

@@ -396,8 +396,8 @@ def loops_of(loop: Loop, length: int) -> int:
     count = loop.count(length)
     if not isinstance(count, int) or not 1 <= count <= 1024:
         raise ValueError(
-            f"{type(loop).__name__}.count({length}) returned {count!r:.40}, expected a whole number "
-            "from 1 to 1024"
+            f"{type(loop).__name__}.count({length}) returned {count!r:.40}, expected a whole "
+            "number from 1 to 1024"
         )
     return count
 
