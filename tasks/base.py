@@ -33,8 +33,8 @@ class Batch(NamedTuple):
     source: np.ndarray | None = None
     """[batch, tokens] int64: what an encoder reads where source and target are apart, else None."""
     ids: np.ndarray | None = None
-    """[batch, tokens] int64: position ids of the inputs, or [levels, batch, tokens]; None: the
-    encoding's own."""
+    """[batch, tokens]: position ids of the inputs, or [batch, levels, tokens]; None: the encoding's
+    own."""
 
 
 @dataclass
@@ -129,7 +129,7 @@ class Task(ABC):
     def position_ids(
         self, batch: Batch, rng: np.random.Generator, training: bool
     ) -> np.ndarray | None:
-        """Position ids of `batch.inputs`, [batch, tokens], or [levels, batch, tokens] of which all
+        """Position ids of `batch.inputs`, [batch, tokens], or [batch, levels, tokens] of which all
         but the first are seen by embeddings alone; None: the order of tokens.
 
         They may repeat and fall: who sees whom goes by order. rng is made of the batch's address.

@@ -76,7 +76,8 @@ def train_batch(
         return batch
     whole = task.assemble(source, target, lengths, separate_source)
     ids = position_ids(task, position, whole, stream_rng(t, "train", seed, "ids"), training=True)
-    return batch if ids is None else batch._replace(ids=_cut(ids, rows, batch.inputs.shape[1]))
+    width = batch.inputs.shape[1]
+    return batch if ids is None else batch._replace(ids=ids[rows, ..., :width])
 
 
 class EvalStream:
@@ -111,7 +112,7 @@ class EvalStream:
             rows = slice(max(start - first, 0), stop - first)
             pieces.append([part[rows] for part in self._block(block)])
             if (of_block := self._ids(block)) is not None:
-                ids.append(of_block[..., rows, :])
+                ids.append(of_block[rows])
         source, target = map(_joined, zip(*pieces, strict=True))
         batch = self._assembled(source, target)
         return batch._replace(ids=_side_by_side(ids, batch.inputs.shape[1])) if ids else batch
@@ -165,7 +166,8 @@ def position_ids(
 
 
 def _checked(name: str, ids: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    fits = isinstance(ids, np.ndarray) and ids.ndim in (2, 3) and ids.shape[-2:] == shape
+    fits = isinstance(ids, np.ndarray) and ids.ndim in (2, 3)
+    fits = fits and (len(ids), ids.shape[-1]) == shape
     if not fits or ids.dtype.kind not in "iuf":
         found = f"{list(ids.shape)} of {ids.dtype}" if isinstance(ids, np.ndarray) else repr(ids)
         raise ValueError(f"{name} returned {found:.80}, expected numbers {list(shape)}")
@@ -174,11 +176,7 @@ def _checked(name: str, ids: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def _first(ids: np.ndarray) -> np.ndarray:
     """The ids that all but embeddings see."""
-    return ids if ids.ndim == 2 else ids[0]
-
-
-def _cut(ids: np.ndarray, rows: slice, width: int) -> np.ndarray:
-    return np.ascontiguousarray(ids[..., rows, :width])
+    return ids if ids.ndim == 2 else ids[:, 0]
 
 
 def _side_by_side(blocks: list[np.ndarray], width: int) -> np.ndarray:
@@ -188,7 +186,7 @@ def _side_by_side(blocks: list[np.ndarray], width: int) -> np.ndarray:
         np.pad(ids, [(0, 0)] * (ids.ndim - 1) + [(0, more)])[..., :width]
         for ids, more in zip(blocks, room, strict=True)
     ]
-    return np.concatenate(wide, axis=-2)
+    return np.concatenate(wide)
 
 
 def _joined(pieces: tuple[np.ndarray, ...]) -> np.ndarray:

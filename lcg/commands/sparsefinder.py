@@ -32,7 +32,7 @@ def run(words: list[str]) -> int:
     device = choose_device(options.device)
     model, step = load_model(directory, config, device)
     for layer in model.attention_layers().values():
-        check_identity(layer.attention.normalizer, layer.normalizer_state, layer.sizes.heads)
+        check_identity(layer.normalizer, layer.normalizer_state, layer.sizes.heads)
     log.info(
         f"{directory}: checkpoint of step {step}, predictors learned at length {plan.learned_at}"
     )

@@ -29,8 +29,9 @@ from lcg.shapes import Bool, Float, Int, Shaped
 class LayerInput:
     """One attention layer, and what it was called with.
 
+    ids: its position ids, None where they are the order of tokens.
     name: see `columns.attention_layers`. kind: causal, full or cross. memory: what keys are made of
-    in cross-attention, at memory_positions; else None, and keys are made of x. key_mask: False on
+    in cross-attention, with memory_ids; else None, and keys are made of x. key_mask: False on
     keys that are padding, None where the layer is not told of any. query_mask: False where the
     query is padding, whose weights mean nothing; None where none is, as far as the model knows.
     select: the queries that were asked for, of all.
@@ -38,11 +39,11 @@ class LayerInput:
 
     layer: MultiHeadAttention
     x: Float[Tensor, "b t w"]
-    positions: Shaped[Tensor, " t"]
+    ids: Shaped[Tensor, "... t"] | None
     name: str
     kind: str
     memory: Float[Tensor, "b k w"] | None
-    memory_positions: Shaped[Tensor, " k"] | None
+    memory_ids: Shaped[Tensor, "... k"] | None
     key_mask: Bool[Tensor, "b k"] | None
     query_mask: Bool[Tensor, "b t"] | None
     select: Int[Tensor, " q"] | slice
@@ -54,9 +55,9 @@ class LayerInput:
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """The arguments that the layer was called with besides x and positions."""
+        """The arguments that the layer was called with besides x and ids."""
         if self.memory is not None:
-            return {"memory": Memory(self.memory, self.memory_positions, self.key_mask)}
+            return {"memory": Memory(self.memory, self.memory_ids, self.key_mask)}
         return {"mask": self.key_mask} if self.kind == "full" else {}
 
     def query_chunks(self, queries: Int[Tensor, " q"] | None = None) -> Iterator[Tensor]:
@@ -70,18 +71,18 @@ class LayerInput:
 
     def weights(self, queries: Int[Tensor, " q"] | slice = ALL) -> Float[Tensor, "b h q k"]:
         """The weights of all queries, or of some; float32, 0 on keys that a query does not see."""
-        return self.layer.weights(self.x, self.positions, queries, **self.keywords)
+        return self.layer.weights(self.x, self.ids, queries, **self.keywords)
 
     def scores(self, queries: Int[Tensor, " q"] | slice = ALL) -> Float[Tensor, "b h q k"]:
         """The scores that these weights are made of: see `MultiHeadAttention.scores`."""
-        return self.layer.scores(self.x, self.positions, queries, **self.keywords)
+        return self.layer.scores(self.x, self.ids, queries, **self.keywords)
 
     def queries_and_keys(self) -> tuple[Float[Tensor, "b h t d"], Float[Tensor, "b g k d"]]:
         """Queries and keys as `attend` got them: rotated, and queries scaled by the length scaling.
 
         Scores without any bias are their products by √d.
         """
-        return self.layer.project(self.x, self.positions, **self.keywords)[:2]
+        return self.layer.project(self.x, self.ids, **self.keywords)[:2]
 
     def visible(self, queries: Int[Tensor, " q"]) -> Bool[Tensor, "b q k"]:
         """The keys that a query sees: no padding, and under a causal mask none after it, nor its
@@ -90,7 +91,7 @@ class LayerInput:
         keys = torch.arange(self.key_count, device=self.x.device)
         seen = torch.ones(len(queries), len(keys), dtype=torch.bool, device=keys.device)
         if self.kind == "causal":
-            own = int(self.layer.attention.normalizer.sees_itself)
+            own = int(self.layer.normalizer.sees_itself)
             seen = keys < queries.to(keys.device)[:, None] + own
         if self.key_mask is not None:
             return seen & self.key_mask[:, None]
@@ -98,17 +99,15 @@ class LayerInput:
 
     def scaler(self) -> Float[Tensor, "b h t"] | None:
         """The factor of each query by the scaling, 1 in heads it leaves alone; None without."""
-        found = self.layer.scaler(self.x, self.positions, **self.keywords)
+        found = self.layer.scaler(self.x, self.ids, **self.keywords)
         if found is None:
             return None
-        found = found.float().expand(len(self.x), -1, -1)
-        ones = found.new_ones(len(self.x), self.layer.unscaled_heads, found.shape[-1])
-        return torch.cat([ones, found], dim=1)
+        return found.float().expand(len(self.x), -1, -1).clone()
 
 
 def learned_alpha(layer: MultiHeadAttention) -> Float[Tensor, " h"] | None:
     """α of each head where the normalizer learns it, else None."""
-    normalizer = layer.attention.normalizer
+    normalizer = layer.normalizer
     if not normalizer.learns_alpha:
         return None
     return 1 + normalizer.alpha_minus_one(layer.normalizer_state).detach().flatten()
@@ -139,22 +138,22 @@ def capture_inputs(model: nn.Module) -> Iterator[list[LayerInput]]:
         return None if selected is None else logits[:, selected]
 
     def note(layer: MultiHeadAttention, args: tuple, kwargs: dict) -> None:
-        call = dict(zip(("x", "positions", "select"), args, strict=False)) | kwargs
+        call = dict(zip(("x", "ids", "select"), args, strict=False)) | kwargs
         if isinstance(call.get("cache"), LayerCache):
             raise ValueError(
                 "a layer that reads from a cache cannot be captured: give it all tokens"
             )
         mask = call.get("mask")
-        states, positions, key_mask = call.get("memory") or (None, None, mask)
+        states, memory_ids, key_mask = call.get("memory") or (None, None, mask)
         seen.append(
             LayerInput(
                 layer,
                 call["x"].detach(),
-                call["positions"],
+                call.get("ids"),
                 names[layer],
                 layer.kind,
                 None if states is None else states.detach(),
-                positions,
+                memory_ids,
                 key_mask,
                 mask if layer.kind == "full" else real,
                 call.get("select", ALL),

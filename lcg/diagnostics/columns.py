@@ -46,12 +46,13 @@ def layer_position(config: Config, layer: AttentionLayer) -> PositionEncoding:
     return config.position
 
 
-def head_groups(position: PositionEncoding, heads: int) -> dict[str, slice]:
+def head_groups(position: PositionEncoding, heads: int) -> dict[str, list[int]]:
     """The heads that a length scaling would apply to and the others, or all where that is all."""
-    start = position.scaled_heads(heads).start
-    if not 0 < start < heads:
-        return {"all": slice(0, heads)}
-    return {"unscaled": slice(0, start), "scaled": slice(start, heads)}
+    scaled = list(position.scaled_heads(heads))
+    others = [head for head in range(heads) if head not in scaled]
+    if not scaled or not others:
+        return {"all": list(range(heads))}
+    return {"unscaled": others, "scaled": scaled}
 
 
 def head_text(config: Config, layer: AttentionLayer, head: int) -> str:
@@ -73,7 +74,7 @@ def probe_columns(config: Config) -> list[str]:
     """The columns that the probe of the heads fills at every validation step."""
     heads, attention = config.model.heads, config.attention
     scaled = not isinstance(attention.scaling, NoScaling)
-    measures = head_measures(attention.normalizer)
+    measures = head_measures(attention.weighting)
     names: list[str] = []
     for layer in attention_layers(config):
         position = layer_position(config, layer)

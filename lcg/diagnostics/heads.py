@@ -181,7 +181,7 @@ def row_measures(
     normalizer, one that learns nothing, makes of the same scores. The weights are added to
     `pooled`."""
     visible = captured.visible(queries)[:, None]
-    own, state = captured.layer.attention.normalizer, captured.layer.normalizer_state
+    own, state = captured.layer.normalizer, captured.layer.normalizer_state
     if normalizer is None:
         weights, steepness = captured.weights(queries), own.steepness(state)
     else:
@@ -297,10 +297,8 @@ def measure(
     rows: dict[str, dict[str, list[Tensor]]] = {}
     maps: dict[str, PooledMap] = {}
     for index, sample in enumerate(zip(*samples, strict=True)):
-        if model.pad is not None:
-            sample = [tokens[: int((tokens != model.pad).sum())] for tokens in sample]
         with capture_inputs(model) as seen:
-            model(*(tokens[None] for tokens in sample), select=first)
+            model(*(tokens[None] for tokens in model.unpadded(sample)), select=first)
         seen = seen if layers is None else [seen[layer] for layer in layers]
         for done, captured in enumerate(seen, start=1):
             own = rows.setdefault(captured.name, defaultdict(list))
@@ -314,7 +312,9 @@ def measure(
                 for name, part in found.items():
                     own[name].append(part[0].cpu())
             if "scaler" in names and (scaler := captured.scaler()) is not None:
-                scaler[:, : captured.layer.unscaled_heads] = torch.nan
+                scaled = captured.layer.scaled_heads
+                unscaled = [h for h in range(scaler.shape[1]) if h not in scaled]
+                scaler[:, unscaled] = torch.nan
                 own["scaler"].append(scaler[0, chosen].cpu())
             progress(index * len(seen) + done, len(samples[0]) * len(seen))
     found = []

@@ -64,7 +64,7 @@ class Probe:
     def _layer(self, captured: LayerInput) -> dict[str, float]:
         name, layer = captured.name, captured.layer
         queries = self.queries(captured.x.shape[1], captured.key_count).to(captured.x.device)
-        measures = head_measures(layer.attention.normalizer)
+        measures = head_measures(layer.normalizer)
         found = row_measures(captured, queries, measures)
         rows = {measure: _of_tokens(part, captured, queries) for measure, part in found.items()}
         row = {
@@ -72,9 +72,9 @@ class Probe:
             for group, heads in head_groups(layer.position, self.config.model.heads).items()
             for measure in measures
         }
-        # Of the scaled heads alone, where `captured.scaler` has all.
-        scaler = layer.scaler(captured.x, captured.positions, **captured.keywords)
-        if scaler is not None and scaler.numel():
+        scaler = layer.scaler(captured.x, captured.ids, **captured.keywords)
+        if scaler is not None and layer.scaled_heads:
+            scaler = scaler[..., layer.scaled_heads, :]
             if scaler.dim() == 3:
                 scaler = _of_tokens(scaler, captured, slice(None))
             found = quantiles(scaler, QUANTILES)

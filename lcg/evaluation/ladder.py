@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 import numpy as np
-import torch
 
 from lcg.evaluation import memory
 from lcg.evaluation.scoring import (
@@ -66,9 +64,8 @@ def _evaluate(model, test_set: TestSet, greedy: bool, batch_size, on_progress: P
     device, score = next(model.parameters()).device, Score()
 
     def scored(batch) -> Score:
-        with _own_draws(test_set, device):
-            score_batch = score_greedy if greedy else score_teacher_forcing
-            return score_batch(model, **batch_tensors(batch, device))
+        score_batch = score_greedy if greedy else score_teacher_forcing
+        return score_batch(model, **batch_tensors(batch, device))
 
     try:
         size = batch_size or memory.batch_size_of(test_set, device)
@@ -86,20 +83,6 @@ def _evaluate(model, test_set: TestSet, greedy: bool, batch_size, on_progress: P
         "close_calls": None if greedy else score.close_calls,
         "outcomes": score.outcomes_in_hexadecimal,
     }
-
-
-@contextmanager
-def _own_draws(test_set: TestSet, device: torch.device) -> Iterator[None]:
-    """Draw random numbers in here by their address, and leave the generators as they were.
-
-    A model that draws, such as one with randomised positions, draws the same for every batch of a
-    length, so that neither the batch size nor an earlier evaluation changes a result.
-    """
-    address = f"{test_set.seed} {test_set.split} {test_set.length}"
-    digest = hashlib.sha256(address.encode()).digest()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-        yield
 
 
 def measured(model, test_set: TestSet, batch_size: int | None = None) -> dict[str, float]:

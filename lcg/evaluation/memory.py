@@ -24,8 +24,7 @@ SHARE = 0.6  # of the available memory that one forward pass may plan to use
 def forward_bytes(config, batch: int, tokens: int, scored: int) -> int:
     """An upper estimate of what one evaluation pass over batch × tokens allocates at its peak."""
     model = config.model
-    backend = "reference" if config.position.data_dependent else config.attention.backend
-    entries = scores_at_once(backend, batch * model.heads * tokens, tokens)
+    entries = scores_at_once(config.attention.backend, batch * model.heads * tokens, tokens)
     scores = 12 * 4 * entries  # scores, biased, candidates, weights and a solver's temporaries
     bias = 2 * 8 * entries
     width = model.heads * model.width_of_head

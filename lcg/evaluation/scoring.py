@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lcg.models.transformer import batch_tensors
-from lcg.shapes import Int
+from lcg.models.transformer import batch_tensors, model_inputs
+from lcg.shapes import Int, Shaped
 from lcg.tasks.base import IGNORE, Batch, Task
 
 CLOSE = 1e-4  # two best logits nearer than this: rounding may order them either way
@@ -70,10 +70,13 @@ def score_teacher_forcing(
     inputs: Int[Tensor, "b t"],
     labels: Int[Tensor, "b t"],
     source: Int[Tensor, "b s"] | None = None,
+    ids: Shaped[Tensor, "b ... t"] | None = None,
 ) -> Score:
-    """Score a batch of one length by one forward pass; source is what an encoder reads, if any."""
+    """Score a batch of one length by one forward pass; source is what an encoder reads, ids are
+    position ids, if any.
+    """
     select = scored_positions(labels)
-    logits = model(*_reads(inputs, source), select=select)
+    logits = model(*_reads(inputs, source, ids), select=select)
     best = logits.topk(2, dim=-1).values
     target = labels[:, select]
     close = ((best[..., 0] - best[..., 1] < CLOSE) & (target != IGNORE)).sum()
@@ -87,22 +90,29 @@ def score_greedy(
     inputs: Int[Tensor, "b t"],
     labels: Int[Tensor, "b t"],
     source: Int[Tensor, "b s"] | None = None,
+    ids: Shaped[Tensor, "b ... t"] | None = None,
 ) -> Score:
     """Score a batch of one length by decoding the target token by token from its source."""
     predicted, finite = torch.full_like(labels, IGNORE), True
-    for rows, start, decoded in _decoded(model, inputs, labels, source):
+    for rows, start, decoded in _decoded(model, inputs, labels, source, ids):
         predicted[rows, start : start + decoded.shape[1]] = decoded
         finite &= bool((decoded >= 0).all())
     select = scored_positions(labels)
     return _score(predicted[:, select], labels[:, select], 0, finite)
 
 
-def _reads(inputs: Tensor, source: Tensor | None) -> tuple[Tensor, ...]:
-    return (inputs,) if source is None else (inputs, source)
+def _reads(*parts: Tensor | None) -> list[Tensor]:
+    """The arguments of a model: inputs, and source or position ids where there are any."""
+    return [part for part in parts if part is not None]
 
 
 def _decoded(
-    model, inputs: Tensor, labels: Tensor, source: Tensor | None = None, count: int | None = None
+    model,
+    inputs: Tensor,
+    labels: Tensor,
+    source: Tensor | None = None,
+    ids: Tensor | None = None,
+    count: int | None = None,
 ) -> Iterator[tuple[Tensor, int, Tensor]]:
     """Yield rows whose targets begin at the same position, it, and what is written from there on.
 
@@ -113,7 +123,15 @@ def _decoded(
     for start in starts.unique().tolist():  # before it nothing is padded
         rows = (starts == start).nonzero().squeeze(-1)
         prompt = _reads(inputs[rows, : start + 1], None if source is None else source[rows])
-        yield rows, start, model.greedy(*prompt, count=count or int(scored[rows].sum(-1).max()))
+        new = count or int(scored[rows].sum(-1).max())
+        numbered = {} if ids is None else {"ids": _numbered(ids[rows], start + new)}
+        yield rows, start, model.greedy(*prompt, count=new, **numbered)
+
+
+def _numbered(ids: Tensor, tokens: int) -> Tensor:
+    """The ids of so many tokens; those beyond the known ones go on from the last, one by one."""
+    more = torch.arange(1, tokens - ids.shape[-1] + 1, device=ids.device)
+    return torch.cat([ids, ids[..., -1:] + more], dim=-1)[..., :tokens]
 
 
 def _score(
@@ -152,7 +170,7 @@ def generated(model, task: Task, batch: Batch) -> list[np.ndarray]:
 def labelled(model, task: Task, batch: Batch) -> list[np.ndarray]:
     """The best symbol at each scored position of each row."""
     device = next(model.parameters()).device
-    best = model(torch.from_numpy(batch.inputs).to(device)).argmax(dim=-1).cpu().numpy()
+    best = model(*model_inputs(batch_tensors(batch, device))).argmax(dim=-1).cpu().numpy()
     return [row[labels != IGNORE] for row, labels in zip(best, batch.labels, strict=True)]
 
 

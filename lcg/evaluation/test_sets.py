@@ -31,7 +31,9 @@ class TestSet:
         """The stream that draws them; raises ValueError where the split has none of this length."""
         config = self.config
         return EvalStream(
-            config.task, self.seed, self.split, self.length, config.model.separate_source
+            *(config.task, self.seed, self.split, self.length),
+            config.model.separate_source,
+            config.position,
         )
 
     @cached_property

@@ -11,7 +11,7 @@ Shapes: b batch, t tokens, s source tokens, q selected positions, w model width,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -257,6 +257,13 @@ class Transformer(nn.Module):
         embedded = self.position.embed(x, ids[..., -count:], learned)
         return self.dropout(returned(self.position, "embed", embedded, x.shape))
 
+    def unpadded(self, sample: Sequence[Shaped[Tensor, "... t"]]) -> list[Tensor]:
+        """Cut what the model reads of one sample, without the batch, to its tokens."""
+        if self.pad is None:
+            return list(sample)
+        length = int((sample[0] != self.pad).sum())
+        return [tensor[..., :length] for tensor in sample]
+
     def loops(self, tokens: Int[Tensor, "b t"]) -> list[int]:
         """The number of loops of each sequence: by its tokens that are no padding."""
         if isinstance(self.loop, FixedLoop):
@@ -277,7 +284,7 @@ class Transformer(nn.Module):
         keywords: those of each block, or of each block in each loop; ids: all but the first level
         are for the embedding alone.
         """
-        ids = ids[0] if ids is not None and ids.dim() == 3 else ids
+        ids = ids[:, 0] if ids is not None and ids.dim() == 3 else ids
         if max(loops) == 1:
             return run_blocks(self.blocks, x, ids, keywords, select)
         count, embedded = len(self.blocks), x
@@ -318,15 +325,16 @@ class Decoder(Transformer):
     def forward(
         self,
         tokens: Int[Tensor, "b t"],
+        ids: Shaped[Tensor, "... t"] | None = None,
         select: Int[Tensor, " q"] | slice = ALL,
         cache: KVCache | None = None,
-        ids: Shaped[Tensor, "... t"] | None = None,
     ) -> Float[Tensor, "b q v"]:
         """Next-token logits in float32, of all tokens or at tokens[:, select].
 
         Only the selected positions have queries in the last layer and logits. With a cache, tokens
-        continue what the cache has read. ids [t] or [b t]: the position ids of the tokens where a
-        task or a draw says them; with a cache they are those it was made with.
+        continue what the cache has read. ids: the position ids of the tokens where a task or a draw
+        says them, [t], [b t], or [b levels t] of which all but the first level are for the
+        embedding alone; with a cache they are those it was made with.
         """
         ids, caches, read = self.ids_and_caches(tokens, ids, cache)
         x = self.embed(tokens, ids, self.position_state, read)
@@ -379,8 +387,8 @@ class Encoder(Transformer):
     def forward(
         self,
         tokens: Int[Tensor, "b t"],
-        select: Int[Tensor, " q"] | slice = ALL,
         ids: Shaped[Tensor, "... t"] | None = None,
+        select: Int[Tensor, " q"] | slice = ALL,
     ) -> Float[Tensor, "b q v"]:
         """Logits in float32, of all tokens or at tokens[:, select]; only these positions have
         queries in the last layer. ids: as of `Decoder`.
@@ -444,6 +452,9 @@ class EncoderDecoder(Decoder):
     ) -> Float[Tensor, "b q v"]:
         """Next-token logits of the target in float32, of all tokens or at tokens[:, select]."""
         return self.decode(tokens, self.encode(source), select)
+
+    def unpadded(self, sample: Sequence[Shaped[Tensor, "... t"]]) -> list[Tensor]:
+        return [tokens[: int((tokens != self.pad).sum())] for tokens in sample]
 
     def encode(self, source: Int[Tensor, "b s"]) -> Memory:
         """Encode the source for the decoder's cross-attention."""
@@ -530,9 +541,8 @@ def batch_tensors(batch: Batch, device: Any = None) -> dict[str, Tensor]:
     }
 
 
-def model_inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The keyword arguments of a model of any kind, from `batch_tensors`: tokens, source where an
-    encoder reads it, and position ids where a task or a draw gives them.
+def model_inputs(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    """The positional arguments of a model of any kind, from `batch_tensors`: (inputs,), (inputs,
+    source) where an encoder reads the source, or (inputs, ids) where tokens are numbered.
     """
-    names = {"inputs": "tokens", "source": "source", "ids": "ids"}
-    return {word: batch[name] for name, word in names.items() if name in batch}
+    return tuple(batch[name] for name in ("inputs", "source", "ids") if name in batch)

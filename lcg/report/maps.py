@@ -65,7 +65,8 @@ def draw(name: str, group: Group, run: Run, choice: MapChoice) -> Drawing | str:
     absent = [f"{layer}:{head}" for layer, head in heads if layer not in places or head >= count]
     if absent:
         return f"{about}, the model has no head {', '.join(absent)} (LAYER:HEAD, from 0)."
-    texts = [[config.task.text(token) for token in side[0].tolist()] for side in answers.reads]
+    sides = answers.reads[: 1 + config.model.separate_source]  # position ids are no text
+    texts = [[config.task.text(token) for token in side[0].tolist()] for side in sides]
     maps = []
     for place, head in ((places[key], head) for key, head in heads):
         layer = layers[place]

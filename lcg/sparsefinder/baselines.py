@@ -17,7 +17,6 @@ from torch.nn.functional import normalize
 
 from lcg.attention.backends.blockwise import KEY_BLOCK, QUERIES
 from lcg.attention.backends.reach import needed_blocks, visible_ends
-from lcg.attention.mask import Bias
 from lcg.sparsefinder.graphs import LayerGraph, Links
 from lcg.sparsefinder.predictors import Method, in_window, share_any, shared_clusters, with_globals
 from lcg.sparsefinder.projections import Known
@@ -138,25 +137,21 @@ def bound(queries: int = QUERIES, keys: int = KEY_BLOCK) -> Method:
     def predict(heads: LayerGraph, known: Known) -> Links:
         captured, n, m = heads.captured, heads.q.shape[2], heads.k.shape[2]
         layer = captured.layer
-        normalizer, slopes = layer.attention.normalizer, layer.slopes
-        if layer.biased:
+        normalizer = layer.normalizer
+        *_, bias = layer.project(captured.x, captured.ids, **captured.keywords)
+        if bias.hooked:
             raise NotImplementedError(
-                "the bound knows slopes, and this position encoding adds another bias"
+                "this position encoding computes a part of the scores, which no bound knows"
             )
-        bias = Bias(
-            captured.positions[-n:],
-            captured.positions if captured.memory is None else captured.memory_positions,
-            heads.q.new_zeros(heads.q.shape[1]) if slopes is None else slopes,
-            causal=captured.kind == "causal",
-            key_mask=None if bool(heads.real_keys.all()) else heads.real_keys,
-        )
+        mask = None if bool(heads.real_keys.all()) else heads.real_keys
+        bias = bias._replace(key_mask=mask)
         ends = visible_ends(bias, normalizer.sees_itself)
 
         def floor(score: Tensor) -> Tensor:
             return normalizer.support_edge(score[..., None], layer.normalizer_state).squeeze(-1)
 
         def needed(some: Tensor) -> Tensor:
-            own = bias._replace(q_positions=bias.q_positions[some])
+            own = bias.crop(queries=some)
             return needed_blocks(
                 heads.q[:, :, some], heads.k, own, floor, ends[some], queries, keys
             )

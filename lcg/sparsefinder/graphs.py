@@ -55,7 +55,7 @@ class LayerGraph:
         blind = ~graph.any(dim=-1, keepdim=True)
         scores = scores.masked_fill(~graph, -torch.inf).masked_fill(blind, 0.0)
         keys = torch.arange(graph.shape[-1], device=scores.device)
-        weights = layer.attention.normalizer(scores, keys, layer.normalizer_state)
+        weights = layer.normalizer(scores, keys, layer.normalizer_state)
         return weights.masked_fill(blind, 0.0)
 
 

@@ -48,6 +48,7 @@ def output(heads: LayerGraph, graph: Graph) -> Tensor:
     captured, layer = heads.captured, heads.captured.layer
     memory = captured.x if captured.memory is None else captured.memory
     values = rearrange(layer.value(memory), "b k (g d) -> b g k d", d=layer.sizes.head_dim)
+    values = layer.attention.output_norm.values(values, layer.output_norm_state)
     links = graph(heads)
     every = torch.arange(heads.q.shape[2], device=heads.q.device)
     parts = []
@@ -55,5 +56,5 @@ def output(heads: LayerGraph, graph: Graph) -> Tensor:
         allowed = (links(queries) & heads.visible(queries)).expand(*heads.q.shape[:2], -1, -1)
         weights = heads.weights_on(captured.scores(queries), allowed)
         parts.append(grouped_matmul(weights.to(values.dtype), values))
-    joined = rearrange(torch.cat(parts, dim=2), "b h q d -> b q (h d)")
-    return layer.output(layer.attention.output_norm(joined, layer.output_norm_state))
+    x = captured.x[:, captured.select]
+    return layer.output(layer.join(torch.cat(parts, dim=2), x))

@@ -66,8 +66,8 @@ class Batches(IterableDataset):
         return map(self.__getitem__, itertools.count(self.start + number, workers))
 
     def __getitem__(self, t: int) -> dict[str, torch.Tensor]:
-        """inputs and labels [rows tokens], and source where an encoder reads it; scored, the scored
-        positions of the global batch.
+        """inputs and labels [rows tokens], source where an encoder reads it, and ids where tokens
+        are numbered; scored, the scored positions of the global batch.
 
         Raises TaskError when the task's class is at fault.
         """
@@ -94,16 +94,18 @@ class Batches(IterableDataset):
         else:
             widths = task.token_length(lengths) - (task.kind == "seq2seq")  # EOS is never read
         missing = int(np.max(widths)) - tensor.shape[1]
-        return F.pad(tensor, (0, missing), value=IGNORE if name == "labels" else task.pad)
+        value = {"labels": IGNORE, "ids": 0}.get(name, task.pad)
+        return F.pad(tensor, (0, missing), value=value)
 
 
 def _drawn(config: Config, t: int) -> Batch:
     """The global batch t."""
     data = config.data
     lengths = (data.min_length, data.max_length, data.lengths_per)
-    source = config.model.separate_source
     return train_batch(
-        config.task, config.seed, t, data.batch_size, *lengths, separate_source=source
+        *(config.task, config.seed, t, data.batch_size, *lengths),
+        separate_source=config.model.separate_source,
+        position=config.position,
     )
 
 

@@ -20,7 +20,6 @@ from lcg.config.identity import experiment_tree, source_digests, task_tree
 from lcg.diagnostics.loss_plateau import loss_plateau
 from lcg.diagnostics.probe import group_norms, learned_alphas
 from lcg.log import log
-from lcg.models.transformer import model_inputs
 from lcg.runs.files import move_aside
 from lcg.runs.metrics import Tracking
 from lcg.runs.record import RecordError, RunRecord, Selection, Training, Validation
@@ -63,7 +62,7 @@ class Metrics:
 
     def count(self, batch: dict[str, Tensor]) -> None:
         """Count a step that was made on a batch."""
-        self._tokens += sum(tokens.numel() for tokens in model_inputs(batch))
+        self._tokens += sum(batch[name].numel() for name in ("inputs", "source") if name in batch)
         self._steps += 1
 
     def log(self, learner: Learner, step: int) -> str:
