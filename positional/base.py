@@ -65,10 +65,21 @@ class Tile(NamedTuple):
     k_state: Mapping[str, Tensor] = {}
     hidden: Tensor | None = None
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a Tile has no {name}{OF_OLD.get(name, '')}")
+
     @property
     def distance(self) -> Tensor:
         """q_ids - k_ids."""
         return self.q_ids - self.k_ids
+
+
+OF_OLD = {
+    "q_positions": "; q_ids [q 1] takes its place",
+    "k_positions": "; k_ids [k] takes its place",
+    "x": "; declare a `state` of x",
+}
+"""Names of earlier versions and what to write now."""
 
 
 @dataclass

@@ -49,7 +49,7 @@ class Parts:
 
     def _accepts(self, sizes: Sizes) -> bool:
         try:
-            self.attention.normalizer.check(sizes)
+            self.attention.weighting.check(sizes)
             self.position.check(sizes)
         except ValueError:
             return False
@@ -171,7 +171,7 @@ def selected(parts: Parts, case: Case) -> None:
 @torch.no_grad()
 def padded(parts: Parts, case: Case) -> None:
     """A row gives the same with padding after it as without."""
-    for kind in [Decoder] if parts.attention.normalizer.causal_only else [Decoder, Encoder]:
+    for kind in [Decoder] if parts.attention.weighting.causal_only else [Decoder, Encoder]:
         model, tokens = parts.model(case.sizes, kind), case.tokens()
         longer = torch.nn.functional.pad(tokens, (0, 3), value=PAD)
         longer = torch.cat([longer, torch.zeros(1, case.length + 3, dtype=torch.long)])
@@ -181,7 +181,7 @@ def padded(parts: Parts, case: Case) -> None:
 
 
 def _require(backend: str, parts: Parts) -> None:
-    able = usable(parts.attention.normalizer, parts.position)
+    able = usable(parts.attention.weighting, parts.position)
     if backend not in able:
         raise DoesNotApply(f"backends of these choices are {', '.join(able)}")
 
@@ -200,8 +200,8 @@ def chunked(parts: Parts, case: Case) -> None:
 def _attend(parts: Parts, case: Case, run: Any) -> dict[str, Tensor]:
     """The output of one layer's attention and its gradients."""
     layer = parts.layer(case.sizes)
-    q, k, v, bias = layer.project(2 * case.states(), parts.position.positions(case.length))
-    out = run(q, k, v, parts.attention.normalizer, bias, layer.normalizer_state)
+    q, k, v, bias = layer.project(2 * case.states())
+    out = run(q, k, v, layer.normalizer, bias, layer.normalizer_state)
     out.backward(normal(*out.shape, seed=2))
     gradients = {
         f"the gradient of {name}": tensor.grad
@@ -217,8 +217,7 @@ def backends(parts: Parts, case: Case) -> None:
     """The kernels give what the reference gives."""
     _require("triton", parts)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    layer, normalizer = parts.layer(case.sizes).to(device), parts.attention.normalizer
-    positions = torch.arange(case.length, device=device)
+    layer, normalizer = parts.layer(case.sizes).to(device), parts.attention.weighting
     q, k, v, bias = layer.project(case.states().to(device))
     problem = triton.obstacle(q, v, normalizer, bias)
     if problem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,9 +42,10 @@ def parse_heads(text: str) -> tuple[Head, ...]:
     return tuple(dict.fromkeys(heads))
 
 
-def default_heads(layers: int, heads: int, scaled: range) -> tuple[Head, ...]:
+def default_heads(layers: int, heads: int, scaled: Sequence[int]) -> tuple[Head, ...]:
     """The first head of each group (unscaled, scaled) in the first and in the last layer."""
-    firsts = [0] if scaled.start in (0, heads) else [0, scaled.start]
+    other = scaled[0] if scaled else 0
+    firsts = [0] if other == 0 else [0, other]
     return tuple((layer, head) for layer in dict.fromkeys((0, layers - 1)) for head in firsts)
 
 

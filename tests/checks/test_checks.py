@@ -39,9 +39,9 @@ BROKEN = {
     ("normalizer", "WrongShape"): ["shapes"],
     ("position", "Absolute"): ["relative"],
     ("position", "AbsoluteFar"): ["relative"],
-    ("position", "ReadsX"): ["bias in parts"],
+    ("position", "ReadsHidden"): ["scores in parts", "cached = whole"],
     ("position", "Counts"): [
-        "bias in parts",
+        "scores in parts",
         "cached = whole",
         "selected = all",
         "chunked = whole",

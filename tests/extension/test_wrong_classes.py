@@ -30,10 +30,13 @@ TASKS = {
 POSITIONS = {
     "BadBias": "BadBias.bias() returned a tensor of shape [3, 5, 7], expected a tensor that broad",
     "ShortPositions": "ShortPositions.positions() returned a tensor of shape [{short}], expected",
-    "Falling": "Falling.positions() returned [",
     "BadSlopes": "BadSlopes.slopes() returned a tensor of shape [5], expected a tensor of shape",
     "BadLearned": "BadLearned.learned() returned a list, expected a dict of names and tensors",
     "BadRotate": "BadRotate.rotate_queries() returned a tensor of shape",
+    "OldRotate": "OldRotate.rotate_keys(self, k, positions) must take (self, k, ids, learned)",
+    "OldBias": "AttributeError: a Tile has no q_positions; q_ids [q 1] takes its place",
+    "OldPromise": "OldPromise.data_dependent is needed no more: remove it",
+    "BadState": "BadState.state()['gate'] returned a tensor of shape",
     "BadEmbed": "BadEmbed.embed() returned a tensor of shape",
     "RaisingBias": "RaisingBias.bias(): {file}:{line}: AttributeError: 'ParameterDict'",
 }

@@ -206,25 +206,26 @@ class Shared(Weights):
 class Absolute(PositionEncoding):
     name: ClassVar[str] = "absolute"
 
-    def embed(self, x, positions, learned):
-        return x + 0.3 * positions.to(x)[:, None].cos()
+    def embed(self, x, ids, learned):
+        return x + 0.3 * ids.to(x)[:, None].cos()
 
 
 @dataclass
 class AbsoluteFar(PositionEncoding):
     name: ClassVar[str] = "absolute_far"
 
-    def bias(self, context, learned):
-        distance = (context.q_positions[:, None] - context.k_positions).abs()
-        return -0.1 * distance * (1 + (context.k_positions > 100).float())
+    def bias(self, tile, learned):
+        return -0.1 * tile.distance.abs() * (1 + (tile.k_ids > 100).float())
 
 
 @dataclass
-class ReadsX(PositionEncoding):
-    name: ClassVar[str] = "reads_x"
+class ReadsHidden(PositionEncoding):
+    """Reads the scores of keys that a query does not see."""
 
-    def bias(self, context, learned):
-        return context.x.mean(-1)[:, None, :, None]
+    name: ClassVar[str] = "reads_hidden"
+
+    def map_scores(self, scores, tile, learned):
+        return scores * (1 + scores.mean(dim=-1, keepdim=True))
 
 
 @dataclass
@@ -233,16 +234,16 @@ class Counts(PositionEncoding):
 
     name: ClassVar[str] = "counts"
 
-    def bias(self, context, learned):
-        queries, keys = (torch.arange(len(p)) for p in context[3:])
-        return -(queries[:, None] - keys).abs().to(context.q)
+    def bias(self, tile, learned):
+        queries, keys = (torch.arange(x.shape[2]) for x in (tile.q, tile.k))
+        return -(queries[:, None] - keys).abs().to(tile.q)
 
 
 @dataclass
 class Widens(PositionEncoding):
     name: ClassVar[str] = "widens"
 
-    def embed(self, x, positions, learned):
+    def embed(self, x, ids, learned):
         return x.float() + 1
 
 
@@ -254,8 +255,8 @@ class Random(PositionEncoding):
     def positions(self, length, device=None):
         return torch.arange(length, device=device) + torch.randint(0, 99, ())
 
-    def embed(self, x, positions, learned):
-        return x + positions.to(x)[:, None].cos()
+    def embed(self, x, ids, learned):
+        return x + ids.to(x)[:, None].cos()
 
 
 @dataclass

@@ -138,14 +138,6 @@ class ShortPositions(PositionEncoding):
 
 
 @dataclass
-class Falling(PositionEncoding):
-    name: ClassVar[str] = "falling"
-
-    def positions(self, length, device=None):
-        return torch.arange(length, 0, -1, device=device)
-
-
-@dataclass
 class BadSlopes(PositionEncoding):
     name: ClassVar[str] = "bad_slopes"
 
@@ -165,15 +157,45 @@ class BadLearned(PositionEncoding):
 class BadRotate(PositionEncoding):
     name: ClassVar[str] = "bad_rotate"
 
-    def rotate_queries(self, q, positions):
+    def rotate_queries(self, q, ids, learned):
         return q[..., :-1]
+
+
+@dataclass
+class OldRotate(PositionEncoding):
+    name: ClassVar[str] = "old_rotate"
+
+    def rotate_keys(self, k, positions):
+        return k
+
+
+@dataclass
+class OldBias(PositionEncoding):
+    name: ClassVar[str] = "old_bias"
+
+    def bias(self, c, learned):
+        return -(c.q_positions[:, None] - c.k_positions).abs()
+
+
+@dataclass
+class OldPromise(PositionEncoding):
+    name: ClassVar[str] = "old_promise"
+    data_dependent: ClassVar[bool] = True
+
+
+@dataclass
+class BadState(PositionEncoding):
+    name: ClassVar[str] = "bad_state"
+
+    def state(self, x, learned):
+        return {"gate": x.mean(-1)}
 
 
 @dataclass
 class BadEmbed(PositionEncoding):
     name: ClassVar[str] = "bad_embed"
 
-    def embed(self, x, positions, learned):
+    def embed(self, x, ids, learned):
         return x[0]
 
 
@@ -182,9 +204,9 @@ class RaisingBias(PositionEncoding):
     name: ClassVar[str] = "raising_bias"
 
     def bias(self, c, learned):
-        return self.table(learned)
+        return self.found(learned)
 
-    def table(self, learned):
+    def found(self, learned):
         return learned["x"]
 
 
@@ -209,7 +231,7 @@ class Long(PositionEncoding):
     name: ClassVar[str] = "long"
 
     def bias(self, c, learned):
-        if len(c.k_positions) > 12:
+        if len(c.k_ids) > 12:
             raise IndexError("beyond the table")
         return c.q.new_zeros(1)
 
