@@ -25,9 +25,8 @@ class Group(NamedTuple):
     prefix: str
 
     def own(self, tensors: Named) -> dict[str, Any]:
-        """Its own among the tensors of all groups, by their names without prefix."""
-        names = [name for name in tensors if name.startswith(self.prefix)]
-        return {name.removeprefix(self.prefix): tensors[name] for name in names}
+        """Its own among the tensors of all groups."""
+        return own_of(self.prefix, tensors)
 
     def states(self, tensors: Named) -> dict[str, Tensor]:
         """Its own states, of its heads."""
@@ -45,6 +44,12 @@ class Group(NamedTuple):
             k_state=self.states(tile.k_state),
             hidden=hidden,
         )
+
+
+def own_of(prefix: str, tensors: Named) -> dict[str, Any]:
+    """The tensors whose names have a prefix, by their names without it."""
+    names = [name for name in tensors if name.startswith(prefix)]
+    return {name.removeprefix(prefix): tensors[name] for name in names}
 
 
 def key_heads(heads: slice, count: int, kv_count: int) -> slice:
@@ -66,6 +71,10 @@ class Grouped(PositionEncoding):
 
     def counts(self, heads: int) -> list[int]:
         """The number of heads of each group."""
+        raise NotImplementedError
+
+    def heads_in_all(self, group: int, heads: int) -> int:
+        """The number of heads of a layer whose group of that number has so many."""
         raise NotImplementedError
 
     def groups(self, heads: int) -> Iterator[Group]:
@@ -157,24 +166,25 @@ class Grouped(PositionEncoding):
         return [g.heads.start + h for g, n in groups for h in g.encoding.scaled_heads(n)]
 
     def state(self, x: Tensor, learned: Named) -> dict[str, Tensor]:
-        if not self.has("state"):
-            return {}
-        found, heads = {}, sum(self.counts(0))
-        for group in self.groups(heads):
-            own = group.encoding.state(x, group.own(learned))
+        found = {}
+        for i, encoding in enumerate(self.encodings()):
+            prefix = f"group{i}_"
+            own = encoding.state(x, own_of(prefix, learned))
             for name, tensor in own.items():
+                heads = self.heads_in_all(i, tensor.shape[1])
                 whole = tensor.new_zeros(len(x), heads, x.shape[1])
-                whole[:, group.heads] = tensor
-                found[group.prefix + name] = whole
+                whole[:, list(self.groups(heads))[i].heads] = tensor
+                found[prefix + name] = whole
         return found
 
     def table(self, distances: Tensor, learned: Named) -> Tensor:
-        found = []
-        for group, count in self._sized(sum(self.counts(0))):
-            flat = torch.zeros(count, len(distances), device=distances.device)
-            has = group.encoding.has("table")
-            found.append(group.encoding.table(distances, group.own(learned)) if has else flat)
-        return torch.cat(found)
+        found = {}
+        for i, encoding in enumerate(self.encodings()):
+            if encoding.has("table"):
+                found[i] = encoding.table(distances, own_of(f"group{i}_", learned))
+        first, some = next(iter(found.items()))
+        groups = enumerate(self._sized(self.heads_in_all(first, len(some))))
+        return torch.cat([found.get(i, some.new_zeros(n, len(distances))) for i, (_, n) in groups])
 
     def separable(self, q_state: Named, k_state: Named) -> tuple[Tensor, Tensor]:
         some = next(iter(q_state.values())), next(iter(k_state.values()))
@@ -217,7 +227,7 @@ def _only(owner: Any, hook: str, encodings: list[PositionEncoding]) -> PositionE
     if len({repr(encoding) for encoding in found}) > 1:
         names = " and ".join(encoding.name for encoding in found)
         raise ValueError(f"{owner.name}: {names} have position ids of their own; use one of them")
-    return found[0]
+    return (found or encodings)[0]
 
 
 @dataclass
@@ -226,29 +236,35 @@ class Heads(Grouped):
 
     name: ClassVar[str] = "heads"
 
-    groups_of: list[PositionEncoding] = field(default_factory=list)
+    groups_of: list[PositionEncoding] = field(default_factory=lambda: [NoPE()])
     """The encoding of each group."""
     sizes: list[int] = field(default_factory=list)
-    """The number of heads of each group."""
+    """The number of heads of each group; empty: equal shares."""
 
     def __post_init__(self) -> None:
-        if not self.sizes or len(self.sizes) != len(self.groups_of) or min(self.sizes) < 1:
+        if not self.groups_of:
+            raise ValueError("heads: groups_of is empty, give at least one encoding")
+        self.sizes = self.sizes or [1] * len(self.groups_of)
+        if len(self.sizes) != len(self.groups_of) or min(self.sizes) < 1:
             raise ValueError(
                 f"heads: sizes={self.sizes} must give each of the {len(self.groups_of)} encodings "
-                "of groups_of a number of heads"
+                "of groups_of a share of the heads"
             )
 
     def encodings(self) -> list[PositionEncoding]:
         return self.groups_of
 
     def counts(self, heads: int) -> list[int]:
-        total = sum(self.sizes)
-        return [size * (heads or total) // total for size in self.sizes]
+        return [size * heads // sum(self.sizes) for size in self.sizes]
+
+    def heads_in_all(self, group: int, heads: int) -> int:
+        return heads * sum(self.sizes) // self.sizes[group]
 
     def check(self, sizes: Sizes) -> None:
-        if sum(self.sizes) != sizes.heads:
+        if sizes.heads % sum(self.sizes):
             raise ValueError(
-                f"heads: sizes={self.sizes} are {sum(self.sizes)} heads, model.heads={sizes.heads}"
+                f"heads: sizes={self.sizes} are shares of {sum(self.sizes)}, which model.heads="
+                f"{sizes.heads} are no multiple of"
             )
         super().check(sizes)
 
@@ -288,7 +304,7 @@ class Layers(PositionEncoding):
 
     name: ClassVar[str] = "layers"
 
-    pattern: list[PositionEncoding] = field(default_factory=list)
+    pattern: list[PositionEncoding] = field(default_factory=lambda: [NoPE()])
     """The encoding of each layer."""
 
     def __post_init__(self) -> None:
@@ -335,5 +351,5 @@ def _embedding_tensors(encodings: list[PositionEncoding], sizes: Sizes) -> dict[
 def _embed(encodings: list[PositionEncoding], x: Tensor, ids: Tensor, learned: Named) -> Tensor:
     for i, encoding in enumerate(encodings):
         if encoding not in encodings[:i]:
-            x = encoding.embed(x, ids, Group(encoding, slice(0), f"group{i}_").own(learned))
+            x = encoding.embed(x, ids, own_of(f"group{i}_", learned))
     return x

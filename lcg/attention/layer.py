@@ -285,7 +285,7 @@ class MultiHeadAttention(nn.Module):
         returned(self.attention.output_norm, "values", v, (*k.shape[:3], v.shape[-1]))
         state = self.position.state(x, learned)
         for name, tensor in state.items():
-            returned(self.position, f"state()[{name!r}]", tensor, (len(x), self.sizes.heads, count))
+            returned(self.position, "state", tensor, (len(x), self.sizes.heads, count))
             if name in self.position.cumulative and view.key_mask is not None:
                 state[name] = tensor.masked_fill(~view.key_mask[:, None], 0.0)
         return {"keys": k, "values": v, **state}

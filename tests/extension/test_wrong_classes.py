@@ -36,7 +36,7 @@ POSITIONS = {
     "OldRotate": "OldRotate.rotate_keys(self, k, positions) must take (self, k, ids, learned)",
     "OldBias": "AttributeError: a Tile has no q_positions; q_ids [q 1] takes its place",
     "OldPromise": "OldPromise.data_dependent is needed no more: remove it",
-    "BadState": "BadState.state()['gate'] returned a tensor of shape",
+    "BadState": "BadState.state() returned a tensor of shape",
     "BadEmbed": "BadEmbed.embed() returned a tensor of shape",
     "RaisingBias": "RaisingBias.bias(): {file}:{line}: AttributeError: 'ParameterDict'",
 }
