@@ -18,6 +18,9 @@ from lcg.attention.sink import WithSink
 if TYPE_CHECKING:
     from lcg.attention.functional import attend as attend
 
+ADDED_LATER = {"identity": "unless default"}
+"""Metadata of a field that was added later, so that runs made before keep their names."""
+
 
 @dataclass
 class Attention:
@@ -32,13 +35,13 @@ class Attention:
     backend: str = "auto"
     """auto; reference: materialises all scores; blockwise: exact, memory linear in the length;
     triton: the same in kernels for CUDA devices, for biases that are slopes."""
-    qk_norm: bool = False
+    qk_norm: bool = field(default=False, metadata=ADDED_LATER)
     """RMSNorm of each head's queries and keys, with a learned scale, before they are rotated."""
-    sink: Literal["none", "zero", "learned"] = "none"
+    sink: Literal["none", "zero", "learned"] = field(default="none", metadata=ADDED_LATER)
     """A score that every row has besides its keys' and whose weight is dropped: 0, or one that each
     head learns from 0 on."""
 
-    pattern: list[Attention] = field(default_factory=list)
+    pattern: list[Attention] = field(default_factory=list, metadata=ADDED_LATER)
     """The attention of each layer, repeated, in place of this one: attention=[softmax,asentmax]."""
 
     def of_layer(self, layer: int) -> Attention:

@@ -9,9 +9,11 @@ import dataclasses
 from collections.abc import Iterator
 from functools import partial
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from lcg import registry
 from lcg.attention.backends import check_backend
+from lcg.attention.mixers import AttentionMixer, FixedLoop, Loop
 from lcg.config.errors import ConfigError, config_errors
 from lcg.config.schema import (
     COUNT,
@@ -26,7 +28,6 @@ from lcg.config.schema import (
 )
 from lcg.positional.base import PositionEncoding, Sizes
 from lcg.positional.nope import NoPE
-from lcg.tasks.base import Task
 
 TASKS = {
     "decoder": ("seq2seq", "tagging", "labelled"),
@@ -35,18 +36,23 @@ TASKS = {
 }
 """model.kind -> the kinds of tasks it learns."""
 
+if TYPE_CHECKING:
+    from lcg.tasks.base import Task
+
 
 def check_config(config: Config) -> None:
     """Raise ConfigError, in one line, for parts that cannot work together, before any work."""
     model, task, position = config.model, config.task, config.position
-    normalizer, evaluated = config.attention.normalizer, task.check_evaluation
+    evaluated = task.check_evaluation
     sizes = Sizes(model.heads, model.key_heads, model.width_of_head, model.d_model)
     with config_errors(type(position), "position"):
         position.check(sizes)
-    with config_errors(type(normalizer), "attention.normalizer"):
-        normalizer.check(sizes)
-    with config_errors(type(position), "position"):
-        check_backend(config.attention.backend, normalizer, position)
+    for attention in config.attention.pattern or [config.attention]:
+        normalizer = attention.normalizer
+        with config_errors(type(normalizer), "attention.normalizer"):
+            attention.weighting.check(sizes)
+        with config_errors(type(position), "position"):
+            check_backend(attention.backend, attention.weighting, position)
     with config_errors(type(task), ""):
         check_task(model, task)
     for clash in _clashes(config):
@@ -65,10 +71,19 @@ def check_config(config: Config) -> None:
 
 
 def _clashes(config: Config) -> Iterator[str]:
-    model, normalizer, position = config.model, config.attention.normalizer, config.position
+    model, position, task = config.model, config.position, config.task
     trainer, batch_size = config.trainer, config.data.batch_size
     kind, has_encoder = f"model.kind={model.kind}", model.kind != "decoder"
-    if has_encoder and normalizer.causal_only:
+    all_normalizers = (own.normalizer for own in config.attention.pattern or [config.attention])
+    normalizer = next((n for n in all_normalizers if n.causal_only), None)
+    if has_encoder and not isinstance(config.mixer, AttentionMixer):
+        yield f"mixer={config.mixer.name} runs in model.kind=decoder only, not in {kind}"
+    if model.separate_source and not _loops_once(config.loop):
+        yield f"loop={config.loop.name} runs in model.kind=decoder or encoder only, not in {kind}"
+    if model.separate_source and numbers(task, position):
+        owner = task if numbers(task, None) else position
+        yield f"{owner.name} numbers the tokens itself, which {kind} does not read; use a decoder"
+    if has_encoder and normalizer is not None:
         yield (
             f"attention.normalizer={normalizer.name} runs in causal attention only and {kind} has "
             "other; use model.kind=decoder or another normalizer"
@@ -89,6 +104,16 @@ def _clashes(config: Config) -> Iterator[str]:
             "trainer.precision=16-mixed does not run with trainer.accelerator=cpu; "
             "use bf16-mixed or 32-true"
         )
+
+
+def _loops_once(loop: Loop) -> bool:
+    return isinstance(loop, FixedLoop) and loop.loops == 1
+
+
+def numbers(task: Task, position: PositionEncoding | None) -> bool:
+    """True when the task or the encoding gives tokens their position ids."""
+    by_task = type(task).position_ids is not registry.base_class("task").position_ids
+    return by_task or (position is not None and position.has("draw_positions"))
 
 
 def cross_encoding(model: Model, position: PositionEncoding) -> PositionEncoding:

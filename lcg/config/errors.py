@@ -7,6 +7,7 @@ import difflib
 import inspect
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from lcg import registry
@@ -55,7 +56,12 @@ def find_class(kind: str, name: str) -> type:
 
 
 OPTIONS = (*COMPONENTS, *SECTIONS, *PLAIN)
-KINDS = {registry.base_class(kind): kind for kind in registry.HOMES}
+
+
+@cache
+def kinds() -> dict[type, str]:
+    """The kind of component that each base class stands for; that of tasks imports numpy."""
+    return {registry.base_class(kind): kind for kind in registry.HOMES}
 
 
 def check_keys(keys: Iterable[Any], where: str = "") -> None:
@@ -69,7 +75,7 @@ def check_keys(keys: Iterable[Any], where: str = "") -> None:
 def unknown_option(cls: type, where: str, key: str) -> str:
     """` of copy, but of sort` or `; did you mean …?`, for a key that is no field of a dataclass."""
     own = [f"{where}.{f.name}".lstrip(".") for f in dataclasses.fields(cls) if f.init]
-    kind = next((kind for base, kind in KINDS.items() if issubclass(cls, base)), None)
+    kind = next((kind for base, kind in kinds().items() if issubclass(cls, base)), None)
     if kind is None:
         elsewhere = all_options() if where.partition(".")[0] in OPTIONS else ()
         return suggestion(key, own, elsewhere)

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 from lcg import registry
 from lcg.attention.backends import BACKENDS, usable
-from lcg.config.errors import KINDS
+from lcg.config.errors import kinds
 from lcg.config.identity import to_tree
 from lcg.config.load import choices, group_file, load_config, sweep_files
 from lcg.config.schema import COMPONENTS, PLAIN, SECTIONS, Config
-from lcg.config.types import as_text
+from lcg.config.types import as_text, types_of_fields
 from lcg.text import align
 
 COLUMN = 34  # where the meanings begin
@@ -97,15 +97,15 @@ def _choices(config: Config) -> list[str]:
 
 def _fields(prefix: str, instance: Any, only: tuple[str, ...] = ()) -> list[str]:
     """Each option of a dataclass, and below one that is a class the options of that."""
-    texts, kinds = field_help(type(instance)), typing.get_type_hints(type(instance))
+    texts, types = field_help(type(instance)), types_of_fields(type(instance))
     lines = []
     for f in sorted(dataclasses.fields(instance), key=lambda f: f.kw_only):  # as in the signature
         if not f.init or (only and f.name not in only):
             continue
-        text, kind, value = texts[f.name], kinds[f.name], getattr(instance, f.name)
+        text, kind, value = texts[f.name], types[f.name], getattr(instance, f.name)
         path = f"{prefix}.{f.name}".lstrip(".")
-        if kind in KINDS:
-            text = f"{text} One of {', '.join(registry.available(KINDS[kind]))}."
+        if kind in kinds():
+            text = f"{text} One of {', '.join(registry.available(kinds()[kind]))}."
             lines += _option(f"{path}={registry.name_of(type(value))}", text)
             lines += _fields(path, value)
             continue

@@ -35,7 +35,9 @@ def to_tree(value: Any, identity: bool = False) -> Any:
 
 def _counts(f: dataclasses.Field, value: Any) -> bool:
     rule = f.metadata.get("identity", "always")
-    return rule == "always" or (rule == "unless default" and value != f.default)
+    made = f.default_factory is not dataclasses.MISSING
+    default = f.default_factory() if made and rule == "unless default" else f.default
+    return rule == "always" or (rule == "unless default" and value != default)
 
 
 def to_yaml(config: Config) -> str:
@@ -66,7 +68,8 @@ def experiment_tree(config: Config) -> dict[str, Any]:
 
 def _identity_tree(config: Config) -> dict[str, Any]:
     tree = to_tree(config, identity=True)
-    kept = {key: tree[key] for key in (*COMPONENTS, "model", "data", "optimizer", "seed")}
+    counting = (*COMPONENTS, "model", "data", "optimizer", "seed")
+    kept = {key: tree[key] for key in counting if key in tree}
     kept |= {key: tree["trainer"][key] for key in ("steps", "precision")}
     del kept["attention"]["backend"]
     for field in config.task.path_fields:
@@ -78,18 +81,62 @@ def _identity_tree(config: Config) -> dict[str, Any]:
 
 
 def parts(config: Config) -> dict[str, Any]:
-    """Return the parts that a user's class may stand in, by kind: task, position, normalizer, …"""
-    return {
-        kind: getattr(config.attention if kind in ATTENTION_PARTS else config, kind)
-        for kind in registry.HOMES
-    }
+    """Return the parts that a user's class may stand in, by key: task, position, normalizer, …, and
+    position.pattern.0 or the like for what these are made of.
+    """
+    found: dict[str, Any] = {}
+    for kind in registry.HOMES:
+        owner = config.attention if kind in ATTENTION_PARTS else config
+        found |= _with_members(kind, getattr(owner, kind))
+    for i, attention in enumerate(config.attention.pattern):
+        for kind in ATTENTION_PARTS:
+            found |= _with_members(f"pattern.{i}.{kind}", getattr(attention, kind))
+    return found
+
+
+def _with_members(key: str, part: Any) -> dict[str, Any]:
+    """A part and those it is made of, such as the encodings of groups of heads, by key."""
+    found = {key: part}
+    for f in dataclasses.fields(part):
+        for own, member in _members(f"{key}.{f.name}", getattr(part, f.name, None)):
+            if dataclasses.is_dataclass(member):
+                found |= _with_members(own, member)
+    return found
+
+
+def _members(key: str, value: Any) -> list[tuple[str, Any]]:
+    if isinstance(value, list | tuple):
+        return [(f"{key}.{i}", member) for i, member in enumerate(value)]
+    return [(key, value)]
 
 
 def part_nodes(tree: dict[str, Any]) -> dict[str, Any]:
-    """The mappings of these parts in a config's tree, by kind; what is no mapping is left out."""
+    """The mappings of these parts in a config's tree, by key; what is no mapping is left out."""
     inner = tree["attention"] if isinstance(tree.get("attention"), dict) else {}
-    nodes = {k: (inner if k in ATTENTION_PARTS else tree).get(k) for k in registry.HOMES}
-    return {kind: node for kind, node in nodes.items() if isinstance(node, dict)}
+    found: dict[str, Any] = {}
+    for kind in registry.HOMES:
+        found |= _with_inner(kind, (inner if kind in ATTENTION_PARTS else tree).get(kind))
+    pattern = inner.get("pattern")
+    for i, attention in enumerate(pattern if isinstance(pattern, list) else []):
+        for kind in ATTENTION_PARTS if isinstance(attention, dict) else ():
+            found |= _with_inner(f"pattern.{i}.{kind}", attention.get(kind))
+    return found
+
+
+def _with_inner(key: str, node: Any) -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {}
+    found = {key: node}
+    for name, value in node.items():
+        for own, inner in _members(f"{key}.{name}", value):
+            if isinstance(inner, dict) and "name" in inner:
+                found |= _with_inner(own, inner)
+    return found
+
+
+def kind_of(key: str) -> str:
+    """The kind of the part at a key of `parts`: of `position.pattern.0` that is position."""
+    return next(step for step in reversed(key.split(".")) if step in registry.HOMES)
 
 
 def user_modules(config: Config) -> dict[str, registry.UserModule]:
@@ -119,5 +166,5 @@ def run_directory(config: Config) -> Path:
     """The directory of a run: below `runs`, by its name, or by its choices, seed and hash."""
     if config.name:
         return Path(config.runs) / config.name
-    labels = [re.sub(r"[^\w.+-]+", "_", config.labels[g]) for g in COMPONENTS]
+    labels = [re.sub(r"[^\w.+-]+", "_", config.labels[g]) for g in COMPONENTS if g in config.labels]
     return Path(config.runs) / f"{'-'.join(labels)}-s{config.seed}-{identity(config)}"

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
@@ -25,16 +26,24 @@ from lcg.config.compatibility import check_config, check_definition
 from lcg.config.errors import (
     ConfigError,
     check_keys,
+    config_errors,
     find_class,
     one_line,
     options_called,
 )
-from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, SECTIONS, Config
+from lcg.config.identity import parts
+from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, LABELLED, SECTIONS, Config
 from lcg.config.types import as_text, build, convert, read_text
 from lcg.system import require_file
-from lcg.tasks.base import Task
 
-DEFAULTS = {"task": "copy", "attention": "softmax", "position": "nape"}
+DEFAULTS = {
+    "task": "copy",
+    "attention": "softmax",
+    "position": "nape",
+    "mixer": "attention",
+    "loop": "fixed",
+}
+GROUPS = re.compile(r"[^\[+]+:\d+(\+[^+]+:\d+)+")
 
 
 def load_config(overrides: list[str], fitting: bool = True) -> Config:
@@ -51,7 +60,7 @@ def load_config(overrides: list[str], fitting: bool = True) -> Config:
 
 def load_task(overrides: list[str]) -> Any:
     """The task alone that overrides describe; the rest need not fit it. Raises ConfigError."""
-    task = convert(Task, _tree(read_overrides(overrides))["task"], "task")
+    task = convert(registry.base_class("task"), _tree(read_overrides(overrides))["task"], "task")
     check_definition(task)
     return task
 
@@ -257,7 +266,9 @@ def _tree(values: dict[str, str]) -> dict[str, Any]:
     labels = {}
     for group in COMPONENTS:
         chosen = _flow(values.pop(group)) if group in values else tree[group]
-        tree[group], labels[group] = _expand(group, chosen)
+        tree[group], label = _expand(group, chosen)
+        if group in LABELLED or label != DEFAULTS[group]:
+            labels[group] = label
     for section in SECTIONS:
         if section in values:
             chosen = _section(section, _flow(values.pop(section)))
@@ -292,8 +303,8 @@ def _section(section: str, node: Any) -> dict[str, Any]:
 
 
 def _flow(text: str) -> Any:
-    """`{a: 1}` as a mapping, any other text as it is."""
-    return read_text(text) if text.startswith("{") else text
+    """`{a: 1}` as a mapping, `[a, b]` as a list, any other text as it is."""
+    return read_text(text) if text.startswith(("{", "[")) else text
 
 
 def _named(node: Any) -> Any:
@@ -303,6 +314,10 @@ def _named(node: Any) -> Any:
 
 def _expand(group: str, node: Any) -> tuple[dict[str, Any], str]:
     """A component's mapping and label, from `asentmax` or `{name: asentmax, …}` with changes."""
+    if group in ("position", "attention") and isinstance(node, list) and node:
+        return _pattern(group, node)
+    if group == "position" and isinstance(node, str) and GROUPS.fullmatch(node):
+        return _head_groups(node)
     node = _named(node)
     if not isinstance(node, dict) or not isinstance(node.get("name", ""), str):
         raise ConfigError(f"{group}: expected a name, got {node!r}")
@@ -320,6 +335,23 @@ def _expand(group: str, node: Any) -> tuple[dict[str, Any], str]:
     if name not in known and not any(mark in name for mark in ":./"):
         raise ConfigError(f"attention={name} is not known; {registry.nearest(name, known)}")
     return node, _label("normalizer", name)
+
+
+def _pattern(group: str, members: list[Any]) -> tuple[dict[str, Any], str]:
+    """The mapping and label of a choice for each layer: [rope, rope, nope]."""
+    nodes, labels = zip(*(_expand(group, member) for member in members), strict=True)
+    if group == "position":
+        return {"name": "layers", "pattern": list(nodes)}, ",".join(labels)
+    return nodes[0] | {"pattern": list(nodes)}, ",".join(labels)
+
+
+def _head_groups(text: str) -> tuple[dict[str, Any], str]:
+    """The mapping and label of an encoding for each group of heads: alibi:4+nope:4."""
+    members = [member.rpartition(":") for member in text.split("+")]
+    nodes, labels = zip(*(_expand("position", name) for name, *_ in members), strict=True)
+    sizes = [int(size) for *_, size in members]
+    label = "+".join(f"{name}:{size}" for name, size in zip(labels, sizes, strict=True))
+    return {"name": "heads", "groups_of": list(nodes), "sizes": sizes}, label
 
 
 def _attention(node: dict[str, Any]) -> dict[str, Any]:
@@ -353,11 +385,19 @@ def _put(tree: dict[str, Any], key: str, text: str) -> None:
     """Set one dotted key."""
     *path, last = key.split(".")
     for i, step in enumerate(path):
-        if tree.get(step) is None:
+        if isinstance(tree, list):
+            if not step.isdecimal() or int(step) >= len(tree):
+                raise ConfigError(f"{key}: {'.'.join(path[:i])} has members 0 to {len(tree) - 1}")
+            step = int(step)
+        elif tree.get(step) is None:
             tree[step] = {}
+        if path[0] in COMPONENTS and isinstance(tree[step], str):
+            tree[step] = _named(tree[step])
         tree = tree[step]
-        if not isinstance(tree, dict):
+        if not isinstance(tree, dict | list):
             raise ConfigError(f"{key}: {'.'.join(path[: i + 1])} is a value, not a section")
+    if isinstance(tree, list):
+        raise ConfigError(f"{key}: give the whole of {'.'.join(path)}, or an option of a member")
     is_part = path == ["attention"] and last in ATTENTION_PARTS
     tree[last] = _named(_flow(text)) if is_part else text
 
@@ -365,4 +405,8 @@ def _put(tree: dict[str, Any], key: str, text: str) -> None:
 def _build(tree: dict[str, Any]) -> Config:
     config = build(Config, tree, "")
     check_definition(config.task)
+    for part in parts(config).values():
+        if getattr(part, "train_length", ...) is None:  # a default that the data say
+            with config_errors(type(config.task), ""):
+                part.train_length = int(config.task.token_length(config.data.max_length))
     return config

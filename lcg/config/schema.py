@@ -10,11 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
-from lcg.attention import Attention
+from lcg.attention import ADDED_LATER, Attention
+from lcg.attention.mixers import AttentionMixer, FixedLoop, Loop, Mixer
 from lcg.positional.base import PositionEncoding
-from lcg.tasks.base import Task
+
+if TYPE_CHECKING:
+    from lcg.tasks.base import Task
 
 # Numbers that no option takes, since no machine has so much of anything. Whoever meets one has
 # mistyped a number; a size below may be too large for one machine, which the trainer says.
@@ -98,7 +101,6 @@ RunName = Annotated[
 
 # Metadata of fields that are not, or not always, part of a run's identity.
 CHANGES_NO_WEIGHT = {"identity": "never"}
-ADDED_LATER = {"identity": "unless default"}  # so that runs made before keep their names
 
 
 @dataclass
@@ -306,6 +308,10 @@ class Config:
     """A preset of configs/attention, or a normalizer."""
     position: PositionEncoding
     """Position encoding."""
+    mixer: Mixer = field(default_factory=AttentionMixer, metadata=ADDED_LATER)
+    """What each layer does: attention, or a class of your own that takes x to y, as an LSTM."""
+    loop: Loop = field(default_factory=FixedLoop, metadata=ADDED_LATER)
+    """How often the blocks run, with the same weights: fixed, or a class of your own."""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -323,7 +329,9 @@ class Config:
     """Names of task, attention and position on the command line; filled in automatically."""
 
 
-COMPONENTS = ("task", "attention", "position")
+COMPONENTS = ("task", "attention", "position", "mixer", "loop")
+LABELLED = ("task", "attention", "position")
+"""The components whose names stand in directories and labels of every run."""
 ATTENTION_PARTS = ("normalizer", "scaling", "output_norm")
 PLAIN = ("seed", "name", "runs")
 SECTIONS = {f.name: f.default_factory for f in fields(Config) if is_dataclass(f.default_factory)}

@@ -19,8 +19,11 @@ from typing import Annotated, Any, Literal
 from omegaconf import OmegaConf
 
 from lcg import registry
-from lcg.config.errors import KINDS, ConfigError, config_errors, find_class, unknown_option
+from lcg.config.errors import ConfigError, config_errors, find_class, kinds, unknown_option
+from lcg.positional.base import PositionEncoding
 
+COMPOSED = (PositionEncoding,)
+"""Kinds of components that others are made of, each given by its name alone or as a mapping."""
 NULL = ("null", "~", "None")  # W&B passes null as None
 BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 WHOLE = re.compile(r"[-+]?\d+(_\d+)*$")
@@ -37,7 +40,7 @@ def build(cls: type, values: Any, where: str) -> Any:
     if not isinstance(values, dict):
         raise ConfigError(f"{where}: expected fields, got {values!r}")
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
-    kinds = _types(cls, where)
+    types_of = types_of_fields(cls, where)
     paths = {key: f"{where}.{key}".lstrip(".") for key in (*fields, *values)}
     converted = {}
     for key, value in values.items():
@@ -46,7 +49,7 @@ def build(cls: type, values: Any, where: str) -> Any:
         default = getattr(fields[key].default_factory, "name", None)
         if default and isinstance(value, dict):  # of a part of an attention
             value = {"name": default} | value
-        converted[key] = convert(kinds[key], value, paths[key])
+        converted[key] = convert(types_of[key], value, paths[key])
     for name, f in fields.items():
         if name not in converted and f.default is f.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{paths[name]} must be given, it has no default")
@@ -68,10 +71,11 @@ def convert(kind: Any, value: Any, where: str) -> Any:
         return value
     if origin in (typing.Union, types.UnionType):
         return _union(arms, value, where)
-    if kind in KINDS:  # a class by its name, and its fields beside it
+    if kind in kinds():  # a class by its name, and its fields beside it
+        value = {"name": value} if isinstance(value, str) and kind in COMPOSED else value
         if not isinstance(value, dict) or not isinstance(value.get("name"), str):
             raise ConfigError(f"{where}: expected a name and its fields, got {value!r}")
-        cls = find_class(KINDS[kind], value["name"])
+        cls = find_class(kinds()[kind], value["name"])
         return build(cls, {key: v for key, v in value.items() if key != "name"}, where)
     if origin in (Any, dict) or dataclasses.is_dataclass(kind):
         value = read_text(value) if isinstance(value, str) else value
@@ -123,9 +127,11 @@ def as_text(value: Any) -> str:
 
 
 @cache
-def _types(cls: type, where: str) -> dict[str, Any]:
+def types_of_fields(cls: type, where: str = "") -> dict[str, Any]:
+    """The types of a dataclass's fields. Raises ConfigError for one that is unknown."""
+    tasks = {"Task": registry.base_class("task")}  # which the schema does not import
     try:
-        return typing.get_type_hints(cls, include_extras=True)
+        return typing.get_type_hints(cls, localns=tasks, include_extras=True)
     except Exception as error:
         raise ConfigError(f"{where}: a type of {cls.__name__} is unknown: {error}") from None
 
@@ -161,11 +167,11 @@ def _elements(origin: type, arms: tuple, value: Any, where: str) -> list:
         inner = value.strip().removeprefix("[").removesuffix("]").strip()
         value = [part.strip() for part in inner.split(",")] if inner else []
     parts = value if isinstance(value, list | tuple) else [value]
-    kinds = arms if origin is tuple and arms and Ellipsis not in arms else None
-    kinds = (arms[:1] or (Any,)) * len(parts) if kinds is None else kinds
-    if len(kinds) != len(parts):
-        raise ConfigError(f"{where}: expected {len(kinds)} values, got {len(parts)}")
-    return [convert(kind, part, where) for kind, part in zip(kinds, parts, strict=True)]
+    each = arms if origin is tuple and arms and Ellipsis not in arms else None
+    each = (arms[:1] or (Any,)) * len(parts) if each is None else each
+    if len(each) != len(parts):
+        raise ConfigError(f"{where}: expected {len(each)} values, got {len(parts)}")
+    return [convert(kind, part, where) for kind, part in zip(each, parts, strict=True)]
 
 
 def _is_null(value: Any) -> bool:

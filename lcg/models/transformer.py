@@ -522,8 +522,8 @@ def build_model(config: Config) -> Transformer:
     task = config.task
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        cls = KINDS[config.model.kind]
-        return cls(config.model, config.attention, config.position, task.vocabulary, task.pad)
+        cls, parts = KINDS[config.model.kind], (config.model, config.attention, config.position)
+        return cls(*parts, task.vocabulary, task.pad, config.mixer, config.loop)
 
 
 def batch_tensors(batch: Batch, device: Any = None) -> dict[str, Tensor]:

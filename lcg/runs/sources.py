@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from lcg import registry
 from lcg.config import Config, to_tree
-from lcg.config.identity import part_nodes, parts, user_modules
+from lcg.config.identity import kind_of, part_nodes, parts, user_modules
 from lcg.runs.files import SOURCES, write_atomic
 from lcg.runs.provenance import package_version
 from lcg.runs.record import read_mapping
@@ -71,7 +71,7 @@ def check_copies(config: Config) -> None:
                     "beside it nor installed, so that the run could not keep it; put it beside"
                 )
             try:
-                registry.find(kind, f"{folder}/{kind}:{module.name}:{attribute}")
+                registry.find(kind_of(kind), f"{folder}/{kind}:{module.name}:{attribute}")
             except ValueError as error:
                 raise ValueError(
                     f"the run could not keep the code of {attribute}, since a copy of it fails: "
@@ -103,7 +103,7 @@ def locate_sources(directory: Path, tree: dict[str, Any], trust: Trust) -> list[
             continue
         users.append(name)
         origin = _mapping(origins.get(kind))
-        if re.fullmatch(rf"{SOURCES}/{kind}:(?:\w|-)+(?:\.\w+)*:\w+", name):
+        if re.fullmatch(rf"{SOURCES}/{re.escape(kind)}:(?:\w|-)+(?:\.\w+)*:\w+", name):
             node["name"] = f"{directory.resolve()}/{name}"
             differences += _differences(directory / SOURCES / kind, origin)
         elif registry.user_module(name) is not None:
