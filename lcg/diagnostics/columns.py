@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from lcg.attention import Attention
+from lcg.attention.mixers import AttentionMixer
 from lcg.attention.normalizers.base import Normalizer
 from lcg.attention.scalings import NoScaling, QueryScaling
 from lcg.config import Config
@@ -26,10 +28,17 @@ class AttentionLayer(NamedTuple):
     name: str
     kind: Literal["causal", "full", "cross"]
 
+    @property
+    def number(self) -> int:
+        """Its place among the layers of its side of the model, from 0."""
+        return int(self.name.rpartition("_")[2])
+
 
 def attention_layers(config: Config) -> list[AttentionLayer]:
     """The attention layers of a config's model, in the order in which a forward pass calls them."""
     model = config.model
+    if not isinstance(config.mixer, AttentionMixer):
+        return []
     if model.kind != "encoder_decoder":
         kind = "causal" if model.kind == "decoder" else "full"
         return [AttentionLayer(f"layer_{i}", kind) for i in range(model.layers)]
@@ -39,11 +48,15 @@ def attention_layers(config: Config) -> list[AttentionLayer]:
     return layers
 
 
+def layer_attention(config: Config, layer: AttentionLayer) -> Attention:
+    """The attention that a layer has."""
+    return config.attention.of_layer(layer.number)
+
+
 def layer_position(config: Config, layer: AttentionLayer) -> PositionEncoding:
     """The encoding that a layer has: none in cross-attention unless the config asks for one."""
-    if layer.kind == "cross":
-        return cross_encoding(config.model, config.position)
-    return config.position
+    position = config.position.of_layer(layer.number)
+    return cross_encoding(config.model, position) if layer.kind == "cross" else position
 
 
 def head_groups(position: PositionEncoding, heads: int) -> dict[str, list[int]]:
@@ -64,7 +77,7 @@ def head_text(config: Config, layer: AttentionLayer, head: int) -> str:
     if slopes is not None:
         none = slopes[head] == 0 and not position.more_than_slopes
         parts.append("no position" if none else f"ALiBi slope {slopes[head]:.3g}")
-    scales = not isinstance(config.attention.scaling, NoScaling)
+    scales = not isinstance(layer_attention(config, layer).scaling, NoScaling)
     if scales and len(head_groups(position, heads)) > 1 and head in position.scaled_heads(heads):
         parts.append("scaled")
     return ", ".join(parts)
@@ -72,14 +85,14 @@ def head_text(config: Config, layer: AttentionLayer, head: int) -> str:
 
 def probe_columns(config: Config) -> list[str]:
     """The columns that the probe of the heads fills at every validation step."""
-    heads, attention = config.model.heads, config.attention
-    scaled = not isinstance(attention.scaling, NoScaling)
-    measures = head_measures(attention.weighting)
+    heads = config.model.heads
     names: list[str] = []
     for layer in attention_layers(config):
-        position = layer_position(config, layer)
+        position, attention = layer_position(config, layer), layer_attention(config, layer)
+        measures = head_measures(attention.weighting)
         for group in head_groups(position, heads):
             names += [f"heads/{layer.name}/{group}/{measure}" for measure in measures]
+        scaled = not isinstance(attention.scaling, NoScaling)
         if scaled and len(position.scaled_heads(heads)):
             names += [f"scaler/{layer.name}/{name}" for name in QUANTILES]
     return names
@@ -87,18 +100,21 @@ def probe_columns(config: Config) -> list[str]:
 
 def alpha_columns(config: Config) -> list[str]:
     """The columns of learned α, in every row of the loss; none where α is not learned."""
-    if not config.attention.normalizer.learns_alpha:
-        return []
+    layers = attention_layers(config)
+    learning = [n for n in layers if layer_attention(config, n).normalizer.learns_alpha]
     heads = range(config.model.heads)
-    return [f"alpha/{layer.name}/head_{h}" for layer in attention_layers(config) for h in heads]
+    return [f"alpha/{layer.name}/head_{h}" for layer in learning for h in heads]
 
 
 def gradient_groups(config: Config) -> list[str]:
     """The groups of parameters whose gradient norms a run logs: see `probe.group_of`."""
-    attention = config.attention
-    scaling = ["scaling"] * (type(attention.scaling).learned is not QueryScaling.learned)
-    normalizer = ["normalizer"] * (type(attention.normalizer).learned is not Normalizer.learned)
-    return ["embedding", "attention", *scaling, *normalizer, "mlp", "norm", "head"]
+    every = config.attention.pattern or [config.attention]
+    if not attention_layers(config):
+        return ["embedding", "attention", "mlp", "norm", "head"]
+    scaling = any(type(own.scaling).learned is not QueryScaling.learned for own in every)
+    normalizer = any(type(own.weighting).learned is not Normalizer.learned for own in every)
+    learned = [*["scaling"] * scaling, *["normalizer"] * normalizer]
+    return ["embedding", "attention", *learned, "mlp", "norm", "head"]
 
 
 def columns(config: Config) -> list[str]:

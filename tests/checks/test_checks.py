@@ -11,7 +11,13 @@ from lcg.checks.properties import try_properties
 from lcg.cli import main
 
 FILE = Path(__file__).parent / "classes" / "broken.py"
-BUILT_IN = [(kind, name) for kind in registry.HOMES for name in registry.available(kind)]
+UNCHECKED = ("mixer", "loop")  # `lcg check` knows none of them
+BUILT_IN = [
+    (kind, name)
+    for kind in registry.HOMES
+    if kind not in UNCHECKED
+    for name in registry.available(kind)
+]
 
 BROKEN = {
     ("task", "Right"): [],

@@ -91,9 +91,9 @@ def test_a_selected_query_is_seen_among_all_and_nothing_stays_behind():
     model = small_decoder(normalizer, scaling, variants("position")[0])
     inputs, select = tokens(2, 6), torch.tensor([1, 4])
     with torch.no_grad():
-        before = model(inputs, select)
+        before = model(inputs, select=select)
         with capture_inputs(model) as seen:
-            assert torch.equal(model(inputs, select), before)
+            assert torch.equal(model(inputs, select=select), before)
         assert [captured.x.shape[1] for captured in seen] == [6, 6]
         some, every = seen[0].weights(select), seen[0].weights()
     assert_near(some, every[:, :, select], 1e-6)

@@ -127,7 +127,7 @@ def test_cached_decoding_is_the_whole_and_padding_changes_nothing(key, normalize
         parts = [model(part, cache=cache) for part in words.split(chunks, dim=1)]
         assert_near(torch.cat(parts, dim=1), whole, 2e-5)
     some = torch.tensor([20, 0, 4])
-    assert_near(model(words, some, ids=ids), whole[:, some], 2e-5)
+    assert_near(model(words, ids, some), whole[:, some], 2e-5)
     padded = torch.nn.functional.pad(words, (0, 4), value=10)
     wide = None if ids is None else torch.nn.functional.pad(ids, (0, 4))
     assert_near(model(padded, ids=wide)[:, :23], whole, 2e-5)

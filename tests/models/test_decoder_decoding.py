@@ -34,7 +34,7 @@ def test_selected_positions_are_rows_of_the_full_forward(row):
     whole = model(words)
     for some in ([LENGTH - 1], [0], [2, 3, 7], [9, 1, 1, 4], list(range(LENGTH))):
         select = torch.tensor(some)
-        assert_near(model(words, select), whole[:, some], TOLERANCE, f"select {some}")
+        assert_near(model(words, select=select), whole[:, some], TOLERANCE, f"select {some}")
     cache = model.make_cache(LENGTH)
     model(words[:, :4], cache=cache)
     later = model(words[:, 4:], torch.tensor([6, 0]), cache)

@@ -42,7 +42,7 @@ def test_it_is_scored_where_it_has_labels_and_nowhere_else():
     task = Asked()
     batch = batch_tensors(task.encode(np.random.default_rng(0), np.full(9, 12)))
 
-    def model(inputs, select):
+    def model(inputs, *, select):
         """Says what came before, and nonsense wherever nothing is scored."""
         answer = torch.roll(inputs, 1, dims=1)
         answer[batch["labels"] == IGNORE] = task.pad

@@ -53,7 +53,7 @@ def trained(method):
 def predictions(model, backend, inputs, select):
     for block in model.blocks:
         block.attention.backend = backend
-    return model(inputs, select).topk(2, dim=-1)
+    return model(inputs, select=select).topk(2, dim=-1)
 
 
 def agree(model, backend, length, batch):

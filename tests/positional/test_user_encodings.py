@@ -129,7 +129,7 @@ def test_what_is_decoded_continues_what_was_read(position, normalizer):
         assert_near(read(model, words, ids, chunks), whole, 1e-5, f"chunks {chunks}")
     some = torch.tensor([9, 0, 4])
     cache = KVCache(2, LENGTH, ids)
-    assert_near(model(words, some, cache), whole[:, some], 1e-5, "select")
+    assert_near(model(words, select=some, cache=cache), whole[:, some], 1e-5, "select")
 
 
 @own
