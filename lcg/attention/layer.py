@@ -112,6 +112,7 @@ class MultiHeadAttention(nn.Module):
         check_hooks(norm, OutputNorm)
         check_hooks(position, PositionEncoding)
         position.check(sizes)
+        norm.check(sizes)
         check_backend(attention.backend, normalizer, position)
         self.attention, self.position, self.sizes = attention, position, sizes
         self.normalizer, self.backend = normalizer, attention.backend

@@ -24,6 +24,9 @@ class OutputNorm:
 
     name: ClassVar[str]
 
+    def check(self, sizes: Sizes) -> None:
+        """Raise ValueError, in one line, when these sizes cannot work."""
+
     def learned(self, sizes: Sizes) -> dict[str, Tensor]:
         """Initial values of the learned tensors of one attention layer."""
         return {}

@@ -245,22 +245,37 @@ def scaling_gradient(parts: Parts, case: Case) -> None:
 
 @NORM.declare("shapes", each_case)
 def norm_shapes(parts: Parts, case: Case) -> None:
-    """The heads keep their shape and type, zeros stay finite, and a model runs."""
-    norm, state = parts.owner, learned_of(parts.owner, case.sizes.d_model)
-    states = case.states()
-    for x in (states, torch.zeros_like(states), states.bfloat16()):
+    """What joins the heads has their width and type, zeros stay finite, and a model runs."""
+    norm, shared = parts.owner, case.sizes.heads // case.sizes.kv_heads
+    states, values = case.states(), _heads(case, case.sizes.kv_heads)
+    for size, dtype in ((1, torch.float32), (0, torch.float32), (1, torch.bfloat16)):
+        state = learned_of(norm, case.sizes, dtype=dtype)
+        x, v = (size * t.to(dtype) for t in (states, values))
         with torch.no_grad():
-            out = returned(norm, "__call__", norm(x, state), x.shape)
-        expect(out.dtype == x.dtype, f"{x.dtype} became {out.dtype}")
-        expect(out.isfinite().all(), "the output is not finite")
+            heads = norm.values(v, state).repeat_interleave(shared, dim=1)
+            joined = norm.join(heads, x, state)
+        returned(norm, "join", joined, (*x.shape[:2], case.sizes.width))
+        expect(joined.dtype == x.dtype, f"{x.dtype} became {joined.dtype}")
+        expect(joined.isfinite().all(), "the output is not finite")
     runs(parts, case)
 
 
 @NORM.declare("gradient", short_cases)
 def norm_gradient(parts: Parts, case: Case) -> None:
     """Autograd agrees with finite differences, in the heads and learned tensors."""
-    state = learned_of(parts.owner, case.sizes.d_model, dtype=torch.float64)
-    check_gradients(parts.owner, {"x": case.states(torch.float64)}, state)
+    norm, shared = parts.owner, case.sizes.heads // case.sizes.kv_heads
+    state = learned_of(norm, case.sizes, dtype=torch.float64)
+
+    def joined(v, x, learned):
+        heads = norm.values(v, learned).repeat_interleave(shared, dim=1)
+        return norm.join(heads, x, learned)
+
+    values = _heads(case, case.sizes.kv_heads).double()
+    check_gradients(joined, {"v": values, "x": case.states(torch.float64)}, state)
+
+
+def _heads(case: Case, heads: int) -> Tensor:
+    return normal(case.batch, heads, case.length, case.sizes.head_dim, seed=case.length + 1)
 
 
 def subjects(attention: Attention) -> Iterator[tuple[str, Parts, Properties]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from lcg.checks.properties import expect
 
@@ -29,10 +30,12 @@ def check_gradients(
     """
 
     def call(inputs: Mapping[str, Tensor]) -> Tensor:
-        return function(*(inputs[n] for n in given), {n: inputs[n] for n in learned})
+        own = {n: inputs.get(n, t) for n, t in learned.items()}
+        return function(*(inputs[n] for n in given), own)
 
     draw = torch.Generator().manual_seed(0)
-    inputs = {**given, **learned}
+    fixed = {n: t for n, t in learned.items() if isinstance(t, Parameter) and not t.requires_grad}
+    inputs = {**given, **{n: t for n, t in learned.items() if n not in fixed}}
     inputs = {name: tensor.detach().clone().requires_grad_() for name, tensor in inputs.items()}
     out = call(inputs)
     cotangent = torch.randn(out.shape, generator=draw, dtype=torch.float64)

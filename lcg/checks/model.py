@@ -50,6 +50,7 @@ class Parts:
     def _accepts(self, sizes: Sizes) -> bool:
         try:
             self.attention.weighting.check(sizes)
+            self.attention.output_norm.check(sizes)
             self.position.check(sizes)
         except ValueError:
             return False
@@ -100,7 +101,9 @@ def stirred(module: torch.nn.Module) -> Any:
     draw = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for tensor in module.parameters():  # not in place: a class may hold on to its tensors
-            tensor.data = tensor + 0.1 * torch.randn(tensor.shape, generator=draw)
+            if tensor.requires_grad:
+                noise = 0.1 * torch.randn(tensor.shape, generator=draw)
+                tensor.data = tensor + noise.to(tensor.dtype)
     return module
 
 
@@ -275,5 +278,7 @@ def owned(parts: Parts, model: Any) -> Iterator[tuple[str, Tensor]]:
         "position_state": parts.position,
     }
     for name, tensor in model.named_parameters():
+        if not tensor.requires_grad:
+            continue
         if any(owner is parts.owner and f"{state}." in name for state, owner in states.items()):
             yield name, tensor

@@ -51,6 +51,8 @@ def check_config(config: Config) -> None:
         normalizer = attention.normalizer
         with config_errors(type(normalizer), "attention.normalizer"):
             attention.weighting.check(sizes)
+        with config_errors(type(attention.output_norm), "attention.output_norm"):
+            attention.output_norm.check(sizes)
         with config_errors(type(position), "position"):
             check_backend(attention.backend, attention.weighting, position)
     with config_errors(type(task), ""):

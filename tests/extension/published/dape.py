@@ -27,5 +27,5 @@ class DAPE(PositionEncoding):
     def map_scores(self, scores, tile, learned):
         bias = -torch.log1p(tile.distance.abs().float()).expand_as(scores)
         both = torch.cat([scores, bias], dim=1).movedim(1, -1)
-        hidden = torch.nn.functional.leaky_relu(both @ learned["inner"].float().mT)
-        return scores + bias + (hidden @ learned["outer"].float().mT).movedim(-1, 1)
+        hidden = torch.nn.functional.leaky_relu(both @ learned["inner"].to(both).mT)
+        return scores + bias + (hidden @ learned["outer"].to(both).mT).movedim(-1, 1)

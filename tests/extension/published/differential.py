@@ -20,12 +20,15 @@ class Differential(OutputNorm):
 
     name: ClassVar[str] = "differential"
 
-    def learned(self, sizes):
+    def check(self, sizes):
         if sizes.heads % 2 or sizes.kv_heads != sizes.heads:
             raise ValueError("differential: needs pairs of heads, each with keys of its own")
+
+    def learned(self, sizes):
         tensors = {f"{k}{i}": 0.1 * torch.randn(sizes.head_dim) for k in "qk" for i in (1, 2)}
         init = torch.tensor(0.8 - 0.6 * math.exp(-0.3 * sizes.layer))
-        return tensors | {"scale": torch.ones(2 * sizes.head_dim), "init": init}
+        tensors["init"] = torch.nn.Parameter(init, requires_grad=False)  # not learned
+        return tensors | {"scale": torch.ones(2 * sizes.head_dim)}
 
     def values(self, v, learned):
         pairs = torch.cat([v[:, 0::2], v[:, 1::2]], dim=-1)
@@ -33,7 +36,7 @@ class Differential(OutputNorm):
 
     def join(self, heads, x, learned):
         first, second = ((learned[f"q{i}"] * learned[f"k{i}"]).sum().exp() for i in (1, 2))
-        init = learned["init"].detach()
+        init = learned["init"]
         pairs = (heads[:, 0::2] - (first - second + init) * heads[:, 1::2]).float()
         normed = pairs * torch.rsqrt(pairs.square().mean(-1, keepdim=True) + 1e-5)
         out = (1 - init) * learned["scale"] * normed

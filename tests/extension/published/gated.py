@@ -19,4 +19,4 @@ class Gated(OutputNorm):
         return {"w": torch.randn(sizes.width, sizes.d_model) / sizes.d_model**0.5}
 
     def join(self, heads, x, learned):
-        return super().join(heads, x, learned) * (x @ learned["w"].mT).sigmoid()
+        return super().join(heads, x, learned) * (x @ learned["w"].to(x).mT).sigmoid()
