@@ -61,19 +61,22 @@ class WithSink(Normalizer):
         return self.inner.steepness(learned)
 
     def support_edge(self, scores, learned):
-        return self.inner.support_edge(self._with_sink(scores, learned), learned)
+        keys = torch.arange(scores.shape[-1], device=scores.device)
+        return self.inner.support_edge(self._with_sink(scores, keys, learned)[0], learned)
+
+    def __call__(self, scores, keys, learned):
+        return self.inner(*self._with_sink(scores, keys, learned), learned)[..., 1:]
 
     def row_statistics(self, scores, keys, learned):
-        scores = self._with_sink(scores, learned)
-        keys = torch.nn.functional.pad(keys + 1, (1, 0))  # it comes before all
-        return self.inner.row_statistics(scores, keys, learned)
+        return self.inner.row_statistics(*self._with_sink(scores, keys, learned), learned)
 
     def weights(self, scores, statistics, keys, learned):
         return self.inner.weights(scores, statistics, keys + 1, learned)
 
-    def _with_sink(self, scores: Tensor, learned: Any) -> Tensor:
-        """The scores after that of the sink [… h q 1 + k]."""
-        if self.score == "zero":
-            return torch.nn.functional.pad(scores, (1, 0))
-        sink = learned["sink"].to(scores.dtype)[:, None, None].expand(*scores.shape[:-1], 1)
-        return torch.cat([sink, scores], dim=-1)
+    def _with_sink(self, scores: Tensor, keys: Tensor, learned: Any) -> tuple[Tensor, Tensor]:
+        """The scores after that of the sink [… h q 1 + k], and the keys after it."""
+        sink = scores.new_zeros(*scores.shape[:-1], 1)
+        if self.score == "learned":
+            sink = sink + learned["sink"].to(scores.dtype)[:, None, None]
+        keys = torch.nn.functional.pad(keys + 1, (1, 0))
+        return torch.cat([sink, scores], dim=-1), keys
