@@ -196,7 +196,7 @@ class PositionEncoding:
     def window(self, heads: int) -> list[int | None] | None:
         """The number of most recent keys, its own among them, that a query of each head sees.
 
-        None: all. They are counted by order, and the n of length scalings goes on counting all keys.
+        None: all. They are counted by order; the n of length scalings still counts all keys.
         """
         return None
 

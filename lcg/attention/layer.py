@@ -163,7 +163,7 @@ class MultiHeadAttention(nn.Module):
         return self._slopes
 
     def _apply(self, *args, **kwargs):
-        """As nn.Module, and slopes and windows follow at once, not inside a compiled forward pass."""
+        """As nn.Module; slopes and windows follow at once, not inside a compiled forward pass."""
         super()._apply(*args, **kwargs)
         _ = self.slopes, self.window
         return self
