@@ -1,1 +1,1 @@
-"""Properties that a task, an attention or a position encoding must have, tried on small inputs."""
+"""Properties that tasks, attentions, encodings, mixers and loops must have, on small inputs."""

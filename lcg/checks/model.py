@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +13,7 @@ from lcg.attention import Attention
 from lcg.attention.backends import blockwise, reference, triton, usable
 from lcg.attention.hooks import learned_tensors
 from lcg.attention.layer import MultiHeadAttention
+from lcg.attention.mixers import AttentionMixer, FixedLoop, Loop, Mixer
 from lcg.checks.properties import DoesNotApply, Properties, expect
 from lcg.config.schema import Model
 from lcg.models.transformer import Decoder, Encoder
@@ -35,11 +36,13 @@ SIZES = (
 
 @dataclass
 class Parts:
-    """An attention and an encoding; `owner` is the one of their choices that is being checked."""
+    """The choices of a model; `owner` is the one of them that is being checked."""
 
     owner: Any
     attention: Attention
     position: PositionEncoding
+    mixer: Mixer = field(default_factory=AttentionMixer)
+    loop: Loop = field(default_factory=FixedLoop)
 
     def sizes(self) -> list[Sizes]:
         """The sizes that every choice accepts, from the smallest up."""
@@ -64,8 +67,8 @@ class Parts:
         """A model of two layers, the same each time; start: as it is before training."""
         shape = {"heads": sizes.heads, "kv_heads": sizes.kv_heads, "head_dim": sizes.head_dim}
         options = Model(layers=2, d_model=sizes.d_model, d_ff=8, allow_no_position=True, **shape)
-        choices = self.attention, self.position
-        model = seeded(lambda: kind(options, *choices, VOCABULARY, PAD))
+        choices, depth = (self.attention, self.position), (self.mixer, self.loop)
+        model = seeded(lambda: kind(options, *choices, VOCABULARY, PAD, *depth))
         return (model if start else stirred(model)).eval()
 
 
@@ -174,7 +177,9 @@ def selected(parts: Parts, case: Case) -> None:
 @torch.no_grad()
 def padded(parts: Parts, case: Case) -> None:
     """A row gives the same with padding after it as without."""
-    for kind in [Decoder] if parts.attention.weighting.causal_only else [Decoder, Encoder]:
+    mixed = not isinstance(parts.mixer, AttentionMixer)
+    causal_only = mixed or parts.attention.weighting.causal_only
+    for kind in [Decoder] if causal_only else [Decoder, Encoder]:
         model, tokens = parts.model(case.sizes, kind), case.tokens()
         longer = torch.nn.functional.pad(tokens, (0, 3), value=PAD)
         longer = torch.cat([longer, torch.zeros(1, case.length + 3, dtype=torch.long)])

@@ -1,4 +1,4 @@
-"""Try a task, attention or position encoding on small inputs before training with it."""
+"""Try a task, attention, position encoding, mixer or loop on small inputs before training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from lcg.commands.args import EXIT_CODES, Parser
 
-GROUPS = ("task", "attention", "position")
+GROUPS = ("task", "attention", "position", "mixer", "loop")
 ABOUT = """Classes of your own, file.py:Class or package.module:Class, and built-in ones are tried
 on inputs from the smallest up: shapes, gradients, masked and padded rows, cached and chunked
 evaluation, and what a class promises. Each property is ok, fails (with the smallest input on
@@ -20,7 +20,8 @@ def run(words: list[str]) -> int:
 
     parser = Parser(
         "check",
-        "task=NAME | attention=NAME | position=NAME … [task.FIELD=VALUE …] [length=256]",
+        "task=NAME | attention=NAME | position=NAME | mixer=NAME | loop=NAME … "
+        "[task.FIELD=VALUE …] [length=256]",
         __doc__,
         keys=lambda name: [name] if name in (*GROUPS, "length") else [],
         epilog=f"{ABOUT}\n\n{EXIT_CODES}",
@@ -37,7 +38,7 @@ def run(words: list[str]) -> int:
         else:
             raise ValueError(f"{word} changes nothing here: give a {', '.join(GROUPS)} or length")
     if not any(chosen.values()):
-        raise ValueError("name a task, an attention or a position to check")
+        raise ValueError("name a task, an attention, a position, a mixer or a loop to check")
     from lcg.checks.properties import try_properties
 
     failed = 0
@@ -62,17 +63,29 @@ def _subjects(chosen: dict[str, list[str]], longest: int) -> Iterator[tuple[str,
 
         task = load_task(chosen["task"])
         yield "task", task, tasks.Subject(task, chosen["task"], longest), tasks.PROPERTIES
-    if not chosen["attention"] and not chosen["position"]:
+    of_model = [word for group in GROUPS[1:] for word in chosen[group]]
+    if not of_model:
         return
     import torch
 
-    from lcg.checks import attention, positions
+    from lcg.checks import attention, mixers, positions
 
     torch.set_num_threads(1)  # two would wait for each other at these sizes
-    config = load_config(chosen["attention"] + chosen["position"], fitting=False)
+    config = load_config(of_model, fitting=False)
     if chosen["attention"]:
-        for kind, parts, properties in attention.subjects(config.attention):
-            yield f"attention.{kind}", parts.owner, parts, properties
+        for of_layer in _of_layers(config.attention):
+            for kind, parts, properties in attention.subjects(of_layer):
+                yield f"attention.{kind}", parts.owner, parts, properties
     if chosen["position"]:
-        position = config.position
-        yield "position", position, positions.subject(position), positions.PROPERTIES
+        for position in _of_layers(config.position):
+            yield "position", position, positions.subject(position), positions.PROPERTIES
+    if chosen["mixer"]:
+        yield "mixer", config.mixer, *mixers.of_mixer(config.mixer)
+    if chosen["loop"]:
+        yield "loop", config.loop, *mixers.of_loop(config.loop)
+
+
+def _of_layers(choice: Any) -> list[Any]:
+    """An attention or an encoding, or those of its pattern over layers, each once."""
+    pattern = getattr(choice, "pattern", None) or [choice]
+    return [own for i, own in enumerate(pattern) if own not in pattern[:i]]

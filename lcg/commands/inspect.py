@@ -59,6 +59,9 @@ def run(words: list[str]) -> int:
     shown = _print_samples(config.task, answers, options)
     if config.task.kind == "seq2seq" and config.task.variable_length:
         _print_written(model, config, options)
+    if not layers:
+        log.info(f"mixer={config.mixer.name} has no heads to look at")
+        return 0
 
     row = config.model.heads * test_set.token_length**2
     count = min(4, options.samples, max(1, STATISTICS // row))
@@ -78,7 +81,8 @@ def run(words: list[str]) -> int:
         print(f"\nhead analyses at length {options.length}\n{analyses_text(analysed)}")
         for path in draw_analyses(analysed, options.length, folder):
             log.info(str(path))
-    texts = [[config.task.text(t) for t in side[shown].tolist()] for side in answers.reads]
+    sides = answers.reads[: 1 + config.model.separate_source]  # without position ids
+    texts = [[config.task.text(t) for t in side[shown].tolist()] for side in sides]
     (label,) = run_labels([inspected.record])
     title = f"{label}: {{}}, length {options.length}, sample {shown}"
     _draw_maps(config, found, texts, title, folder)
@@ -125,6 +129,12 @@ def _checked(inspected: Run, options: argparse.Namespace) -> tuple[list[int], li
     if problem := too_much("reading it", {asked: TOKEN_BYTES * options.samples * tokens}):
         raise ValueError(problem)
     names = [layer.name for layer in attention_layers(config)]
+    of_heads = (options.layer, options.heads, options.compare, options.normalizers)
+    if not names and any(of_heads):
+        raise ValueError(
+            f"mixer={config.mixer.name} has no heads; leave out --layer, --heads, --compare and "
+            "--normalizers"
+        )
     if options.layer in names:
         options.layer = str(names.index(options.layer))
     elif options.layer is not None and names[0] != "layer_0":

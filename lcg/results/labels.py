@@ -8,16 +8,21 @@ come from the records' configs as plain data; no class of a user is imported or 
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from lcg.attention import Attention
+from lcg.config.identity import to_tree
+from lcg.config.schema import COMPONENTS, Config
 from lcg.runs.presets import changed, named
 from lcg.runs.record import RunRecord
 
 # Fields that a label names only where nothing else tells two methods apart.
 LAST_RESORTS = ("source", "parameters")
-CHOICES = ("attention", "position")  # a label begins with these, so their fields follow from them
+# A label begins with the names of these, so their fields follow from them.
+CHOICES = ("attention", "position", "mixer", "loop")
 
 
 def labels(records: Sequence[RunRecord]) -> list[str]:
@@ -38,7 +43,8 @@ def labels(records: Sequence[RunRecord]) -> list[str]:
             values.setdefault(_compared(record, key), set()).add(repr(value))
 
     def label(record: RunRecord, own: dict[str, Any], last_resorts: bool) -> str:
-        parts = [f"{record.labels['attention']} · {record.labels['position']}"]
+        begin = ("attention", "position", "loop")
+        parts = [" · ".join(record.labels[name] for name in begin if name in record.labels)]
         always = changed(record)
         for key, value in own.items():
             differs = key in always or len(values[_compared(record, key)]) > 1
@@ -114,17 +120,31 @@ def config_fields(record: RunRecord) -> dict[str, Any]:
         },
         "steps": settings.get("steps"),
     }
+    if record.config:  # which leaves out some fields that are as usual
+        usual, attention = _added_later(Config), tree.get("attention")
+        tree = usual | tree
+        if isinstance(attention, Mapping):
+            tree["attention"] = _added_later(Attention) | attention
     fields = _flat(tree) | {"parameters": settings.get("parameters")}
     for kind, source in record.sources.items():  # a user's class: by its file, then by its code
-        path = kind if kind in ("task", "position") else f"attention.{kind}"
+        path = kind if kind.partition(".")[0] in COMPONENTS else f"attention.{kind}"
         fields |= {f"{path}.name": source["name"], f"{path}.source": source["digest"][:8]}
     return fields
+
+
+def _added_later(cls: type) -> dict[str, Any]:
+    """The fields that a config leaves out where they have their defaults, with these."""
+    fields = [f for f in dataclasses.fields(cls) if f.metadata.get("identity") == "unless default"]
+    is_made = {f.name: f.default is dataclasses.MISSING for f in fields}
+    return {f.name: to_tree(f.default_factory() if is_made[f.name] else f.default) for f in fields}
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         path = f"{prefix}{key}"
+        if isinstance(value, list) and any(isinstance(member, Mapping) for member in value):
+            value = {str(i): member for i, member in enumerate(value)}
         flat |= _flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
     return flat
 

@@ -31,13 +31,15 @@ Parts = dict[str, dict[str, Any]]  # kind -> name and options
 def named(records: Iterable[RunRecord]) -> list[RunRecord]:
     """Call all records of one config by the attention that it has, best by a preset's name.
 
-    Where none of their labels is true of it, the normalizer's name is the attention's.
+    Where none of their labels is true of it, the normalizer's name is the attention's. A mixer's
+    name stands in the place of that of an attention.
     """
     records = list(records)
     ours = config_folders()[-1:]
     fitting = {record.labels["attention"] for record in records if label_fits(record)}
     name = min(fitting, key=lambda label: (not _file(label, ours), label), default="")
     name = name or str(_short(_parts(records[0])["normalizer"].get("name")))
+    name = records[0].labels.get("mixer", name)
     return [replace(record, labels={**record.labels, "attention": name}) for record in records]
 
 

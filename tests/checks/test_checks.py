@@ -6,18 +6,12 @@ import pytest
 
 from lcg import registry
 from lcg.attention import Attention
-from lcg.checks import attention, positions, tasks
+from lcg.checks import attention, mixers, positions, tasks
 from lcg.checks.properties import try_properties
 from lcg.cli import main
 
 FILE = Path(__file__).parent / "classes" / "broken.py"
-UNCHECKED = ("mixer", "loop")  # `lcg check` knows none of them
-BUILT_IN = [
-    (kind, name)
-    for kind in registry.HOMES
-    if kind not in UNCHECKED
-    for name in registry.available(kind)
-]
+BUILT_IN = [(kind, name) for kind in registry.HOMES for name in registry.available(kind)]
 
 BROKEN = {
     ("task", "Right"): [],
@@ -62,6 +56,9 @@ BROKEN = {
     ("scaling", "InfiniteAtOne"): ["shapes"],
     ("scaling", "ByLongest"): ["cached = whole", "padded = unpadded"],
     ("output_norm", "AcrossTokens"): ["cached = whole", "selected = all", "padded = unpadded"],
+    ("mixer", "SeesLater"): ["causal", "cached = whole", "padded = unpadded"],
+    ("mixer", "Forgets"): ["cached = whole"],
+    ("loop", "NoLoop"): ["shapes"],
 }
 
 
@@ -70,6 +67,8 @@ def failures(kind: str, name: str) -> dict[str, str]:
     cls = registry.find(kind, name)
     if kind == "task":
         subject, properties = tasks.Subject(cls(), [f"task={name}"], 100), tasks.PROPERTIES
+    elif kind in ("mixer", "loop"):
+        subject, properties = getattr(mixers, f"of_{kind}")(cls())
     elif kind == "position":
         subject, properties = positions.subject(cls()), positions.PROPERTIES
     else:
@@ -116,10 +115,23 @@ def test_the_command(capsys):
     assert captured.err == "lcg: 1 property failed\n"
 
 
+def test_the_command_on_what_layers_have(capsys):
+    words = ["position=[rope,nope,rope]", "attention=[softmax,entmax15]"]
+    assert main(["check", *words, f"mixer={FILE}:Forgets"]) == 2
+    out = capsys.readouterr().out.splitlines()
+    assert [line for line in out if not line.startswith(" ")] == [
+        "attention.normalizer softmax (Softmax)",
+        "attention.normalizer entmax (Entmax)",
+        "position rope (RoPE)",
+        "position nope (NoPE)",
+        "mixer forgets (Forgets)",
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "name a task, an attention or a position to check"),
+        ([], "name a task, an attention, a position, a mixer or a loop to check"),
         (["model.heads=2"], "model.heads=2 changes nothing here"),
         (["task=copi"], "did you mean copy?"),
         (["length=long"], "'long' is not a whole number"),

@@ -33,6 +33,19 @@ class {name}(Softmax):
     "Not used."
 """
 
+MIXER = """
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lcg.attention.mixers import Mixer
+
+
+@dataclass
+class LSTM(Mixer):
+    name: ClassVar[str] = "lstm"
+    layers: int = 1
+"""
+
 
 @pytest.fixture
 def record(make: Make) -> Callable[..., RunRecord]:
@@ -213,6 +226,30 @@ def test_a_user_class_is_swept_like_any_other(record, tmp_path: Path) -> None:
     assert f"| {label} · nape, shift=0 | {label} · nape, shift=2 |" in text
 
 
+def test_mixers_and_loops_stand_in_labels(record, tmp_path: Path) -> None:
+    """A mixer in the place of attention; what a record leaves out is as usual."""
+    (tmp_path / "lstm.py").write_text(MIXER)
+    lstm = f"mixer={tmp_path}/lstm.py:LSTM"
+    found = [record(), record(lstm), record(lstm, "mixer.layers=2"), record("attention.sink=zero")]
+    assert names(*found) == [
+        "asentmax · nape, sink=none",
+        "asentmax · nape, sink=zero",
+        "lstm · nape, mixer.layers=1",
+        "lstm · nape, mixer.layers=2",
+    ]
+    found = [record(), record("loop.loops=3"), record("loop.loops=3", "loop.inject=true")]
+    assert names(*found) == [
+        "asentmax · nape, inject=false, loops=1",
+        "asentmax · nape, inject=false, loops=3",
+        "asentmax · nape, inject=true, loops=3",
+    ]
+
+
+def test_options_within_layers_and_groups_stand_in_labels(record) -> None:
+    bases = [record("position=[rope,nope]", f"position.pattern.0.base={b}") for b in (1e3, 1e4)]
+    assert names(*bases) == ["asentmax · rope,nope, base=1000", "asentmax · rope,nope, base=10000"]
+
+
 def test_a_record_without_a_config_is_labelled_by_its_config_file(record, tmp_path: Path) -> None:
     """Its class need not exist any more: nothing is imported."""
     for shift in (0, 2):
@@ -236,4 +273,6 @@ def test_labels_are_the_same_in_the_record_and_in_the_config_file(record, tmp_pa
     kept = dict(experiment_tree(load_config(words)))
     for name in ("encoder_layers", "cross_position"):  # of encoder-decoders alone
         loaded.config["model"].pop(name)
+    for name in ("qk_norm", "sink", "pattern"):  # which a record leaves out as they are
+        loaded.config["attention"].pop(name)
     assert loaded.config == kept

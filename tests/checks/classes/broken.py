@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from lcg.attention.mixers import Loop, Mixer
 from lcg.attention.normalizers.base import Normalizer
 from lcg.attention.output_norms import OutputNorm
 from lcg.attention.scalings import QueryScaling
@@ -284,3 +285,37 @@ class AcrossTokens(OutputNorm):
 
     def __call__(self, x, learned):
         return x - x.mean(1, keepdim=True)
+
+
+class SumOfAll(torch.nn.Module):
+    def forward(self, x, state):
+        return x + x.sum(dim=1, keepdim=True), None
+
+
+class SumsAnew(torch.nn.Module):
+    def forward(self, x, state):
+        return x.cumsum(dim=1), None
+
+
+@dataclass
+class SeesLater(Mixer):
+    name: ClassVar[str] = "sees_later"
+
+    def make(self, sizes):
+        return SumOfAll()
+
+
+@dataclass
+class Forgets(Mixer):
+    name: ClassVar[str] = "forgets"
+
+    def make(self, sizes):
+        return SumsAnew()
+
+
+@dataclass
+class NoLoop(Loop):
+    name: ClassVar[str] = "no_loop"
+
+    def count(self, length):
+        return length // 100
