@@ -75,11 +75,17 @@ class Tile(NamedTuple):
 
 
 OF_OLD = {
-    "q_positions": "; q_ids [q 1] takes its place",
-    "k_positions": "; k_ids [k] takes its place",
+    "q_positions": "; q_positions[:, None] is q_ids now, and q_ids - k_ids is distance",
+    "k_positions": "; it is k_ids now",
     "x": "; declare a `state` of x",
 }
 """Names of earlier versions and what to write now."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "BiasContext":
+        raise ImportError("BiasContext is now Tile(q_ids, k_ids, q, k), q_ids of shape [q 1]")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @dataclass

@@ -19,6 +19,8 @@ SPECIAL_TOKENS = ("pad", "bos", "eos", "mask", "sep")
 """Their ids follow the task's own symbols, in this order."""
 
 KINDS = ("seq2seq", "tagging", "labelled", "masked")
+RENAMED = {"ragged": "variable_length", "places": "path_fields"}
+"""Class variables that a task once had, and their names now."""
 
 
 class Batch(NamedTuple):
@@ -180,6 +182,9 @@ class Task(ABC):
     def check_definition(self) -> None:
         """Raise ValueError, in one line, unless its kind and its symbols are usable."""
         label, count = type(self).__name__, self.symbol_count
+        for old, new in RENAMED.items():
+            if hasattr(type(self), old) and old not in {field.name for field in fields(self)}:
+                raise ValueError(f"{label}.{old} is now {new}: rename it")
         if self.kind not in KINDS:
             raise ValueError(f"{label}.kind is {self.kind!r}, expected one of {', '.join(KINDS)}")
         if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:

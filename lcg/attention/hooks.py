@@ -39,6 +39,9 @@ def check_hooks(owner: Any, base: type) -> None:
                 f"{type(owner).__name__}.{name}({', '.join(p.name for p in found)}) must take "
                 f"({', '.join(wanted)})"
             )
+        for argument, now in RENAMED_ARGUMENTS.items():
+            if argument in required and argument not in wanted:
+                raise ValueError(f"{type(owner).__name__}.{name} takes {now} of {argument}")
     for name, now in RENAMED.items():
         if hasattr(type(owner), name) and not hasattr(base, name):
             raise ValueError(f"{type(owner).__name__}.{name} {now}")
@@ -46,6 +49,8 @@ def check_hooks(owner: Any, base: type) -> None:
 
 RENAMED = {"data_dependent": "is needed no more: remove it; a bias of x reads a `state`"}
 """Members that hooks once had, and what to do about them."""
+RENAMED_ARGUMENTS = {"width": "sizes (sizes.width, sizes.d_model, …) in the place"}
+"""Arguments of hooks that are something else now, and what they are."""
 
 
 def normalized(

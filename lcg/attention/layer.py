@@ -257,7 +257,8 @@ class MultiHeadAttention(nn.Module):
         """From what the heads give at the queries x [b q w] to what the projection takes."""
         norm = self.attention.output_norm
         joined = norm.join(heads, x, self.output_norm_state)
-        return returned(norm, "join", joined, (*x.shape[:2], self.sizes.width))
+        method = "__call__" if type(norm).join is OutputNorm.join else "join"
+        return returned(norm, method, joined, (*x.shape[:2], self.sizes.width))
 
     def _ids(self, ids: Tensor | None, count: int, device: Any) -> Tensor | None:
         if ids is not None or not self.position.has("positions"):

@@ -219,6 +219,7 @@ def _counts(case: Case, dtype: torch.dtype = torch.float32) -> list[Tensor]:
 @SCALING.declare("shapes", each_case)
 def scaling_shapes(parts: Parts, case: Case) -> None:
     """A multiplier per query and head, finite from one visible key on, and a model runs."""
+    parts.layer(case.sizes)  # which looks at the arguments of hooks
     state = learned_of(parts.owner, case.sizes.heads, case.sizes.d_model)
     for n in _counts(case):
         with torch.no_grad():
@@ -246,6 +247,7 @@ def scaling_gradient(parts: Parts, case: Case) -> None:
 @NORM.declare("shapes", each_case)
 def norm_shapes(parts: Parts, case: Case) -> None:
     """What joins the heads has their width and type, zeros stay finite, and a model runs."""
+    parts.layer(case.sizes)  # which looks at the arguments of hooks
     norm, shared = parts.owner, case.sizes.heads // case.sizes.kv_heads
     states, values = case.states(), _heads(case, case.sizes.kv_heads)
     for size, dtype in ((1, torch.float32), (0, torch.float32), (1, torch.bfloat16)):

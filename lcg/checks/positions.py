@@ -21,6 +21,7 @@ PROPERTIES = Properties()
 @PROPERTIES.declare("shapes", each_case)
 def shapes(parts: Parts, case: Case) -> None:
     """Every hook returns tensors of the right shapes and types, and a model runs."""
+    parts.layer(case.sizes)  # which looks at the arguments of hooks
     position, sizes = parts.position, case.sizes
     ids = position_ids(position, position.positions(case.length), case.length)
     x, q, k = _inputs(case)

@@ -1,4 +1,4 @@
-"""List what there is: tasks, attentions, positions, experiments, sweeps, …"""
+"""List what there is: tasks, attentions, positions, mixers, experiments, sweeps, …"""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ LISTS = {
     "scalings": ("scaling", "attention.scaling=NAME"),
     "output_norms": ("output_norm", "attention.output_norm=NAME"),
     "positions": ("position", "position=NAME"),
+    "mixers": ("mixer", "mixer=NAME"),
+    "loops": ("loop", "loop=NAME"),
     "experiments": ("experiment", "experiment=NAME"),
     "sweeps": ("sweep", "lcg sweep NAME"),
 }

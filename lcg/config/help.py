@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lcg import registry
-from lcg.attention.backends import BACKENDS, usable
+from lcg.attention.backends import BACKENDS, FORMS, RUN_BY, usable
 from lcg.config.errors import kinds
 from lcg.config.identity import to_tree
 from lcg.config.load import choices, group_file, load_config, sweep_files
@@ -151,18 +151,30 @@ def listing(kind: str) -> list[tuple[str, str]]:
 
 
 def backends() -> str:
-    """Return which backend runs what, as two markdown tables."""
+    """Return which backend runs what, as markdown tables."""
     softmax = registry.available("normalizer")["softmax"]()
-    normalizers = {name: cls.backends for name, cls in registry.available("normalizer").items()}
-    positions = {n: usable(softmax, cls()) for n, cls in registry.available("position").items()}
-    tables = ["\n".join(f"- `{name}`: {text}" for name, text in BACKENDS.items())]
-    for title, runs in {"normalizer": normalizers, "position": positions}.items():
+    tables = {
+        "form of bias": {
+            f"`{form}`: {text}": [name for name, forms in RUN_BY.items() if form in forms]
+            for form, text in FORMS.items()
+        },
+        "normalizer": {
+            f"`{name}`": cls.backends for name, cls in registry.available("normalizer").items()
+        },
+        "position": {
+            f"`{name}`": usable(softmax, cls())
+            for name, cls in registry.available("position").items()
+        },
+    }
+    blocks = ["\n".join(f"- `{name}`: {text}" for name, text in BACKENDS.items())]
+    for title, rows in tables.items():
         lines = [f"| {title} | {' | '.join(BACKENDS)} |", "|---" + "|:---:" * len(BACKENDS) + "|"]
-        for name, able in sorted(runs.items()):
+        for subject, able in rows.items():
             marks = ("yes" if backend in able else NOT_SET for backend in BACKENDS)
-            lines.append(f"| `{name}` | {' | '.join(marks)} |")
-        tables.append("\n".join(lines))
-    return "\n\n".join(tables)
+            cells = [subject.replace("|", r"\|"), *marks]
+            lines.append(f"| {' | '.join(cells)} |")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
 
 
 def difference(a: str, b: str) -> str:

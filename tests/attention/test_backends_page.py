@@ -2,7 +2,13 @@
 
 from pathlib import Path
 
+import pytest
+
+from lcg import registry
+from lcg.attention.backends import BACKENDS, FORMS, check_backend
+from lcg.attention.normalizers.softmax import Softmax
 from lcg.config.help import backends
+from lcg.positional.base import PositionEncoding
 
 PAGE = Path(__file__).parents[2] / "docs" / "attention-backends.md"
 
@@ -11,6 +17,30 @@ def test_the_page_shows_what_lcg_list_backends_prints():
     assert backends() in PAGE.read_text(), "paste the output of `lcg list backends`"
 
 
-def test_what_is_listed_is_what_runs():
-    assert "| `stick_breaking` | yes | yes |" in backends()
-    assert "| `nape` | yes | yes |" in backends()
+def marks(subject: str) -> list[str]:
+    """The marks of a row of the tables."""
+    (row,) = (line for line in backends().splitlines() if line.startswith(f"| `{subject}`"))
+    return row.split(" | ")[-len(BACKENDS) :]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_encoding_with_a_form_runs_where_the_table_says(form):
+    """An encoding that fills in this hook alone is refused by the backends without a mark."""
+    cls = type("Form", (PositionEncoding,), {"name": "form", form: lambda self, *arguments: None})
+    for backend, mark in zip(BACKENDS, marks(form), strict=True):
+        if mark.startswith("yes"):
+            check_backend(backend, Softmax(), cls())
+        else:
+            with pytest.raises(ValueError, match=f"backend={backend}: it has a {form}"):
+                check_backend(backend, Softmax(), cls())
+
+
+@pytest.mark.parametrize("name", registry.available("normalizer"))
+def test_a_normalizer_runs_where_the_table_says(name):
+    normalizer = registry.available("normalizer")[name]()
+    for backend, mark in zip(BACKENDS, marks(name), strict=True):
+        if mark.startswith("yes"):
+            check_backend(backend, normalizer)
+        else:
+            with pytest.raises(ValueError, match=f"normalizer={name} has no {backend} backend"):
+                check_backend(backend, normalizer)

@@ -32,7 +32,7 @@ def test_everything(call):
 
 
 def test_names_that_are_listed_can_be_chosen(call):
-    for title in ("tasks", "attentions", "positions", "normalizers", "scalings", "output_norms"):
+    for title in set(LISTS) - {"experiments", "sweeps"}:
         usage = LISTS[title][1]
         for row in call("list", title)[1].splitlines()[1:]:
             for word in usage.split(" or "):

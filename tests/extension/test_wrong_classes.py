@@ -34,7 +34,7 @@ POSITIONS = {
     "BadLearned": "BadLearned.learned() returned a list, expected a dict of names and tensors",
     "BadRotate": "BadRotate.rotate_queries() returned a tensor of shape",
     "OldRotate": "OldRotate.rotate_keys(self, k, positions) must take (self, k, ids, learned)",
-    "OldBias": "AttributeError: a Tile has no q_positions; q_ids [q 1] takes its place",
+    "OldBias": "AttributeError: a Tile has no q_positions; q_positions[:, None] is q_ids now",
     "OldPromise": "OldPromise.data_dependent is needed no more: remove it",
     "BadState": "BadState.state() returned a tensor of shape",
     "BadEmbed": "BadEmbed.embed() returned a tensor of shape",
