@@ -75,8 +75,8 @@ class Bias(NamedTuple):
         """The factor of the products."""
         return 1 / math.sqrt(q.shape[-1]) if self.scale is None else self.scale
 
-    def crop(self, queries: slice = ALL, keys: slice = ALL, heads: slice = ALL) -> Bias:
-        """The same for some of the queries, keys and heads; slices with a start and a stop.
+    def crop(self, queries: slice | Tensor = ALL, keys: slice = ALL, heads: slice = ALL) -> Bias:
+        """The same for some of the queries, keys and heads.
 
         Functions compute all heads at once, so that none may be left out where there are any.
         """

@@ -35,7 +35,7 @@ def test_apart_is_bos_source_eos_and_bos_target(some_task):
     assert batch.source.tolist() == filled([[task.bos, *s, task.eos] for s in sources], task.pad)
     assert batch.inputs.tolist() == filled([[task.bos, *t] for t in targets], task.pad)
     assert batch.labels.tolist() == filled([[*t, task.eos] for t in targets], IGNORE)
-    assert {a.dtype for a in batch} == {np.dtype(np.int64)}
+    assert {a.dtype for a in batch[:4]} == {np.dtype(np.int64)} and batch.ids is None
     together = task.assemble(source, target, lengths)
     assert together.source is None
     for row, s, t in zip(together.inputs.tolist(), sources, targets, strict=True):
