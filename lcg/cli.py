@@ -138,7 +138,9 @@ def _overview() -> str:
 
 {commands}
 
-lcg COMMAND --help says more.
+Help on a command: lcg COMMAND --help
+
+examples:
 
   lcg train experiment=quick/copy attention=asentmax position=rope seed=3
   lcg eval runs/copy-* lengths=1024,2048

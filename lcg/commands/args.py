@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 EXIT_CODES = """exit codes:
   0    done
-  1    system error (disk, memory, permission), a fault in the code, with its traceback,
-       or some run of a sweep failed
-  2    bad input; nothing was written, or a class of your own is wrong (`lcg check` tells more)
-  3    the run is busy: another process trains it
+  1    system error (disk, memory, permission), a bug, with its traceback, or a failed run
+       in a sweep
+  2    bad input, found before anything was written, or an error in your own class
+       (see `lcg check`)
+  3    busy: another process trains the run
   4    loss, gradient or weights were not finite
-  130  stopped by Ctrl-C, 143 by SIGTERM, 129 by a closed terminal; training has saved, the same
-       command resumes"""
+  130  stopped by Ctrl-C; 143: by SIGTERM; 129: by a closed terminal. Training saved first;
+       the same command resumes"""
 
 
 def first_line(docstring: str | None) -> str:
@@ -112,23 +113,23 @@ class Parser(argparse.ArgumentParser):
         print(message, end="", file=file, flush=True)
 
 
-WANDB_HELP = "runs of a W&B project, ENTITY/PROJECT, or of W&B's files in a folder; repeatable"
+WANDB_HELP = "a W&B project, ENTITY/PROJECT, or a folder with W&B's files; repeatable"
 
 
 def add_sources(parser: Parser) -> None:
     """Add the arguments that name runs."""
-    parser.add_argument("runs", nargs="*", help="run directories, or folders that hold some")
+    parser.add_argument("runs", nargs="*", help="run directories, or folders that contain them")
     parser.add_argument("--wandb", action="append", default=[], metavar="PLACE", help=WANDB_HELP)
 
 
 def add_metric(parser: Parser) -> None:
-    """Add the option that names a measure."""
+    """Add the option that names a metric."""
     parser.add_argument(
         "--metric",
         default="exact_match",
         metavar="NAME",
         help="exact_match, token_accuracy, prefix or a metric of the task such as bleu, "
-        "whatever the runs hold; default: exact_match",
+        "if the runs have it; default: exact_match",
     )
 
 
@@ -137,8 +138,8 @@ def add_baseline(parser: Parser) -> None:
     parser.add_argument(
         "--baseline",
         metavar="NAME",
-        help="the method that others are compared with: a label, an attention or a part of a "
-        "label; default: softmax, or the first method where there is no softmax",
+        help="method to compare the others with: a label, an attention or a part of a label; "
+        "default: softmax, or the first method if there is no softmax",
     )
 
 
@@ -175,7 +176,7 @@ def tell_changed_sources(records: Iterable[RunRecord]) -> None:
         others = f" and {len(trained) - 1} more were" if len(trained) > 1 else " was"
         log.warning(
             f"note: {name} {problem} since {trained[0]}{others} trained with it; "
-            "what is shown is of the code then, which is in RUN/sources"
+            "results are of the old code, kept in RUN/sources"
         )
 
 

@@ -1,4 +1,4 @@
-"""Try a task, attention, position encoding, mixer or loop on small inputs before training."""
+"""Check a task, attention, position encoding, mixer or loop on small inputs before training."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from lcg.commands.args import EXIT_CODES, Parser
 
 GROUPS = ("task", "attention", "position", "mixer", "loop")
-ABOUT = """Classes of your own, file.py:Class or package.module:Class, and built-in ones are tried
-on inputs from the smallest up: shapes, gradients, masked and padded rows, cached and chunked
-evaluation, and what a class promises. Each property is ok, fails (with the smallest input on
-which it does), or does not apply (and why). Exits with 2 if any fails."""
+ABOUT = """Checks built-in classes and your own, file.py:Class or package.module:Class, on small inputs
+first: shapes, gradients, masked and padded rows, cached and chunked evaluation, and the
+properties that a class declares. Each property is ok, fails (with the smallest input that
+fails), or does not apply (with the reason). The exit code is 2 if any fails."""
 
 
 def run(words: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Train softmax and ASEntmax on copy, and see how far each carries."""
+"""Train softmax and ASEntmax on copy, and compare them at longer lengths."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from lcg.commands.args import Parser
 from lcg.log import log
 
 ABOUT = """\
-Two transformers learn to copy short sequences; then each is asked for longer ones.
-Each trains at the learning rate that validation chose from one grid for both, over
-three seeds. What follows is one seed of each, and seeds differ widely at this size: of
-the three, softmax got 67, 5 and 96 % right at length 64, ASEntmax 89, 0 and 4.5 %, so
-whichever is ahead below, it is no finding. docs/results.md has the whole grid.
+Two transformers learn to copy short sequences and are then evaluated on longer ones. Each
+trains at the learning rate that validation selected from the same grid, over three seeds.
+The demo shows one seed of each, and seeds differ widely at this size: softmax got 67, 5
+and 96 % right at length 64, ASEntmax 89, 0 and 4.5 %. Which of the two is ahead below is
+therefore not a finding. docs/results.md has the whole grid.
 """
 
 
@@ -24,7 +24,7 @@ def run(words: list[str]) -> int:
     from lcg.results.table import compare_runs, markdown
     from lcg.runs.run import Run
 
-    epilog = "key=value is laid over both runs."
+    epilog = "key=value overrides both runs."
     parser = Parser("demo", "[key=value …]", __doc__, options_called, epilog=epilog)
     _, overrides = parser.parse_known_args(words)
     sides = ("demo/softmax", "demo/asentmax")
@@ -39,7 +39,7 @@ def run(words: list[str]) -> int:
     records = [run.record for run in Run.find(directories)]
     picture = plot(records, Path(configs[0].runs) / "accuracy_vs_length.png")
     print("\n" + markdown(compare_runs(records).tables[:1], []))
-    log.info(f"picture: {picture}")
+    log.info(f"figure: {picture}")
     for directory in directories:
-        log.info(f"run:     {directory}  (config.yaml, metrics.csv, results.json, checkpoints/)")
+        log.info(f"run:    {directory}  (config.yaml, metrics.csv, results.json, checkpoints/)")
     return 0

@@ -1,4 +1,4 @@
-"""Show what a trained run gets wrong at a length, and what its heads do there."""
+"""Show the errors of a trained run at a length, and analyse its heads there."""
 
 from __future__ import annotations
 
@@ -95,19 +95,19 @@ def _parsed(words: list[str]) -> argparse.Namespace:
         "RUN --length N [--compare RUN …] [--normalizers softmax,entmax15] [--samples 100] "
         "[--failed 3] [--layer L] [--heads H,H,…] [-o FOLDER]",
         __doc__,
-        epilog="Attention maps are pictures of one sample, the first that failed if any did. "
-        "docs/head-analyses.md has\nthe measures; with --layer or --heads there are only maps.",
+        epilog="Attention maps show one sample, the first that failed if any did. With --layer or "
+        "--heads only maps\nare drawn. docs/head-analyses.md explains the measures.",
     )
     add = parser.add_argument
     add("run", help="a run directory")
     add("--length", type=int, required=True, help="nominal length")
-    add("--samples", type=int, default=100, help="test samples to answer")
+    add("--samples", type=int, default=100, help="number of test samples")
     add("--failed", type=int, default=3, help="failed samples to show")
-    add("--layer", help="only this layer, counted from 0, or by its name")
-    add("--heads", help="only these heads, counted from 0, with commas")
-    same = "runs on the same task to compare"
+    add("--layer", help="only this layer: its number, from 0, or its name")
+    add("--heads", help="only these heads: numbers from 0, separated by commas")
+    same = "other runs on the same task"
     add("--compare", nargs="+", metavar="RUN", default=[], help=same)
-    others = "what other normalizers make of the run's scores: softmax,entmax15,sparsemax,…"
+    others = "normalizers to apply to the run's scores: softmax,entmax15,sparsemax,…"
     add("--normalizers", metavar="NAME,…", help=others)
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("-o", "--output", help="folder; default: RUN/plots/inspect_len_N")
@@ -166,9 +166,9 @@ def _compared(inspected: Run, options: argparse.Namespace) -> tuple[list[Run], d
     config, others = inspected.config, {}
     for place in map(Path, options.compare):
         if place.resolve() in others:
-            log.info(f"{place} is named twice; it is shown once")
+            log.info(f"{place} is given twice; it is shown once")
         elif place.resolve() == inspected.path.resolve():
-            log.info(f"{place} is the run itself; its columns will be those of A")
+            log.info(f"{place} is the inspected run; its columns equal those of A")
         others.setdefault(place.resolve(), Run(place, options.trust))
     names = options.normalizers.split(",") if options.normalizers else []
     if 1 + len(others) + len(names) > MOST:
@@ -222,7 +222,7 @@ def _print_samples(task: Any, answers: Any, options: argparse.Namespace) -> int:
     right = len(target) - len(wrong)
     print(f"{task.name} at length {options.length}: {right} of {len(target)} samples right")
     if not len(wrong):
-        print("no sample failed, so there is none to show")
+        print("no sample failed")
         return 0
     print(histogram(first, target.shape[1]))
     width = max(60, shutil.get_terminal_size((100, 24)).columns)

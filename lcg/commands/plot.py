@@ -1,4 +1,4 @@
-"""Draw exact match or another measure against length."""
+"""Plot exact match or another metric against length."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ def run(words: list[str]) -> int:
         "--facet",
         choices=("task", "position"),
         default="task",
-        help="a panel for each task (default), or for each position encoding of each task",
+        help="one panel per task (default), or per position encoding of each task",
     )
     parser.add_argument(
         "-o",
         "--output",
-        help=".png, .svg or .pdf; default: RUN/plots/ for one run, else "
-        "accuracy_vs_length.png here",
+        help=".png, .svg or .pdf; default: accuracy_vs_length.png, in RUN/plots for a single run",
     )
     options = parser.parse_intermixed_args(words)
     records = read_sources(options)

@@ -1,4 +1,4 @@
-"""Make one HTML page of runs: figures, tables, attention maps."""
+"""Write an HTML report of runs: figures, tables, attention maps."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from lcg.commands.args import (
 )
 from lcg.log import log
 
-ABOUT = """The page needs no network and nothing beside it. Progress and what had to be left out
-are told on stderr; the page's path is the result."""
+ABOUT = """The page is one self-contained file. The command prints its path on stdout; progress and
+anything left out are reported on stderr."""
 
 
 def run(words: list[str]) -> int:
@@ -31,27 +31,27 @@ def run(words: list[str]) -> int:
         " [--wandb ENTITY/PROJECT]"
     )
     parser = Parser("report", usage, __doc__, epilog=ABOUT)
-    parser.add_argument("runs", nargs="+", help="run directories, or folders that hold some")
-    parser.add_argument("-o", "--output", default="report.html", help="default: report.html here")
+    parser.add_argument("runs", nargs="+", help="run directories, or folders that contain them")
+    parser.add_argument("-o", "--output", default="report.html", help="default: report.html")
     add_metric(parser)
     add_baseline(parser)
     parser.add_argument(
         "--map-length",
         type=int,
         metavar="LENGTH",
-        help="of attention maps; default: the longest trained",
+        help="length of the attention maps; default: the longest training length",
     )
     parser.add_argument(
         "--heads",
         metavar="L:H,…",
-        help="layers and heads of the maps, from 0; default: one of each head group in the first "
-        "and in the last layer",
+        help="layers and heads of the maps, from 0; default: one head of each group in the first "
+        "and the last layer",
     )
-    parser.add_argument("--no-maps", action="store_true", help="leave attention maps out")
+    parser.add_argument("--no-maps", action="store_true", help="leave out attention maps")
     parser.add_argument(
         "--wandb",
         metavar="ENTITY/PROJECT",
-        help="also send the page and its figures there, as an artifact",
+        help="also upload the page and its figures as a W&B artifact",
     )
     add_trust(parser, otherwise="none")
     options = parser.parse_intermixed_args(words)

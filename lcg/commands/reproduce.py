@@ -1,4 +1,4 @@
-"""Train what a published table shows, select by validation, and judge every published number."""
+"""Train the runs of a published table, select by validation, and check every published number."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from lcg.registry import nearest
 
 USAGE = "BLOCK [--workers N] [--storage URL] [--dry-run] [key=value …]"
 KINDS = ("agrees", "differs", "not run")
-ABOUT = """Runs the sweep of that name, such as table1_sort for table1/sort, with key=value laid
-over every run. With another task, other training lengths or another encoding the published
-numbers are not run; another budget (trainer.steps=…) is noted beside each verdict.
+ABOUT = """Runs the sweep of that block, such as table1_sort for table1/sort; key=value overrides
+every run. With another task, other training lengths or another encoding, published numbers
+count as not run; another budget (trainer.steps=…) is noted next to each verdict.
 
-A published number agrees when its 95 % interval, for the samples behind it, and ours overlap."""
+A published number agrees if its 95 % interval, for its number of samples, overlaps ours."""
 
 
 def run(words: list[str]) -> int:
@@ -27,7 +27,9 @@ def run(words: list[str]) -> int:
     parser.add_argument("block", help="a block of a published table")
     parser.add_argument("--workers", type=int, help="runs at a time; default: one, or one per GPU")
     parser.add_argument("--storage", help="an Optuna database that several hosts share")
-    parser.add_argument("--dry-run", action="store_true", help="only say what would run")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="list the runs and estimate their time"
+    )
     options, overrides = parser.parse_known_args(words)
     if options.block not in blocks():
         suggestion = nearest(options.block, list(blocks()))

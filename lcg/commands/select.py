@@ -1,4 +1,4 @@
-"""Say which run validation selects for each method, and break ties at longer lengths."""
+"""Select a run for each method by validation, and break ties at longer lengths."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from lcg.runs.sources import Trust
 
 def run(words: list[str]) -> int:
     epilog = """\
-The highest exact match at the monitored validation length is selected, then the
-highest token accuracy there (with --metric token_accuracy the other way round). Runs
-that tie are validated at 2, 4, … times the longest validation length, on samples that
-neither training nor test uses, until they separate."""
+Selects the highest exact match at the monitored validation length, then the highest
+token accuracy there (the reverse with --metric token_accuracy). Runs that tie are
+validated at 2, 4, … times the longest validation length, on samples used by neither
+training nor test, until they differ."""
     usage = "RUN … [--metric NAME] [--longest N] [--device NAME]"
     parser = Parser("select", usage, __doc__, epilog=epilog)
-    parser.add_argument("runs", nargs="+", help="run directories, or folders that hold some")
+    parser.add_argument("runs", nargs="+", help="run directories, or folders that contain them")
     parser.add_argument(
         "--longest", type=int, help="longest length to try; default: 8 times the monitored one"
     )
@@ -28,7 +28,7 @@ neither training nor test uses, until they separate."""
         "--metric",
         default="exact_match",
         metavar="NAME",
-        help="decides first: exact_match (default) or token_accuracy",
+        help="metric to compare first: exact_match (default) or token_accuracy",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add_trust(parser, otherwise="none")
@@ -75,7 +75,7 @@ def _reasons(choice: Choice, left: str, runs: int, metric: str) -> Iterator[str]
     of = f"of {runs} runs" if runs > 1 else "the only run"
     yield f"seed {choice.record.seed}, lr {choice.record.lr:g}, {of}"
     if choice.monitored is None:
-        yield "no validation results; the lowest seed stands in"
+        yield "no validation results; the lowest seed is taken"
         return
     order = ("exact_match", "token_accuracy")[:: 1 if metric == "exact_match" else -1]
     first, then = (name.replace("_", " ") for name in order)
@@ -88,6 +88,6 @@ def _reasons(choice: Choice, left: str, runs: int, metric: str) -> Iterator[str]
             scores.append(f"{length}: {first} {texts[0]}, {then} {texts[1]}")
         yield "   ".join(scores)
     if not choice.resolved:
-        yield f"{len(choice.tied)} runs still tie, the lowest seed stands in: {left}"
+        yield f"{len(choice.tied)} runs still tie; the lowest seed is taken: {left}"
     if choice.degenerate:
         yield f"selection metric never changed: {choice.degenerate}"

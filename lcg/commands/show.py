@@ -65,12 +65,12 @@ def introduction(task: Task, length: int, separate_source: bool = False) -> str:
         scored = "the positions with a label are"
     most = "at most " if task.variable_length else ""
     reader = "decoder" if separate_source else "model"
-    encoder = "\n  encoder  what the encoder reads, all at once" if separate_source else ""
+    encoder = "\n  encoder  input of the encoder, all at once" if separate_source else ""
     return (
         f"{task.name}, nominal length {length}: {most}{task.source_length(length)} source "
         f"tokens, {most}{task.token_length(length)} in all; {scored} scored{encoder}\n"
-        f"  input    what the {reader} is given, token by token\n"
-        "  label    what it must output when it has read the token above\n"
+        f"  input    tokens that the {reader} reads\n"
+        "  label    correct output after the token above\n"
         "  ^        scored: the sequence is right if all of these are"
     )
 

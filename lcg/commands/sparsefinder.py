@@ -1,4 +1,4 @@
-"""Predict the attention graph of a sparse model, and see what that costs at longer lengths."""
+"""Predict the attention graph of a sparse model, and measure the loss at longer lengths."""
 
 from __future__ import annotations
 
@@ -56,25 +56,25 @@ def _parsed(words: list[str]) -> argparse.Namespace:
         "RUN [--length N,N,…] [--full] [--samples 16] [--rank 4] [--shared] [-o FOLDER]",
         __doc__,
         epilog=(
-            "Writes table.md, results.json and two pictures. Predictors are learned at the largest "
-            "training length;\ndocs/sparsefinder.md says what is compared and how to read it."
+            "Writes table.md, results.json and two figures. Predictors are learned at the largest "
+            "training length.\ndocs/sparsefinder.md explains the methods and the figures."
         ),
     )
     add, number = parser.add_argument, {"type": int}
     add("run", help="a run directory")
-    add("--length", help="nominal lengths; default: 1, 4 and 16 times the largest of training")
-    add("--full", action="store_true", help="the whole grid of the paper's code")
+    add("--length", help="nominal lengths; default: 1, 4 and 16 times the largest training length")
+    add("--full", action="store_true", help="use the whole grid of the paper's code")
     add("--samples", **number, default=16, help="test samples at the shortest length")
     add("--rank", **number, default=4, help="dimensions of the projections")
-    add("--shared", action="store_true", help="one projection for q and k")
-    add("--steps", **number, default=300, help="steps that learn a projection")
+    add("--shared", action="store_true", help="share one projection between q and k")
+    add("--steps", **number, default=300, help="training steps of a projection")
     add(
         "--windows",
-        help="windows joined to predictors, 0 for none; default: 0,5, and 5 with 1 global",
+        help="windows to add to predictors, 0 for none; default: 0,5, and 5 with 1 global",
     )
-    add("--globals", help="global tokens joined to predictors, with each of the windows")
-    add("--cosine", action="store_true", help="cosine distances as well")
-    add("--seed", **number, default=0, help="of all that is learned or drawn")
+    add("--globals", help="numbers of global tokens to add, with each window")
+    add("--cosine", action="store_true", help="also use cosine distances")
+    add("--seed", **number, default=0, help="seed of everything that is learned or drawn")
     add("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
     add("-o", "--output", help="folder; default: in RUN/plots")
     add_trust(parser)
@@ -135,7 +135,7 @@ def _default_lengths(config: Config) -> list[int]:
             missing.append(length)
     if missing and len(missing) < len(lengths):
         left_out = ", ".join(map(str, missing))
-        log.info(f"left out, for the test split has nothing so long: {left_out}")
+        log.info(f"lengths left out, because the test split has nothing so long: {left_out}")
         return [length for length in lengths if length not in missing]
     return lengths
 

@@ -8,11 +8,11 @@ from lcg.commands.args import EXIT_CODES, Parser
 from lcg.log import plain
 
 USAGE = "FILE [--workers N] [--storage URL] [--dry-run] [--wandb] [key=value …]"
-ABOUT = """FILE is a path, or a name such as quick_copy of the built-in sweeps.
-key=value is laid over every run; of what the file varies, it fixes one value.
+ABOUT = """FILE is a path, or the name of a built-in sweep such as quick_copy.
+key=value overrides every run; for a parameter that the file varies, it fixes one value.
 
-The study and the logs are in RUNS/sweeps/FILE-HASH. Finished runs are not trained again, and the
-same command resumes from wherever it was stopped or killed."""
+The study and the logs are in RUNS/sweeps/FILE-HASH. Finished runs are not trained again. The same
+command resumes a sweep that was stopped or killed."""
 
 
 def run(words: list[str]) -> int:
@@ -23,9 +23,13 @@ def run(words: list[str]) -> int:
     parser = Parser("sweep", USAGE, __doc__, epilog=f"{ABOUT}\n\n{EXIT_CODES}", keys=options_called)
     parser.add_argument("file", help="a W&B sweep file")
     parser.add_argument("--workers", type=int, help="runs at a time; default: one, or one per GPU")
-    parser.add_argument("--storage", help="a database or proxy that several hosts share")
-    parser.add_argument("--dry-run", action="store_true", help="list the runs and their time")
-    parser.add_argument("--wandb", action="store_true", help="register with W&B, train nothing")
+    parser.add_argument("--storage", help="URL of a database or proxy that several hosts share")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="list the runs and estimate their time"
+    )
+    parser.add_argument(
+        "--wandb", action="store_true", help="register the sweep with W&B without training"
+    )
     options, overrides = parser.parse_known_args(words)
     convert(Processes | None, options.workers, "--workers")
 
@@ -33,7 +37,7 @@ def run(words: list[str]) -> int:
 
     if options.wandb and (options.dry_run or options.workers or options.storage):
         raise ValueError(
-            "--wandb hands the sweep over: --dry-run, --workers, --storage are not its"
+            "--wandb only registers the sweep; leave out --dry-run, --workers and --storage"
         )
     sweep = read_sweep(options.file, overrides)
     if options.wandb:

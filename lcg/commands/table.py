@@ -21,7 +21,7 @@ def run(words: list[str]) -> int:
     )
     add_baseline(parser)
     parser.add_argument(
-        "--published", action="store_true", help="published rows even where the setting differs"
+        "--published", action="store_true", help="show published rows even if the setting differs"
     )
     parser.add_argument("-o", "--output", help="write to this file instead of stdout")
     options = parser.parse_intermixed_args(words)

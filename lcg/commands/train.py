@@ -21,11 +21,15 @@ def run(words: list[str]) -> int:
 
     usage = "[experiment=NAME] [key=value …] [--dry-run]"
     parser = Parser("train", usage, __doc__, options_called, add_help=False)
-    parser.add_argument("--dry-run", action="store_true", help="print config, time, memory, disk")
-    parser.add_argument("-h", "--help", action="store_true", help="print this and all options")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the config and an estimate of time, memory and disk; train nothing",
+    )
+    parser.add_argument("-h", "--help", action="store_true", help="print this help and all options")
     options, overrides = parser.parse_known_args(words)
     for word in filter(is_for_wandb, overrides):
-        log.warning(f"note: {word.partition('=')[0]} is W&B's own and ignored")
+        log.warning(f"note: {word.partition('=')[0]} belongs to W&B and is ignored")
     config = load_config(overrides, fitting=not options.help)
     if options.help:
         from lcg.config.help import describe

@@ -86,12 +86,15 @@ def _choices(config: Config) -> list[str]:
     own = "or your own, as package.module:Class or path/to/file.py:Class"
     names = {group: choices(group) for group in ("experiment", *COMPONENTS)}
     names |= {section: choices(section) for section in SECTIONS if choices(section)}
-    for kind in ("task", "position"):
+    for kind in ("task", "position", "mixer", "loop"):
         names[kind] = [*sorted({*names[kind], *registry.available(kind)}), own]
     names["attention"] += ["a normalizer", own]
-    lines = ["choices (lcg list says what each one is)"]
+    lines = ["choices (lcg list describes them)"]
     for group, known in names.items():
-        lines += _option(f"{group}={config.labels.get(group, '')}", ", ".join(known))
+        label = config.labels.get(group, "")
+        if not label and group in COMPONENTS:
+            label = registry.name_of(type(getattr(config, group)))
+        lines += _option(f"{group}={label}", ", ".join(known))
     return [*lines, *_fields("", config, PLAIN)]
 
 

@@ -111,30 +111,32 @@ class Model:
     """decoder: causal self-attention, next-token prediction; encoder: full self-attention, a label
     per position; encoder_decoder: both, and cross-attention from target to source."""
     block: Literal["prenorm", "gemma2"] = "prenorm"
-    """prenorm: RMSNorm and GELU MLP; gemma2: four norms and GeGLU, as the ASEntmax authors."""
+    """prenorm: RMSNorm and GELU MLP; gemma2: four norms and GeGLU, as in the ASEntmax authors'
+    code."""
     layers: Count = 2
-    """Number of blocks; of an encoder_decoder those of its decoder."""
+    """Number of blocks; for an encoder_decoder, of its decoder."""
     encoder_layers: Count | None = None
-    """Blocks of an encoder_decoder's encoder; null: as many as layers."""
+    """Number of blocks of an encoder_decoder's encoder; null: same as layers."""
     cross_position: Literal["none", "same"] = "none"
-    """Encoding in cross-attention; same: as elsewhere, by position ids of target and source."""
+    """Encoding in cross-attention; same: that of self-attention, with position ids of target and
+    source."""
     allow_no_position: bool = field(default=False, metadata=CHANGES_NO_WEIGHT)
-    """Let an encoder run with an encoding that tells it nothing of order, such as nope."""
+    """Allow an encoder without any information on order, as with nope."""
     d_model: Count = 64
     """Width of the residual stream."""
     heads: Count = 8
     """Query heads."""
     kv_heads: Count | None = None
-    """Key and value heads, each shared by heads/kv_heads query heads; null: as many as heads."""
+    """Key and value heads, each shared by heads/kv_heads query heads; null: same as heads."""
     head_dim: Count | None = None
     """Dimensions of one head; null: d_model/heads."""
     d_ff: Count = 128
     """Hidden width of the MLP."""
     dropout: ShareBelow1 = 0.0
-    """Dropped share of the embeddings and of every sublayer's output, in training."""
+    """Dropout probability on the embeddings and the output of every sublayer."""
     init_std: PositiveRate | None = None
-    """Standard deviation of matrices and embeddings at the start; null: 1/√(inputs) for a matrix
-    and 1 for the embedding, with which small models learn several times faster than at 0.02."""
+    """Standard deviation of initial matrices and embeddings; null: 1/√(inputs) for matrices and 1
+    for the embedding, with which small models learn several times faster than with 0.02."""
 
     def __post_init__(self) -> None:
         d_model, heads = self.d_model, self.heads
@@ -171,15 +173,15 @@ class Data:
     batch_size: Count = 64
     """Sequences per step, over all devices together."""
     min_length: Count = 8
-    """Shortest nominal length trained on."""
+    """Shortest nominal training length."""
     max_length: Count = 32
-    """Longest nominal length trained on."""
+    """Longest nominal training length."""
     lengths_per: Literal["sample", "batch"] = "sample"
-    """Draw a length for each sample, or one for the whole batch."""
+    """Draw a length per sample, or one per batch."""
     workers: Annotated[int, at_least(0), at_most(PROCESSES)] = field(
         default=0, metadata=CHANGES_NO_WEIGHT
     )
-    """Processes that prepare batches ahead; the batches are the same whatever the number."""
+    """Processes that prepare batches in advance; their number does not change the batches."""
 
     def __post_init__(self) -> None:
         least, most = self.min_length, self.max_length
@@ -189,22 +191,22 @@ class Data:
 
 @dataclass
 class Optimizer:
-    """AdamW with linear warm-up and a cosine to `final_lr`."""
+    """AdamW with linear warm-up and cosine decay to `final_lr`."""
 
     lr: PositiveRate = 1.0e-3
     """Peak learning rate."""
     warmup_steps: CountOr0 = 100
-    """Steps from 0 to the peak."""
+    """Steps of linear warm-up."""
     final_lr: Share = 0.0
-    """End of the cosine, as a share of the peak."""
+    """Final learning rate, as a fraction of the peak."""
     beta1: ShareBelow1 = 0.9
     """Decay of the first moment."""
     beta2: ShareBelow1 = 0.99
     """Decay of the second moment."""
     weight_decay: Rate = 0.0
-    """Decoupled weight decay on matrices; vectors have none."""
+    """Decoupled weight decay of matrices; vectors have none."""
     clip_norm: Rate = 1.0
-    """Largest gradient norm; 0 turns clipping off."""
+    """Maximum gradient norm; 0 turns clipping off."""
 
 
 @dataclass
@@ -214,23 +216,23 @@ class Trainer:
     steps: Count = 2000
     """Optimiser steps."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed", "bf16-true"] = "32-true"
-    """As Lightning names them; thresholds and row sums are float32 in every one."""
+    """Precision, as in Lightning; thresholds and row sums are always float32."""
     accelerator: Literal["auto", "cpu", "cuda", "gpu", "mps"] = "auto"
     """Kind of device to train on."""
     devices: Processes = 1
-    """Number of devices on each node; more than one in all trains with DDP on the same batches."""
+    """Devices per node; several devices in total train with DDP on the same batches."""
     nodes: Processes = 1
-    """Machines that train this run together: the same command on each, with NODE_RANK (0 is the
-    first), MASTER_ADDR and MASTER_PORT in its environment and `runs` in a folder that all share."""
+    """Machines that train this run together: start the same command on each, with NODE_RANK (from
+    0), MASTER_ADDR and MASTER_PORT in its environment and `runs` in a shared folder."""
     threads: Annotated[int, at_least(1), at_most(THREADS)] | None = None
-    """CPU threads; null: what torch chooses."""
+    """CPU threads; null: torch's default."""
     compile: Literal["auto", "none", "default", "reduce-overhead", "max-autotune"] = "auto"
-    """Mode of torch.compile for the training step; batches then have one width, that of max_length.
-    auto: reduce-overhead, which records CUDA graphs, on one CUDA device; none elsewhere."""
+    """Mode of torch.compile for the training step; batches are then padded to max_length. auto:
+    reduce-overhead, which records CUDA graphs, on one CUDA device; none otherwise."""
     log_every: Count = 50
     """Steps between rows of metrics.csv, and between checks that the loss is finite."""
     checkpoint_every: Count = 200
-    """Steps between checkpoints from which an interrupted run resumes."""
+    """Steps between checkpoints for resuming."""
 
     @property
     def processes(self) -> int:
@@ -240,10 +242,10 @@ class Trainer:
 
 @dataclass
 class Validation:
-    """Evaluation while training; it selects the checkpoint, never from the test set."""
+    """Validation during training, which selects the checkpoint; it never uses the test set."""
 
     every: Count = 500
-    """Steps between validations; there is always one at the last step."""
+    """Steps between validations; the last step is always validated."""
     lengths: Lengths = field(default_factory=lambda: [32, 64, 128])
     """Nominal lengths."""
     samples: Count = 128
@@ -266,20 +268,20 @@ class Validation:
 
 @dataclass
 class Evaluation:
-    """The test ladder."""
+    """Evaluation on the test set at several lengths."""
 
     lengths: Lengths = field(default_factory=lambda: [32, 64, 128, 256, 512])
     """Nominal lengths."""
     samples: Count = 1000
     """Samples per length."""
     seed: Seed = 0
-    """Seed of the test set; all runs of a task share it, whatever their own seed."""
+    """Seed of the test set, independent of the seeds of the runs."""
     decode: Literal["teacher_forcing", "greedy"] = "teacher_forcing"
-    """teacher_forcing: one pass, the same exact match; greedy: token by token, the check."""
+    """teacher_forcing: one forward pass; greedy: token by token, with the same exact match."""
     batch_size: Count | None = None
-    """Samples per forward pass; null: as many as memory allows by an estimate made first."""
+    """Samples per forward pass; null: estimated from the free memory."""
     after_training: bool = True
-    """Evaluate at these lengths as soon as training is done."""
+    """Evaluate at these lengths when training has finished."""
 
 
 @dataclass
@@ -287,13 +289,13 @@ class Wandb:
     """Weights & Biases."""
 
     mode: Literal["auto", "online", "offline", "disabled"] = "auto"
-    """auto: online when there is a login and the server answers within 3 s, else offline."""
+    """auto: online if there is a login and the server answers within 3 s, otherwise offline."""
     project: str = "lcg"
     """Project."""
     entity: str | None = None
-    """User or team; null: the login's own."""
+    """User or team; null: the default of the login."""
     group: str | None = None
-    """Group shown together in the interface."""
+    """Group in the W&B interface."""
     tags: list[str] = field(default_factory=list)
     """Tags."""
 
@@ -309,9 +311,9 @@ class Config:
     position: PositionEncoding
     """Position encoding."""
     mixer: Mixer = field(default_factory=AttentionMixer, metadata=ADDED_LATER)
-    """What each layer does: attention, or a class of your own that takes x to y, as an LSTM."""
+    """Token mixer of each layer: attention, or your own class that maps x to y, such as an LSTM."""
     loop: Loop = field(default_factory=FixedLoop, metadata=ADDED_LATER)
-    """How often the blocks run, with the same weights: fixed, or a class of your own."""
+    """Number of times the blocks run with the same weights: fixed, or your own class."""
     model: Model = field(default_factory=Model)
     data: Data = field(default_factory=Data)
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -320,11 +322,11 @@ class Config:
     evaluation: Evaluation = field(default_factory=Evaluation)
     wandb: Wandb = field(default_factory=Wandb)
     seed: Seed = 0
-    """Seed of the weights, the training data and the dropout."""
+    """Seed of the weights, the training data and dropout."""
     name: RunName | None = None
-    """Folder of the run below `runs`; null: made from the choices and a hash of the config."""
+    """Folder of the run below `runs`; null: derived from the choices and a hash of the config."""
     runs: Folder = "runs"
-    """Folder that holds the run directories."""
+    """Folder of the run directories."""
     labels: dict[str, str] = field(default_factory=dict)
     """Names of task, attention and position on the command line; filled in automatically."""
 
@@ -334,4 +336,8 @@ LABELLED = ("task", "attention", "position")
 """The components whose names stand in directories and labels of every run."""
 ATTENTION_PARTS = ("normalizer", "scaling", "output_norm")
 PLAIN = ("seed", "name", "runs")
-SECTIONS = {f.name: f.default_factory for f in fields(Config) if is_dataclass(f.default_factory)}
+SECTIONS = {
+    f.name: f.default_factory
+    for f in fields(Config)
+    if is_dataclass(f.default_factory) and f.name not in COMPONENTS
+}

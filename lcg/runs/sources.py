@@ -24,7 +24,7 @@ from lcg.user_source import UserModule, is_for_lcg, place_of, same_code
 
 ORIGINS = "origins.json"
 FLAG = "--trust-source"
-HELP = "run the code of users' classes that a run keeps, whatever it is"
+HELP = "run the copies of your own classes in a run even if they differ from your files"
 
 Trust = Literal["none", "own", "any"]
 """Code of users' classes that may run: none, what is this machine's own as well, any."""

@@ -103,7 +103,7 @@ def test_a_run_compared_with_itself_is_the_same(call, runs):
     words = ("--length", "6", "--samples", "4", "--compare", run, run + "/.")
     code, out, err = call("inspect", run, *words)
     assert code == 0
-    assert f"{run} is the run itself" in err and f"{run} is named twice" in err
+    assert f"{run} is the inspected run" in err and f"{run} is given twice" in err
     rows = [line.split() for line in out.splitlines() if line.startswith("layer_") and "%" in line]
     assert rows and all(row[2] == row[3] for row in rows)
 
