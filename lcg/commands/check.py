@@ -9,8 +9,8 @@ from typing import Any
 from lcg.commands.args import EXIT_CODES, Parser
 
 GROUPS = ("task", "attention", "position", "mixer", "loop")
-ABOUT = """Checks built-in classes and your own, file.py:Class or package.module:Class, starting with
-the smallest inputs: shapes, gradients, masked and padded rows, cached and chunked evaluation,
+ABOUT = """Checks built-in classes and your own, file.py:Class or package.module:Class, from the
+smallest inputs up: shapes, gradients, masked and padded rows, cached and chunked evaluation,
 and the properties that a class declares. Each property is ok, fails (with the smallest input that
 fails), or does not apply (with the reason). The exit code is 2 if any fails."""
 
