@@ -209,6 +209,8 @@ def eval_batch(
     start: int,
     count: int,
     separate_source: bool = False,
+    position: Any = None,
 ) -> Batch:
     """Samples start .. start + count - 1 of a split at a length (many batches: EvalStream)."""
-    return EvalStream(task, seed, split, length, separate_source).batch(start, count)
+    stream = EvalStream(task, seed, split, length, separate_source, position)
+    return stream.batch(start, count)
