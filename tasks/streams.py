@@ -72,7 +72,7 @@ def train_batch(
     source, target = task.draw(rng, lengths)
     rows = slice(rank, None, world)
     batch = task.assemble(source[rows], target[rows], lengths[rows], separate_source)
-    if not numbers(task, position):
+    if not is_numbered(task, position):
         return batch
     whole = task.assemble(source, target, lengths, separate_source)
     ids = position_ids(task, position, whole, stream_rng(t, "train", seed, "ids"), training=True)
@@ -123,7 +123,7 @@ class EvalStream:
 
     def _ids(self, block: int) -> np.ndarray | None:
         """Position ids of all samples of a block, whichever of them are asked for."""
-        if not numbers(self.task, self.position):
+        if not is_numbered(self.task, self.position):
             return None
         rng = stream_rng(block, "eval", *self.address, "ids")
         batch = self._assembled(*self._block(block))
@@ -138,8 +138,8 @@ class EvalStream:
         return self._held[1]
 
 
-def numbers(task: Task, position: Any) -> bool:
-    """True when the task or the encoding numbers the tokens of a batch."""
+def is_numbered(task: Task, position: Any) -> bool:
+    """True when the task or the encoding may give tokens position ids of their own."""
     by_task = type(task).position_ids is not Task.position_ids
     return by_task or (position is not None and position.has("draw_positions"))
 

@@ -73,6 +73,8 @@ def check_config(config: Config) -> None:
 
 
 def _clashes(config: Config) -> Iterator[str]:
+    from lcg.tasks.streams import is_numbered  # numpy is imported by now: there is a task
+
     model, position, task = config.model, config.position, config.task
     trainer, batch_size = config.trainer, config.data.batch_size
     kind, has_encoder = f"model.kind={model.kind}", model.kind != "decoder"
@@ -82,8 +84,8 @@ def _clashes(config: Config) -> Iterator[str]:
         yield f"mixer={config.mixer.name} runs in model.kind=decoder only, not in {kind}"
     if model.separate_source and not _loops_once(config.loop):
         yield f"loop={config.loop.name} runs in model.kind=decoder or encoder only, not in {kind}"
-    if model.separate_source and numbers(task, position):
-        owner = task if numbers(task, None) else position
+    if model.separate_source and is_numbered(task, position):
+        owner = task if is_numbered(task, None) else position
         yield f"{owner.name} numbers the tokens itself, which {kind} does not read; use a decoder"
     if has_encoder and normalizer is not None:
         yield (
@@ -110,12 +112,6 @@ def _clashes(config: Config) -> Iterator[str]:
 
 def _loops_once(loop: Loop) -> bool:
     return isinstance(loop, FixedLoop) and loop.loops == 1
-
-
-def numbers(task: Task, position: PositionEncoding | None) -> bool:
-    """True when the task or the encoding gives tokens their position ids."""
-    by_task = type(task).position_ids is not registry.base_class("task").position_ids
-    return by_task or (position is not None and position.has("draw_positions"))
 
 
 def cross_encoding(model: Model, position: PositionEncoding) -> PositionEncoding:
