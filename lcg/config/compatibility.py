@@ -11,7 +11,6 @@ from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
-from lcg import registry
 from lcg.attention.backends import check_backend
 from lcg.attention.mixers import AttentionMixer, FixedLoop, Loop
 from lcg.config.errors import ConfigError, config_errors
