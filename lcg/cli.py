@@ -24,7 +24,7 @@ from lcg.system import is_storage_error
 COMMANDS = (
     *("train", "sweep", "reproduce", "eval", "select", "table", "plot", "report", "inspect"),
     "sparsefinder",
-    *("list", "show", "check", "demo"),
+    *("list", "show", "new", "check", "demo"),
 )
 SPINS = "10000"
 """Rounds of waiting, about half a millisecond, before a thread sleeps."""

@@ -17,6 +17,8 @@ LIGHT = {
     "plot --help": 0,
     "list": 0,
     "list experiments": 0,
+    "list backends": 0,
+    "new position decays": 0,
     "list --diff paper/reverse repo/reverse": 0,
     "show task=mqmtar length=64": 0,
     "train attention=asentmx": 2,

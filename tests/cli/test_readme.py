@@ -49,6 +49,7 @@ def test_use_it(run_small):
     assert [words[0] for words in lines] == [
         *(
             "list",
+            "new",
             "show",
             "train",
             "train",
@@ -64,18 +65,18 @@ def test_use_it(run_small):
     ]
     found = [run_small(words) for words in lines]
     assert "quick/copy" in found[0].out
-    assert "parameters" in found[4].out + found[4].err
+    assert "parameters" in found[5].out + found[5].err
     runs = [path.name for path in Path("runs").glob("copy-*")]
     assert sorted(name.rpartition("-s")[0] for name in runs) == [
         "copy-asentmax-nape",
         "copy-entmax_learned-sinusoidal",
         "copy-softmax-rope",
     ]
-    assert {"asentmax", "softmax", "nape", "rope", "64"} <= set(re.findall(r"\w+", found[6].out))
+    assert {"asentmax", "softmax", "nape", "rope", "64"} <= set(re.findall(r"\w+", found[7].out))
     assert "\\toprule" in Path("copy.tex").read_text()
     assert Path("copy.png").stat().st_size > 10_000
     assert "copy-asentmax-nape" in Path("report.html").read_text()
-    assert "layer" in found[10].out
+    assert "layer" in found[11].out
 
 
 def test_add_a_task(run_small):
