@@ -1,6 +1,6 @@
 import math
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import ClassVar
 
@@ -16,10 +16,10 @@ SPACE, PAIR, QUERY, FIRST_LETTER = 0, 1, 2, 3
 class MQMTAR(Task):
     """Multi-query multi-token associative recall: look up the values of some keys.
 
-    The body holds floor(density·L / (key_length + value_length + 2)) pairs in slots of equal size,
-    each `key : value` at a uniform place of its slot, spaces elsewhere. Then come the queries
-    `? key`, keys of the body drawn with replacement; the target is `? value` for each. Within a
-    sequence all keys are distinct words, all values too, and a space is never part of a word.
+    The body holds floor(density·L / (key_length + value_length + 2)) pairs, or `pairs`, in slots of
+    equal size, each `key : value` at a uniform place of its slot, spaces elsewhere. Then come the
+    queries `? key`, keys of the body drawn with replacement; the target is `? value` for each.
+    Within a sequence all keys are distinct words, all values too, and no word holds a space.
     Hard because: all letters of a key must match, among ever more keys that share some of them.
     Source: ASEntmax, arXiv 2506.16640. The nominal length L is about the body's: the source has 76
     tokens at L = 64 and 61178 at 65536.
@@ -52,12 +52,18 @@ class MQMTAR(Task):
     """Seed from which the words are drawn."""
     fresh_words: bool = True
     """Give every evaluation split words of its own; else all have those of training."""
+    pairs: int = field(default=0, metadata={"identity": "unless default"})
+    """Number of pairs at every length, so that only the spaces between them grow; 0: by density."""
 
     def __post_init__(self):
         super().__post_init__()
-        for field in ("alphabet", "words", "queries", "key_length", "value_length"):
-            value = getattr(self, field)
-            self.require(value >= 1, f"{field} must be at least 1, got {value}")
+        for name in ("alphabet", "words", "queries", "key_length", "value_length"):
+            value = getattr(self, name)
+            self.require(value >= 1, f"{name} must be at least 1, got {value}")
+        self.require(
+            0 <= self.pairs <= self.words,
+            f"pairs must lie in 0 to words={self.words}, got {self.pairs}",
+        )
         self.require(0 < self.density <= 1, f"density must lie in (0, 1], got {self.density}")
         letters = max(self.key_length, self.value_length)
         self.require(
@@ -87,12 +93,14 @@ class MQMTAR(Task):
     def _unit(self) -> int:
         return self.key_length + self.value_length + 2  # with the separator and a space
 
-    def pairs(self, length):
+    def pairs_at(self, length):
         """Number of key-value pairs at a nominal length."""
+        if self.pairs:
+            return np.full_like(length, self.pairs) if np.ndim(length) else self.pairs
         return _whole(self.density * length // self._unit)
 
     def source_length(self, length):
-        pairs = self.pairs(length)
+        pairs = self.pairs_at(length)
         return pairs * (length // pairs) + self.queries * (1 + self.key_length)
 
     def target_length(self, length):
@@ -100,12 +108,14 @@ class MQMTAR(Task):
 
     @property
     def min_length(self) -> int:
+        if self.pairs:
+            return self.pairs * self._unit
         length = int(self._unit / self.density)
-        return length if self.pairs(length) else length + 1
+        return length if self.pairs_at(length) else length + 1
 
     def check_length(self, length):
         super().check_length(length)
-        pairs = self.pairs(length)
+        pairs = self.pairs_at(length)
         self.require(
             pairs <= self.words,
             f"length {length} needs {pairs} distinct keys, but words={self.words}",
@@ -114,7 +124,7 @@ class MQMTAR(Task):
     # ---- data
 
     def sample(self, rng, lengths):
-        batch, pairs = len(lengths), self.pairs(lengths)
+        batch, pairs = len(lengths), self.pairs_at(lengths)
         most = pairs.max()
         slot = (lengths // pairs)[:, None]
         vocabulary = self.words, self.alphabet, self.vocabulary_seed, self._split

@@ -15,6 +15,7 @@ from lcg.tasks.mqmtar import MQMTAR, _distinct
 from lcg.tasks.n_back import NBack
 from lcg.tasks.reverse import Reverse
 from lcg.tasks.sort import Sort
+from lcg.tasks.streams import eval_batch
 
 
 def draw(task, length, count, seed=0):
@@ -208,7 +209,7 @@ def test_mqmtar_answers_lie_anywhere():
         source, begins, _, answer = recall_places(task, length, 3000)
         assert fits(np.bincount(answer, minlength=begins.shape[1]))
         # A pair's place in its slot is uniform.
-        slot = length // task.pairs(length)
+        slot = length // task.pairs_at(length)
         places = begins - np.arange(begins.shape[1]) * slot
         assert fits(np.bincount(places.ravel(), minlength=slot - 5))
         assert source.shape[1] == task.source_length(length)
@@ -223,11 +224,22 @@ def test_mqmtar_answers_recede_with_length():
     assert 0.85 < slope(lengths, means) < 1.05
 
 
+def test_mqmtar_with_a_number_of_pairs_grows_by_spaces_alone():
+    """However long, as many pairs, and every token but spaces and specials is one of theirs."""
+    task = MQMTAR(alphabet=16, words=16, key_length=1, value_length=1, queries=1, pairs=4)
+    for length in (16, 64, 1000, 5120):
+        batch = eval_batch(task, 0, "test", length, 0, 20)
+        body = (batch.inputs >= 3) & (batch.inputs < task.symbol_count)
+        assert (body.sum(axis=1) == 4 * 2 + 1 + 1).all()  # pairs, the query, the answer's letter
+        assert task.source_length(length) == 4 * (length // 4) + 2
+    assert task.min_length == 16
+
+
 def test_mqmtar_fillers_are_no_keys():
     task = MQMTAR(alphabet=16, words=256)
     source, _, keys, _ = recall_places(task, 64, 2000)
     assert keys.min() >= 3
-    pairs = task.pairs(64)
+    pairs = task.pairs_at(64)
     # All that is not a letter is accounted for: separators and spaces. So no letter is a filler.
     letters = (source >= 3).sum(axis=1)
     assert (letters == pairs * 4 + task.queries * 2).all()

@@ -55,7 +55,7 @@ def test_bad_parameters(cls, options, message):
 
 def test_whole_numbers_pass_for_real_ones():
     assert FlipFlop(writes=2).writes == 2
-    assert MQMTAR(density=1).pairs(64) == 10
+    assert MQMTAR(density=1).pairs_at(64) == 10
 
 
 def test_least_length(task):
@@ -80,7 +80,7 @@ def test_more_pairs_than_words():
     ):
         MQMTAR().check_length(131072)
     small = MQMTAR(alphabet=16, words=16, queries=1, key_length=1, value_length=1)
-    assert small.pairs(80) == 16
+    assert small.pairs_at(80) == 16
     small.check_length(80)
     with pytest.raises(ValueError, match="needs 17 distinct keys, but words=16"):
         EvalStream(small, 0, "test", 85)
