@@ -24,7 +24,7 @@ class Sinusoidal(PositionEncoding):
     base: float = 10000.0
     """Wavelengths run from 2π to 2π·base tokens."""
     scale: float = 1.0
-    """Factor of the embedding."""
+    """Factor on the embedding."""
 
     def __post_init__(self) -> None:
         if not 1 < self.base < math.inf:

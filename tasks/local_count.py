@@ -8,7 +8,7 @@ from lcg.tasks.base import Task, uniform
 
 @dataclass
 class LocalCount(Task):
-    """Label each position with how often its symbol has just been repeated: 0, 1, 2, ...
+    """Label each position with the number of repetitions of its symbol so far: 0, 1, 2, ...
 
     The source is made of runs of one symbol; a run's length is uniform in 2 .. max_reps and its
     symbol differs from the run before.

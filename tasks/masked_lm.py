@@ -16,7 +16,7 @@ from lcg.tasks.corpora import numbers
 
 @dataclass
 class MaskedLM(text.TextTask):
-    """Masked language modelling: say which tokens of a text were hidden.
+    """Masked language modelling: predict the hidden tokens of a text.
 
     A sample of nominal length L is L consecutive tokens from anywhere in the split. Of these
     round(masked·L), but at least one, are chosen and scored: 80 % of them read <mask>, 10 % any
@@ -45,9 +45,9 @@ class MaskedLM(text.TextTask):
     masked: float = 0.15
     """Share of the tokens that are chosen and scored."""
     random: float = 0.1
-    """Share of the chosen that read a random token."""
+    """Share of the chosen tokens that are replaced by a random token."""
     kept: float = 0.1
-    """Share of the chosen that read what they are."""
+    """Share of the chosen tokens that stay unchanged."""
 
     def __post_init__(self):
         super().__post_init__()

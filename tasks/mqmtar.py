@@ -39,11 +39,11 @@ class MQMTAR(Task):
     alphabet: int = 256
     """Number of letters."""
     words: int = 10_000
-    """Number of keys, and of values, that exist; alphabet**key_length takes every word."""
+    """Number of keys, and of values; alphabet**key_length uses every possible word."""
     queries: int = 4
     """Number of queries."""
     density: float = 0.8
-    """Share of the body that pairs take up, one space after each included."""
+    """Share of the body taken up by pairs, each with one space after it."""
     key_length: int = 2
     """Letters of a key."""
     value_length: int = 2
@@ -51,7 +51,7 @@ class MQMTAR(Task):
     vocabulary_seed: int = 0
     """Seed from which the words are drawn."""
     fresh_words: bool = True
-    """Give every evaluation split words of its own; else all have those of training."""
+    """Use different words in each evaluation split; otherwise all splits use those of training."""
     pairs: int = field(default=0, metadata={"identity": "unless default"})
     """Number of pairs at every length, so that only the spaces between them grow; 0: by density."""
 

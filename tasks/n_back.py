@@ -24,7 +24,7 @@ class NBack(Task):
     kind: ClassVar[Literal["tagging"]] = "tagging"
 
     n: int = 2
-    """Distance of the label, in places."""
+    """Distance of the label, in positions."""
     symbols: int = 16
     """Size of the alphabet, the leading 0 included."""
 

@@ -16,7 +16,7 @@ from lcg.tasks.streams import stream_rng
 
 @dataclass
 class ParallelText(text.TextTask):
-    """Translation between two text files of which line i of one is line i of the other.
+    """Translation between two text files, where line i of one translates line i of the other.
 
     A training sample of nominal length L is a pair whose longer side has at most L tokens, each
     such pair being equally likely; give data.min_length and data.max_length the same value, and all
@@ -39,9 +39,9 @@ class ParallelText(text.TextTask):
     making: ClassVar[str] = "python -m lcg.tasks.corpora.gettext_pairs, as docs/real-text.md shows"
 
     source: str = ""
-    """File to translate from, a sentence a line; empty: numbers in German words, without a file."""
+    """File to translate from, one sentence per line; empty: numbers in German words, no file."""
     target: str = ""
-    """File to translate to, with as many lines; empty: the same numbers in English."""
+    """File to translate to, with the same number of lines; empty: the same numbers in English."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -8,7 +8,7 @@ from lcg.tasks.base import Task, uniform
 
 @dataclass
 class Reverse(Task):
-    """The target is the source read from its end.
+    """The target is the source in reverse order.
 
     Hard because: what comes next lies two positions further back with every symbol written, so
     no fixed distance helps, and distances beyond the training lengths are all new.

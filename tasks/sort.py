@@ -8,7 +8,7 @@ from lcg.tasks.base import Task, uniform
 
 @dataclass
 class Sort(Task):
-    """The target is the source in ascending order, repetitions kept.
+    """The target is the source in ascending order, with repetitions.
 
     Hard because: each step must count how often a symbol occurred in the whole source and how
     often it has been written; both counts grow with the length. Source: ASEntmax, arXiv 2506.16640.

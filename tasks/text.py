@@ -38,7 +38,7 @@ class TextTask(Task):
     held_out: float = 0.05
     """Share of the text in each of the two evaluation splits."""
     digest: str = ""
-    """Hash of the text and the BPE vocabulary; filled in automatically, and checked ever after."""
+    """Hash of the text and the BPE vocabulary; filled in automatically and checked on every use."""
 
     def __post_init__(self):
         super().__post_init__()

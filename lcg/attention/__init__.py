@@ -27,7 +27,7 @@ class Attention:
     """normalizer(scaling(query, n) · q·k/√d + position bias), then the output norm."""
 
     normalizer: Normalizer = field(default_factory=Softmax)
-    """From a row of scores to a row of weights."""
+    """Map from a row of scores to a row of weights."""
     scaling: QueryScaling = field(default_factory=NoScaling)
     """Multiplier of the scores that grows with the number of visible keys."""
     output_norm: OutputNorm = field(default_factory=NoNorm)
@@ -38,11 +38,10 @@ class Attention:
     qk_norm: bool = field(default=False, metadata=ADDED_LATER)
     """RMSNorm of each head's queries and keys, with a learned scale, before they are rotated."""
     sink: Literal["none", "zero", "learned"] = field(default="none", metadata=ADDED_LATER)
-    """A score that every row has besides its keys' and whose weight is dropped: 0, or one that each
-    head learns from 0 on."""
+    """Extra score in every row, whose weight is dropped: 0, or learned per head, starting at 0."""
 
     pattern: list[Attention] = field(default_factory=list, metadata=ADDED_LATER)
-    """The attention of each layer, repeated, in place of this one: attention=[softmax,asentmax]."""
+    """Attentions of the layers in turn, instead of a single one: attention=[softmax,asentmax]."""
 
     def of_layer(self, layer: int) -> Attention:
         """The attention of one layer of a model, numbered from 0."""

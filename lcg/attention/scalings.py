@@ -95,11 +95,11 @@ class AdaptiveScaling(QueryScaling):
     delta: float = 1.0
     """δ, not learned."""
     gamma_range: float = 2.0
-    """γ lies within ± this."""
+    """Bound of γ: it lies in [-gamma_range, gamma_range]."""
     offset: float = 1.0
     """Added to n inside the logarithm."""
     bias: bool = True
-    """Give the two projections biases."""
+    """Add biases to the two projections."""
     init: Literal["authors", "unit"] = "authors"
     """authors: weights N(0, 0.02²), biases 0, a scaler near 1.7 at the start with δ = 1;
     unit: weights 0 and softplus(b_β) = 0.05, a scaler of δ + 0.05 for every query."""

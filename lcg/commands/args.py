@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EXIT_CODES = """exit codes:
   0    done
   1    system error (disk, memory, permission), a bug, with its traceback, or a failed run
-       in a sweep
+       of a sweep
   2    bad input, found before anything was written, or an error in your own class
        (see `lcg check`)
   3    busy: another process trains the run

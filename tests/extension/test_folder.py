@@ -12,7 +12,7 @@ every_way = pytest.mark.parametrize("way", WAYS)
 @every_way
 def test_folders_named_like_ours_shadow_nothing(way, lcg):
     out = lcg("list", way)
-    assert "The target is the source read from its end." in out
+    assert "The target is the source in reverse order." in out
     assert "alibi" in out
     assert "  mine  " in out, "the user's experiments are listed"
     assert "quick/copy" in out, "beside ours"

@@ -105,7 +105,7 @@ class LearnedEntmax(AnyEntmax):
     init: Literal["normal", "constant"] = "normal"
     """a ~ N(0, 1), as in the authors' code, or a = logit(alpha - 1) in every head."""
     alpha: float = 1.5
-    """α at the start with init=constant."""
+    """Initial α with init=constant."""
     floor: float = 0.01
     """Lower clamp of α - 1; the gradient in a is zero below it."""
 

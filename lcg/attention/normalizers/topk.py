@@ -25,7 +25,7 @@ class TopK(Normalizer):
     sparse: ClassVar[bool] = True
 
     k: int = 32
-    """Number of keys a query keeps; all of them while it sees no more than that."""
+    """Number of keys that a query keeps; all if it sees no more than that."""
 
     def __post_init__(self) -> None:
         if self.k < 1:
