@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lcg.attention.backends import check_installed
-from lcg.config import Config, load_config, with_overrides
+from lcg.config import Config, load_config, with_changes, with_overrides
 from lcg.config.compatibility import remarks
+from lcg.config.load import is_change
 from lcg.config.types import as_text
 from lcg.log import log
 from lcg.ranks import is_rank_zero, run_alone
@@ -63,21 +64,28 @@ class Run(runs.Run):
         """Evaluate the selected weights at nominal lengths, as `lcg eval` does.
 
         lengths: those of the run's config by default. options: further fields of `evaluation`, such
-        as samples=200. Each result is merged into results.json as soon as it is there, and a length
-        that was evaluated on the same samples before is not evaluated again. Returns a result per
-        length, shortest first.
+        as samples=200. Options of position and attention, such as "position.scale=8" among the
+        overrides or position="./yarn.py:YaRN", change the run for this evaluation, if its learned
+        tensors stay as they are. Each result is merged into results.json as soon as it is there,
+        and a length that was evaluated on the same samples before is not evaluated again. Returns a
+        result per length, shortest first.
 
         Raises ValueError, in one line, for an option or a length that is not possible.
         """
-        from lcg.evaluation.evaluate import choose_device, evaluate_and_log
+        from lcg.evaluation.evaluate import check_tensors, choose_device, evaluate_and_log
 
         words = [*overrides, *_words({"lengths": lengths} if lengths else {}), *_words(options)]
+        changed_words = [word for word in words if is_change(word)]
+        words = [word for word in words if not is_change(word)]
         asked = with_overrides(self.config.evaluation, words, "evaluation")
         for length in asked.lengths:
             self.config.task.check_evaluation("test", length)
         choose_device(device)
         self.config.evaluation = asked
-        cells = evaluate_and_log(self.path, self.config, device)
+        changed, changes = with_changes(self.config, changed_words)
+        if changes:
+            check_tensors(self.config, changed)
+        cells = evaluate_and_log(self.path, changed, device, changes)
         self.__dict__.pop("record", None)  # what was read before
         return cells
 
@@ -133,6 +141,14 @@ def check_machine(config: Config) -> str | None:
 
     check_installed(config.attention.backend)
     devices.check_machine(config.trainer)
+    if config.evaluation.also:
+        from lcg.evaluation.evaluate import check_tensors
+
+        for words in config.evaluation.also:
+            try:
+                check_tensors(config, with_changes(config, words.split())[0])
+            except ValueError as error:
+                raise ValueError(f"evaluation.also={words}: {error}") from None
     Run.place(config)
     problem = devices.memory_problem(config)
     for remark in (*remarks(config), *([] if problem else devices.ladder_notes(config))):
@@ -153,7 +169,9 @@ def train_and_evaluate(config: Config) -> Outcome:
             log.info(f"{outcome.directory} is finished, {outcome.step} steps")
         if outcome.status == "finished" and config.evaluation.after_training:
             device = {"gpu": "cuda"}.get(config.trainer.accelerator, config.trainer.accelerator)
-            evaluate_and_log(outcome.directory, config, device)
+            for words in ("", *config.evaluation.also):
+                asked, changes = with_changes(config, words.split())
+                evaluate_and_log(outcome.directory, asked, device, changes)
 
     outcome = train(config, then=evaluate)
     if is_rank_zero() and outcome.status == "interrupted":

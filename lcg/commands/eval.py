@@ -8,10 +8,20 @@ from pathlib import Path
 from lcg.commands.args import Parser, add_trust
 from lcg.log import log
 
+CHANGES = """\
+Options of position and attention may be given too, as `lcg train` takes them, if the learned
+tensors stay as they are: position.base=50000, attention.normalizer=topk, position=./yarn.py:YaRN
+position.scale=8. An option that another class has by the same name stays as the run has it.
+The results are kept beside the run's own, and have rows of their own in tables.
+
+What is not given is as the run has it. Defaults:
+"""
+
 
 def run(words: list[str]) -> int:
-    from lcg.config import with_overrides
+    from lcg.config import ConfigError, with_changes, with_overrides
     from lcg.config.help import describe_fields
+    from lcg.config.load import is_change
     from lcg.config.schema import Evaluation
     from lcg.runs.record import RunRecord
     from lcg.runs.run import Run
@@ -22,8 +32,7 @@ def run(words: list[str]) -> int:
         "eval",
         "RUN … [key=value …] [--device NAME]",
         __doc__,
-        epilog="What is not given is as the run has it. Defaults:\n"
-        + describe_fields(Evaluation()),
+        epilog=CHANGES + describe_fields(Evaluation()),
         keys=lambda name: [name] if name in fields else [],
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
@@ -33,8 +42,12 @@ def run(words: list[str]) -> int:
     overrides = [word for word in words if Path(word) not in runs]
     if not runs:
         raise ValueError("name a run directory to evaluate")
-    if any(word.lstrip("-").startswith("after_training=") for word in overrides):
-        raise ValueError("after_training is about `lcg train`; it changes nothing here")
+    for option in ("after_training", "also"):
+        keys = (f"{option}=", f"evaluation.{option}=")
+        if any(word.lstrip("-").startswith(keys) for word in overrides):
+            raise ValueError(f"{option} is about `lcg train`; it changes nothing here")
+    changed_words = [word for word in overrides if is_change(word)]
+    overrides = [word for word in overrides if not is_change(word)]
     configs, problems = {}, []
     for run in runs:  # what was typed is checked before any run is evaluated
         Run(run).check()
@@ -52,21 +65,28 @@ def run(words: list[str]) -> int:
         try:
             Run(run).check_selected()
             RunRecord.load(run)
+            configs[run] = config, *with_changes(config, changed_words)
         except ValueError as error:
-            problems.append(str(error))
-            continue
-        configs[run] = config
+            problems.append(f"{run}: {error}" if isinstance(error, ConfigError) else str(error))
     if not configs:
         raise ValueError(" | ".join(problems))
-    from lcg.evaluation.evaluate import choose_device, evaluate_and_log
+    from lcg.evaluation.evaluate import check_tensors, choose_device, evaluate_and_log
     from lcg.runs.wandb_logger import send_record
 
     choose_device(options.device)
+    for run, (config, changed, _) in list(configs.items()) if changed_words else ():
+        try:
+            check_tensors(config, changed)
+        except ValueError as error:
+            problems.append(f"{run}: {error}")
+            del configs[run]
+    if not configs:
+        raise ValueError(" | ".join(problems))
 
-    for run, config in configs.items():
+    for run, (config, changed, changes) in configs.items():
         try:
             before = RunRecord.load(run)
-            evaluate_and_log(run, config, options.device)
+            evaluate_and_log(run, changed, options.device, changes)
         except ValueError as error:
             if len(runs) == 1:
                 raise

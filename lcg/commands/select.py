@@ -54,6 +54,8 @@ def select_runs(
     records = [run.record for run in runs.values()]
     tell_changed_sources(records)
     for group in group_runs(records, metric):
+        if group.changes:  # which has no say in what is selected
+            continue
         choice, left = group.choice, ""
         if not choice.resolved and choice.monitored is not None:  # only a tie needs torch
             from lcg.evaluation.evaluate import LengthBar, break_tie

@@ -7,7 +7,14 @@ import copyreg
 
 from lcg.config.errors import ConfigError
 from lcg.config.identity import experiment_identity, identity, run_directory, to_tree, to_yaml
-from lcg.config.load import choices, config_from_tree, load_config, load_task, with_overrides
+from lcg.config.load import (
+    choices,
+    config_from_tree,
+    load_config,
+    load_task,
+    with_changes,
+    with_overrides,
+)
 from lcg.config.schema import COMPONENTS, Config
 
 __all__ = [
@@ -23,6 +30,7 @@ __all__ = [
     "run_directory",
     "to_tree",
     "to_yaml",
+    "with_changes",
     "with_overrides",
 ]
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +158,47 @@ def source_digests(config: Config) -> dict[str, dict[str, str]]:
 def task_tree(config: Config) -> dict[str, Any]:
     """The task's options, by which runs of one task know each other; a user's class by its code."""
     return to_tree(config.task, identity=True)
+
+
+def changes_between(own: Config, changed: Config) -> dict[str, Any]:
+    """The options of position and attention that differ, by dotted name, as `changed` has them.
+
+    A user's class has a name and, as `source`, the hash of its code. A part that is gone is null.
+    A training length that follows from the run's data is no difference.
+    """
+    before, after = _changeable(own), _changeable(changed)
+    length = int(own.task.token_length(own.data.max_length))
+    for key in after.keys() - before.keys():
+        if key.endswith(".train_length") and after[key] == length:
+            del after[key]
+    found = {key: value for key, value in after.items() if before.get(key, ...) != value}
+    gone = (key for key in before if key not in after and key.endswith((".name", ".source")))
+    return found | dict.fromkeys(gone)
+
+
+def _changeable(config: Config) -> dict[str, Any]:
+    """The options of position and attention by dotted name, without the backend."""
+    tree = to_tree(config)
+    nodes = part_nodes(tree)
+    for key, part in parts(config).items():
+        nodes[key]["name"] = type(part).name
+        if source := registry.identity_of(type(part)):
+            nodes[key]["source"] = source.rpartition("@")[2]
+    chosen = {key: tree[key] for key in ("position", "attention")}
+    return {key: value for key, value in _leaves(chosen) if not key.endswith(".backend")}
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The values in nested mappings, and in lists of them, by dotted name."""
+    inner = value.items() if isinstance(value, dict) else None
+    if isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        inner = enumerate(value)
+    if inner is None:
+        is_json = not isinstance(value, float) or math.isfinite(value)
+        yield key, value if is_json else str(value)
+        return
+    for name, item in inner:
+        yield from _leaves(item, f"{key}.{name}".lstrip("."))
 
 
 def _digest(tree: dict[str, Any]) -> str:

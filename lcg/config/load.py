@@ -31,7 +31,7 @@ from lcg.config.errors import (
     one_line,
     options_called,
 )
-from lcg.config.identity import parts
+from lcg.config.identity import changes_between, kind_of, part_nodes, parts, to_tree
 from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, LABELLED, SECTIONS, Config
 from lcg.config.types import as_text, build, convert, read_text
 from lcg.system import require_file
@@ -55,6 +55,11 @@ def load_config(overrides: list[str], fitting: bool = True) -> Config:
     config = _build(_tree(read_overrides(overrides)))
     if fitting:
         check_config(config)
+        for words in config.evaluation.also:
+            try:
+                with_changes(config, words.split())
+            except ConfigError as error:
+                raise ConfigError(f"evaluation.also={words}: {error}") from error.__cause__
     return config
 
 
@@ -398,7 +403,7 @@ def _put(tree: dict[str, Any], key: str, text: str) -> None:
             raise ConfigError(f"{key}: {'.'.join(path[: i + 1])} is a value, not a section")
     if isinstance(tree, list):
         raise ConfigError(f"{key}: give the whole of {'.'.join(path)}, or an option of a member")
-    is_part = path == ["attention"] and last in ATTENTION_PARTS
+    is_part = path[:1] == ["attention"] and last in ATTENTION_PARTS
     tree[last] = _named(_flow(text)) if is_part else text
 
 
@@ -410,3 +415,56 @@ def _build(tree: dict[str, Any]) -> Config:
             with config_errors(type(config.task), ""):
                 part.train_length = int(config.task.token_length(config.data.max_length))
     return config
+
+
+# ---- what changes at evaluation only
+
+CHANGEABLE = ("position", "attention")
+
+
+def is_change(word: str) -> bool:
+    """True for a word that is about an option of the position encoding or of the attention."""
+    return word.lstrip("-").partition("=")[0].strip().partition(".")[0] in CHANGEABLE
+
+
+def with_changes(config: Config, words: list[str]) -> tuple[Config, dict[str, Any]]:
+    """A run's config with other options of position and attention, and in what it differs.
+
+    The difference is what `Cell.changes` holds, empty where there is none. An option that is not
+    given stays as the run has it; so does one that another class has by the same name. The backend
+    is `auto`, as that of the run need not know the new parts.
+
+    Raises ConfigError for other options, and for parts that cannot work together.
+    """
+    if not words:
+        return config, {}
+    tree, own = to_tree(config), part_nodes(to_tree(config))
+    values = read_overrides(words)
+    for key in values:
+        if not is_change(key):
+            raise ConfigError(f"{key} cannot be changed; options of position and attention can be")
+        if key.endswith(".backend"):
+            raise ConfigError(f"{key} changes no result; it is auto where an option is changed")
+    if "position" in values:
+        tree["position"], _ = _expand("position", _flow(values.pop("position")))
+    if "attention" in values:
+        chosen, _ = _expand("attention", _flow(values.pop("attention")))
+        tree["attention"] |= {"pattern": []} | chosen
+    elif config.attention.pattern:
+        for key in values:
+            part = key.removeprefix("attention.")
+            if part != key and not part.startswith("pattern."):
+                member = f"attention.pattern.0.{part}"
+                raise ConfigError(f"{key}: layers have attentions of their own; change {member}, …")
+    for key in sorted(values, key=lambda key: key.count(".")):
+        _put(tree, key, values[key])
+    for key, node in part_nodes(tree).items():
+        before = own.get(key, {})
+        cls = find_class(kind_of(key), node.setdefault("name", before.get("name")))
+        fields = {f.name for f in dataclasses.fields(cls) if f.init}
+        node |= {name: value for name, value in before.items() if name in fields - node.keys()}
+    for node in (tree["attention"], *tree["attention"]["pattern"]):
+        node["backend"] = "auto"
+    changed = _build(tree)
+    check_config(changed)
+    return changed, changes_between(config, changed)

@@ -163,6 +163,8 @@ def _elements(origin: type, arms: tuple, value: Any, where: str) -> list:
     """The elements of 64,128 or [64, 128]; a single value is a list of one."""
     if isinstance(value, dict):
         raise ConfigError(f"{where}: expected a list, got {value!r}")
+    if isinstance(value, str) and value.startswith(("['", '["')):
+        value = read_text(value)
     if isinstance(value, str):
         inner = value.strip().removeprefix("[").removesuffix("]").strip()
         value = [part.strip() for part in inner.split(",")] if inner else []

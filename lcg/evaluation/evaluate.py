@@ -5,10 +5,11 @@ What is found is merged into the run's results.json before the next length is be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,6 +20,7 @@ from lcg.evaluation.test_sets import TestSet, ladder_of
 from lcg.log import log
 from lcg.models.transformer import build_model
 from lcg.results import Choice, choose, wilson
+from lcg.results.labels import change_label
 from lcg.results.selection import longer_lengths
 from lcg.results.statistics import Measure
 from lcg.runs.files import Busy
@@ -58,16 +60,46 @@ def choose_device(name: str) -> torch.device:
         raise ValueError(f"--device {name} cannot be used: {reason}") from None
 
 
-def evaluate_and_log(directory: Path, config: Config, device: str = "auto") -> list[Cell]:
+def check_tensors(own: Config, changed: Config) -> None:
+    """Raise ValueError, naming some that differ, unless both have the same learned tensors."""
+    shapes = (
+        {name: list(tensor.shape) for name, tensor in build_model(config).state_dict().items()}
+        for config in (own, changed)
+    )
+    if differences := list(_differences(*shapes)):
+        more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
+        raise ValueError(
+            "only what leaves the learned tensors as they are can change at evaluation; "
+            f"{', '.join(differences[:3])}{more}: train a run with it"
+        )
+
+
+def _differences(own: dict[str, list[int]], changed: dict[str, list[int]]) -> Iterator[str]:
+    for name in sorted(own.keys() | changed.keys()):
+        if name not in changed:
+            yield f"{name} would be gone"
+        elif name not in own:
+            yield f"{name} {changed[name]} would be new"
+        elif own[name] != changed[name]:
+            yield f"{name} {own[name]} would be {changed[name]}"
+
+
+def evaluate_and_log(
+    directory: Path, config: Config, device: str = "auto", changes: Mapping[str, Any] = {}
+) -> list[Cell]:
     """Evaluate a run at the test lengths of `config.evaluation`; logs a line per length.
 
+    changes: in what the config is not the run's own, see `with_changes`.
     A length that the same checkpoint was evaluated at before, on the same samples, is not evaluated
     again, unless its record lacks the outcome of each sample or the task's metrics; what was out of
     memory is tried again. Each cell is in results.json before the next length is begun.
     """
     asked, test_sets, cells = config.evaluation, ladder_of(config), []
     fewer = any(test_set.samples < asked.samples for test_set in test_sets)
-    log.info(f"{directory}: test ladder, {'up to ' * fewer}{asked.samples} samples per length")
+    changed = f" with {change_label(changes)}" if changes else ""
+    log.info(
+        f"{directory}: test ladder{changed}, {'up to ' * fewer}{asked.samples} samples per length"
+    )
     model, step = load_model(directory, config, choose_device(device))
     record = RunRecord.load(directory)
     settled = {
@@ -77,10 +109,10 @@ def evaluate_and_log(directory: Path, config: Config, device: str = "auto") -> l
         or cell.state == "not_finite"
     }
     with closing(LengthBar()) as bar:
-        options = {"step": step, "metrics": True, "on_progress": bar}
+        options = {"step": step, "changes": changes, "metrics": True, "on_progress": bar}
         options |= {"decode": asked.decode, "batch_size": asked.batch_size}
         for test_set in test_sets:
-            cell = settled.get(test_set.cell_key(asked.decode, step))
+            cell = settled.get(test_set.cell_key(asked.decode, step, changes))
             if cell is None:
                 with RunRecord.updating(directory):
                     pass  # a directory that cannot be written is told before the work, not after

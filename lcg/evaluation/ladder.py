@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ def evaluate_lengths(
     decode: str = "teacher_forcing",
     batch_size: int | None = None,
     step: int | None = None,
+    changes: Mapping[str, Any] = {},
     metrics: bool = False,
     on_progress: Progress = lambda length, done, total: None,
 ) -> Iterator[Cell]:
@@ -40,6 +42,7 @@ def evaluate_lengths(
 
     A length that does not fit in memory yields a cell that says so, and the next length follows.
     With `metrics` a cell also has what a task measures beside exact match. step: of the checkpoint.
+    changes: in what the model's options are not those of its run, see `Cell`.
     """
     training = model.training
     model.eval()
@@ -53,8 +56,7 @@ def evaluate_lengths(
                     with suppress(MemoryError):  # then the cell has what is known without them
                         found["metrics"] = measured(model, test_set, batch_size)
                 found["seconds"] = round(time.perf_counter() - started, 3)
-            key = test_set.cell_key(decode, step)
-            yield Cell(*key, tokens=test_set.token_length, **found)
+            yield test_set.cell(decode, step, changes, **found)
     finally:
         model.train(training)
 

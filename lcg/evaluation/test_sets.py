@@ -5,9 +5,12 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 from lcg.config import Config
+from lcg.runs.record import Cell, cell_key
 from lcg.tasks.base import IGNORE, Batch
 from lcg.tasks.streams import EvalStream, samples_of
 
@@ -59,9 +62,17 @@ class TestSet:
         since nothing is generated."""
         return decode if self.config.task.kind == "seq2seq" else "teacher_forcing"
 
-    def cell_key(self, decode: str, step: int | None) -> tuple:
+    def cell_key(self, decode: str, step: int | None, changes: Mapping[str, Any] = {}) -> tuple:
         """The `Cell.key` of an evaluation of the checkpoint of a step on this test set."""
-        return (self.length, self.samples, self.seed, self.decoding(decode), step)
+        fields = (self.length, self.samples, self.seed, self.decoding(decode), step)
+        return cell_key(*fields, changes)
+
+    def cell(
+        self, decode: str, step: int | None, changes: Mapping[str, Any] = {}, **found: Any
+    ) -> Cell:
+        """The cell of such an evaluation, with the fields that it found."""
+        fields = (self.length, self.samples, self.seed, self.decoding(decode), step)
+        return Cell(*fields, tokens=self.token_length, changes=dict(changes), **found)
 
 
 def ladder_of(config: Config) -> list[TestSet]:

@@ -121,16 +121,17 @@ def make(
             planned.place.append(drawn)
         else:
             missing.append(drawn)
+    trained = [group for group in shown.groups if not group.changes]
     html = _render(
         tasks=list(tasks.values()),
-        groups=shown.groups,
+        groups=trained,
         records=sources.records,
         problems=sources.problems,
         styles=styles,
         notes=[*shown.notes, *missing],
         command=command,
         made=made,
-        provenance=[_provenance(runs[run.key]) for group in shown.groups for run in group.runs],
+        provenance=[_provenance(runs[run.key]) for group in trained for run in group.runs],
     )
     return Report(html, tuple(drawings))
 
@@ -149,9 +150,10 @@ def _plan(
             title, task.figures[place], partial(draw, f"{task.anchor}-{name}", *arguments)
         )
 
-    groups, tested = task.groups, (task.groups, styles, measure)
+    groups = [group for group in task.groups if not group.changes]
+    tested, trained = ((shown, styles, measure) for shown in (task.groups, groups))
     yield planned("accuracy", RESULTS, "accuracy", figures.draw_accuracy, *tested)
-    yield planned("learning rates", RESULTS, "learning-rate", figures.draw_learning_rates, *tested)
+    yield planned("learning rates", RESULTS, "learning-rate", figures.draw_learning_rates, *trained)
     series = {
         run.record.run: runs[run.key].curves(figures.is_drawn)
         for group in groups

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
-from lcg.results.labels import labels
+from lcg.results.labels import change_labels, labels
 from lcg.results.selection import Choice, choose
 from lcg.results.statistics import (
     EXACT_MATCH,
@@ -24,9 +25,13 @@ TRAINED_AT = 0.5  # in-distribution exact match below this: the run did not trai
 
 @dataclass(frozen=True)
 class RunResult:
-    """A record as tables and plots read it: one cell per length, and did it train?"""
+    """A record as tables and plots read it: one cell per length, and did it train?
+
+    changes: its cells are those of the run evaluated with these changes, see `Cell`; {}: its own.
+    """
 
     record: RunRecord
+    changes: dict[str, Any] = field(default_factory=dict)
 
     @cached_property
     def cells(self) -> dict[int, Cell]:
@@ -43,7 +48,8 @@ class RunResult:
                 -(cell.step or 0),
             )
 
-        ladder = sorted(self.record.ladder, key=preference, reverse=True)  # the last one stays
+        cells = (cell for cell in self.record.ladder if cell.changes == self.changes)
+        ladder = sorted(cells, key=preference, reverse=True)  # the last one stays
         return dict(sorted({cell.length: cell for cell in ladder}.items()))
 
     @property
@@ -63,8 +69,11 @@ class RunResult:
 
         Read at the shortest test length within the training range, else at the longest such
         validation length. A length shorter than any in training says nothing. Of runs that are not
-        judged by it, only one that was not finite did not train.
+        judged by it, only one that was not finite did not train. What was changed at evaluation
+        says nothing of training.
         """
+        if self.changes:
+            return RunResult(self.record).trained
         record, status = self.record, self.record.training.status
         diverged = False if status == "not_finite" else None
         if not self.judged:
@@ -115,6 +124,7 @@ class Group:
     """The runs of one experiment, which differ in seed and learning rate only.
 
     name: its label among the groups of its task, see `labels`.
+    changes: at evaluation, see `Cell`; those of its runs that were evaluated with them. {}: none.
     runs: by learning rate, then seed. best: the one that `choice` selects by validation.
     """
 
@@ -124,6 +134,7 @@ class Group:
     runs: tuple[RunResult, ...]
     best: RunResult
     choice: Choice
+    changes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def lr(self) -> float:
@@ -189,6 +200,9 @@ class Group:
 def group_runs(records: Iterable[RunRecord], selected_by: str = "exact_match") -> list[Group]:
     """Groups in the order of task and name; `selected_by`: see `choose`.
 
+    What a group's runs were evaluated with besides, in place of their own options, is a group of
+    its own after it.
+
     Raises ValueError if there is no record.
     """
     tasks: dict[str, dict[str, list[RunRecord]]] = {}
@@ -204,10 +218,15 @@ def group_runs(records: Iterable[RunRecord], selected_by: str = "exact_match") -
         }
         names = labels([own[0] for own in by_key.values()])
         for (key, own), name in zip(by_key.items(), names, strict=True):
-            choice = choose(own, selected_by)
-            runs = tuple(map(RunResult, own))
-            best = next(run for run in runs if run.record is choice.record)
-            groups.append(Group(key, task, name, runs, best, choice))
+            cells = [cell for record in own for cell in record.ladder if cell.changes]
+            changes = list({cell.key[5]: cell.changes for cell in cells}.values())
+            endings = (f" → {label} at evaluation" for label in change_labels(changes))
+            for each, ending in zip([{}, *changes], ["", *endings], strict=True):
+                evaluated = [r for r in own if not each or any(each == c.changes for c in r.ladder)]
+                choice = choose(evaluated, selected_by)
+                runs = tuple(RunResult(record, each) for record in evaluated)
+                best = next(run for run in runs if run.record is choice.record)
+                groups.append(Group(key, task, name + ending, runs, best, choice, each))
     return sorted(groups, key=lambda group: (group.task, _natural(group.name), group.key))
 
 

@@ -81,6 +81,38 @@ def run_labels(records: Sequence[RunRecord]) -> list[str]:
     return [label(record) for record in records]
 
 
+def change_labels(changes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One label for each set of changes at evaluation: "yarn, scale=8", "scaling=log".
+
+    The code of a user's class is named only where nothing else tells two of them apart.
+    """
+    names = short_names(key for own in changes for key in own)
+    for key, name in names.items():
+        if name.partition(".")[0].isdecimal():  # a member of a pattern
+            names[key] = key.removesuffix(".name")
+
+    def label(own: Mapping[str, Any], sources: bool) -> str:
+        parts = []
+        for key, value in own.items():
+            is_source = key.rpartition(".")[2] == "source"
+            if is_source and not sources:
+                continue
+            text = str(value)[:8] if is_source else setting_text(value)
+            bare = key == "position.name" and value is not None
+            parts.append(text if bare else f"{names[key]}={text}")
+        return ", ".join(parts)
+
+    found = [label(own, False) for own in changes]
+    for index in [*_repeated(found), *(i for i, text in enumerate(found) if not text)]:
+        found[index] = label(changes[index], True)
+    return found
+
+
+def change_label(changes: Mapping[str, Any]) -> str:
+    """The label of changes that stand alone."""
+    return change_labels([changes])[0]
+
+
 def short_names(keys: Iterable[str]) -> dict[str, str]:
     """Dotted keys -> the shortest ends of them that no other key has; `.name` is left out."""
     return _shortest_ends({key: key.removesuffix(".name").split(".") for key in keys}, ".")

@@ -9,7 +9,7 @@ from lcg.results.tables import DID_NOT_TRAIN, Entry, Table
 
 HEAD = r"""% \usepackage{booktabs,graphicx}
 % Tables wider than the line are made smaller; ask for \textwidth in two columns with table*."""
-MATH = "·cdot ×times ≥geq ≤leq ±pm √surd αalpha βbeta γgamma δdelta λlambda σsigma τtau"
+MATH = "·cdot →to ×times ≥geq ≤leq ±pm √surd αalpha βbeta γgamma δdelta λlambda σsigma τtau"
 SYMBOLS = {
     **{word[0]: rf"$\{word[1:]}$" for word in MATH.split()},
     **{character: rf"\{character}" for character in "&%$#_{}"},

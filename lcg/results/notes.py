@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from lcg.results.aggregate import Group, RunResult
+from lcg.results.labels import change_label
 from lcg.results.paired import not_compared
 from lcg.results.published import Block
 from lcg.results.statistics import EXACT_MATCH, FIELDS, PASSES, Measure
@@ -20,16 +21,19 @@ def notes(
     beside: the published block under each task; baseline: see `differences`.
     """
     tasks: dict[str, list[Group]] = {}
+    runs: dict[str, list[RunResult]] = {}
     for group in groups:
-        tasks.setdefault(group.task, []).append(group)
-    runs = {task: [run for group in own for run in group.runs] for task, own in tasks.items()}
-    every = [run for group in groups for run in group.runs]
+        runs.setdefault(group.task, []).extend(group.runs)
+        tasks.setdefault(group.task, []).extend([] if group.changes else [group])
+    unchanged = [group for own in tasks.values() for group in own]
+    trained = [run for group in unchanged for run in group.runs]
     exact = measure == EXACT_MATCH
-    lines = [*(() if exact else _measure(measure)), *_training(every)]
+    lines = [*(() if exact else _measure(measure)), *_training(trained)]
     if exact:
         lines += [line for task, own in runs.items() for line in _all_zero(task, own)]
-    lines += [line for run in every for line in _selection(run)]
-    lines += [line for group in groups for line in _group(group)]
+    lines += [line for run in trained for line in _selection(run)]
+    lines += [line for own in runs.values() for run in own for line in _other_checkpoint(run)]
+    lines += [line for group in unchanged for line in _group(group)]
     lines += [line for task, own in runs.items() for line in _evaluation(task, own)]
     lines += [line for group in groups for line in _missing(group.best)]
     for task, block in (beside or {}).items():
@@ -75,12 +79,17 @@ def _all_zero(task: str, runs: list[RunResult]) -> Iterator[str]:
 
 
 def _selection(run: RunResult) -> Iterator[str]:
-    """Say that a checkpoint was not chosen, or that another one was evaluated."""
-    if (selection := run.record.selection) is None:
-        return
-    if selection.degenerate:
+    """Say that a checkpoint was not chosen."""
+    selection = run.record.selection
+    if selection is not None and selection.degenerate:
         text = f"selection metric never changed ({selection.monitor})"
         yield _about(run, text, selection.reason)
+
+
+def _other_checkpoint(run: RunResult) -> Iterator[str]:
+    """Say that another checkpoint than the selected one was evaluated."""
+    if (selection := run.record.selection) is None:
+        return
     if other := [str(n) for n, cell in run.cells.items() if cell.step != selection.step]:
         text = f"evaluated at {', '.join(other)} with another checkpoint than the selected one"
         yield _about(run, f"{text}, step {selection.step}", "evaluate again")
@@ -145,7 +154,7 @@ def _evaluation(task: str, runs: list[RunResult]) -> Iterator[str]:
         for run in runs:
             cell = run.cells.get(length)
             if cell is not None and cell.state == "value":
-                setups.setdefault((cell.samples, cell.seed), []).append(f"`{run.record.run}`")
+                setups.setdefault((cell.samples, cell.seed), []).append(_title(run))
         if len(setups) > 1:
             found.setdefault(_describe(setups), []).append(str(length))
     for text, lengths in found.items():
@@ -174,4 +183,9 @@ def _missing(run: RunResult) -> Iterator[str]:
 
 def _about(run: RunResult, text: str, reason: str) -> str:
     because = f" ({reason.rstrip('.')})" if reason else ""
-    return f"`{run.record.run}`: {text}{because}."
+    return f"{_title(run)}: {text}{because}."
+
+
+def _title(run: RunResult) -> str:
+    changed = f" with {change_label(run.changes)}" if run.changes else ""
+    return f"`{run.record.run}`{changed}"

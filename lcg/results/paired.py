@@ -56,7 +56,7 @@ def compare(first: Cell, second: Cell) -> Paired | None:
 
 def same_samples(first: Cell, second: Cell) -> bool:
     """Tell whether two cells are of one test set, answered in one way."""
-    return first.key[:4] == second.key[:4]  # all but the checkpoint
+    return first.key[:4] == second.key[:4]  # all but the checkpoint and what was changed
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -140,7 +140,8 @@ def differences(groups: Sequence[Group], baseline: str | None = None) -> list[Di
 
     The baseline is called `baseline`: a label, an attention, or any part of a label; by default
     softmax, and without any the task's first group. Of several candidates the nearest, see `rule`;
-    of several softmaxes each is compared with the nearest before it. There is no comparison where
+    of several softmaxes each is compared with the nearest before it. A method that was changed at
+    evaluation is by default compared with itself as it was trained. There is no comparison where
     no candidate has the same steps, batch size and training lengths, see `not_compared`.
     Raises ValueError for a baseline that no task has.
     """
@@ -152,7 +153,9 @@ def differences(groups: Sequence[Group], baseline: str | None = None) -> list[Di
         peers = _peers(group, groups)
         candidates = [other for other in peers if (baseline or DEFAULT) in _names(other)]
         candidates = candidates or (peers[:1] if baseline is None else [])
-        if group in candidates:
+        if group.changes and baseline is None:
+            candidates = [other for other in groups if _is_unchanged(group, other)]
+        elif group in candidates:
             candidates = candidates[: candidates.index(group)] if baseline is None else []
         if candidates:
             nearest_one = min(candidates, key=partial(_distance, group))
@@ -195,8 +198,19 @@ def _distance(group: Group, other: Group) -> tuple[bool, int, bool]:
 
 
 def _names(group: Group) -> list[str]:
-    """The label of a method, its attention, and the parts of its label: `shift=2`."""
+    """The label of a method, its attention, and the parts of its label: `shift=2`.
+
+    Of one that was changed at evaluation only what the change is called.
+    """
+    if group.changes:
+        _, change = group.name.split(" → ", 1)
+        return [group.name, change, *re.split(", ", change.removesuffix(" at evaluation"))]
     return [group.name, group.best.record.labels["attention"], *re.split(" · |, ", group.name)]
+
+
+def _is_unchanged(group: Group, other: Group) -> bool:
+    """Tell the method of a changed one, as it was trained."""
+    return not other.changes and (other.task, other.key) == (group.task, group.key)
 
 
 def _paired(first: RunResult, second: RunResult) -> dict[int, Paired]:

@@ -5,7 +5,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 from typing import Any, NamedTuple
 
@@ -161,6 +161,7 @@ def _run_fields(group: Group, run: RunResult, measure: Measure) -> dict[str, Any
     return {
         **record.labels,
         "name": group.name,
+        "changes": json.dumps(run.changes, ensure_ascii=False) if run.changes else "",
         "group": record.group,
         "run": record.run,
         "hash": record.hash,
@@ -184,6 +185,7 @@ def _cell_fields(cell: Cell) -> dict[str, Any]:
     low, high = wilson(cell.correct, cell.samples) if cell.state == "value" else ("", "")
     fields = dict(vars(cell))
     fields |= fields.pop("metrics") or {}
+    del fields["changes"]  # of the run
     del fields["outcomes"]  # a thousand bits are no number to compute with; JSON has them
     fields["evaluation_seed"] = fields.pop("seed")
     fields["evaluation_seconds"] = fields.pop("seconds")
@@ -208,6 +210,7 @@ def _difference_json(difference: Difference) -> dict[str, Any]:
         "task": difference.group.task,
         "name": difference.group.name,
         "group": difference.group.key,
+        "changes": difference.group.changes,
         "run": difference.group.best.record.run,
         "baseline": difference.baseline.name,
         "baseline_run": difference.baseline.best.record.run,
@@ -233,6 +236,7 @@ def _group_json(group: Group, measure: Measure) -> dict[str, Any]:
         "task": group.task,
         "name": group.name,
         "group": group.key,
+        "changes": group.changes,
         "train_lengths": group.train_range,
         "best": group.best.record.run,
         "selected_lr": group.lr,
@@ -251,7 +255,10 @@ def _group_json(group: Group, measure: Measure) -> dict[str, Any]:
 
 
 def _run_json(run: RunResult, measure: Measure) -> dict[str, Any]:
-    return run.record.to_dict() | {
+    record = replace(
+        run.record, ladder=tuple(c for c in run.record.ladder if c.changes == run.changes)
+    )
+    return record.to_dict() | {
         "trained": run.trained,
         "effective_length": run.effective_length(measure),
         "mean_out_of_distribution": asdict(run.mean_out_of_distribution(measure)),

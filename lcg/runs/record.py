@@ -26,7 +26,8 @@ from lcg.config.schema import COUNT, RATE, SEED
 from lcg.runs.files import RECORD, RECORD_LOCK, exclusively, write_atomic
 from lcg.system import require_file
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = (1, SCHEMA)  # 1 lacks the changes of a cell
 STATES = ("value", "skipped", "out_of_memory", "did_not_train", "not_finite")
 STATUSES = ("running", "finished", "interrupted", "not_finite")
 REQUIRED_LABELS = ("task", "attention", "position")
@@ -73,6 +74,8 @@ class Cell:
     outcomes: which samples were exact matches, one bit each in hexadecimal: sample 0 is the most
     significant bit of the first digit, zeros pad the last. None in records that do not have them.
     metrics: what the task measures beside exact match, by name, 0 to 100; None if nothing.
+    changes: the options of position and attention that the run was evaluated with in place of its
+    own, by dotted name; of a user's class `name` and `source`, the hash of its code. Empty: none.
     Raises ValueError for an unknown state, counts that do not fit, or a missing reason.
     """
 
@@ -91,6 +94,7 @@ class Cell:
     reason: str = ""
     outcomes: str | None = None
     metrics: dict[str, float] | None = None
+    changes: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         where = f"ladder cell at length {self.length}"
@@ -130,7 +134,20 @@ class Cell:
     @property
     def key(self) -> tuple:
         """Identity of an evaluation: the same key again replaces it, another is kept beside."""
-        return (self.length, self.samples, self.seed, self.decode, self.step)
+        fields = (self.length, self.samples, self.seed, self.decode, self.step)
+        return cell_key(*fields, self.changes)
+
+
+def cell_key(
+    length: int,
+    samples: int,
+    seed: int,
+    decode: str,
+    step: int | None,
+    changes: Mapping[str, Any],
+) -> tuple:
+    """The `Cell.key` of a cell of these fields."""
+    return length, samples, seed, decode, step, json.dumps(changes, sort_keys=True)
 
 
 @dataclass(frozen=True)
@@ -246,9 +263,10 @@ class RunRecord:
     def from_dict(cls, data: dict[str, Any]) -> "RunRecord":
         """The inverse of `to_dict`. Raises ValueError naming the part that does not fit."""
         data = dict(_read(dict, data, "record"))
-        if (schema := data.pop("schema", None)) != SCHEMA:
+        if (schema := data.pop("schema", None)) not in READABLE:
+            known = " and ".join(map(str, READABLE))
             raise ValueError(
-                f"schema {schema!r}, this version reads {SCHEMA}: use the lcg that wrote it"
+                f"schema {schema!r}, this version reads {known}: use the lcg that wrote it"
             )
         record = _read(cls, data, "record")
         for part, required in (("labels", REQUIRED_LABELS), ("settings", SETTINGS)):

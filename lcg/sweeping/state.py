@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lcg.config import Config, load_config, run_directory
+from lcg.config import Config, load_config, run_directory, with_changes
 from lcg.evaluation.test_sets import ladder_of
 from lcg.runs.metrics import MetricsReader, number
 from lcg.runs.provenance import code_digest
@@ -71,7 +71,12 @@ def state_of(run: SweepRun) -> State:
     evaluation = run.config.evaluation
     if kind == "finished" and not stale and evaluation.after_training:
         step = record.selection.step if record.selection else None
-        asked = {s.cell_key(evaluation.decode, step) for s in ladder_of(run.config)}
+        changes = [with_changes(run.config, words.split())[1] for words in evaluation.also]
+        asked = {
+            test_set.cell_key(evaluation.decode, step, each)
+            for test_set in ladder_of(run.config)
+            for each in ({}, *changes)
+        }
         kind = kind if asked <= {cell.key for cell in record.ladder} else "resumes"
     return State(kind if kind in DONE else "resumes", record.training.step, stale, record)
 

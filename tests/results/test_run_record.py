@@ -28,7 +28,7 @@ def test_round_trip(make: Make, tmp_path: Path) -> None:
     assert record.save(tmp_path) == tmp_path / "results.json"
     assert RunRecord.load(tmp_path) == record
     stored = json.loads((tmp_path / "results.json").read_text())
-    assert stored["schema"] == 1
+    assert stored["schema"] == 2
     assert stored["validation"]["32"] == {"exact_match": 1.0, "token_accuracy": 1.0}
     assert stored["ladder"][0]["correct"] == 993
 
@@ -120,7 +120,7 @@ def test_outcomes_are_bits_of_which_sample_0_is_the_first() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.update(schema=2), "schema 2"),
+        (lambda d: d.update(schema=3), "schema 3"),
         (lambda d: d.pop("hash"), "lacks hash"),
         (lambda d: d.update(colour="red"), "unknown colour"),
         (lambda d: d["labels"].pop("task"), "labels lack task"),
