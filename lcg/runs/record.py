@@ -94,7 +94,7 @@ class Cell:
     reason: str = ""
     outcomes: str | None = None
     metrics: dict[str, float] | None = None
-    changes: dict[str, Any] = field(default_factory=dict)
+    changes: dict[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         where = f"ladder cell at length {self.length}"
