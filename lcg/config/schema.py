@@ -283,8 +283,8 @@ class Evaluation:
     after_training: bool = True
     """Evaluate at these lengths when training has finished."""
     also: list[str] = field(default_factory=list)
-    """Further evaluations after training, each a text of options of position and attention that take
-    the place of the run's own: "position=./yarn.py:YaRN position.scale=8"."""
+    """Further evaluations after training, each a text of options of position and attention that
+    replace the run's own: "position=./yarn.py:YaRN position.scale=8"."""
 
 
 @dataclass

@@ -189,6 +189,25 @@ def test_more_lengths(runs):
         run.evaluate(sampels=8)
 
 
+def test_other_options_at_evaluation(runs):
+    run = lcg.load(runs[0].path)
+    own = run.record.ladder
+    cells = run.evaluate("attention.normalizer.alpha=2", lengths=[8], samples=8)
+    (changed,) = run.evaluate(lengths=[8], samples=8, attention="softmax")
+    assert cells[0].changes == {"attention.normalizer.alpha": 2.0}
+    assert changed.changes == {"attention.normalizer.name": "softmax"}
+    assert run.config.attention.normalizer.name == "entmax", "the run is as it was"
+    assert {c.key for c in run.record.ladder} == {c.key for c in (*own, *cells, changed)}
+    names = {row["name"] for row in lcg.records([run])}
+    assert {name.partition(" → ")[2] for name in names} == {
+        "",
+        "alpha=2 at evaluation",
+        "normalizer=softmax at evaluation",
+    }
+    with pytest.raises(ValueError, match="would be new"):
+        run.evaluate(attention="entmax_learned")
+
+
 def test_the_weights_of_heads(runs):
     run, tokens = runs[1], torch.tensor([1, 0, 2, 1, 1])
     layers = run.attention(tokens)

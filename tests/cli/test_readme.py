@@ -55,6 +55,7 @@ def test_use_it(run_small):
             "train",
             "train",
             "eval",
+            "eval",
             "table",
             "table",
             "plot",
