@@ -74,7 +74,7 @@ def test_use_it(run_small):
         "copy-softmax-rope",
     ]
     assert {"asentmax", "softmax", "nape", "rope", "64"} <= set(re.findall(r"\w+", found[8].out))
-    assert "softmax · rope → base=50000 at evaluation" in found[8].out
+    assert "→ base=50000 at evaluation" in found[8].out
     assert "\\toprule" in Path("copy.tex").read_text()
     assert Path("copy.png").stat().st_size > 10_000
     assert "copy-asentmax-nape" in Path("report.html").read_text()
