@@ -133,6 +133,21 @@ def test_no_key_with_weight_is_out_of_reach(small, normalizer, causal, masked):
         assert (weights[~seen] == 0).all()
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_softmax_reads_no_key_whose_weight_underflows(small, causal):
+    for seed in range(5):
+        q, k, v, bias, learned = problem(Softmax(), 23, 41, causal, seed=seed, scale=4.0)
+        bias = bias._replace(slopes=torch.full((HEADS,), 20.0))
+        weights = attention_weights(q, k, Softmax(), bias, learned)
+        seen = torch.zeros_like(weights, dtype=torch.bool)
+        for tile in blockwise.tiles(q, k, blockwise.Problem(Softmax(), bias, learned)):
+            seen[:, tile.heads, tile.queries, tile.keys] = True
+        assert (weights[~seen] == 0).all() and 0.1 < seen.float().mean() < 0.8
+        shared = v.repeat_interleave(HEADS // SHARED, dim=1)
+        out = attend(q, k, v, Softmax(), bias, learned, "blockwise")
+        assert_near(out, weights @ shared, 1e-5)
+
+
 @pytest.mark.parametrize("normalizer", [Entmax(4.0), Entmax(1.2), TopK(k=3)], ids=label)
 def test_candidates_hold_the_support(monkeypatch, normalizer):
     monkeypatch.setattr(blockwise, "SEGMENT", 4)

@@ -8,7 +8,8 @@ normalizer has an edge, a score below which weights are exactly 0 (α-entmax, Re
 - Candidates. The largest scores of short segments of a row are scores of that row, so their edge
   bounds that of the row, and closely. The row is solved on the segments above it.
 
-Plain softmax has no edge; of its tiles torch's fused kernel makes the output at once.
+Plain softmax has an edge where weights underflow, so that slopes keep keys out of reach; of its
+tiles torch's fused kernel makes the output at once.
 
 Shapes: b batch, h heads, g key heads, q queries, k keys, d head dimension.
 """
@@ -261,7 +262,8 @@ def tiles(q: Tensor, k: Tensor, problem: Problem) -> Iterator[Tile]:
     """Tiles that cover all heads and queries: heads in groups, and of each group the queries."""
     bias, normalizer = problem.bias, problem.normalizer
     shared = q.shape[1] // k.shape[1]
-    reaching = bounded_heads(bias, q.shape[1], normalizer.sparse) & (k.shape[2] >= LONG)
+    edged = normalizer.sparse or normalizer.is_softmax
+    reaching = bounded_heads(bias, q.shape[1], edged) & (k.shape[2] >= LONG)
     windowed = [bool(unit.all()) for unit in reaching.split(shared)]
     ends = visible_ends(bias, normalizer.sees_itself).cpu()
     start = 0

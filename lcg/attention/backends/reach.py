@@ -29,16 +29,16 @@ def with_margin(floor: Tensor) -> Tensor:
     return floor - 1e-3 - 1e-5 * floor.abs()
 
 
-def bounded_heads(bias: Bias, heads: int, sparse: bool) -> Tensor:
-    """True for the heads whose keys a bound may exclude, bool [h]."""
+def bounded_heads(bias: Bias, heads: int, edged: bool) -> Tensor:
+    """True for the heads whose keys a bound may exclude, bool [h]; edged: low scores weigh 0."""
     found = torch.zeros(heads, dtype=torch.bool)
     if bias.hooked:
         return found
     if bias.window is not None:
         found |= bias.window.cpu() < WHOLE
-    if sparse and bias.slopes is not None:
+    if edged and bias.slopes is not None:
         found |= bias.slopes.detach().cpu() > 0
-    return found | (sparse and (bias.table is not None or bias.rows is not None))
+    return found | (edged and (bias.table is not None or bias.rows is not None))
 
 
 def visible_ends(bias: Bias, sees_itself: bool) -> Tensor:

@@ -29,6 +29,10 @@ class Softmax(Normalizer):
     def __call__(self, scores, keys, learned):
         return torch.softmax(scores, dim=-1)  # one fused pass
 
+    def support_edge(self, scores, learned):
+        """Below it weights are 0 in float32: exp(-104) is less than half of its least number."""
+        return scores.amax(dim=-1, keepdim=True) - 104.0
+
     def kernel(self, learned):
         return "softmax", 0.0
 
