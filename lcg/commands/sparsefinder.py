@@ -10,6 +10,7 @@ from pathlib import Path
 from lcg.commands.args import Parser, add_trust, progress_bars
 from lcg.config import Config
 from lcg.config.schema import COUNT, shown
+from lcg.diagnostics.columns import attention_layers
 from lcg.log import log
 from lcg.runs.files import RECORD, write_atomic
 from lcg.runs.run import Run
@@ -120,7 +121,10 @@ def _checked(directory: Path, options: argparse.Namespace) -> Config:
     for length in options.length:
         config.task.check_evaluation("test", length)
     run.check_selected()
-    check_sparse(config.attention.normalizer)
+    if not attention_layers(config):
+        raise ValueError(f"mixer={config.mixer.name} has no attention whose graph to predict")
+    for attention in config.attention.pattern or [config.attention]:
+        check_sparse(attention.normalizer)
     return config
 
 

@@ -148,6 +148,11 @@ def _without_effect(config: Config) -> Iterator[str]:
         yield f"model.encoder_layers and model.cross_position have no effect with {kind}"
     if model.allow_no_position and (model.kind == "decoder" or position.ordered):
         yield f"model.allow_no_position=true has no effect with position={position.name} and {kind}"
+    if not isinstance(config.mixer, AttentionMixer) and not position.has("embed"):
+        yield (
+            f"mixer={config.mixer.name} has no attention: attention={normalizer.name} and position="
+            f"{position.name} have no effect"
+        )
     drawn_alpha = normalizer.name == "entmax_learned" and normalizer.init == "normal"
     if drawn_alpha and normalizer.alpha != type(normalizer).alpha:
         yield "attention.normalizer.alpha has no effect with attention.normalizer.init=normal"

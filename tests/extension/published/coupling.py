@@ -57,5 +57,4 @@ class Addition(Task):
         start = rng.integers(1, self.most, m.shape) if training else 1
         in_a, in_b, in_sum = column - 1, column - m - 2, column - 2 * m - 3
         ids = np.where(in_a < m, m - in_a, np.where(in_b < m, m - in_b, in_sum + 1)) + start
-        plain = (batch.inputs >= PLUS) | (column == 0)
-        return np.where(plain, 0, ids)
+        return np.where((batch.inputs >= PLUS) | (column == 0), 0, ids)
