@@ -33,7 +33,7 @@ def run(words: list[str]) -> int:
     options, overrides = parser.parse_known_args(words)
     if options.block not in blocks():
         suggestion = nearest(options.block, list(blocks()))
-        raise ValueError(f"nothing is published as {options.block}; {suggestion}")
+        raise ValueError(f"there is no published block {options.block}; {suggestion}")
     convert(Processes | None, options.workers, "--workers")
 
     from lcg.sweeping import read_sweep

@@ -41,7 +41,7 @@ def load_model(directory: Path, config: Config, device: str | torch.device = "cp
     """
     attention = config.attention
     if problem := unrunnable(attention.backend, torch.device(device)):
-        log.warning(f"{directory}: attention.backend=triton {problem}; read with backend=auto")
+        log.warning(f"{directory}: attention.backend=triton {problem}; using backend=auto")
         config = replace(config, attention=replace(attention, backend="auto"))
     model = build_model(config)
     weights, step = Run(directory).weights(model)
@@ -184,7 +184,7 @@ def break_tie(
         reached = choice.path[-1]
         length = next(iter(longer_lengths(choice.tied, reached)), 2 * reached)
         if length > limit:
-            return choice, f"longer than {limit} was not looked at, --longest={length} does"
+            return choice, f"lengths above {limit} were not tried; --longest={length} tries them"
         for directory, record in runs.items():
             tied = any(held[directory] is other for other in choice.tied)
             if tied and length not in held[directory].validation:
@@ -213,7 +213,7 @@ def validate(
     selection = before.selection
     if selection is None or selection.step != step:
         recorded = "none" if selection is None else f"step {selection.step}"
-        raise ValueError(f"best.ckpt is of step {step}, its record selects {recorded}; train it on")
+        raise ValueError(f"best.ckpt is of step {step}, its record selects {recorded}; resume it")
     (cell,) = evaluate_lengths(
         model,
         [TestSet(config, "validation", length, config.validation.samples)],
@@ -227,7 +227,7 @@ def validate(
     with run.lock(), RunRecord.updating(directory):
         record = RunRecord.load(directory, before.hash)
         if record.selection != selection:
-            raise ValueError("its training went on meanwhile and selected another checkpoint")
+            raise ValueError("its training continued and selected another checkpoint meanwhile")
         record = record.with_validation(found)
         record.save(directory)
     return record

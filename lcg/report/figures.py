@@ -193,7 +193,7 @@ def draw_learning_rates(
     task, shared = groups[0].task, len(groups) <= SHARED
     runs = [run for group in groups for run in group.runs]
     if all(len({run.record.lr for run in group.runs}) < 2 for group in groups):
-        return f"{task}: each method ran at one learning rate, which is no grid."
+        return f"{task}: each method ran at one learning rate only, so there is no such figure."
     lengths = sorted({g.choice.monitored for g in groups if g.choice.monitored is not None})
     at = f" at {' / '.join(map(str, lengths))}" if lengths else ""
 
@@ -224,7 +224,7 @@ def draw_learning_rates(
         _legend(figure, entries)
     edges = "; ".join(f"{g.name} ({g.lr:g}: try {rate:.3g})" for g, rate in beyond)
     if len(beyond) > SHARED:
-        edges = f"{len(beyond)} of {len(groups)} methods (arrows; the notes have them)"
+        edges = f"{len(beyond)} of {len(groups)} methods (arrows; see the notes)"
     edge = "No learning rate was selected at the edge of its grid."
     if edges:
         edge = f"The best value is at the edge of the grid for {edges}."
@@ -232,8 +232,8 @@ def draw_learning_rates(
     where = f"exact match in validation{at}, and " if shared else ""
     caption = (
         f"Results against peak learning rate: {where}{measure.title} as the mean over test lengths "
-        "beyond training. Every run is a dot (methods are set a little apart), the line joins "
-        f"medians, the ring is at the selected run. {dots}{edge}"
+        "beyond training. Every run is a dot (methods are shifted slightly), the line joins "
+        f"medians, and the ring marks the selected run. {dots}{edge}"
     )
     return Drawing(name, "Learning-rate sensitivity", caption, svg_of(figure))
 
@@ -296,7 +296,7 @@ def draw_loss(
     task, shared = groups[0].task, len(groups) <= SHARED
     curves = {run: of_run[LOSS] for run, of_run in series.items() if LOSS in of_run}
     if not curves:
-        return f"{task}: no loss curves, no run has a metrics.csv with {LOSS}."
+        return f"{task}: no loss curves, because no run has a metrics.csv with {LOSS}."
     names, label = [group.name for group in groups], "training loss (nats)"
     figure, panels = _figure(task, "training loss", names, "step", [label], 2.6)
     left = False
@@ -316,7 +316,7 @@ def draw_loss(
     caption = (
         "Training loss per scored token (log scale) against step. Thick: the selected run of each "
         "method; thin: the other seeds at its learning rate. Curves of more than 200 points are "
-        f"means over stretches of equal length.{plateau}"
+        f"means over intervals of equal length.{plateau}"
     )
     return Drawing(name, "Training loss", caption, svg_of(figure))
 
@@ -402,7 +402,7 @@ def draw_heads(name: str, group: Group, style: dict[str, Any], series: Series) -
     found = {label: _columns(series, pattern) for label, pattern in PATTERNS.items()}
     shown = {label: columns for label, columns in found.items() if columns}
     if not shown:
-        return f"{group.task}, {group.name}: its metrics.csv has no columns about heads."
+        return f"{group.task}, {group.name}: its metrics.csv has no columns for heads."
     layers = sorted({layer for columns in shown.values() for layer, _ in columns}, key=_place)
     colours = dict(zip(layers, shades(style["color"], len(layers)), strict=True))
     about = "heads over training"
@@ -420,7 +420,7 @@ def draw_heads(name: str, group: Group, style: dict[str, Any], series: Series) -
     record = group.best.record
     scaled = f" {SCALED}" if any(text.endswith(", scaled") for text in kinds) else ""
     caption = (
-        f"The selected run (seed {record.seed}, learning rate {record.lr:g}) as it was logged: "
+        f"Logged values of the selected run (seed {record.seed}, learning rate {record.lr:g}): "
         f"{'; '.join(EXPLAINED[label] for label in shown)}.{scaled}"
     )
     return Drawing(name, f"Heads over training: {group.name}", caption, svg_of(figure))

@@ -89,10 +89,10 @@ def draw(name: str, group: Group, run: Run, choice: MapChoice) -> Drawing | str:
     pooled = f" Each square is the largest weight of {size} × {size} pairs." if size > 1 else ""
     scaling = f" {SCALED}" if any(shown.title.endswith(", scaled") for shown in maps) else ""
     caption = (
-        f"The selected run's (seed {record.seed}, learning rate {record.lr:g}) attention "
-        f"weights on the first test sample of length {length} ({len(texts[0])} input tokens; its "
-        f"scored symbols are {right}). Rows are queries, columns keys; square-root colour scale, "
-        f"white is exactly 0{future}. Below the dashed line queries are scored.{scaling}{pooled}"
+        f"Attention weights of the selected run (seed {record.seed}, learning rate {record.lr:g}) "
+        f"on the first test sample of length {length} ({len(texts[0])} input tokens; scored "
+        f"symbols: {right}). Rows are queries, columns keys; square-root colour scale, "
+        f"white is exactly 0{future}. Queries below the dashed line are scored.{scaling}{pooled}"
     )
     return Drawing(name, f"Attention maps: {group.name}", caption, svg)
 

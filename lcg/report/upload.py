@@ -24,7 +24,7 @@ def upload(
     """
     mode, why = choose_mode("auto")
     if mode == "disabled":
-        log.info("W&B: is disabled, so nothing was sent")
+        log.info("W&B: disabled, nothing was sent")
         return
     import wandb
 

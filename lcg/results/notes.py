@@ -44,8 +44,8 @@ def notes(
 def _measure(measure: Measure) -> Iterator[str]:
     """Say what only exact match has, and what an effective length is of another measure."""
     yield (
-        f"Shown is {measure.title}; intervals, differences from a baseline and published rows are "
-        "of exact match alone (leave `--metric` out), and † is judged by it."
+        f"The metric is {measure.title}. Intervals, differences from a baseline and published rows "
+        "are of exact match only (leave out `--metric`), and † is judged by it."
     )
     if measure.name in FIELDS:
         yield (
@@ -99,11 +99,11 @@ def _group(group: Group) -> Iterator[str]:
     """Say how far validation tells a group's runs apart, and what is unknown of its seeds."""
     title, choice = f"{group.task}, {group.name}", group.choice
     if len(group.runs) > 1 and choice.monitored is None:
-        yield f"{title}: no validation results; the lowest seed stands in for the best run."
+        yield f"{title}: no validation results; the run with the lowest seed is shown as the best."
     elif not choice.resolved:
         yield (
-            f"{title}: {len(choice.tied)} runs tie by validation up to length {choice.path[-1]}, "
-            f"and the lowest seed stands in for the best; `lcg select` breaks it."
+            f"{title}: {len(choice.tied)} runs tie by validation up to length {choice.path[-1]}; "
+            f"the one with the lowest seed is shown as the best. `lcg select` breaks the tie."
         )
     if len(group.runs) > 1 and choice.degenerate:
         yield f"{title}: selection metric never changed: {choice.degenerate}."
@@ -127,7 +127,7 @@ def _published(task: str, block: Block, groups: list[Group]) -> Iterator[str]:
         f"{start}: {block.source}, {block.samples} samples per length, trained at "
         f"{low}–{high} for {block.steps} steps of {block.batch_size} by the authors' "
         f"configuration: {rows}. "
-        "The version is given where the transcriber says it."
+        "The version is given where the transcriber states it."
     )
     for group in groups:
         if block.fits(group.best.record) and (more := block.deviations(group.best.record)):

@@ -127,12 +127,12 @@ class Difference:
 
 def rule(baseline: str | None = None) -> str:
     """Say which method is the baseline of another."""
-    default = "softmax, or the first method where there is none (--baseline NAME chooses another)"
+    default = "softmax, or the first method if there is none (--baseline NAME chooses another)"
     return f"""\
 The baseline is {baseline or default}.
-Of several it is the one that was tested on the same samples, then the one whose config differs in
-the fewest fields, then one of the same position encoding, then the first; always one of the same
-steps, batch size and training lengths."""
+It has the same steps, batch size and training lengths. Among several, one tested on the same
+samples comes first, then the one whose config differs in the fewest fields, then one with the same
+position encoding, then the first."""
 
 
 def differences(groups: Sequence[Group], baseline: str | None = None) -> list[Difference]:
@@ -172,8 +172,8 @@ def not_compared(groups: Sequence[Group], baseline: str | None = None) -> Iterat
         alone = all(other is group or other.task != group.task for other in groups)
         if not (alone or known or (baseline is None and len(peers) > 1)):
             yield (
-                f"{group.task}, {group.name}: not compared, as there is no "
-                f"{baseline or 'other method'} of the same steps, batch size and training lengths."
+                f"{group.task}, {group.name}: not compared, because there is no "
+                f"{baseline or 'other method'} with the same steps, batch size and lengths."
             )
 
 

@@ -75,11 +75,11 @@ class Block:
         steps, batch, parameters = map(record.settings.get, ("steps", "batch_size", "parameters"))
         (low, high), found = self.parameters, []
         if steps not in (None, self.steps):
-            found.append(f"{steps} training steps, the authors have {self.steps}")
+            found.append(f"{steps} training steps, the authors {self.steps}")
         if batch not in (None, self.batch_size):
-            found.append(f"batches of {batch}, theirs are of {self.batch_size}")
+            found.append(f"batches of {batch}, the authors {self.batch_size}")
         if parameters is not None and not low <= parameters <= high:
-            found.append(f"{parameters:,} parameters, their models have {low:,} to {high:,}")
+            found.append(f"{parameters:,} parameters, the authors {low:,} to {high:,}")
         return found
 
 
@@ -142,7 +142,7 @@ def verdicts(records: Iterable[RunRecord], block: str = "table1/sort") -> list[V
     Raises ValueError for a block that does not exist.
     """
     if block not in blocks():
-        raise ValueError(f"nothing is published as {block}; there is {', '.join(blocks())}")
+        raise ValueError(f"there is no published block {block}; choose from {', '.join(blocks())}")
     chosen = blocks()[block]
     fitting = [one for record in records if chosen.fits(record) for one in named([record])]
     found = []

@@ -35,7 +35,7 @@ proportions, and the exact McNemar test. Both are about test samples, not about 
 DID_NOT_TRAIN = (
     f"{UNTRAINED} did not train: exact match below {100 * TRAINED_AT:.0f} % within the training "
     "lengths, at the shortest one tested (else the longest validated). Its numbers are "
-    "shown and count in medians; a mean of those that trained leaves them out."
+    "shown and count in medians; a mean of the trained runs excludes them."
 )
 
 

@@ -32,9 +32,7 @@ def write(config: Config, directory: Path, device: torch.device, resumed: bool) 
     code, earlier = code_digest(), before.get("earlier_code", []) if resumed else []
     if resumed and before.get("code") != code:
         earlier = [*earlier, before.get("code")]
-        log.warning(
-            f"note: {directory} resumes with different code than before; {PROVENANCE} says so"
-        )
+        log.warning(f"note: {directory} resumes with different code than before; see {PROVENANCE}")
     program = Path(sys.argv[0]).name
     facts = {
         "command": ["lcg" if program == "__main__.py" else program, *sys.argv[1:]],

@@ -231,7 +231,7 @@ class WandbMetrics:
         run, sync = self.run, self._sync()
         self._try(lambda run: run.finish(exit_code=exit_code))
         if run is not None and self.run is None:
-            log.warning(f"W&B: not all of it arrived; upload the rest with: {sync}")
+            log.warning(f"W&B: the upload is incomplete; upload the rest with: {sync}")
         self.run = None
 
     def _sync(self) -> str:
@@ -245,7 +245,7 @@ class WandbMetrics:
             action(self.run)
         except Exception as error:
             self.run = None
-            log.warning(f"W&B: stopped working ({one_line(error)}); metrics go on in metrics.csv")
+            log.warning(f"W&B: stopped ({one_line(error)}); metrics.csv still has all metrics")
             if isinstance(error, ConnectionError):  # its process ended: at exit, it would be asked
                 with suppress(ConnectionError):
                     _forget_start()
@@ -261,7 +261,7 @@ def _drop_refused_variables() -> str:
             wandb.Settings().update_from_env_vars({name: os.environ[name]})
         except Exception:
             refused.append(f"{name}={os.environ.pop(name)}")
-    return f"wandb does not take {', '.join(refused)}" if refused else ""
+    return f"wandb rejects {', '.join(refused)}" if refused else ""
 
 
 def _forget_start() -> None:

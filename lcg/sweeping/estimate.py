@@ -105,7 +105,7 @@ def project_sweep(sweep: Sweep, workers: int | None = None) -> Iterator[str]:
         runs.append(Planned(chosen, run, state_of(run)))
     count = len(runs) if grid else len(choices)
     asked = f"{count} runs" if grid else f"{sweep.run_cap} draws, about {count} different runs"
-    asked += "" if grid else f"; {len(runs)} that it could draw"
+    asked += "" if grid else f"; {len(runs)} examples"
     lines = [f"{sweep.path}: method {sweep.method}, {asked}:"]
     width = max((len(run.name) for _, run, _ in runs), default=0)
     for chosen, run, state in runs:
@@ -132,7 +132,7 @@ def _time_text(runs: list[Planned], count: int, workers: int | None) -> str:
         f"together {bound}{duration(seconds / len(slots))} with {len(slots)} "
         f"worker{'s' if len(slots) > 1 else ''} ({duration(seconds)} one after another)",
         "Estimated from a few steps and validation passes of one run of each kind, timed alone.",
-        "Not in it: the test ladder after training, and what workers take from each other.",
+        "Not included: the evaluation after training, and slowdown by workers of one machine.",
     ]
     return "\n".join(lines)
 

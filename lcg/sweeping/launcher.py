@@ -39,7 +39,7 @@ HOPELESS = 20  # runs that are drawn and all fail alike, after which no more are
 CRASHES = 2  # without any progress in between, after which a run is recorded as failed
 FAILED, BAD_INPUT, BUSY, NOT_FINITE = 1, 2, 3, 4  # exit codes of `lcg train`
 STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
-WAITS = "another process trains it; waiting for that"
+WAITS = "another process trains it; waiting"
 BAR = "{desc} |{bar:20}| {n}/{total}{postfix}"
 
 
@@ -207,7 +207,7 @@ class Launcher:
             self.summary.stale.append(run.directory)
             if len(self.summary.stale) <= 3:
                 self._say(
-                    f"{run.directory} was trained with different code; kept as it is, "
+                    f"{run.directory} was trained with different code and is kept; "
                     "delete it to train again"
                 )
 
@@ -335,7 +335,7 @@ class Launcher:
             self._fail(job.trial, Failure(job.run.name, reason, job.log))
             return
         self.queue.note(job.trial, crashes=job.crashes)
-        self._say(f"{reason}; trying once more", job)
+        self._say(f"{reason}; retrying", job)
         self.held.append(job)
 
     # ---- ends
@@ -357,7 +357,7 @@ class Launcher:
         drawn = self.sweep.method != "grid"
         if drawn and counts["failed"] == counts.total() >= HOPELESS and len(alike) == 1:
             self.summary.trouble = (
-                f"all {len(failures)} runs failed alike, the last with: {failure.reason}"
+                f"all {len(failures)} runs failed with the same error: {failure.reason}"
             )
 
     # ---- stopping

@@ -97,13 +97,13 @@ class Summary:
                 "directories to train them again"
             )
         if self.elsewhere:
-            lines.append(f"under way elsewhere: {self.elsewhere} runs of other launchers")
+            lines.append(f"running elsewhere: {self.elsewhere} runs of other launchers")
         if self.best:
             lines.append(self._best_text())
         if self.trouble:
-            lines.append(f"stopped: {self.trouble}; after that is mended the same command resumes")
+            lines.append(f"stopped: {self.trouble}; fix this, then the same command resumes")
         elif self.signal:
-            lines.append("stopped; the same command resumes from here")
+            lines.append("stopped; the same command resumes")
         lines.append(f"study: {_quoted(self.sweep.directory)}")
         if self.directories:
             lines.append(f"next: lcg table {_quoted(self.sweep.runs)}")
@@ -114,7 +114,7 @@ class Summary:
         chosen = f" ({self.best.chosen})" if self.best.chosen else ""
         if self.best.moved:
             return f"best: {where}  {metric.name} {self.best.value:.4g}{chosen}"
-        never = f"best: none, {metric.name} never moved: it is 0 in every run"
+        never = f"best: none, {metric.name} is 0 in every run"
         if metric.token_accuracy == metric:
             return never
         return f"{never}; token accuracy is highest in {where}{chosen}"

@@ -31,7 +31,7 @@ class Timing:
 
     def __str__(self) -> str:
         if not self.part:
-            return f"nothing, {self.obstacle or 'the time was up'}"
+            return f"not measured, {self.obstacle or 'out of time'}"
         if self.part == self.whole:
             count = "once" if self.times == 1 else f"{self.times} times"
             return f"all {self.whole:,} sequences, {count}"
@@ -107,7 +107,7 @@ def as_text(config: Config, found: Projection) -> str:
     together = _at_least(found.seconds, found.is_bound) if is_known else "not known"
     memory = f"{'' if step.part else 'more than '}{size(found.memory_bytes)} at its peak"
     if found.memory_bytes > found.free_bytes:
-        memory += f", of {size(found.free_bytes)} that are free here"
+        memory += f", but only {size(found.free_bytes)} are free here"
     lines = [
         f"run         {run_directory(config)}",
         f"parameters  {found.parameters:,}",
@@ -122,7 +122,7 @@ def as_text(config: Config, found: Projection) -> str:
         f"  a step{' (compiled)' if found.compiled else ''}: {step}",
         *(f"  validation at length {length}: {timing}" for length, timing in found.lengths.items()),
         *found.notes,
-        "Not in it: starting up, and the test ladder after training.",
+        "Not included: start-up, and the evaluation after training.",
     ]
     if config.trainer.processes > 1:
         lines.append(f"Timed on one of {config.trainer.processes} devices, without communication.")

@@ -95,7 +95,7 @@ def train(
             if behind is None:
                 raise
             behind.strerror += (
-                "; what is there is whole, and the same command resumes from its last checkpoint"
+                "; the files are intact, and the same command resumes from the last checkpoint"
             )
             raise behind from error
 

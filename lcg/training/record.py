@@ -188,6 +188,6 @@ class RecordWriter:
         try:
             RunRecord.load(self.directory)
         except RecordError as error:
-            log.warning(f"{error}; it is set aside as {move_aside(path).name}, training goes on")
+            log.warning(f"{error}; it was renamed to {move_aside(path).name}, training continues")
             return None
         return RunRecord.load(self.directory, identity(self.config))

@@ -75,10 +75,10 @@ def _note_the_end(results: list[Projection], number: int, waited: float) -> None
     last = results[-1]
     if number == signal.SIGALRM:
         last.waited = waited if last.doing == FIRST_STEP else 0.0
-        last.notes.append(f"The time was up {last.doing}, after {duration(waited)} of it.")
+        last.notes.append(f"Timing ran out of time {last.doing}, after {duration(waited)} of it.")
     else:
-        reason = f"by signal {number}; the memory was most likely not enough"
-        last.notes.append(f"The system ended it {last.doing}, {reason}.")
+        reason = f"with signal {number}, most likely for lack of memory"
+        last.notes.append(f"The system ended the timing {last.doing}, {reason}.")
 
 
 def _measure_and_send(

@@ -48,8 +48,8 @@ class LadderValidation:
             self.history, self.best = state["history"], state["best"]
         elif state["best"] is not None:
             log.info(
-                f"selection starts anew: it was by length {before} and now is by {self.monitored}; "
-                "checkpoints so far are no candidates"
+                f"the monitored length changed from {before} to {self.monitored}; selection "
+                "restarts, without the checkpoints so far"
             )
 
     def run(self, model: nn.Module, step: int) -> bool:

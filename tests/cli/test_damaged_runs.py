@@ -68,7 +68,7 @@ def test_a_damaged_record_is_set_aside_and_training_goes_on(trained, here, call,
     spoil(run / "results.json")
     code, _, err = call("train", *tiny(f"runs={here / 'runs'}"))
     assert code == 0, err
-    assert "results.json: " in err and "set aside as results.json.damaged" in err
+    assert "results.json: " in err and "renamed to results.json.damaged" in err
     assert (run / "results.json.damaged").exists()
     after = record(run)
     for part in (before, after):

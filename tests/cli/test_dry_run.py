@@ -121,8 +121,8 @@ def test_a_step_that_does_not_end_is_ended(here, tiny):
     assert "\ntraining    more than " in text
     assert ": 6 steps of more than " in text
     assert "\ntogether    more than " in text
-    assert "  a step: nothing, the time was up" in text
-    assert "The time was up in a step of one sequence, after " in text
+    assert "  a step: not measured, out of time" in text
+    assert "Timing ran out of time in a step of one sequence, after " in text
 
 
 def test_what_is_wrong_in_a_run_is_one_line(here, tiny):
@@ -220,7 +220,7 @@ def test_validation_that_does_not_fit_is_said(measured, monkeypatch, tiny):
     found = measured()
     assert [each.part > 0 for each in found.lengths.values()] == [True, False]
     text = estimate.as_text(load_config(tiny()), found)
-    assert "validation at length 8: nothing, out of memory: one sequence needs more" in text
+    assert "validation at length 8: not measured, out of memory: one sequence needs more" in text
     assert "\nvalidation  more than " in text
 
 

@@ -106,4 +106,4 @@ def test_a_run_of_kernels_is_read_without_a_device(call, run, monkeypatch, words
     command, *options = words
     code, _, err = call(command, str(run), *options)
     assert code == 0, err
-    assert f"{run}: attention.backend=triton needs" in err and "read with backend=auto" in err
+    assert f"{run}: attention.backend=triton needs" in err and "using backend=auto" in err

@@ -50,8 +50,8 @@ def test_from_the_sweep_to_the_verdicts(here, capsys):
     rows = [line for line in told.out.splitlines() if line.startswith("| ASEntmax ")]
     assert [row.split("|")[2].strip() for row in rows] == ["64", "128", "256", "512"]
     assert ["differs" in row or "not run" in row for row in rows] == [True] * 4
-    assert "4 training steps, the authors have 312500; batches of 4, theirs are of 128" in rows[0]
-    assert "parameters, their models have 2,118,400 to 2,122,512" in rows[0]
+    assert "4 training steps, the authors 312500; batches of 4, the authors 128" in rows[0]
+    assert "parameters, the authors 2,118,400 to 2,122,512" in rows[0]
     assert "not evaluated" in rows[2]
     others = [line for line in told.out.splitlines() if line.startswith("| SSMax ")]
     assert len(others) == 4

@@ -206,7 +206,7 @@ def test_heads_over_training(report: Report) -> None:
     assert {"learned α", "query scaler", "support (keys)", "largest weight"} <= shown
     assert {"layer 0", "layer 1", "no position, scaled", "ALiBi slope"} <= shown
     assert "Scaled: the length scaling multiplies" in heads.caption
-    assert "softmax · nape: its metrics.csv has no columns about heads" in report.html
+    assert "softmax · nape: its metrics.csv has no columns for heads" in report.html
 
 
 def test_the_same_input_gives_the_same_page(folder: Path, report: Report, later) -> None:
@@ -237,7 +237,7 @@ def test_one_run_without_anything_beside_its_record(tmp_path: Path, run_of, made
     Page(report.html)
     assert [d.name.split("-")[-1] for d in report.drawings] == ["accuracy"]
     assert "no run has a metrics.csv" in report.html
-    assert "which is no grid" in report.html
+    assert "at one learning rate only" in report.html
 
 
 def test_a_run_that_was_never_evaluated(tmp_path: Path, run_of, made) -> None:

@@ -104,7 +104,7 @@ def test_latex_prints_how_to_read_a_table(make: Make) -> None:
 
 def test_another_metric_says_what_it_leaves_out(records) -> None:
     text = table(records, metric="token_accuracy")
-    assert "intervals, differences from a baseline and published rows are of exact match" in text
+    assert "Intervals, differences from a baseline and published rows are of exact match" in text
     assert "up to which token accuracy is at least 90 % at every tested one" in text
 
 

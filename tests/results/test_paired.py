@@ -207,7 +207,7 @@ def test_methods_without_a_baseline_are_named(make: Make) -> None:
         make({64: 500}, settings={"steps": 1000}),
         make({64: 500}, settings={"steps": 9000}, attention="topk"),
     ]
-    reason = "not compared, as there is no {} of the same steps, batch size and training lengths."
+    reason = "not compared, because there is no {} with the same steps, batch size and lengths."
     (note,) = notes_with("not compared", records)
     assert note == f"copy, topk · nape, steps=9000: {reason.format('other method')}"
     (note,) = notes_with("not compared", records, baseline="softmax")

@@ -60,7 +60,7 @@ def test_every_published_cell_gets_one_verdict(make: Make) -> None:
         assert len(found) == count
         assert {v.verdict for v in found} == {"not run"}
         assert len({(v.title, v.length) for v in found}) == count
-    with pytest.raises(ValueError, match="nothing is published as table1/sorts; there is table1/"):
+    with pytest.raises(ValueError, match="no published block table1/sorts; choose from table1/"):
         verdicts([], "table1/sorts")
 
 
@@ -112,12 +112,12 @@ def test_notes_of_verdicts(make: Make) -> None:
     short = ours(make, {128: 990}, attention="entmax15", settings={**PAPER, "steps": 9})
     (verdict,) = [v for v in verdicts([short]) if v.method == "entmax15" and v.length == 128]
     assert verdict.note == (
-        "suspect: transcription V prints 100; 9 training steps, the authors have 312500"
+        "suspect: transcription V prints 100; 9 training steps, the authors 312500"
     )
     small = {**PAPER, "batch_size": 4, "parameters": 912}
     (verdict,) = verdicts([ours(make, {64: 990}, settings=small)])[:1]
     assert verdict.note == (
-        "batches of 4, theirs are of 128; 912 parameters, their models have 2,118,400 to 2,122,512"
+        "batches of 4, the authors 128; 912 parameters, the authors 2,118,400 to 2,122,512"
     )
     text = markdown_table(verdict_table(v for v in verdicts([short]) if v.correct is not None))
     assert "| Entmax " in text and "99.0 (990/1000)" in text and "[98.2, 99.5]" in text

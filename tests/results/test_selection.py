@@ -61,8 +61,8 @@ def test_a_length_that_a_tied_run_lacks_decides_nothing(make: Make) -> None:
     assert (choice.record.seed, choice.path, choice.resolved) == (0, (64,), False)
     assert [record.seed for record in choice.tied] == [0, 1]
     assert (
-        "2 runs tie by validation up to length 64, and the lowest seed stands in for the best; "
-        "`lcg select` breaks it." in table(tied)
+        "2 runs tie by validation up to length 64; the one with the lowest seed is shown as the "
+        "best. `lcg select` breaks the tie." in table(tied)
     )
     assert "`lcg select`" not in table(tied[1:])
 

@@ -119,12 +119,12 @@ def test_notes(make: Make) -> None:
         run(0) + "interrupted at step 500 of 2000 (stopped by a signal).",
         "- † did not train: exact match below 50 % within the training lengths, at the shortest "
         "one tested (else the longest validated). Its numbers are shown and count in medians; a "
-        "mean of those that trained leaves them out.",
+        "mean of the trained runs excludes them.",
         run(1) + "selection metric never changed (val/len_128/exact_match) (all zero).",
         run(2) + "evaluated at 64 with another checkpoint than the selected one, step 1800 "
         "(evaluate again).",
-        "- copy, softmax · nape: 4 runs tie by validation up to length 32, and the lowest seed "
-        "stands in for the best; `lcg select` breaks it.",
+        "- copy, softmax · nape: 4 runs tie by validation up to length 32; the one with the lowest "
+        "seed is shown as the best. `lcg select` breaks the tie.",
         "- copy, softmax · nape: the best learning rate, 0.001, is at the edge of the grid "
         "(try 0.0001).",
         "- copy, softmax · nape: in-distribution accuracy of 1 of 4 seeds is unknown.",
@@ -136,7 +136,7 @@ def test_notes(make: Make) -> None:
 def test_notes_on_evaluation_seeds_and_missing_validation(make: Make) -> None:
     records = [make({64: 900}), make({64: 900}, seed=1, evaluation_seed=2)]
     text = table([replace(record, validation={}) for record in records])
-    assert "no validation results; the lowest seed stands in" in text
+    assert "no validation results; the run with the lowest seed is shown" in text
     assert "1000 samples of evaluation seed 2 elsewhere" in text
     assert "in-distribution accuracy of 2 of 2 seeds is unknown" in text
     assert "0 of" not in text and "**softmax" not in text, "nothing says which run is the best"

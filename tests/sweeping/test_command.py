@@ -74,7 +74,7 @@ def test_a_real_run(tiny, call, tmp_path):
     assert code == 0, err
     (name,) = outcome(tmp_path / "runs")
     assert f"{name}: started" in err and f"{name}: finished, val/len_8/exact_match " in err
-    assert out.startswith("1 finished\nbest: none, val/len_8/exact_match never moved: it is 0 in")
+    assert out.startswith("1 finished\nbest: none, val/len_8/exact_match is 0 in")
     assert out.endswith("next: lcg table runs\n")
     (study,) = (tmp_path / "runs" / "sweeps").iterdir()
     assert {p.name for p in study.iterdir()} >= {"study.db", "sweep.yaml", "logs"}
@@ -96,7 +96,7 @@ def test_paths_can_be_pasted_into_a_shell(tmp_path, call, monkeypatch):
     assert f"'my runs/{name}'" in out
     assert out.endswith("next: lcg table 'my runs'\n")
     assert f"{name}: started (seed=0)\n" in err
-    assert "best: none, val/len_8/exact_match never moved: it is 0 in every run; token" in out
+    assert "best: none, val/len_8/exact_match is 0 in every run; token" in out
 
 
 def words_of(sweep) -> list[list[str]]:
@@ -176,7 +176,7 @@ def test_dry_run_of_a_sweep_that_draws(call, monkeypatch):
     monkeypatch.setattr(estimate, "time_runs", fake_timing(56.0))
     code, out, _ = call("lr_bracket", "--dry-run", "--workers=1")
     assert code == 0 and out.count("  new\n") == estimate.EXAMPLES
-    assert "method bayes, 16 draws, about 16 different runs; 5 that it could draw:" in out
+    assert "method bayes, 16 draws, about 16 different runs; 5 examples:" in out
     assert f"together {16 * 60 // 60} min with 1 worker (" in out
 
 
@@ -185,7 +185,7 @@ def test_draws_that_repeat_are_one_run(call, tmp_path, monkeypatch):
     file = sweep_file(tmp_path, {"seed": [0, 1, 2]}, method="random", run_cap=40)
     code, out, _ = call(str(file), "--dry-run", "--workers=1")
     assert code == 0 and out.count("  new\n") == 3
-    assert "method random, 40 draws, about 3 different runs; 3 that it could draw:" in out
+    assert "method random, 40 draws, about 3 different runs; 3 examples:" in out
     assert "together 3 min with 1 worker (" in out
 
 

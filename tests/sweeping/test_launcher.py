@@ -97,7 +97,7 @@ def test_a_full_disk_is_no_runs_failure(sweep, plan):
     summary = run(asked)
     assert summary.exit_code == 1
     assert summary.trouble == "last.ckpt: No space left on device; make room"
-    assert f"stopped: {summary.trouble}; after that is mended" in summary.as_text()
+    assert f"stopped: {summary.trouble}; fix this, then" in summary.as_text()
     assert summary.failures == []
     assert TrialState.FAIL not in {trial.state for trial in trials(asked)}
     plan()  # whether or not the second one had begun to wait
@@ -114,7 +114,7 @@ def test_a_database_that_goes_away_is_no_runs_failure(sweep, plan, monkeypatch):
         outage.setattr(TrialQueue, "set_state", unanswered)
         summary = run(asked, workers=1)
     assert (summary.exit_code, summary.failures) == (1, [])
-    assert "stopped: the study: server closed the connection; after that is" in summary.as_text()
+    assert "stopped: the study: server closed the connection; fix this" in summary.as_text()
     again = run(asked)
     assert (again.exit_code, again.counts.total()) == (0, 2)
 
@@ -360,7 +360,7 @@ def test_a_sweep_of_which_all_runs_fail_alike_is_given_up(sweep, plan):
     )
     done = run(asked)
     assert done.counts["failed"] == 20 == done.counts.total()
-    assert "all 20 runs failed alike, the last with: model: d_model=" in done.as_text()
+    assert "all 20 runs failed with the same error: model: d_model=" in done.as_text()
 
 
 LAUNCH = """

@@ -246,5 +246,5 @@ def test_a_full_disk_ends_both_processes(start, tmp_path):
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1000, 1000))
     errors = process.communicate(timeout=LIMIT)[1]
     assert process.returncode not in (0, None)
-    assert ": File too large; what is there is whole" in errors
+    assert ": File too large; the files are intact" in errors
     assert_nobody_left(process)

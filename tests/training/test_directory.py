@@ -307,7 +307,7 @@ def test_any_write_that_fails_is_one_line_and_spoils_nothing(
     assert "Traceback" not in process.err
     last = process.err.splitlines()[-1]
     assert last.startswith(f"lcg: {run}/") and f"/{name}: " in last
-    assert f": {os.strerror(number)}; what is there is whole" in last
+    assert f": {os.strerror(number)}; the files are intact" in last
     assert not list(run.rglob("*.tmp"))
     again = lcg.run("train", *words)
     assert again.code == 0, again.err

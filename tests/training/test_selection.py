@@ -132,7 +132,7 @@ def test_another_monitor_starts_anew(validate, capsys):
     state = validate(10, {4: (90, 0.9), 8: (10, 0.5)}).state_dict()
     resumed = validate(20, {4: (0, 0.0), 8: (0, 0.0)}, "validation.monitor=4")
     resumed.load_state_dict(state | {"best": state["best"]})
-    assert "it was by length 8 and now is by 4" in capsys.readouterr().err
+    assert "length changed from 8 to 4" in capsys.readouterr().err
     assert resumed.best["step"] == 20  # what it had; nothing of the other monitor's
 
 

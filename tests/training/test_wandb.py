@@ -175,9 +175,9 @@ class CommError(Exception):
         (["init online"], "W&B: offline because it did not start: broken"),
         (["init online", "init offline"], "W&B: not used, broken; metrics are in metrics.csv"),
         (["define_metric"], "W&B: not used, broken"),
-        (["log"], "W&B: stopped working (broken)"),
-        (["summary"], "W&B: stopped working (broken)"),
-        (["finish"], "W&B: stopped working (broken)"),
+        (["log"], "W&B: stopped (broken)"),
+        (["summary"], "W&B: stopped (broken)"),
+        (["finish"], "W&B: stopped (broken)"),
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else "",
 )

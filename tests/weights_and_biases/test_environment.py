@@ -58,7 +58,7 @@ def test_variables_that_wandb_refuses_are_left_out_and_named(alone):
     alone.setenv("WANDB_SILENT", "maybe")
     alone.setenv("WANDB_NOTES", "mine")
     why = wandb_logger._drop_refused_variables()
-    assert why == "wandb does not take WANDB_SILENT=maybe"
+    assert why == "wandb rejects WANDB_SILENT=maybe"
     assert "WANDB_SILENT" not in wandb_logger.os.environ
     assert wandb_logger._drop_refused_variables() == ""
 

@@ -123,7 +123,7 @@ def test_a_scheduler_that_stops_every_process_of_the_run(server, lcg, words, tmp
             os.kill(pid, signal.SIGTERM)
     assert process.wait() == 143, process.err
     assert "Traceback" not in process.err, process.err
-    assert process.err.count("W&B: stopped working") == 1
+    assert process.err.count("W&B: stopped (") == 1
     assert record(only_run(tmp_path / "runs"))["training"]["status"] == "interrupted"
 
 
@@ -152,7 +152,8 @@ def test_a_server_that_goes_away(server, lcg, words, tmp_path):
     assert [row["step"] for row in metrics(run)][-1] == "30"
     assert [cell["length"] for cell in record(run)["ladder"]] == [4, 8]
     (folder,) = (run / "wandb").glob("run-*")
-    assert f"W&B: not all of it arrived; upload the rest with: wandb sync {folder}" in process.err
+    sync = f"wandb sync {folder}"
+    assert f"W&B: the upload is incomplete; upload the rest with: {sync}" in process.err
     assert "Traceback" not in process.err
 
 
@@ -176,7 +177,7 @@ def test_a_stop_with_a_silent_server_ends(server, lcg, words, tmp_path, where):
     assert process.wait() == 143, process.err
     run = only_run(tmp_path / "runs")
     assert record(run)["training"]["status"] == ("finished" if where == "ladder" else "interrupted")
-    assert "W&B: not all of it arrived; upload the rest with: wandb sync" in process.err
+    assert "W&B: the upload is incomplete; upload the rest with: wandb sync" in process.err
 
 
 @pytest.mark.slow
