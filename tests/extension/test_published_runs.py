@@ -1,6 +1,9 @@
 """Published methods as files in a user's folder: trained, resumed, evaluated, compared, moved."""
 
+import ast
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -254,3 +257,52 @@ def test_what_has_no_heads_is_said(lcg):
     assert "heads/" not in header and "grad_norm/attention" in header
     said = lcg("sparsefinder", run, "--length", LONGER, code=2)
     assert said == "lcg: mixer=lstm has no attention whose graph to predict\n"
+
+
+# ---- the page that teaches them
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "published-methods.md"
+
+
+def page_blocks(language: str) -> list[tuple[str, str]]:
+    """The paragraph before each block of a language, and the block."""
+    pattern = rf"([^\n]+(?:\n[^\n]+)*)\n\n```{language}\n(.*?)^```$"
+    return re.findall(pattern, PAGE.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def test_the_table_of_the_page_names_what_each_class_fills_in():
+    rows = re.findall(r"^\| .* \| `(\w+\.py):(\w+)` \| (.*) \|$", PAGE.read_text(), re.MULTILINE)
+    assert {file for file, *_ in rows} == {file.name for file in FILES.glob("*.py")}
+    for file, cls, hooks in rows:
+        tree = ast.parse((FILES / file).read_text())
+        (body,) = [n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == cls]
+        methods = {n.name for n in body if isinstance(n, ast.FunctionDef)}
+        assigned = {t.id for n in body if isinstance(n, ast.Assign) for t in n.targets}
+        missing = set(re.findall(r"`(\w+)`", hooks)) - methods - assigned
+        assert not missing, (file, missing)
+
+
+def test_excerpts_of_the_page_stand_in_the_files():
+    excerpts = page_blocks("python")
+    assert len(excerpts) >= 12
+    for paragraph, excerpt in excerpts:
+        (file,) = re.findall(r"`(\w+\.py)`", paragraph)
+        assert excerpt in unindented((FILES / file).read_text(), excerpt)
+
+
+def unindented(text: str, excerpt: str) -> str:
+    """The lines of a file at the depth of an excerpt's first line and deeper, as if outermost."""
+    first = excerpt.splitlines()[0]
+    (line,) = [line for line in text.splitlines() if line.strip() == first]
+    depth = " " * (len(line) - len(first))
+    return "".join(f"{line.removeprefix(depth)}\n" for line in text.splitlines())
+
+
+@pytest.mark.slow
+def test_commands_of_the_page_run(lcg):
+    for _, commands in page_blocks("bash"):
+        for line in commands.replace("\\\n", " ").splitlines():
+            command, *words = shlex.split(line)
+            assert command == "lcg"
+            lcg(*words)
