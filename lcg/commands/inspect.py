@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import shutil
 import string
 import sys
@@ -15,6 +14,7 @@ from lcg.attention.normalizers.base import Normalizer
 from lcg.attention.scalings import NoScaling
 from lcg.commands.args import Parser, add_trust, progress_bars
 from lcg.config import Config, load_config
+from lcg.config.identity import task_tree
 from lcg.diagnostics.columns import attention_layers, head_text
 from lcg.log import log
 from lcg.results.labels import run_labels
@@ -177,7 +177,9 @@ def _compared(inspected: Run, options: argparse.Namespace) -> tuple[list[Run], d
             f"together; got {len(others) + len(names)}"
         )
     for other in others.values():
-        if not _same_task(other.config.task, config.task):
+        if not attention_layers(other.config):
+            raise ValueError(f"{other.path}: mixer={other.config.mixer.name} has no heads")
+        if not _same_task(other.config, config):
             raise ValueError(
                 f"{other.path} was trained on another task than {inspected.path} (or with other "
                 f"options of {config.task.name}); --compare takes runs on the same one"
@@ -186,13 +188,15 @@ def _compared(inspected: Run, options: argparse.Namespace) -> tuple[list[Run], d
     return [inspected, *others.values()], {name: _normalizer(name, config) for name in names}
 
 
-def _same_task(one: Any, other: Any) -> bool:
-    """Compare two tasks by all but where their files lie: a digest says what these hold."""
-    return type(one) is type(other) and all(
-        getattr(one, field.name) == getattr(other, field.name)
-        for field in dataclasses.fields(one)
-        if field.name not in one.path_fields
+def _same_task(*configs: Config) -> bool:
+    """Compare two tasks by all but where their files lie: a digest says what these hold, and each
+    run has a copy of a user's class.
+    """
+    one, other = (
+        {key: value for key, value in task_tree(own).items() if key not in own.task.path_fields}
+        for own in configs
     )
+    return one == other
 
 
 def _normalizer(name: str, config: Config) -> Any:

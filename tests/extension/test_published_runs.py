@@ -5,11 +5,13 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from processes import KILL, at_step, checkpoint, differences, essence, record
+from processes import KILL, LIMIT, at_step, checkpoint, differences, essence, record
 from tiny import tiny
 
 from lcg.evaluation.evaluate import load_model
@@ -174,6 +176,20 @@ def test_ids_that_are_drawn_are_the_same_in_two_processes(name, lcg):
     assert results["ladder"][0]["token_accuracy"] == record(one)["ladder"][0]["token_accuracy"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["coupling", "loops", "random_rope"])
+def test_two_devices_make_the_steps_of_one(name, folder, lcg):
+    """Each has the ids, and the loops, of its own rows."""
+    words = words_of(name, "model.dropout=0", "trainer.steps=20", "evaluation.after_training=false")
+    one = Path(lcg("train", *words, "runs=one").strip())
+    command = [sys.executable, "-m", "lcg", "train", *words, "runs=two", "trainer.devices=2"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=LIMIT)
+    assert done.returncode == 0, done.stderr
+    two = Path(done.stdout.strip())
+    for key, tensor in weights(one).items():
+        torch.testing.assert_close(weights(two)[key], tensor, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["coupling", "loops", "random_rope"])
 def test_greedy_decoding_is_teacher_forcing(name, lcg):
     """With ids of the task, with more loops for longer sequences, with ids that are drawn."""
@@ -255,6 +271,13 @@ def test_what_has_no_heads_is_said(lcg):
     assert said.startswith("lcg: mixer=lstm has no heads; leave out --layer")
     header = Path(run, "metrics.csv").read_text().splitlines()[0]
     assert "heads/" not in header and "grad_norm/attention" in header
+    softmax, relu = (
+        lcg("train", *words[:-1], f"attention={name}").strip() for name in ("softmax", "relu")
+    )
+    inspect = ["inspect", softmax, "--length", TRAINED, "--samples=4", "--compare"]
+    assert lcg(*inspect, run, code=2) == f"lcg: {run}: mixer=lstm has no heads\n"
+    compared = lcg(*inspect, relu)  # each run has a copy of the task
+    assert "head analyses" in compared and "relu" in compared
     said = lcg("sparsefinder", run, "--length", LONGER, code=2)
     assert said == "lcg: mixer=lstm has no attention whose graph to predict\n"
 
