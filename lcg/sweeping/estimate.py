@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from lcg.config import ConfigError, experiment_identity
-from lcg.config.schema import Trainer
+from lcg.config.schema import COMPONENTS, Trainer
 from lcg.log import log
 from lcg.sweeping.file import Sweep, combinations
 from lcg.sweeping.state import State, SweepRun, find_run, state_of
@@ -42,7 +42,7 @@ class Kind:
 
     def __post_init__(self) -> None:
         labels = self.runs[0].run.config.labels
-        self.name = " · ".join(labels[group] for group in ("task", "attention", "position"))
+        self.name = " · ".join(labels[group] for group in COMPONENTS if group in labels)
         self.unfinished = [planned for planned in self.runs if not planned.state.done]
 
     @property
