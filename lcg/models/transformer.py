@@ -453,7 +453,7 @@ class EncoderDecoder(Decoder):
         """Next-token logits of the target in float32, of all tokens or at tokens[:, select]."""
         return self.decode(tokens, self.encode(source), select)
 
-    def unpadded(self, sample: Sequence[Shaped[Tensor, "... t"]]) -> list[Tensor]:
+    def unpadded(self, sample: Sequence[Shaped[Tensor, " _"]]) -> list[Tensor]:
         return [tokens[: int((tokens != self.pad).sum())] for tokens in sample]
 
     def encode(self, source: Int[Tensor, "b s"]) -> Memory:
