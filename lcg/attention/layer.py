@@ -225,11 +225,11 @@ class MultiHeadAttention(nn.Module):
     ) -> Projected:
         """From the arguments of `forward` to those of `attend`."""
         view, position, learned = self.view(x, ids, **keywords), self.position, self.position_state
+        scaler = self._scaler(x, view.n)  # before the rest: the order in which gradients are added
         q = rearrange(self.query(x[:, select]), "b q (h d) -> b h q d", d=self.sizes.head_dim)
         q_ids = None if view.q_ids is None else view.q_ids[..., select]
         q_order = view.q_order[select]
         q = position.rotate_queries(self.query_norm(q), per_head(q_ids, q_order), learned)
-        scaler = self._scaler(x, view.n)
         if scaler is not None:
             q = q * scaler[..., select, None]
         kept = self.keep(view)
@@ -272,8 +272,10 @@ class MultiHeadAttention(nn.Module):
             return None
         per_head = heads, x.shape[1]
         returned(scaling, "__call__", scaler, per_head, (len(x), *per_head))
+        if heads == self.sizes.heads:
+            return scaler
         of_all = scaler.new_ones(*scaler.shape[:-2], self.sizes.heads, x.shape[1])
-        of_all[..., self.scaled_heads, :] = scaler
+        of_all[..., run_of(self.scaled_heads), :] = scaler
         return of_all
 
     def _of_states(self, view: View) -> Kept:
@@ -409,6 +411,14 @@ def last(ids: Tensor | None, count: int) -> Tensor | None:
 def per_head(ids: Tensor | None, order: Tensor) -> Tensor:
     """The ids [t], or [b 1 t], that rotations see: those given, or the order of tokens."""
     return order if ids is None else ids if ids.dim() == 1 else ids[:, None]
+
+
+def run_of(heads: list[int]) -> slice | list[int]:
+    """Heads, in order, as an index: a slice where they follow each other, which views and never
+    waits for a device.
+    """
+    first, count = (heads or [0])[0], len(heads)
+    return slice(first, first + count) if heads == [*range(first, first + count)] else heads
 
 
 def unpadded(

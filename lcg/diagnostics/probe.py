@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lcg.attention.layer import run_of
 from lcg.config import Config
 from lcg.diagnostics.capture import LayerInput, capture_inputs, learned_alpha
 from lcg.diagnostics.columns import QUANTILES, head_groups, head_measures
@@ -68,13 +69,13 @@ class Probe:
         found = row_measures(captured, queries, measures)
         rows = {measure: _of_tokens(part, captured, queries) for measure, part in found.items()}
         row = {
-            f"heads/{name}/{group}/{measure}": float(rows[measure][:, heads].mean())
+            f"heads/{name}/{group}/{measure}": float(rows[measure][:, run_of(heads)].mean())
             for group, heads in head_groups(layer.position, self.config.model.heads).items()
             for measure in measures
         }
         scaler = layer.scaler(captured.x, captured.ids, **captured.keywords)
         if scaler is not None and layer.scaled_heads:
-            scaler = scaler[..., layer.scaled_heads, :]
+            scaler = scaler[..., run_of(layer.scaled_heads), :]
             if scaler.dim() == 3:
                 scaler = _of_tokens(scaler, captured, slice(None))
             found = quantiles(scaler, QUANTILES)
