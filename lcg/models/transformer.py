@@ -257,7 +257,7 @@ class Transformer(nn.Module):
         embedded = self.position.embed(x, ids[..., -count:], learned)
         return self.dropout(returned(self.position, "embed", embedded, x.shape))
 
-    def unpadded(self, sample: Sequence[Shaped[Tensor, "... t"]]) -> list[Tensor]:
+    def unpadded(self, sample: Sequence[Tensor]) -> list[Tensor]:
         """Cut what the model reads of one sample, without the batch, to its tokens."""
         if self.pad is None:
             return list(sample)

@@ -187,9 +187,9 @@ def test_n_is_the_number_of_keys_without_padding():
 def test_cross_attention_without_an_encoding_scales_all_heads():
     sizes = SIZES[0]
     choice = Attention(LearnedEntmax(), AdaptiveScaling())
-    assert CrossAttention(choice, NAPE(), sizes).unscaled_heads == 2
+    assert CrossAttention(choice, NAPE(), sizes).scaled_heads == [2, 3]
     layer = CrossAttention(choice, NoPE(), sizes)
-    assert layer.unscaled_heads == 0
+    assert layer.scaled_heads == [0, 1, 2, 3]
     assert layer.scaling_state["beta_weight"].shape == (4, sizes.d_model)
 
 

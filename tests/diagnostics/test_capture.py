@@ -62,7 +62,7 @@ def test_scalers_are_the_formulas(row):
         if scaling.name == "none":
             assert scaler is None
             continue
-        start = captured.layer.unscaled_heads
+        start = captured.layer.scaled_heads[0]
         assert (scaler[:, :start] == 1).all()
         state = {name: p.detach().double() for name, p in captured.layer.scaling_state.items()}
         for head in range(start, sizes.heads):
