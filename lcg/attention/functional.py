@@ -117,16 +117,20 @@ def check_sizes(q: Tensor, k: Tensor, v: Tensor, bias: Bias, learned: Learned) -
         "columns": (bias.columns, (b, h, keys)),
         "key_mask": (bias.key_mask, (b, keys)),
     }
+    for name, ids, count in (("q_ids", bias.q_ids, queries), ("k_ids", bias.k_ids, keys)):
+        if ids is not None and tuple(ids.shape) not in ((count,), (b, count)):
+            raise ValueError(f"{name} must be [{count}] or [{b}, {count}], got {list(ids.shape)}")
     for name, (tensor, shape) in wanted.items():
         if tensor is not None and tuple(tensor.shape) != shape:
             raise ValueError(
                 f"{name} must be {list(shape)} for q {list(q.shape)} and k {list(k.shape)}, "
                 f"got {list(tensor.shape)}"
             )
-    for name, tensor in learned.items():
+    rows = {f"learned {name}": tensor for name, tensor in learned.items()}
+    for name, tensor in (rows | ({} if bias.table is None else {"table": bias.table})).items():
         if tensor.shape[:1] != (h,):
             raise ValueError(
-                f"learned {name} must be [{h} …], a row for each head, got {list(tensor.shape)}"
+                f"{name} must be [{h} …], a row for each head, got {list(tensor.shape)}"
             )
     if g == 0 or h % g:
         raise ValueError(f"{h} heads of queries cannot share {g} heads of keys evenly")

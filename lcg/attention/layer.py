@@ -261,6 +261,8 @@ class MultiHeadAttention(nn.Module):
         return returned(norm, method, joined, (*x.shape[:2], self.sizes.width))
 
     def _ids(self, ids: Tensor | None, count: int, device: Any) -> Tensor | None:
+        if ids is not None and ids.shape[-1] != count:
+            raise ValueError(f"there are {count} tokens, and position ids of {ids.shape[-1]}")
         if ids is not None or not self.position.has("positions"):
             return ids
         return position_ids(self.position, self.position.positions(count, device=device), count)

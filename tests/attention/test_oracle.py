@@ -12,12 +12,12 @@ from oracles.registered import (
     labels,
     pairwise,
     randomize,
+    single,
     variants,
 )
 
 from lcg.attention import Attention
 from lcg.attention.layer import MultiHeadAttention
-from lcg.registry import available
 
 # Scores are float32 whatever the input: a relative error of 1e-7 reaches the weights multiplied by
 # the size of the scores, here up to 30, and the gradient of a scaling once more. Measured over all
@@ -36,7 +36,7 @@ PAIRS = pairwise(*(variants(kind) for kind in KINDS), SIZES)
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_registered_choice_has_an_oracle(kind):
-    missing = sorted(set(available(kind)) - set(TABLES[kind]))
+    missing = sorted(set(single(kind)) - set(TABLES[kind]))
     assert not missing, f"write the formula of {kind} {missing} in tests/oracles/attention.py"
 
 

@@ -21,6 +21,5 @@ def test_the_presets_differ_by_the_gate():
     plain, gated = layer_of("rela"), layer_of("rela_g")
     assert set(plain.output_norm_state) == {"scale"}
     assert set(gated.output_norm_state) == {"scale", "gate"}
-    width = SIZES.heads * SIZES.head_dim
-    start = gated.attention.output_norm.learned(width)
+    start, width = gated.attention.output_norm.learned(SIZES), SIZES.width
     assert (start["scale"] == 1).all() and start["gate"].abs().max() <= math.sqrt(3 / width)

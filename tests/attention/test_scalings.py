@@ -7,6 +7,7 @@ import torch
 from oracles.registered import assert_near, label, randomize, variants
 
 from lcg.attention import Attention
+from lcg.attention.cache import LayerCache
 from lcg.attention.layer import MultiHeadAttention
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.normalizers.stick_breaking import StickBreaking
@@ -121,7 +122,9 @@ def test_n_counts_the_keys_that_a_query_sees():
     torch.nn.init.ones_(made.scaling_state["s"])
     expected = torch.tensor([math.log(i + 2) for i in range(5)])
     assert_near(scaler(made), expected.expand(4, 5), 1e-6)
-    later = made.scaler(torch.randn(2, 2, SIZES.d_model), torch.arange(5))
+    cache = LayerCache()
+    made(torch.randn(2, 3, SIZES.d_model), cache=cache)
+    later = made.scaler(torch.randn(2, 2, SIZES.d_model), cache=cache)
     assert_near(later, expected[3:].expand(4, 2), 1e-6)
 
 

@@ -46,9 +46,9 @@ def test_weights_model_and_scoring_are_checked_too():
         lambda: attention_weights(q(2, 4, 3, 5), q(2, 4, 3, 6), Softmax(), bias()),
         lambda: model(words.float()),
         lambda: model(words[0]),
-        lambda: model(words, torch.tensor([[0, 1]])),
+        lambda: model(words, select=torch.tensor([[0, 1]])),
         lambda: layer(q(4, SIZES[1].d_model), torch.arange(4)),
-        lambda: layer(q(2, 4, SIZES[1].d_model), torch.zeros(4, 4)),
+        lambda: layer(q(2, 4, SIZES[1].d_model), select=torch.zeros(4)),
         lambda: score_teacher_forcing(model, words, words[:, :-1]),
     ):
         with pytest.raises(TypeCheckError):

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lcg.attention import Attention, backends
-from lcg.attention.backends import check_backend, usable
+from lcg.attention.backends import blockwise, check_backend, usable
 from lcg.attention.backends.triton import obstacle
 from lcg.attention.functional import Bias, attend, check_sizes
 from lcg.attention.normalizers.entmax import Entmax
@@ -93,13 +93,17 @@ def test_nothing_imports_triton_before_it_runs():
     ("change", "named"),
     [
         ({"v": (1, 2, 5, 4)}, "v must be"),
-        ({"v": (1, 2, 6, 8)}, "v must be"),
         ({"k": (1, 2, 6, 8), "v": (1, 2, 6, 8)}, "k must be"),
         ({"k": (3, 2, 6, 4), "v": (3, 2, 6, 4)}, "k must be"),
         ({"q": (1, 3, 6, 4), "slopes": (3,), "a": (3,)}, "cannot share"),
         ({"q_positions": (5,)}, "q_positions must be [6]"),
         ({"k_positions": (7,)}, "k_positions must be [6]"),
         ({"slopes": (1,)}, "slopes must be [2]"),
+        ({"q_ids": (5,), "k_ids": (6,)}, "q_ids must be [6] or [1, 6]"),
+        ({"q_ids": (6,), "k_ids": (2, 6)}, "k_ids must be [6] or [1, 6]"),
+        ({"table": (1, 6)}, "table must be [2 …]"),
+        ({"rows": (1, 2, 5), "columns": (1, 2, 6)}, "rows must be [1, 2, 6]"),
+        ({"window": (3,)}, "window must be [2]"),
         ({"key_mask": (1, 4)}, "key_mask must be"),
         ({"q": (2, 6, 4)}, "q must be [batch heads"),
         ({"a": (3,)}, "learned a must be [2 …]"),
@@ -118,16 +122,22 @@ def test_sizes_that_do_not_fit(change, named):
         check_sizes(*tensors, bias, learned)
 
 
-def test_slopes_that_learn_have_a_gradient_or_are_refused():
+def test_slopes_that_learn_have_a_gradient_or_are_refused(monkeypatch):
+    for name, size in {"SMALL": 0, "KEPT": 0, "TILE": 16}.items():
+        monkeypatch.setattr(blockwise, name, size)
     q, bias = problem()
-    slopes = torch.tensor([0.5, 0.1], requires_grad=True)
-    bias = bias._replace(slopes=slopes)
-    attend(q, q, q, Entmax(1.0), bias).square().sum().backward()
-    assert (slopes.grad != 0).all()
-    for backend in ("blockwise", "triton"):
-        with pytest.raises(ValueError, match="gradient of the slopes"):
-            attend(q, q, q, Entmax(), bias, backend=backend)
-    attend(q, q, q, Entmax(), bias._replace(slopes=slopes.detach()), backend="blockwise")
+    found = []
+    for backend in ("reference", "blockwise"):
+        slopes = torch.tensor([0.5, 0.1], requires_grad=True)
+        out = attend(q, q, q, Entmax(1.0), bias._replace(slopes=slopes), backend=backend)
+        out.square().sum().backward()
+        found.append(slopes.grad)
+    assert (found[0] != 0).all()
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+    refused(
+        lambda: attend(q, q, q, Entmax(), bias._replace(slopes=slopes), backend="triton"),
+        "gradient of the slopes",
+    )
 
 
 def test_top_k_shows_what_is_no_number():

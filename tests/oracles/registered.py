@@ -37,7 +37,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"bias": False, "delta": 0.0, "gamma_range": 1.0, "offset": 0.5},
     ],
     "head": [{"delta": 0.5, "offset": 2.0}],
-    "alibi": [{"variant": "interleaved"}, {"variant": "linear"}, {"variant": "exponential"}],
+    "alibi": [{"variant": "interleaved"}],
     "nape": [{"variant": "exponential"}],
     "rope": [{"base": 100.0, "fraction": 0.5}],
     "sinusoidal": [{"base": 100.0, "scale": 0.3}],
