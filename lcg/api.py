@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lcg.attention.backends import check_installed
 from lcg.config import Config, load_config, with_changes, with_overrides
-from lcg.config.compatibility import remarks
+from lcg.config.compatibility import warnings
 from lcg.config.load import is_change
 from lcg.config.types import as_text
 from lcg.log import log
@@ -151,7 +151,7 @@ def check_machine(config: Config) -> str | None:
                 raise ValueError(f"evaluation.also={words}: {error}") from None
     Run.place(config)
     problem = devices.memory_problem(config)
-    for remark in (*remarks(config), *([] if problem else devices.ladder_notes(config))):
+    for remark in (*warnings(config), *([] if problem else devices.ladder_notes(config))):
         log.warning(f"note: {remark}")
     return problem
 

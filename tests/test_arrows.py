@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A room imports from rooms of later lines alone, never from its own line.
+# A package imports only from packages of later lines, never from its own line.
 ORDER = (
     "__main__",
     "cli",
@@ -29,7 +29,7 @@ ORDER = (
     "ranks, user_source",
     "positional, tasks",
 )
-HEIGHT = {room: -i for i, rooms in enumerate(ORDER) for room in rooms.split(", ")}
+HEIGHT = {name: -i for i, names in enumerate(ORDER) for name in names.split(", ")}
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -61,39 +61,39 @@ def imports(name: str, path: Path, known: dict[str, Path]) -> Iterator[tuple[int
                 yield node.lineno, target
 
 
-def room(module: str) -> str:
-    """The room of lcg that a module is in."""
+def package_of(module: str) -> str:
+    """The package of lcg that a module is in."""
     return module.partition(".")[2].partition(".")[0] or "__init__"
 
 
 def may(name: str, target: str) -> bool:
     """Return True if the one module may import the other."""
-    above, below = room(name), room(target)
+    above, below = package_of(name), package_of(target)
     return above == below or HEIGHT[above] > HEIGHT[below]
 
 
 def violations(root: Path) -> list[str]:
-    """`file:line: room imports module` of each import that points the wrong way."""
+    """`file:line: package imports module` of each import that points the wrong way."""
     known = modules(root)
     return [
-        f"{path.relative_to(root)}:{line}: {room(name)} imports {target}"
+        f"{path.relative_to(root)}:{line}: {package_of(name)} imports {target}"
         for name, path in known.items()
         for line, target in imports(name, path, known)
         if not may(name, target)
     ]
 
 
-def test_every_room_has_its_place():
-    found = {room(name) for name in modules(ROOT)}
+def test_every_package_has_its_place():
+    found = {package_of(name) for name in modules(ROOT)}
     assert found == HEIGHT.keys()
 
 
-def test_rooms_import_the_rooms_below_them():
+def test_packages_import_the_packages_below_them():
     assert not (found := violations(ROOT)), "\n".join(found)
 
 
 def test_no_modules_import_each_other():
-    """Also inside a room. Raises CycleError, which names them."""
+    """Also inside a package. Raises CycleError, which names them."""
     known = modules(ROOT)
     graph = {name: {t for _, t in imports(name, path, known)} for name, path in known.items()}
     TopologicalSorter(graph).prepare()
@@ -121,7 +121,7 @@ def test_the_map_has_this_order():
     ],
 )
 def test_an_arrow_that_points_up_is_found(tmp_path, file, code, said):
-    """In a house of four rooms: `from lcg import x` is of one only where there is an x."""
+    """With four packages: `from lcg import x` imports one only where there is an x."""
     for empty in ("training/b", "commands/__init__", "models/__init__", "runs/__init__"):
         path = tmp_path / "lcg" / f"{empty}.py"
         path.parent.mkdir(parents=True)

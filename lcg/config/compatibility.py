@@ -131,7 +131,7 @@ def check_task(model: Model, task: Any) -> None:
     )
 
 
-def remarks(config: Config) -> list[str]:
+def warnings(config: Config) -> list[str]:
     """One line for each option that has no effect; none where everything that is set counts."""
     return [*_without_effect(config), *config.task.remarks()]
 

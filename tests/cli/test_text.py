@@ -9,7 +9,7 @@ import pytest
 from tiny import SMALL
 
 from lcg.config import load_config
-from lcg.config.compatibility import remarks
+from lcg.config.compatibility import warnings
 from lcg.tasks.corpora.numbers import pairs
 
 TINY = [
@@ -42,7 +42,7 @@ def test_the_experiments_resolve_and_set_nothing_in_vain(name, corpora):
     pytest.importorskip("sacrebleu")
     config = load_config([f"experiment={name}", "task.bpe=0", "evaluation.lengths=32"])
     assert config.task.digest
-    assert remarks(config) == []
+    assert warnings(config) == []
     assert config.labels["task"] in ("parallel_text", "masked_lm")
 
 

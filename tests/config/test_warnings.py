@@ -3,7 +3,7 @@
 import pytest
 
 from lcg.config import choices, load_config
-from lcg.config.compatibility import remarks
+from lcg.config.compatibility import warnings
 
 NO_EFFECT = {
     "data.lengths_per=batch data.min_length=32": "data.lengths_per=batch has no effect",
@@ -29,16 +29,16 @@ COUNTS = [
 
 @pytest.mark.parametrize("words", NO_EFFECT)
 def test_no_effect_is_said(words, here):
-    (remark,) = remarks(load_config(words.split()))
+    (remark,) = warnings(load_config(words.split()))
     assert NO_EFFECT[words] in remark
 
 
 @pytest.mark.parametrize("words", COUNTS)
 def test_nothing_is_said_of_what_counts(words, here):
-    assert remarks(load_config(words.split())) == []
+    assert warnings(load_config(words.split())) == []
 
 
 # Those on text need files: tests/cli/test_text.py makes some.
 @pytest.mark.parametrize("name", [n for n in choices("experiment") if not n.startswith("text/")])
 def test_our_experiments_set_nothing_in_vain(name, here):
-    assert remarks(load_config([f"experiment={name}"])) == []
+    assert warnings(load_config([f"experiment={name}"])) == []
