@@ -242,7 +242,7 @@ def _print_samples(task: Any, answers: Any, options: argparse.Namespace) -> int:
 
 def _print_written(model: Any, config: Config, options: argparse.Namespace) -> None:
     """The first samples as text, and what the model makes of them when it writes by itself."""
-    from lcg.evaluation.generation_metrics import generated, references, sources
+    from lcg.evaluation.scoring import generated, references, sources
     from lcg.evaluation.test_sets import TestSet
 
     task, count = config.task, min(options.samples, max(1, options.failed))

@@ -517,10 +517,23 @@ KINDS = {"decoder": Decoder, "encoder": Encoder, "encoder_decoder": EncoderDecod
 """model.kind -> its class."""
 
 
+def check_steady(position: PositionEncoding) -> None:
+    """Raise ValueError, in one line, for an encoding whose `positions` differ from call to call."""
+    if not position.has("positions"):
+        return
+    first, again = (position.positions(16) for _ in range(2))
+    if not torch.equal(first, again):
+        raise ValueError(
+            f"{type(position).__name__}.positions() draws, so that no evaluation could be "
+            "repeated: draw in draw_positions(rng, lengths, training)"
+        )
+
+
 def build_model(config: Config) -> Transformer:
     """Build the model of a config, its weights drawn from the run's seed."""
     task = config.task
     with torch.random.fork_rng(devices=[]):
+        check_steady(config.position)
         torch.manual_seed(config.seed)
         cls, parts = KINDS[config.model.kind], (config.model, config.attention, config.position)
         return cls(*parts, task.vocabulary, task.pad, config.mixer, config.loop)

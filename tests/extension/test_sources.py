@@ -12,6 +12,8 @@ from tiny import quick
 from user_files import NORMALIZER, ROTATE
 
 from lcg.cli import main
+from lcg.config import load_config
+from lcg.models.transformer import build_model
 
 FLAG = "--trust-source"
 QUICK = " ".join(quick("data.min_length=3", "evaluation.after_training=false"))
@@ -288,11 +290,22 @@ def test_a_file_may_be_called_as_anything_else_is(lcg, write, folder, monkeypatc
 RANDOM = """
 from dataclasses import dataclass
 from typing import ClassVar
-import torch
+import numpy as np
 from lcg.positional.rotary import RoPE
 @dataclass
 class Drawn(RoPE):
     name: ClassVar[str] = "drawn"
+    def draw_positions(self, rng, lengths, training):
+        return np.sort(rng.random((len(lengths), 4096)).argsort(axis=1)[:, : lengths.max()], axis=1)
+"""
+STALE = """
+from dataclasses import dataclass
+from typing import ClassVar
+import torch
+from lcg.positional.rotary import RoPE
+@dataclass
+class Stale(RoPE):
+    name: ClassVar[str] = "stale"
     def positions(self, length, device=None):
         return torch.rand(4096, device=device).topk(length).indices.sort().values
 """
@@ -308,6 +321,12 @@ def test_what_an_encoding_draws_is_the_same_in_every_evaluation(lcg, write, fold
         (cell,) = record(folder, run)["ladder"]
         found.append({key: value for key, value in cell.items() if key != "seconds"})
     assert found[0] == found[1] == found[2]
+
+
+def test_an_encoding_that_draws_where_nothing_is_repeated_is_told(write, folder):
+    write("stale.py", STALE)
+    with pytest.raises(ValueError, match=r"Stale\.positions\(\) draws, .* draw in draw_positions"):
+        build_model(load_config([f"position={folder}/stale.py:Stale"]))
 
 
 def test_another_version_of_a_package_is_said(lcg, write, folder, monkeypatch):

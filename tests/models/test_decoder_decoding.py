@@ -37,7 +37,7 @@ def test_selected_positions_are_rows_of_the_full_forward(row):
         assert_near(model(words, select=select), whole[:, some], TOLERANCE, f"select {some}")
     cache = model.make_cache(LENGTH)
     model(words[:, :4], cache=cache)
-    later = model(words[:, 4:], torch.tensor([6, 0]), cache)
+    later = model(words[:, 4:], select=torch.tensor([6, 0]), cache=cache)
     assert_near(later, whole[:, [10, 4]], TOLERANCE, "select behind a cache")
 
 
