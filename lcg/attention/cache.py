@@ -16,7 +16,7 @@ class NoCache:
 
     length = 0
     state: Any = None
-    """What a mixer that is no attention goes on from."""
+    """From here a mixer that is no attention goes on."""
 
     def proceed(self, state: Any, count: int) -> None:
         """Keep the state that a mixer has after `count` more tokens."""

@@ -27,7 +27,7 @@ ROWS = 128
 
 
 class Bias(NamedTuple):
-    """What makes scores of the products, and the keys that a query sees.
+    """The rule that makes scores of products, and the keys that a query sees.
 
     scores = score_map(scale · q·k) + the forms of a bias that are given:
 

@@ -35,7 +35,7 @@ class AttentionMixer(Mixer):
 
 @dataclass
 class Loop:
-    """How often a model runs its blocks, one after the other, with the same weights."""
+    """Run the blocks of a model several times, one after the other, with the same weights."""
 
     name: ClassVar[str]
 

@@ -246,7 +246,7 @@ def scaling_gradient(parts: Parts, case: Case) -> None:
 
 @NORM.declare("shapes", each_case)
 def norm_shapes(parts: Parts, case: Case) -> None:
-    """What joins the heads has their width and type, zeros stay finite, and a model runs."""
+    """The joined heads have their width and type, zeros stay finite, and a model runs."""
     parts.layer(case.sizes)  # which looks at the arguments of hooks
     norm, shared = parts.owner, case.sizes.heads // case.sizes.kv_heads
     states, values = case.states(), _heads(case, case.sizes.kv_heads)

@@ -26,7 +26,7 @@ def mixer_shapes(parts: Parts, case: Case) -> None:
 @MIXER.declare("causal", each_case)
 @torch.no_grad()
 def causal(parts: Parts, case: Case) -> None:
-    """What it returns for a token does not depend on those that follow."""
+    """The output at a token does not depend on those that follow."""
     decoder, tokens = parts.model(case.sizes), case.tokens()
     more = torch.cat([tokens, tokens.flip(1)[:, :LATER]], dim=1)
     found = decoder(more)[:, : case.length]

@@ -93,7 +93,7 @@ class Case(NamedTuple):
 
 
 def seeded(make: Callable[[], Any]) -> Any:
-    """What `make` returns when torch's random numbers start anew."""
+    """Call `make` with torch's random numbers started anew."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return make()
@@ -118,7 +118,7 @@ def normal(*shape: int, seed: int, dtype: torch.dtype = torch.float32) -> Tensor
 def learned_of(
     owner: Any, *sizes: Any, dtype: torch.dtype = torch.float32, method: str = "learned"
 ) -> Any:
-    """What a choice learns, the same each time, moved a little from its start."""
+    """The tensors that a choice learns, the same each time, moved a little from their start."""
     tensors = seeded(lambda: getattr(owner, method)(*sizes))
     return stirred(learned_tensors(owner, tensors, method).to(dtype))
 

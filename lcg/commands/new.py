@@ -12,7 +12,7 @@ from lcg import registry
 from lcg.commands.args import Parser
 
 KINDS = {"task": "task", "attention": "normalizer", "position": "position"}
-"""What is written -> the kind of its class."""
+"""Name of a skeleton -> the kind of its class."""
 TEMPLATES = Path(__file__).parents[1] / "templates"
 
 

@@ -158,7 +158,7 @@ class Group:
 
     @property
     def counts(self) -> dict[str, int] | None:
-        """How many of `seeds` trained, k of n, and of how many it is unknown; None if of all, or
+        """Count of `seeds` that trained, k of n, and of how many it is unknown; None if of all, or
         where not all are judged."""
         n, unknown = len(self.seeds), sum(run.trained is None for run in self.seeds)
         known = unknown < n and all(run.judged for run in self.seeds)

@@ -402,7 +402,7 @@ def time_left(durations: list[float], pending: int, jobs: list[Job], workers: in
 
 
 def _progress(run: SweepRun, state: State) -> tuple[int, int]:
-    """What changes when a run gets further: its last checkpoint, and its ladder."""
+    """The state that changes when a run gets further: its last checkpoint, and its ladder."""
     try:
         saved = (Run(run.directory).checkpoints / LAST).stat().st_mtime_ns
     except OSError:

@@ -81,7 +81,7 @@ class Summary:
 
     @property
     def counts_text(self) -> str:
-        """How many runs are finished, and what became of others."""
+        """Count the runs that are finished, and say what became of others."""
         others = [kind for kind in ("skipped", "pruned", "failed") if self.counts[kind]]
         return ", ".join(f"{self.counts[kind]} {kind}" for kind in ("finished", *others))
 
