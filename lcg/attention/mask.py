@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, no_type_check
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,7 @@ class Bias(NamedTuple):
         """True where a function computes a part of the scores, of all heads at once."""
         return self.additive is not None or self.score_map is not None
 
+    @no_type_check  # by what enforces shapes in tests: torch.compile follows this one
     def scale_for(self, q: Tensor) -> float:
         """The factor of the products."""
         return 1 / math.sqrt(q.shape[-1]) if self.scale is None else self.scale
