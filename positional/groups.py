@@ -134,7 +134,7 @@ class Grouped(PositionEncoding):
             return q
         groups = self.groups(q.shape[1])
         turned = [g.encoding.rotate_queries(q[:, g.heads], ids, g.own(learned)) for g in groups]
-        return torch.cat(turned, dim=1)
+        return _of_one_width(turned)
 
     def rotate_keys(self, k: Tensor, ids: Tensor, learned: Named) -> Tensor:
         if not self.has("rotate_keys"):
@@ -144,7 +144,7 @@ class Grouped(PositionEncoding):
             group.encoding.rotate_keys(k[:, group.heads], ids, group.own(learned))
             for group in self.groups(kv_heads)
         ]
-        return torch.cat(turned, dim=1)
+        return _of_one_width(turned)
 
     def slopes(self, heads: int) -> Tensor | None:
         if not self.has("slopes"):
@@ -214,6 +214,13 @@ class Grouped(PositionEncoding):
 
     def _sized(self, heads: int) -> list[tuple[Group, int]]:
         return [(group, group.heads.stop - group.heads.start) for group in self.groups(heads)]
+
+
+def _of_one_width(parts: list[Tensor]) -> Tensor:
+    """The heads of all groups, zeros after narrower ones, which change no product."""
+    width = max(part.shape[-1] for part in parts)
+    pad = torch.nn.functional.pad
+    return torch.cat([pad(part, (0, width - part.shape[-1])) for part in parts], dim=1)
 
 
 def _of_group(sizes: Sizes, group: Group) -> Sizes:

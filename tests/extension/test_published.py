@@ -246,7 +246,7 @@ def test_layers_have_the_encodings_of_the_pattern():
 GROUPS = [
     Heads([ALiBi(), NoPE()], [1, 3]),
     Heads([RoPE(), ALiBi()], [2, 2]),
-    *(Heads([encoding(key), NoPE()], [2, 2]) for key in ("fox", "t5", "fire", "cope")),
+    *(Heads([encoding(key), NoPE()], [2, 2]) for key in ("fox", "t5", "fire", "cope", "pope")),
 ]
 
 
