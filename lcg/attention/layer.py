@@ -122,6 +122,8 @@ class MultiHeadAttention(nn.Module):
                 f"{position.name}: scaled_heads must be some of heads={sizes.heads} in order, "
                 f"got {scaled}"
             )
+        # Others see ids before the products alone, so that every backend runs them.
+        self.bias_reads_ids = any(map(position.has, ("slopes", "table", "bias", "map_scores")))
         self.scaled_heads = scaled
         self.query = nn.Linear(sizes.d_model, sizes.width, bias=False)
         self.key = nn.Linear(sizes.d_model, sizes.kv_heads * sizes.head_dim, bias=False)
@@ -242,8 +244,8 @@ class MultiHeadAttention(nn.Module):
             causal=self.kind == "causal",
             key_mask=view.key_mask,
             scale=1 / math.sqrt(self.sizes.head_dim),
-            q_ids=q_ids,
-            k_ids=view.k_ids,
+            q_ids=q_ids if self.bias_reads_ids else None,
+            k_ids=view.k_ids if self.bias_reads_ids else None,
             window=self.window,
             learned=learned,
         )
