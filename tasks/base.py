@@ -138,6 +138,19 @@ class Task(ABC):
         """
         return None
 
+    def evidence(self, inputs: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+        """Position [batch, tokens], in `inputs`, of the earliest token that each label depends on.
+
+        Negative where nothing is scored and for labels that depend on no symbol. None: not stated.
+        Inputs and labels are those of a causal model; the label at position t, predicted after
+        reading token t, lies t - evidence tokens from it.
+        """
+        return None
+
+    def chance(self, length: int) -> float:
+        """The share of rows, in %, that the best answer blind to the source gets right."""
+        return 0.0
+
     def remarks(self) -> list[str]:
         """Return notes for those who train on it, a line each."""
         return []
