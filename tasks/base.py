@@ -7,7 +7,7 @@ a configuration names; how many tokens it takes is the task's affair (`source_le
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from typing import ClassVar, Literal, NamedTuple
 
@@ -143,9 +143,26 @@ class Task(ABC):
 
         Negative where nothing is scored and for labels that depend on no symbol. None: not stated.
         Inputs and labels are those of a causal model; the label at position t, predicted after
-        reading token t, lies t - evidence tokens from it.
+        reading token t, lies t - evidence tokens from it. What stands before it is given: a copied
+        symbol depends on its original alone. Carries are left aside.
         """
         return None
+
+    def trace(
+        self, labels: np.ndarray, index: Callable[..., np.ndarray | int], ends: bool = True
+    ) -> np.ndarray:
+        """`evidence` of a seq2seq task whose k-th target symbol depends on source symbol
+        index(k, n), counted from 0, where the source has n symbols; negative: on none.
+
+        EOS depends on the token that ends the source, or on none unless `ends`, which is for
+        targets whose length is not always the same.
+        """
+        scored = labels != IGNORE
+        end = scored.argmax(axis=1)[:, None]  # position of the last token before the target
+        symbol = np.arange(labels.shape[1]) - end
+        source = np.broadcast_to(index(symbol, end - self.separator), labels.shape)
+        where = [~scored, labels == self.eos, source < 0]
+        return np.select(where, [-1, end if ends else -1, -1], source + 1)  # BOS is position 0
 
     def chance(self, length: int) -> float:
         """The share of rows, in %, that the best answer blind to the source gets right."""
@@ -371,6 +388,27 @@ class Task(ABC):
 def uniform(rng: np.random.Generator, low: int, high: int, shape: tuple[int, ...]) -> np.ndarray:
     """Integers in [low, high), 16 bits wide where they fit: half the time to draw and to sort."""
     return rng.integers(low, high, shape, dtype=np.uint16 if high <= 2**16 else np.int64)
+
+
+def distinct(rng: np.random.Generator, high: int, rows: int, count: int) -> np.ndarray:
+    """[rows, count] integers below `high`, distinct in a row, each such row equally likely."""
+    if count**2 > high:
+        return rng.permuted(np.tile(np.arange(high), (rows, 1)), axis=1)[:, :count]
+    # Few among many: draw again the rows with a repetition, at most two of five on average.
+    drawn = rng.integers(0, high, (rows, count))
+    repeats = np.arange(rows)
+    while repeats.size:
+        ordered = np.sort(drawn[repeats], axis=1)
+        repeats = repeats[(ordered[:, 1:] == ordered[:, :-1]).any(axis=1)]
+        drawn[repeats] = rng.integers(0, high, (repeats.size, count))
+    return drawn
+
+
+def shuffled(rng: np.random.Generator, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The first symbols of each row, as many as its length says, in random order."""
+    keys = rng.random(rows.shape)
+    keys[np.arange(rows.shape[1]) >= lengths[:, None]] = 2  # what lies beyond stays there
+    return np.take_along_axis(rows, keys.argsort(axis=1), axis=1)
 
 
 def _column(values: int | np.ndarray, lengths: np.ndarray) -> np.ndarray:

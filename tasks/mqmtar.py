@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lcg.tasks.base import Task
+from lcg.tasks.base import Task, distinct
 from lcg.tasks.streams import stream_rng
 
 SPACE, PAIR, QUERY, FIRST_LETTER = 0, 1, 2, 3
@@ -129,9 +129,9 @@ class MQMTAR(Task):
         slot = (lengths // pairs)[:, None]
         vocabulary = self.words, self.alphabet, self.vocabulary_seed, self._split
         # Rows with fewer pairs use the first of them; the others land behind the body.
-        keys = _words("key", self.key_length, *vocabulary)[_distinct(rng, self.words, batch, most)]
+        keys = _words("key", self.key_length, *vocabulary)[distinct(rng, self.words, batch, most)]
         values = _words("value", self.value_length, *vocabulary)
-        values = values[_distinct(rng, self.words, batch, most)]
+        values = values[distinct(rng, self.words, batch, most)]
         begin = np.arange(most) * slot + rng.integers(0, slot - self._unit + 1, (batch, most))
 
         body = pairs * slot[:, 0]
@@ -157,20 +157,6 @@ def _words(role, letters, count, alphabet, seed, split):
     places = alphabet ** np.arange(letters)
     dtype = np.int16 if alphabet < 2**15 - FIRST_LETTER else np.int64
     return (numbers[:, None] // places % alphabet + FIRST_LETTER).astype(dtype)
-
-
-def _distinct(rng, high, rows, count):
-    """[rows, count] integers below `high`, distinct in a row, each such row equally likely."""
-    if count**2 > high:
-        return rng.permuted(np.tile(np.arange(high), (rows, 1)), axis=1)[:, :count]
-    # Few among many: draw again the rows with a repetition, at most two of five on average.
-    drawn = rng.integers(0, high, (rows, count))
-    repeats = np.arange(rows)
-    while repeats.size:
-        ordered = np.sort(drawn[repeats], axis=1)
-        repeats = repeats[(ordered[:, 1:] == ordered[:, :-1]).any(axis=1)]
-        drawn[repeats] = rng.integers(0, high, (repeats.size, count))
-    return drawn
 
 
 def _marked(words):

@@ -12,7 +12,7 @@ class Reverse(Task):
 
     Hard because: what comes next lies two positions further back with every symbol written, so
     no fixed distance helps, and distances beyond the training lengths are all new.
-    Source: ASEntmax, arXiv 2506.16640.
+    Source: ASEntmax, arXiv 2506.16640; of two symbols: arXiv 2207.02098.
 
     >>> print(Reverse(symbols=8).example(6))
     inputs <bos> 4 6 7 5 6 4 <sep> 4 6 5 7 6 4
@@ -33,3 +33,9 @@ class Reverse(Task):
         # Beyond a row's end the index turns negative and wraps: a symbol that is ignored.
         mirrored = lengths[:, None] - 1 - np.arange(lengths.max())
         return source, np.take_along_axis(source, mirrored, axis=1)
+
+    def evidence(self, inputs, labels):
+        return self.trace(labels, lambda k, n: n - 1 - k)
+
+    def chance(self, length):
+        return 100 * float(self.symbols) ** -length

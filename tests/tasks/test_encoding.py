@@ -95,7 +95,7 @@ def test_ids_do_not_collide(task):
     assert specials == list(range(task.symbol_count, task.vocabulary))
     source, target = task.sample(np.random.default_rng(0), np.full(256, 64))
     for symbols in (source[:, : task.source_length(64)], target[:, : task.target_length(64)]):
-        assert symbols.min() >= 0
+        assert symbols.min() >= 0 or task.variable_length
         assert symbols.max() < task.symbol_count
 
 
@@ -104,11 +104,12 @@ def test_ragged_batches_are_assembled_row_by_row(task):
     lengths = np.random.default_rng(1).integers(task.min_length, 60, 50)
     source, target = task.sample(np.random.default_rng(2), lengths)
     batch = task.assemble(source, target, lengths)
-    assert batch.inputs.shape[1] == task.token_length(lengths).max() - (task.kind == "seq2seq")
-    for i, length in enumerate(lengths):
+    most = task.token_length(lengths) - (task.kind == "seq2seq")
+    assert batch.inputs.shape[1] == most.max() or task.variable_length
+    for i in range(len(lengths)):
         alone = task.assemble(source[i : i + 1], target[i : i + 1], lengths[i : i + 1])
         width = alone.inputs.shape[1]
-        assert width == task.token_length(length) - (task.kind == "seq2seq")
+        assert width == most[i] or (task.variable_length and width < most[i])
         np.testing.assert_array_equal(batch.inputs[i, :width], alone.inputs[0])
         np.testing.assert_array_equal(batch.labels[i, :width], alone.labels[0])
         assert (batch.inputs[i, width:] == task.pad).all()
@@ -116,6 +117,8 @@ def test_ragged_batches_are_assembled_row_by_row(task):
 
 
 def test_scored_positions_are_shared_at_one_length(task):
+    if task.variable_length:
+        pytest.skip("rows of one length differ in theirs")
     batch = train_batch(task, 0, 0, 32, 40, 40)
     scored = batch.labels != IGNORE
     assert (scored == scored[0]).all()

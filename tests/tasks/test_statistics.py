@@ -7,11 +7,12 @@ standard deviations.
 import numpy as np
 import pytest
 
+from lcg.tasks.base import distinct
 from lcg.tasks.copy import Copy
 from lcg.tasks.flip_flop import FlipFlop
 from lcg.tasks.local_count import LocalCount
 from lcg.tasks.max_retrieval import MaxRetrieval
-from lcg.tasks.mqmtar import MQMTAR, _distinct
+from lcg.tasks.mqmtar import MQMTAR
 from lcg.tasks.n_back import NBack
 from lcg.tasks.reverse import Reverse
 from lcg.tasks.sort import Sort
@@ -266,7 +267,7 @@ def test_mqmtar_queries_are_drawn_with_replacement():
 
 @pytest.mark.parametrize("high", [5, 9, 1000])  # by permuting and by drawing again
 def test_distinct_is_uniform(high):
-    drawn = _distinct(np.random.default_rng(0), high, 20_000, 3)
+    drawn = distinct(np.random.default_rng(0), high, 20_000, 3)
     assert (np.diff(np.sort(drawn, axis=1)) > 0).all()
     for column in drawn.T:
         assert fits(np.bincount(column, minlength=high))
