@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import sampling
 from jaxtyping import install_import_hook
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tests' matrices are tiny
@@ -29,6 +30,10 @@ install_import_hook(CHECKED, "beartype.beartype")
 from lcg.log import log_to_stderr  # noqa: E402
 
 log_to_stderr()  # as the command does: tests read what it shows
+
+
+def pytest_configure(config):
+    sampling.WHOLE = "not slow" not in config.option.markexpr
 
 
 @pytest.fixture(scope="session")

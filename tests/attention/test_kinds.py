@@ -13,6 +13,7 @@ from oracles.registered import (
     randomize,
     variants,
 )
+from sampling import sampled
 
 from lcg.attention import Attention
 from lcg.attention.backends import blockwise
@@ -30,12 +31,10 @@ from lcg.positional.nope import NoPE
 FORWARD, GRADIENT = 1e-5, 5e-4  # as in test_oracle.py
 BOTH = {"full": FullAttention, "cross": CrossAttention}
 NORMALIZERS = [n for n in variants("normalizer") if not n.causal_only]
-PAIRS = pairwise(NORMALIZERS, *(variants(kind) for kind in KINDS[1:]), SIZES)
-
-LONG = pairwise(NORMALIZERS, [LogScaling()], variants("position"), [NoNorm()], SIZES[1:2])
-ROWS = [(row, False) for row in PAIRS[::2]] + [(row, True) for row in LONG]
+FACTORS = [NORMALIZERS, *map(variants, KINDS[1:]), SIZES]
 
 kinds = pytest.mark.parametrize("kind", BOTH)
+rows = pytest.mark.parametrize("row", sampled(*FACTORS, whole=pairwise, seed="kinds"), ids=labels)
 
 
 def layer_of(kind, row):
@@ -71,7 +70,7 @@ def gradient(tensor):
 
 
 @kinds
-@pytest.mark.parametrize("row", PAIRS, ids=labels)
+@rows
 def test_forward_and_gradient_match_the_formulas(row, kind):
     layer = layer_of(kind, row)
     normalizer, scaling, position, output_norm, sizes = row
@@ -98,7 +97,7 @@ def test_forward_and_gradient_match_the_formulas(row, kind):
 
 
 @kinds
-@pytest.mark.parametrize("row", PAIRS[::3], ids=labels)
+@rows
 def test_weights_match_the_formulas_and_are_zero_on_padding(row, kind):
     layer, (normalizer, scaling, position, output_norm, sizes) = layer_of(kind, row), row
     x, memory = inputs(kind, sizes, 5, 7)
@@ -118,7 +117,7 @@ def test_weights_match_the_formulas_and_are_zero_on_padding(row, kind):
 
 
 @kinds
-@pytest.mark.parametrize("row", PAIRS, ids=labels)
+@rows
 def test_padding_changes_nothing_and_gets_no_gradient(row, kind):
     layer, sizes = layer_of(kind, row), row[-1]
     lengths = (4, 7)
@@ -143,17 +142,23 @@ def test_padding_changes_nothing_and_gets_no_gradient(row, kind):
 
 @kinds
 @pytest.mark.parametrize(
-    ("row", "long"), ROWS, ids=lambda part: labels(part) if isinstance(part, tuple) else str(part)
+    "row",
+    sampled(*FACTORS, [False], whole=pairwise)
+    + sampled(
+        *(NORMALIZERS, [LogScaling()], variants("position"), [NoNorm()], SIZES[1:2], [True]),
+        whole=pairwise,
+    ),
+    ids=labels,
 )
-def test_blockwise_is_the_reference(row, long, kind, monkeypatch):
+def test_blockwise_is_the_reference(row, kind, monkeypatch):
     """In tiles of a few queries, over rows so long that candidates and windows are looked for."""
-    sizes = row[-1]
+    *row, long = row
     keys, queries = (600, 40) if long else (13, 9)
     monkeypatch.setattr(blockwise, "KEPT", 0)
     for name in ("TILE", "SMALL"):
         monkeypatch.setattr(blockwise, name, 2**14 if long else 64)
     layer = layer_of(kind, row)
-    x, memory = inputs(kind, sizes, queries, keys, batch=2)
+    x, memory = inputs(kind, row[-1], queries, keys, batch=2)
     mask = torch.arange(keys) < torch.tensor([[keys - 5], [keys]])
     select = torch.arange(0, x.shape[1], max(1, x.shape[1] // 40))
     found = {}
@@ -194,8 +199,9 @@ def test_cross_attention_without_an_encoding_scales_all_heads():
 
 
 def test_a_cache_makes_keys_and_values_once():
-    layer = layer_of("cross", PAIRS[0])
-    x, memory = inputs("cross", PAIRS[0][-1], 3, 6)
+    row = (Softmax(), LogScaling(), NAPE(), NoNorm(), SIZES[1])
+    layer = layer_of("cross", row)
+    x, memory = inputs("cross", row[-1], 3, 6)
     positions = layer.position.positions(3)
     given = given_to(layer, memory) | {"cache": LayerCache()}
     expected, calls = call(layer, x, memory), []

@@ -1,5 +1,7 @@
 """Multi-head attention, forward and gradient, is what the formulas of the papers say."""
 
+from itertools import product
+
 import pytest
 import torch
 from oracles import attention as oracle
@@ -8,13 +10,14 @@ from oracles.registered import (
     SIZES,
     assert_near,
     choices,
-    every,
+    label,
     labels,
     pairwise,
     randomize,
     single,
     variants,
 )
+from sampling import sampled
 
 from lcg.attention import Attention
 from lcg.attention.layer import MultiHeadAttention
@@ -31,7 +34,7 @@ TABLES = {
     "output_norm": oracle.OUTPUT_NORMS,
 }
 ODD_LENGTHS = (1, 2, 7, 13)
-PAIRS = pairwise(*(variants(kind) for kind in KINDS), SIZES)
+PAIRS = sampled(*map(variants, KINDS), SIZES, whole=pairwise, seed="attention")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -79,9 +82,11 @@ def test_forward_and_gradient_match_the_formulas(row):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", every(*KINDS), ids=labels)
-def test_every_combination_matches_the_formulas(row):
-    compare(*row, SIZES[1], length=7)
+@pytest.mark.parametrize("normalizer", variants("normalizer"), ids=label)
+@pytest.mark.parametrize("position", variants("position"), ids=label)
+def test_every_combination_matches_the_formulas(normalizer, position):
+    for scaling, output_norm in product(variants("scaling"), variants("output_norm")):
+        compare(normalizer, scaling, position, output_norm, SIZES[1], length=7)
 
 
 @pytest.mark.parametrize("row", PAIRS, ids=labels)

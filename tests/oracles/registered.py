@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from itertools import combinations, product
+from itertools import combinations
 from typing import Any
 
-import pytest
 import torch
 from oracles.attention import Choices, Chosen
 from torch import Tensor, nn
@@ -84,19 +83,6 @@ def label(choice: Any) -> str:
 
 def labels(row: Iterable[Any]) -> str:
     return "|".join(label(choice) for choice in row)
-
-
-def every(*kinds: str) -> list[Any]:
-    """All combinations of the variants of some kinds, as parameters of a test.
-
-    Those with only first options run always, the others are marked slow.
-    """
-    firsts = [cls(**FIRST.get(name, {})) for kind in kinds for name, cls in single(kind).items()]
-    rows = product(*(variants(kind) for kind in kinds))
-    return [
-        pytest.param(row, marks=() if all(c in firsts for c in row) else pytest.mark.slow)
-        for row in rows
-    ]
 
 
 def pairwise(*factors: list[Any]) -> list[tuple[Any, ...]]:

@@ -9,11 +9,13 @@ from oracles.registered import (
     SIZES,
     assert_near,
     label,
+    labels,
     randomize,
     small_decoder,
     tokens,
     variants,
 )
+from sampling import sampled
 
 from lcg.attention import Attention
 from lcg.attention.cache import KVCache
@@ -109,7 +111,6 @@ class LearnedAbsolute(PositionEncoding):
 
 OWN = [RandomRoPE(), RandomALiBi(), Fire(), ReadsTheData(), LearnedAbsolute()]
 own = pytest.mark.parametrize("position", OWN, ids=label)
-every_normalizer = pytest.mark.parametrize("normalizer", variants("normalizer"), ids=label)
 
 
 def read(model, words, positions, chunks):
@@ -117,11 +118,11 @@ def read(model, words, positions, chunks):
     return torch.cat([model(part, cache=cache) for part in words.split(chunks, dim=1)], dim=1)
 
 
-@own
-@every_normalizer
+@pytest.mark.parametrize("row", sampled(OWN, variants("normalizer")), ids=labels)
 @torch.no_grad()
-def test_what_is_decoded_continues_what_was_read(position, normalizer):
+def test_what_is_decoded_continues_what_was_read(row):
     """Whatever the chunks, one set of position ids, drawn once, serves a sequence."""
+    position, normalizer = row
     model = small_decoder(normalizer, LogScaling(), position)
     words, ids = tokens(2, LENGTH), position.positions(LENGTH)
     whole = read(model, words, ids, LENGTH)
@@ -225,15 +226,13 @@ def test_scaled_heads_that_are_none_of_a_layer_are_refused():
 
 # ---- what encodings declare
 
-relative = pytest.mark.parametrize(
-    "position", [p for p in [*variants("position"), *OWN] if p.relative], ids=label
-)
+RELATIVE = [p for p in [*variants("position"), *OWN] if p.relative]
 
 
-@relative
-@every_normalizer
+@pytest.mark.parametrize("row", sampled(RELATIVE, variants("normalizer")), ids=labels)
 @torch.no_grad()
-def test_relative_encodings_do_not_change_when_all_positions_move(position, normalizer):
+def test_relative_encodings_do_not_change_when_all_positions_move(row):
+    position, normalizer = row
     layer = MultiHeadAttention(Attention(normalizer, LogScaling()), position, SIZES[1])
     randomize(layer)
     torch.manual_seed(0)
