@@ -34,6 +34,8 @@ from lcg.config.errors import (
 from lcg.config.identity import changes_between, kind_of, part_nodes, parts, to_tree
 from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, LABELLED, SECTIONS, Config
 from lcg.config.types import as_text, build, convert, read_text
+from lcg.positional.base import PositionEncoding
+from lcg.positional.groups import Heads, Layers
 from lcg.system import require_file
 
 DEFAULTS = {
@@ -53,6 +55,8 @@ def load_config(overrides: list[str], fitting: bool = True) -> Config:
     `fitting`, for parts that cannot work together.
     """
     config = _build(_tree(read_overrides(overrides)))
+    if config.labels["position"] == config.position.name:  # and not a file's
+        config.labels["position"] = label_of(config.position)
     if fitting:
         check_config(config)
         for words in config.evaluation.also:
@@ -326,6 +330,8 @@ def _expand(group: str, node: Any) -> tuple[dict[str, Any], str]:
     node = _named(node)
     if not isinstance(node, dict) or not isinstance(node.get("name", ""), str):
         raise ConfigError(f"{group}: expected a name, got {node!r}")
+    if "inner" in node:
+        node = node | {"inner": _expand(group, node["inner"])[0]}
     name, in_full = node.get("name"), _attention if group == "attention" else dict
     if name in choices(group):
         changes = {key: value for key, value in node.items() if key != "name"}
@@ -375,6 +381,19 @@ def _label(kind: str, name: str) -> str:
     return vars(cls).get("name", cls.__name__)
 
 
+def label_of(position: PositionEncoding) -> str:
+    """Return what the label of an encoding says: `randomised alibi` of one around another."""
+    match position:
+        case Heads():
+            pairs = zip(position.groups_of, position.sizes, strict=True)
+            return "+".join(f"{label_of(own)}:{size}" for own, size in pairs)
+        case Layers():
+            return ",".join(map(label_of, position.pattern))
+    inner = getattr(position, "inner", None)
+    within = [label_of(inner)] if isinstance(inner, PositionEncoding) else []
+    return " ".join([position.name, *within])
+
+
 def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Mappings merged key by key; a named component replaces one of another name whole."""
     merged = dict(below)
@@ -405,6 +424,8 @@ def _put(tree: dict[str, Any], key: str, text: str) -> None:
         raise ConfigError(f"{key}: give the whole of {'.'.join(path)}, or an option of a member")
     is_part = path[:1] == ["attention"] and last in ATTENTION_PARTS
     tree[last] = _named(_flow(text)) if is_part else text
+    if path[:1] == ["position"] and last == "inner":
+        tree[last], _ = _expand("position", _flow(text))
 
 
 def _build(tree: dict[str, Any]) -> Config:

@@ -52,8 +52,8 @@ SIZES = [
 ]
 
 
-COMPOSED = ("heads", "layers")
-"""Made of other encodings: tests/positional/test_groups.py has their tests."""
+COMPOSED = ("heads", "layers", "randomised")
+"""Made of other encodings: tests/positional/test_wrappers.py and tests/extension test them."""
 
 
 def single(kind: str) -> dict[str, type]:
