@@ -222,18 +222,23 @@ class Markdown(str):
 
 
 def table(
-    runs: Iterable[runs.Run], metric: str = "exact_match", baseline: str | None = None
+    runs: Iterable[runs.Run],
+    metric: str = "exact_match",
+    baseline: str | None = None,
+    by: str = "length",
 ) -> Markdown:
     """Return the tables of `lcg table`: best runs, seeds, paired differences, published rows.
 
     metric: exact_match, token_accuracy or another measure that the records hold. baseline: the
-    method that the others are compared with.
+    method that the others are compared with. by: "summary" has one number per run over its lengths
+    instead, "part" and "distance" token accuracy by part of the target, by distance to the
+    evidence.
 
     Raises ValueError, in one line, for a metric or a baseline that the runs lack.
     """
     from lcg.results.table import table
 
-    return Markdown(table([run.record for run in runs], metric=metric, baseline=baseline))
+    return Markdown(table([run.record for run in runs], metric=metric, baseline=baseline, by=by))
 
 
 def plot(runs: Iterable[runs.Run], metric: str = "exact_match", facet: str = "task") -> Figure:

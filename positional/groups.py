@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
@@ -86,7 +87,13 @@ class Grouped(PositionEncoding):
             yield Group(encoding, slice(end - counts[i], end), f"group{i}_")
 
     def has(self, hook: str) -> bool:
-        return any(encoding.has(hook) for encoding in self.encodings())
+        if hook not in self._hooks:  # asked many times for every token that is decoded
+            self._hooks[hook] = any(encoding.has(hook) for encoding in self.encodings())
+        return self._hooks[hook]
+
+    @cached_property
+    def _hooks(self) -> dict[str, bool]:
+        return {}
 
     @property
     def relative(self) -> bool:

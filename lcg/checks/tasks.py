@@ -238,3 +238,18 @@ def measures(subject: Subject, case: Draw) -> None:
     fits = set(found) == set(task.metrics) and all(np.isfinite(list(found.values())))
     expected = f"expected finite numbers for {', '.join(task.metrics)}"
     expect(fits, f"measure() returned {found!r}, {expected}")
+
+
+@PROPERTIES.declare("evidence", lambda subject: draws(subject, seeds=2))
+def evidence(subject: Subject, case: Draw) -> None:
+    """`evidence` names, of every scored position, a token that was read by then, or none."""
+    from lcg.evaluation.scoring import evidence_distance
+
+    batch = drawn(subject.task, case)
+    try:
+        distance = evidence_distance(subject.task, batch)
+    except ValueError as error:
+        expect(False, str(error))
+    if distance is None:
+        raise DoesNotApply("evidence() is not stated")
+    expect((distance >= 0).any(), "evidence() names no token at all")

@@ -128,8 +128,9 @@ def add_metric(parser: Parser) -> None:
         "--metric",
         default="exact_match",
         metavar="NAME",
-        help="exact_match, token_accuracy, prefix or a metric of the task such as bleu, "
-        "if the runs have it; default: exact_match",
+        help="exact_match, token_accuracy, prefix, oracle_length (EOS not scored), edit_distance "
+        "(of decoded targets) or a metric of the task such as bleu, if the runs have it; default: "
+        "exact_match",
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from lcg.commands.args import Parser, add_baseline, add_metric, add_sources, read_sources
 from lcg.log import log, plain
 
-USAGE = "RUN … [--wandb ENTITY/PROJECT] [--metric NAME] [--format …] [--baseline NAME] [-o FILE]"
+USAGE = "RUN … [--wandb ENTITY/PROJECT] [--metric NAME] [--by …] [--format …] [-o FILE]"
 
 
 def run(words: list[str]) -> int:
     from lcg.results import table
-    from lcg.results.table import FORMATS
+    from lcg.results.table import BY, FORMATS
     from lcg.runs.files import write_atomic
 
     parser = Parser("table", USAGE, __doc__)
@@ -18,6 +18,14 @@ def run(words: list[str]) -> int:
     add_metric(parser)
     parser.add_argument(
         "--format", choices=FORMATS, default="markdown", help="default: markdown; latex is booktabs"
+    )
+    parser.add_argument(
+        "--by",
+        choices=BY,
+        default="length",
+        help="default: length; summary: one number per run over its lengths (NNCH score, effective "
+        "length); part, distance: token accuracy by part of the target, by distance to the "
+        "evidence",
     )
     add_baseline(parser)
     parser.add_argument(
@@ -31,6 +39,7 @@ def run(words: list[str]) -> int:
         baseline=options.baseline,
         published=options.published,
         metric=options.metric,
+        by=options.by,
     )
     if options.output:
         write_atomic(options.output, text)

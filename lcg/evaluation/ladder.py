@@ -9,11 +9,14 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
+import torch
 
 from lcg.evaluation import memory
 from lcg.evaluation.scoring import (
+    PARTS,
     ROOM,
     Score,
+    evidence_distance,
     generated,
     labelled,
     references,
@@ -63,11 +66,18 @@ def evaluate_lengths(
 
 def _evaluate(model, test_set: TestSet, greedy: bool, batch_size, on_progress: Progress) -> dict:
     """The fields of a cell that depend on the model."""
-    device, score = next(model.parameters()).device, Score()
+    device, score, task = next(model.parameters()).device, Score(), test_set.config.task
+    ended = task.kind == "seq2seq"  # by EOS, which is scored
 
     def scored(batch) -> Score:
         score_batch = score_greedy if greedy else score_teacher_forcing
-        return score_batch(model, **batch_tensors(batch, device))
+        distance = evidence_distance(task, batch)
+        return score_batch(
+            model,
+            **batch_tensors(batch, device),
+            eos=task.eos if ended else None,
+            distance=None if distance is None else torch.as_tensor(distance, device=device),
+        )
 
     try:
         size = batch_size or memory.batch_size_of(test_set, device)
@@ -83,8 +93,18 @@ def _evaluate(model, test_set: TestSet, greedy: bool, batch_size, on_progress: P
         "token_accuracy": score.right / score.positions,
         "prefix": score.prefix / score.samples,
         "close_calls": None if greedy else score.close_calls,
+        "oracle_length": score.oracle / score.samples if ended else None,
+        "edit_distance": score.edits / score.samples if greedy else None,
+        "by_part": _counts(score.by_part, lambda i: 100 * (i + 1) // PARTS),
+        "by_distance": _counts(score.by_distance, lambda i: 2**i),
         "outcomes": score.outcomes_in_hexadecimal,
     }
+
+
+def _counts(tally: np.ndarray, bound: Callable[[int], int]) -> dict[int, list[int]] | None:
+    """Right and scored positions of every part that has some, by its upper bound."""
+    counts = {bound(i): pair for i, pair in enumerate(tally.tolist()) if pair[1]}
+    return counts or None
 
 
 def measured(model, test_set: TestSet, batch_size: int | None = None) -> dict[str, float]:

@@ -9,7 +9,7 @@ target's length. The two can part only where the two best logits tie.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from lcg.tasks.base import IGNORE, Batch, Task
 
 CLOSE = 1e-4  # two best logits nearer than this: rounding may order them either way
 ROOM = 2  # generated are up to this many times the nominal length
+PARTS = 10  # of a target, over which accuracy is kept apart
+OCTAVES = 64  # of distances: bin i holds those below 2^i, from 2^(i-1) on
 
 
 @dataclass
@@ -36,6 +38,19 @@ class Score:
     """Sum over samples of the share of scored positions before the first wrong one."""
     close_calls: int = 0
     """Scored positions whose two best logits differ by less than CLOSE."""
+    oracle: int = 0
+    """Samples right at every scored position but that of EOS: were the length known."""
+    edits: float = 0.0
+    """Sum over samples of the edit distance between decoded and right target, per token of it."""
+    by_part: np.ndarray = field(
+        default_factory=lambda: np.zeros((PARTS, 2), np.int64), compare=False
+    )
+    """[PARTS, 2]: right and scored positions in each part of a row's scored positions, of rows that
+    have at least PARTS."""
+    by_distance: np.ndarray = field(
+        default_factory=lambda: np.zeros((OCTAVES, 2), np.int64), compare=False
+    )
+    """[OCTAVES, 2]: the same by distance to the evidence."""
     finite: bool = True
 
     def __add__(self, other: Score) -> Score:
@@ -71,9 +86,14 @@ def score_teacher_forcing(
     labels: Int[Tensor, "b t"],
     source: Int[Tensor, "b s"] | None = None,
     ids: Shaped[Tensor, "b ... t"] | None = None,
+    *,
+    eos: int | None = None,
+    distance: Int[Tensor, "b t"] | None = None,
 ) -> Score:
-    """Score a batch of one length by one forward pass; source is what an encoder reads, ids are
-    position ids, if any.
+    """Score a batch of one length by one forward pass.
+
+    source is what an encoder reads, ids are position ids, if any. eos: the label that `oracle`
+    leaves out. distance: tokens from each scored position to its evidence, negative for none.
     """
     select = scored_positions(labels)
     logits = model(*_reads(inputs, source, ids), select=select)
@@ -81,7 +101,9 @@ def score_teacher_forcing(
     target = labels[:, select]
     close = ((best[..., 0] - best[..., 1] < CLOSE) & (target != IGNORE)).sum()
     # argmax, as decoding does, since topk may order ties another way
-    return _score(logits.argmax(dim=-1), target, int(close), bool(logits.isfinite().all()))
+    near = None if distance is None else distance[:, select]
+    finite = bool(logits.isfinite().all())
+    return _score(logits.argmax(dim=-1), target, int(close), finite, eos, near)
 
 
 @torch.no_grad()
@@ -91,6 +113,9 @@ def score_greedy(
     labels: Int[Tensor, "b t"],
     source: Int[Tensor, "b s"] | None = None,
     ids: Shaped[Tensor, "b ... t"] | None = None,
+    *,
+    eos: int | None = None,
+    distance: Int[Tensor, "b t"] | None = None,
 ) -> Score:
     """Score a batch of one length by decoding the target token by token from its source."""
     predicted, finite = torch.full_like(labels, IGNORE), True
@@ -98,7 +123,10 @@ def score_greedy(
         predicted[rows, start : start + decoded.shape[1]] = decoded
         finite &= bool((decoded >= 0).all())
     select = scored_positions(labels)
-    return _score(predicted[:, select], labels[:, select], 0, finite)
+    near = None if distance is None else distance[:, select]
+    score = _score(predicted[:, select], labels[:, select], 0, finite, eos, near)
+    score.edits = float(edit_distances(predicted[:, select], labels[:, select]).sum())
+    return score
 
 
 def _reads(*parts: Tensor | None) -> list[Tensor]:
@@ -135,20 +163,77 @@ def _numbered(ids: Tensor, tokens: int) -> Tensor:
 
 
 def _score(
-    predicted: Int[Tensor, "b m"], target: Int[Tensor, "b m"], close: int, finite: bool
+    predicted: Int[Tensor, "b m"],
+    target: Int[Tensor, "b m"],
+    close: int,
+    finite: bool,
+    eos: int | None,
+    distance: Int[Tensor, "b m"] | None,
 ) -> Score:
     scored = target != IGNORE
     right = predicted == target
     unbroken = (right | ~scored).long().cumprod(dim=-1)
+    counts = scored.sum(dim=-1, keepdim=True)
     if bool(scored.all()):
         prefix = unbroken.sum(dim=-1).double().mean(dim=0) * len(target) / target.shape[1]
     else:
-        counts = scored.sum(dim=-1)
-        shares = (unbroken * scored).sum(dim=-1) / counts.clamp_min(1).double()
-        prefix = shares.masked_fill(counts == 0, 1.0).sum()  # nothing to get wrong
+        shares = (unbroken * scored).sum(dim=-1) / counts[:, 0].clamp_min(1).double()
+        prefix = shares.masked_fill(counts[:, 0] == 0, 1.0).sum()  # nothing to get wrong
     outcomes = "".join("01"[exact] for exact in unbroken.all(dim=-1).tolist())
-    counts = int(scored.sum()), int((right & scored).sum())
-    return Score(outcomes, *counts, float(prefix), close, finite)
+    oracle = (right | ~scored | (target == (IGNORE if eos is None else eos))).all(dim=-1).sum()
+    sums = int(scored.sum()), int((right & scored).sum()), float(prefix), close, int(oracle)
+    part = (scored.cumsum(dim=-1) - 1) * PARTS // counts.clamp_min(1)
+    score = Score(outcomes, *sums, finite=finite)
+    score.by_part = _tally(part, right, scored & (counts >= PARTS), PARTS)
+    if distance is not None:
+        octave = (distance.double() + 1).clamp_min(1).log2().ceil().long()  # exact: powers of two
+        score.by_distance = _tally(octave, right, scored & (distance >= 0), OCTAVES)
+    return score
+
+
+def _tally(bins: Tensor, right: Tensor, counted: Tensor, size: int) -> np.ndarray:
+    """[size, 2]: how many of those counted are right, and how many there are, in each bin."""
+    of_all, of_right = bins[counted], bins[counted & right]
+    pair = [each.bincount(minlength=size) for each in (of_right, of_all)]
+    return torch.stack(pair, dim=-1).cpu().numpy()
+
+
+def edit_distances(predicted: Int[Tensor, "b m"], target: Int[Tensor, "b m"]) -> np.ndarray:
+    """Levenshtein distance [b] between the scored positions of two rows, per position: 0 to 1."""
+    rows = zip(predicted.cpu().numpy(), target.cpu().numpy(), strict=True)
+    pairs = [(p[t != IGNORE], t[t != IGNORE]) for p, t in rows]
+    return np.array([_levenshtein(p, t) / max(1, len(t)) for p, t in pairs])
+
+
+def _levenshtein(first: np.ndarray, second: np.ndarray) -> int:
+    """Insertions, deletions and replacements that turn one sequence into the other."""
+    steps = np.arange(len(second) + 1)
+    row = steps
+    for count, symbol in enumerate(first, 1):
+        best = np.minimum(row[:-1] + (second != symbol), row[1:] + 1)
+        # An insertion costs 1 a step: a running minimum of what is left of the steps' own cost.
+        row = np.minimum.accumulate(np.concatenate([[count], best]) - steps) + steps
+    return int(row[-1])
+
+
+def evidence_distance(task: Task, batch: Batch) -> np.ndarray | None:
+    """Tokens [batch, tokens] from each scored position to its evidence, -1 where it has none.
+
+    None where a task does not state it, and where the source is read by an encoder. Raises
+    ValueError for evidence that is no earlier token.
+    """
+    if batch.source is not None or task.kind == "masked":
+        return None
+    if (evidence := task.evidence(batch.inputs, batch.labels)) is None:
+        return None
+    here = np.arange(batch.inputs.shape[1])
+    known = (batch.labels != IGNORE) & (evidence >= 0)
+    if evidence.shape != batch.labels.shape or (evidence[known] > np.nonzero(known)[1]).any():
+        raise ValueError(
+            f"{type(task).__name__}.evidence() must return positions of inputs [batch, tokens], "
+            "none of them after its label's"
+        )
+    return np.where(known, here - evidence, -1)
 
 
 @torch.no_grad()

@@ -252,10 +252,12 @@ class Transformer(nn.Module):
         encoding's own tensors.
         """
         x, count = self.embedding(tokens) * self.embedding_scale, tokens.shape[1]
-        if ids is None:
-            ids = torch.arange(start + count, device=tokens.device)
-        embedded = self.position.embed(x, ids[..., -count:], learned)
-        return self.dropout(returned(self.position, "embed", embedded, x.shape))
+        if self.position.has("embed"):
+            if ids is None:
+                ids = torch.arange(start + count, device=tokens.device)
+            embedded = self.position.embed(x, ids[..., -count:], learned)
+            x = returned(self.position, "embed", embedded, x.shape)
+        return self.dropout(x)
 
     def unpadded(self, sample: Sequence[Tensor]) -> list[Tensor]:
         """Cut what the model reads of one sample, without the batch, to its tokens."""

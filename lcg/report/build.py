@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from lcg.report import figures, maps
 from lcg.report.figures import Drawing
 from lcg.results.aggregate import Group, training_lengths
+from lcg.results.breakdown import BREAKDOWNS
 from lcg.results.plot import method_styles
 from lcg.results.statistics import EXACT_MATCH, Measure
 from lcg.results.table import compare_runs
@@ -153,6 +154,11 @@ def _plan(
     groups = [group for group in task.groups if not group.changes]
     tested, trained = ((shown, styles, measure) for shown in (task.groups, groups))
     yield planned("accuracy", RESULTS, "accuracy", figures.draw_accuracy, *tested)
+    for by in BREAKDOWNS:
+        if any(getattr(c, f"by_{by}") for g in task.groups for c in g.best.cells.values()):
+            yield planned(
+                f"accuracy by {by}", RESULTS, f"by-{by}", figures.draw_by, *tested[:2], by
+            )
     yield planned("learning rates", RESULTS, "learning-rate", figures.draw_learning_rates, *trained)
     series = {
         run.record.run: runs[run.key].curves(figures.is_drawn)

@@ -13,6 +13,7 @@ from statistics import fmean, median
 from typing import Any
 
 from lcg.results.aggregate import Group, RunResult
+from lcg.results.breakdown import BREAKDOWNS, By, breakdowns, draw_lengths
 from lcg.results.figure import (
     FAINT,
     FONTS,
@@ -181,6 +182,21 @@ def draw_accuracy(name: str, groups: list[Group], styles: Styles, measure: Measu
         f"{marks}"
     )
     return Drawing(name, f"{title} against length", caption, svg_of(figure))
+
+
+def draw_by(name: str, groups: list[Group], styles: Styles, by: By) -> Drawing:
+    """Token accuracy by part of the target, or by distance to the evidence, at some lengths."""
+    from matplotlib.figure import Figure
+
+    rows = breakdowns(groups, by)[groups[0].task]
+    figure = Figure(figsize=(2 * WIDTH, 2.9), layout="constrained")
+    draw_lengths(figure, rows, styles, by)
+    caption = (
+        f"Token accuracy by {BREAKDOWNS[by]}, {groups[0].task} {trained_at(groups)}: the selected "
+        "run of each method, a panel per test length. Each point is of the positions above the "
+        "bound before it and up to its own."
+    )
+    return Drawing(name, f"Token accuracy by {BREAKDOWNS[by]}", caption, svg_of(figure))
 
 
 # ---- learning rates

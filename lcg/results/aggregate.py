@@ -10,11 +10,14 @@ from lcg.results.labels import change_labels, labels
 from lcg.results.selection import Choice, choose
 from lcg.results.statistics import (
     EXACT_MATCH,
+    OF_BASE,
     Mean,
     Measure,
     OverSeeds,
+    base_value,
     effective_length,
     mean,
+    nnch_score,
     over_seeds,
 )
 from lcg.runs.presets import named
@@ -106,9 +109,18 @@ class RunResult:
         cell = self.cells.get(length)
         return None if cell is None else measure.of(cell)
 
-    def effective_length(self, measure: Measure = EXACT_MATCH) -> int | None:
-        """See `statistics.effective_length`."""
-        return effective_length(self.cells.values(), measure=measure)
+    def effective_length(self, measure: Measure = EXACT_MATCH, of_base: bool = False) -> int | None:
+        """See `statistics.effective_length`; of_base: what counts is 85 % of the base value, the
+        best within the training lengths, and where that is 0 or unknown no length does."""
+        if not of_base:
+            return effective_length(self.cells.values(), measure=measure)
+        base = base_value(self.cells.values(), self.record.train_max, measure)
+        return effective_length(self.cells.values(), OF_BASE * base, measure) if base else None
+
+    @property
+    def nnch_score(self) -> float | None:
+        """See `statistics.nnch_score`."""
+        return nnch_score(self.cells.values(), self.record.train_max)
 
     def mean_out_of_distribution(
         self, measure: Measure = EXACT_MATCH, lengths: Iterable[int] = ()

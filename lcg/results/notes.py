@@ -6,7 +6,7 @@ from lcg.results.aggregate import Group, RunResult
 from lcg.results.labels import change_label
 from lcg.results.paired import not_compared
 from lcg.results.published import Block
-from lcg.results.statistics import EXACT_MATCH, FIELDS, PASSES, Measure
+from lcg.results.statistics import EXACT_MATCH, PASSES, Measure
 from lcg.results.tables import DID_NOT_TRAIN
 
 
@@ -47,7 +47,7 @@ def _measure(measure: Measure) -> Iterator[str]:
         f"The metric is {measure.title}. Intervals, differences from a baseline and published rows "
         "are of exact match only (leave out `--metric`), and † is judged by it."
     )
-    if measure.name in FIELDS:
+    if measure.accuracy:
         yield (
             f"Effective length is the longest length up to which {measure.title} is at least "
             f"{100 * PASSES:.0f} % at every tested one."

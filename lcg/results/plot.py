@@ -8,7 +8,7 @@ others are grey.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count, groupby
 from math import ceil, log2
 from pathlib import Path
@@ -58,10 +58,16 @@ def plot(
 
     Raises ValueError for another suffix, and as `draw` does.
     """
+    return write_picture(path, lambda: draw(records, metric, facet))
+
+
+def write_picture(path: str | os.PathLike, drawn: Callable[[], Figure]) -> Path:
+    """Draw a figure and write it atomically; returns its path. Raises ValueError for a suffix that
+    is none of SUFFIXES, before anything is drawn."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: cannot plot to {path.suffix!r}, use {', '.join(SUFFIXES)}")
-    return write_atomic(path, image(draw(records, metric, facet), path.suffix[1:].lower()))
+    return write_atomic(path, image(drawn(), path.suffix[1:].lower()))
 
 
 def draw(

@@ -7,22 +7,26 @@ left out of every mean, never counted as 0.
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import pairwise, takewhile
 from statistics import fmean, median
 
 from lcg.runs.record import Cell, RunRecord
 
 NOT_EVALUATED = ("skipped", "out_of_memory")
 PASSES = 0.9  # what a length must reach to count towards the effective length
+OF_BASE = 0.85  # or of the base value, where that is what counts
 TITLES = {
     "exact_match": "exact match",
     "token_accuracy": "token accuracy",
     "prefix": "longest correct prefix",
+    "oracle_length": "exact match, EOS not scored",
+    "edit_distance": "edit distance per token of the target",
     "bleu": "BLEU",
     "chrf": "chrF",
     "masked_accuracy": "masked-token accuracy",
 }
-FIELDS = ("exact_match", "token_accuracy", "prefix")  # of every cell; others are its `metrics`
+FIELDS = ("exact_match", "token_accuracy", "prefix", "oracle_length", "edit_distance")
+"""Measures that are fields of a cell; others are its `metrics`."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,11 @@ class Measure:
     def scale(self) -> str:
         """The unit that tables and plots show it in."""
         return "%" if self.name in FIELDS else "0 to 100"
+
+    @property
+    def accuracy(self) -> bool:
+        """True for shares of what is right, of which an effective length can be told."""
+        return self.name in FIELDS and self.name != "edit_distance"
 
     def of(self, cell: Cell) -> float | None:
         """The value in [0, 1] (a metric of a task, which is 0 to 100, divided by 100), or None."""
@@ -103,6 +112,31 @@ def effective_length(
     )
     passing = [length for length, _ in takewhile(lambda point: point[1] >= threshold, evaluated)]
     return passing[-1] if passing else None
+
+
+def base_value(cells: Iterable[Cell], train_max: int, measure: Measure) -> float | None:
+    """The best value at a length up to the longest in training; None if there is none."""
+    values = (measure.of(cell) for cell in cells if cell.length <= train_max)
+    return max((value for value in values if value is not None), default=None)
+
+
+def nnch_score(cells: Iterable[Cell], train_max: int) -> float | None:
+    """The mean token accuracy over all lengths from train_max + 1 to the longest with a value.
+
+    Between evaluated lengths it is interpolated linearly, so it is that of 2207.02098 where every
+    length was evaluated. None unless a length up to train_max and one beyond have a value.
+    """
+    points = sorted((c.length, c.token_accuracy) for c in cells if c.token_accuracy is not None)
+    inside = [point for point in points if point[0] <= train_max]
+    beyond = [point for point in points if point[0] > train_max]
+    if not inside or not beyond:
+        return None
+    total = 0.0
+    for (left, low), (right, high) in pairwise([inside[-1], *beyond]):
+        first = max(left, train_max) + 1  # of the lengths first … right
+        slope = (high - low) / (right - left)
+        total += (right - first + 1) * (high - slope * (right - first) / 2)
+    return total / (beyond[-1][0] - train_max)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from itertools import groupby
 from typing import Any, NamedTuple
 
 from lcg.results.aggregate import Group, RunResult, group_runs
+from lcg.results.breakdown import BREAKDOWNS
 from lcg.results.labels import setting_text
 from lcg.results.latex import latex
 from lcg.results.notes import notes
@@ -19,9 +20,11 @@ from lcg.results.statistics import EXACT_MATCH, Measure, measure_named, task_mea
 from lcg.results.tables import (
     Table,
     best_table,
+    breakdown_tables,
     difference_table,
     metric_table,
     run_table,
+    summary_table,
 )
 from lcg.runs.record import Cell, RunRecord
 
@@ -77,8 +80,12 @@ def table(
     baseline: str | None = None,
     published: bool = False,
     metric: str = EXACT_MATCH.name,
+    by: str = "length",
 ) -> str:
     """All runs as text.
+
+    by: `length`, or instead `summary`, one number per run over its lengths, or token accuracy by
+    `part` of the target or `distance` to the evidence, in Markdown or LaTeX.
 
     metric: what is shown of every length, summarised over lengths and seeds; runs are selected by
     the same rule whatever it is.
@@ -90,7 +97,17 @@ def table(
     """
     if format not in FORMATS:
         raise ValueError(f"format {format!r} is none of {', '.join(FORMATS)}")
-    return FORMATS[format](compare_runs(records, metric, baseline, published))
+    if by not in BY:
+        raise ValueError(f"by {by!r} is none of {', '.join(BY)}")
+    if by != "length" and format not in TEXTS:
+        raise ValueError(f"--by {by} is for markdown and latex; json holds all of it at once")
+    shown = compare_runs(records, metric, baseline, published)
+    if by == "length":
+        return FORMATS[format](shown)
+    if by == "summary":
+        tasks = groupby(shown.groups, lambda group: group.task)
+        return TEXTS[format]([summary_table(list(own), shown.measure) for _, own in tasks], [])
+    return TEXTS[format](breakdown_tables(shown.groups, by), [])
 
 
 def markdown(tables: Sequence[Table], notes: Sequence[str]) -> str:
@@ -177,6 +194,8 @@ def _run_fields(group: Group, run: RunResult, measure: Measure) -> dict[str, Any
         "monitor_never_changed": "" if selection is None else int(selection.degenerate),
         "metric": measure.name,
         "effective_length": run.effective_length(measure),
+        "effective_length_of_base": run.effective_length(measure, of_base=True),
+        "nnch_score": run.nnch_score,
         "mean_out_of_distribution": run.mean_out_of_distribution(measure).value,
     }
 
@@ -185,8 +204,8 @@ def _cell_fields(cell: Cell) -> dict[str, Any]:
     low, high = wilson(cell.correct, cell.samples) if cell.state == "value" else ("", "")
     fields = dict(vars(cell))
     fields |= fields.pop("metrics") or {}
-    del fields["changes"]  # of the run
-    del fields["outcomes"]  # a thousand bits are no number to compute with; JSON has them
+    for name in ("changes", "outcomes", "by_part", "by_distance"):
+        del fields[name]  # of the run, or no number to compute with; JSON has them
     fields["evaluation_seed"] = fields.pop("seed")
     fields["evaluation_seconds"] = fields.pop("seconds")
     return {**fields, "exact_match": cell.exact_match, "wilson_low": low, "wilson_high": high}
@@ -261,6 +280,8 @@ def _run_json(run: RunResult, measure: Measure) -> dict[str, Any]:
     return record.to_dict() | {
         "trained": run.trained,
         "effective_length": run.effective_length(measure),
+        "effective_length_of_base": run.effective_length(measure, of_base=True),
+        "nnch_score": run.nnch_score,
         "mean_out_of_distribution": asdict(run.mean_out_of_distribution(measure)),
         "wilson": {
             str(length): wilson(cell.correct, cell.samples)
@@ -270,9 +291,13 @@ def _run_json(run: RunResult, measure: Measure) -> dict[str, Any]:
     }
 
 
+TEXTS = {"markdown": markdown, "latex": latex}
+BY = ("length", "summary", *BREAKDOWNS)
 FORMATS = {
-    "markdown": lambda shown: markdown(shown.tables, shown.notes),
-    "latex": lambda shown: latex(shown.tables, shown.notes),
+    **{
+        name: (lambda shown, text=text: text(shown.tables, shown.notes))
+        for name, text in TEXTS.items()
+    },
     "csv": _csv,
     "json": _json,
 }

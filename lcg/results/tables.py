@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lcg.results.aggregate import TRAINED_AT, Group, RunResult, training_lengths
+from lcg.results.breakdown import BREAKDOWNS, By, breakdowns
 from lcg.results.labels import setting_text
 from lcg.results.paired import Difference, rule
 from lcg.results.published import Block, Verdict
 from lcg.results.statistics import (
     EXACT_MATCH,
-    FIELDS,
     NOT_EVALUATED,
     Mean,
     Measure,
@@ -30,6 +30,12 @@ METHOD = "attention · position"
 PAIRED = """\
 Of the selected runs, sample by sample on the test set they share: Tango's score interval for paired
 proportions, and the exact McNemar test. Both are about test samples, not about training seeds.
+"""
+
+OVER_LENGTHS = """\
+NNCH score: mean token accuracy over all lengths beyond training, interpolated between those tested.
+Effective length: the longest up to which every tested length reaches 90 %, or 85 % of the base, the
+best value within the training lengths.
 """
 
 DID_NOT_TRAIN = (
@@ -175,6 +181,44 @@ def run_table(groups: Sequence[Group], measure: Measure = EXACT_MATCH) -> Table:
     return Table(title, groups[0].task, header, rows, summaries=frozenset(summaries))
 
 
+def summary_table(groups: Sequence[Group], measure: Measure = EXACT_MATCH) -> Table:
+    """One row per run at the selected learning rate: its lengths in one number each."""
+    rows = []
+    for group in groups:
+        for run in group.seeds:
+            nnch = NOTHING if run.nnch_score is None else percent(run.nnch_score)
+            beyond = _mean(run.mean_out_of_distribution(measure))
+            effective = (_effective_length(run, measure, of_base) for of_base in (False, True))
+            texts = (nnch, beyond, *effective)
+            cells = [_number(text, run.trained is False) for text in texts]
+            rows.append([*_run_row(group, run, (), measure), *cells])
+    header = [*_header(groups, ()), "NNCH score", "mean OOD", "effective length", "85 % of base"]
+    title = f"Over lengths, {measure.title} ({measure.scale}), runs at the selected learning rate"
+    return Table(title, groups[0].task, header, rows, about=OVER_LENGTHS)
+
+
+def breakdown_tables(groups: Sequence[Group], by: By) -> list[Table]:
+    """Token accuracy of the selected run of each method by part of the target, or by distance to
+    the evidence: a row for each length, a column for each bound.
+
+    Raises ValueError, in one line, where no run holds any.
+    """
+    title = f"Token accuracy (%) by {BREAKDOWNS[by]}, best run of each method by validation"
+    tables = []
+    for task, found in breakdowns(groups, by).items():
+        bounds = sorted({bound for _, _, counts in found for bound in counts})
+        rows = []
+        for group, length, counts in found:
+            shares = (counts.get(bound) for bound in bounds)
+            texts = [NOTHING if pair is None else percent(pair[0] / pair[1]) for pair in shares]
+            cells = [_number(text, group.best.trained is False) for text in texts]
+            rows.append([*_run_row(group, group.best, (), EXACT_MATCH), Entry(str(length)), *cells])
+        names = [f"≤ {bound} %" if by == "part" else f"< {bound}" for bound in bounds]
+        header = [*_header([group for group, _, _ in found], ()), "length", *names]
+        tables.append(Table(title, task, header, rows))
+    return tables
+
+
 def verdict_table(found: Iterable[Verdict]) -> Table:
     """A row for every published number: ours beside it, and whether the two agree."""
     rows = []
@@ -285,12 +329,12 @@ def _over_lengths(run: RunResult, lengths: Sequence[int], measure: Measure) -> l
     return [_number(text, run.trained is False) for text in texts]
 
 
-def _effective_length(run: RunResult, measure: Measure) -> str:
+def _effective_length(run: RunResult, measure: Measure, of_base: bool = False) -> str:
     """≥ L if the longest evaluated length passes, < L if the shortest fails; of proportions."""
     evaluated = [n for n, cell in run.cells.items() if cell.state not in NOT_EVALUATED]
-    if not evaluated or measure.name not in FIELDS:
+    if not evaluated or not measure.accuracy:
         return NOTHING
-    reached = run.effective_length(measure)
+    reached = run.effective_length(measure, of_base)
     if reached is None:
         return f"< {evaluated[0]}"
     return f"≥ {reached}" if reached == evaluated[-1] else str(reached)
@@ -338,7 +382,7 @@ def _effective_range(group: Group, measure: Measure) -> str:
     """Lower median and range of the effective length over the seeds that were evaluated."""
     runs = [run for run in group.seeds if run.cells]
     runs.sort(key=lambda run: run.effective_length(measure) or 0)
-    if not runs or measure.name not in FIELDS:
+    if not runs or not measure.accuracy:
         return NOTHING
     places = (0, (len(runs) - 1) // 2, -1)
     low, middle, high = (_effective_length(runs[i], measure) for i in places)

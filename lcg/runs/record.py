@@ -70,6 +70,11 @@ class Cell:
     seed: the evaluation seed. step: the checkpoint's training step, None if there was none.
     token_accuracy, prefix: fractions in [0, 1] (prefix: longest correct prefix / target length).
     close_calls: scored positions whose two best logits nearly tie. seconds: wall time.
+    oracle_length: exact match where EOS is not scored, as if the length were known; None where
+    nothing ends with EOS. edit_distance: Levenshtein distance of decoded targets per token of them,
+    None without decoding.
+    by_part, by_distance: [right, scored] positions by the part of a row's scored positions (up to
+    10 %, 20 %, …) and by the number of tokens to the evidence (less than 1, 2, 4, …).
     state: `value`, or why there is none; every other state carries a `reason`.
     outcomes: which samples were exact matches, one bit each in hexadecimal: sample 0 is the most
     significant bit of the first digit, zeros pad the last. None in records that do not have them.
@@ -90,6 +95,10 @@ class Cell:
     token_accuracy: Fraction | None = None
     prefix: Fraction | None = None
     close_calls: Large | None = None
+    oracle_length: Fraction | None = None
+    edit_distance: Fraction | None = None
+    by_part: dict[int, list[Large]] | None = field(default=None, hash=False)
+    by_distance: dict[int, list[Large]] | None = field(default=None, hash=False)
     seconds: Seconds | None = None
     reason: str = ""
     outcomes: str | None = None
@@ -107,6 +116,10 @@ class Cell:
                 raise ValueError(f"{where}: state {self.state} cannot have a count of correct")
         elif self.correct is None or not 0 <= self.correct <= self.samples or self.samples < 1:
             raise ValueError(f"{where}: {self.correct} correct of {self.samples} is not a count")
+        for name in ("by_part", "by_distance"):
+            for pair in (getattr(self, name) or {}).values():
+                if len(pair) != 2 or not 0 <= pair[0] <= pair[1] or not pair[1]:
+                    raise ValueError(f"{where}: {name} has {pair!r:.40}, not [right, scored]")
         if self.outcomes is not None and not self._outcomes_fit():
             raise ValueError(
                 f"{where}: outcomes are not {self.samples} bits of which {self.correct} are set"
@@ -408,13 +421,13 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     if isinstance(value, list):
         items = (_read(arms[0], item, f"{where}[{i}]") for i, item in enumerate(value))
         return get_origin(main)(items)
-    key = _length if arms[0] is int else str
+    key = _whole if arms[0] is int else str
     return {key(k): _read(arms[1], item, f"{where}.{k}") for k, item in value.items()}
 
 
-def _length(text: str) -> int:
+def _whole(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and len(text) < 19 and 0 < int(text) <= COUNT):
-        raise ValueError(f"validation length {text!r:.40} is not a number")
+        raise ValueError(f"the key {text!r:.40} is not a whole number")
     return int(text)
 
 

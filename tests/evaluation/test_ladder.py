@@ -99,11 +99,11 @@ def test_allocation_that_fails_halves_the_batch(monkeypatch, error):
     model, sizes, score = build_model(config), [], ladder.score_teacher_forcing
 
     def at_most(limit):
-        def run(model, inputs, labels):
+        def run(model, inputs, labels, **options):
             sizes.append(len(inputs))
             if len(inputs) > limit:
                 raise error
-            return score(model, inputs, labels)
+            return score(model, inputs, labels, **options)
 
         return run
 
@@ -118,7 +118,7 @@ def test_allocation_that_fails_halves_the_batch(monkeypatch, error):
 def test_other_errors_are_not_taken_for_memory(monkeypatch):
     config = load_config(["task=copy", *SMALL])
 
-    def broken(model, inputs, labels):
+    def broken(model, inputs, labels, **options):
         raise RuntimeError("shapes do not match")
 
     monkeypatch.setattr(ladder, "score_teacher_forcing", broken)

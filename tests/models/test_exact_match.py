@@ -14,7 +14,13 @@ from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.normalizers.stick_breaking import StickBreaking
 from lcg.attention.scalings import AdaptiveScaling, NoScaling
 from lcg.config.schema import Model
-from lcg.evaluation.scoring import Score, score_greedy, score_teacher_forcing, scored_positions
+from lcg.evaluation.scoring import (
+    Score,
+    edit_distances,
+    score_greedy,
+    score_teacher_forcing,
+    scored_positions,
+)
 from lcg.models.transformer import Decoder
 from lcg.positional.groups import NAPE
 from lcg.positional.rotary import RoPE
@@ -108,3 +114,48 @@ def test_greedy_decoding_starts_from_the_source_alone(task):
     spoiled = inputs.clone()
     spoiled[:, first + 1 :] = task.pad
     assert score_greedy(model, inputs, labels) == score_greedy(model, spoiled, labels)
+
+
+def by_hand(score):
+    """The parts and the distances that have some positions."""
+    return {
+        name: {i: pair for i, pair in enumerate(getattr(score, name).tolist()) if pair[1]}
+        for name in ("by_part", "by_distance")
+    }
+
+
+def test_without_eos_by_part_and_by_distance_by_hand():
+    """Ten scored positions of which the fourth is wrong, and a row wrong at EOS alone."""
+    eos, labels = 7, torch.tensor([[1, 2, 3, 4, 5, 1, 2, 3, 4, 7], [1, 2, 3, 4, 5, 1, 2, 3, 4, 7]])
+    said, distance = labels.clone(), torch.tensor([[0, 1, 2, 3, 4, 7, 8, 15, 16, -1]] * 2)
+    said[0, 3], said[1, 9] = 0, 0
+    score = score_teacher_forcing(Table(said), labels, labels, eos=eos, distance=distance)
+    assert (score.correct, score.oracle) == (0, 1)
+    twice = {part: [2, 2] for part in range(10)}
+    assert by_hand(score) == {
+        "by_part": twice | {3: [1, 2], 9: [1, 2]},
+        # below 1, 2, 4, 8, 16 and 32; EOS depends on nothing
+        "by_distance": {0: [2, 2], 1: [2, 2], 2: [3, 4], 3: [4, 4], 4: [4, 4], 5: [2, 2]},
+    }
+    few = score_teacher_forcing(Table(said[:, :9]), labels[:, :9], labels[:, :9])
+    assert by_hand(few) == {"by_part": {}, "by_distance": {}} and few.oracle == few.correct == 1
+
+
+def levenshtein(a, b):
+    """The definition, without a table."""
+    if not a or not b:
+        return len(a) + len(b)
+    replaced = levenshtein(a[1:], b[1:]) + (a[0] != b[0])
+    return min(replaced, levenshtein(a[1:], b) + 1, levenshtein(a, b[1:]) + 1)
+
+
+def test_edit_distances_are_those_of_the_definition():
+    rng = torch.Generator().manual_seed(0)
+    target, said = (torch.randint(3, (60, 6), generator=rng) for _ in range(2))
+    target[::2, 4:] = IGNORE
+    expected = []
+    for a, b in zip(said.tolist(), target.tolist(), strict=True):
+        kept = [i for i, label in enumerate(b) if label != IGNORE]
+        expected.append(levenshtein([a[i] for i in kept], [b[i] for i in kept]) / len(kept))
+    assert edit_distances(said, target).tolist() == pytest.approx(expected)
+    assert len(set(expected)) > 5
