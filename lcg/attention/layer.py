@@ -275,7 +275,10 @@ class MultiHeadAttention(nn.Module):
         if scaler is None:
             return None
         per_head = heads, x.shape[1]
-        returned(scaling, "__call__", scaler, per_head, (len(x), *per_head))
+        for_all = 1, x.shape[1]
+        shapes = per_head, (len(x), *per_head), for_all, (len(x), *for_all)
+        returned(scaling, "__call__", scaler, *dict.fromkeys(shapes))
+        scaler = scaler.expand(*scaler.shape[:-2], *per_head)
         if heads == self.sizes.heads:
             return scaler
         of_all = scaler.new_ones(*scaler.shape[:-2], self.sizes.heads, x.shape[1])

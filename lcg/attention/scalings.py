@@ -2,13 +2,17 @@
 
 n is the number of keys a query can see, padding excluded and at least 1. A scaling multiplies the
 query, so it never touches an additive position bias. Shapes: x [b q w] the attention's input,
-n [q] or [b q], result [b h q] or [h q] over the scaled heads.
+n [q] or [b q], result [b h q] or [h q] over the scaled heads, h = 1 where all have the same.
+
+Two fields are filled in when the config is read, where they are None: `train_length`, the longest
+training sequence in tokens, and `head_dim`. Scalings without learned tensors can be used at
+evaluation alone: `lcg eval RUN attention.scaling=log_ratio`.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from lcg.positional.base import torch
@@ -63,13 +67,16 @@ def check_finite(name: str, **numbers: float) -> None:
 class LogScaling(QueryScaling):
     """SSMax: s_h · log(n + offset), s_h learned per head from N(1, 0.01²) (2501.19399).
 
-    The paper has offset 0; 1 is what the ASEntmax authors use for every length scaling.
+    The paper has offset 0; 1 is what the ASEntmax authors use for every length scaling. With `bias`
+    the multiplier is s_h · log(n + offset) + b_h, a variant of the paper; b_h starts at 0.
     """
 
     name: ClassVar[str] = "log"
 
     offset: float = 1.0
     """Added to n inside the logarithm."""
+    bias: bool = field(default=False, metadata={"identity": "unless default"})
+    """Add a learned b_h."""
 
     def __post_init__(self) -> None:
         check_finite(self.name, offset=self.offset)
@@ -77,10 +84,12 @@ class LogScaling(QueryScaling):
             raise ValueError(f"log: offset must not be negative, got {self.offset:g}")
 
     def learned(self, heads, d_model):
-        return {"s": 1 + 0.01 * torch.randn(heads)}
+        s = {"s": 1 + 0.01 * torch.randn(heads)}
+        return s | ({"b": torch.zeros(heads)} if self.bias else {})
 
     def __call__(self, x, n, learned):
-        return learned["s"].float()[:, None] * (n + self.offset).log()[..., None, :]
+        scaler = learned["s"].float()[:, None] * (n + self.offset).log()[..., None, :]
+        return scaler + learned["b"].float()[:, None] if self.bias else scaler
 
 
 @dataclass
@@ -154,3 +163,118 @@ class HeadScaling(QueryScaling):
     def __call__(self, x, n, learned):
         beta, gamma = learned["beta"].float()[:, None], learned["gamma"].float()[:, None]
         return self.delta + beta * power_of_log(n[..., None, :], self.offset, gamma)
+
+
+def check_filled_in(scaling: QueryScaling, name: str, least: int) -> None:
+    """Raise ValueError for a field that a config fills in and that is too small to be used."""
+    value = getattr(scaling, name)
+    if value is not None and value < least:
+        raise ValueError(f"{scaling.name}: {name} must be at least {least}, got {value}")
+
+
+def filled_in(scaling: QueryScaling, name: str) -> int:
+    """The value of such a field. Raises ValueError where no config was read."""
+    value = getattr(scaling, name)
+    if value is None:
+        raise ValueError(f"{scaling.name}: {name} is not known without a config; set it")
+    return value
+
+
+@dataclass
+class LogRatio(QueryScaling):
+    """log n / log L, L the training length (2202.12172): less than 1 on shorter rows.
+
+    A query that sees one key only has the multiplier 0. Differs from the paper, which has one n for
+    all queries, the length of the input.
+    """
+
+    name: ClassVar[str] = "log_ratio"
+
+    train_length: int | None = None
+    """L in tokens; null: the longest training sequence."""
+
+    def __post_init__(self) -> None:
+        check_filled_in(self, "train_length", 2)
+
+    def __call__(self, x, n, learned):
+        return (n.log() / math.log(filled_in(self, "train_length")))[..., None, :]
+
+
+@dataclass
+class QwenLog(LogRatio):
+    """max(1, log n / log L), as in the code of Qwen (2309.16609): 1 up to the training length L."""
+
+    name: ClassVar[str] = "qwen_log"
+
+    def __call__(self, x, n, learned):
+        return super().__call__(x, n, learned).clamp_min(1)
+
+
+@dataclass
+class Llama4(QueryScaling):
+    """1 + factor · log(1 + ⌊n / floor⌋), as in the code of Llama 4, on its layers without rotation.
+
+    Such layers are had by patterns: position=[rope,rope,rope,nope] and three attentions with
+    scaling none before one with this.
+    """
+
+    name: ClassVar[str] = "llama4"
+
+    floor: int = 8192
+    """The multiplier grows in steps of so many keys."""
+    factor: float = 0.1
+    """Factor of the logarithm."""
+
+    def __post_init__(self) -> None:
+        check_finite(self.name, factor=self.factor)
+        if self.floor < 1:
+            raise ValueError(f"llama4: floor must be at least 1, got {self.floor}")
+
+    def __call__(self, x, n, learned):
+        return (1 + self.factor * (n / self.floor).floor().log1p())[..., None, :]
+
+
+@dataclass
+class InfoScale(QueryScaling):
+    """√((1 - n^(-2/d)) / (1 - L^(-2/d))), L the training length, d the head dimension (2501.08570).
+
+    It is 1 at n = L and made for evaluation. A query that sees one key only has the multiplier 0.
+    """
+
+    name: ClassVar[str] = "info"
+
+    train_length: int | None = None
+    """L in tokens; null: the longest training sequence."""
+    head_dim: int | None = None
+    """d; null: that of the model."""
+
+    def __post_init__(self) -> None:
+        check_filled_in(self, "train_length", 2)
+        check_filled_in(self, "head_dim", 1)
+
+    def __call__(self, x, n, learned):
+        length, power = filled_in(self, "train_length"), -2 / filled_in(self, "head_dim")
+        ratio = torch.expm1(power * n.log()) / math.expm1(power * math.log(length))
+        return ratio.sqrt()[..., None, :]
+
+
+@dataclass
+class YaRNTemperature(QueryScaling):
+    """(0.1 · log s + 1)², the factor that YaRN puts on the scores, s = scale (2309.00071).
+
+    `position.extension=yarn` has it already; this is for other encodings.
+    """
+
+    name: ClassVar[str] = "yarn_temperature"
+
+    scale: float = 8.0
+    """s: how many times the training length is to be read."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.scale < math.inf:
+            raise ValueError(
+                f"yarn_temperature: scale must be finite and at least 1, got {self.scale:g}"
+            )
+
+    def __call__(self, x, n, learned):
+        return torch.full_like(n, (0.1 * math.log(self.scale) + 1) ** 2)[..., None, :]

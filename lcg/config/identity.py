@@ -164,12 +164,13 @@ def changes_between(own: Config, changed: Config) -> dict[str, Any]:
     """The options of position and attention that differ, by dotted name, as `changed` has them.
 
     A user's class has a name and, as `source`, the hash of its code. A part that is gone is null.
-    A training length that follows from the run's data is no difference.
+    A training length that follows from the run's data is no difference, nor is a head dimension.
     """
     before, after = _changeable(own), _changeable(changed)
     length = int(own.task.token_length(own.data.max_length))
+    filled_in = {"train_length": length, "head_dim": own.model.width_of_head}
     for key in after.keys() - before.keys():
-        if key.endswith(".train_length") and after[key] == length:
+        if after[key] == filled_in.get(key.rpartition(".")[2], ...):
             del after[key]
     found = {key: value for key, value in after.items() if before.get(key, ...) != value}
     gone = (key for key in before if key not in after and key.endswith((".name", ".source")))

@@ -22,6 +22,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from lcg import registry
+from lcg.attention.scalings import QueryScaling
 from lcg.config.compatibility import check_config, check_definition
 from lcg.config.errors import (
     ConfigError,
@@ -435,6 +436,8 @@ def _build(tree: dict[str, Any]) -> Config:
         if getattr(part, "train_length", ...) is None:  # a default that the data say
             with config_errors(type(config.task), ""):
                 part.train_length = int(config.task.token_length(config.data.max_length))
+        if isinstance(part, QueryScaling) and getattr(part, "head_dim", ...) is None:
+            part.head_dim = config.model.width_of_head
     return config
 
 

@@ -11,7 +11,19 @@ from lcg.attention.cache import LayerCache
 from lcg.attention.layer import MultiHeadAttention
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.normalizers.stick_breaking import StickBreaking
-from lcg.attention.scalings import AdaptiveScaling, HeadScaling, LogScaling, NoScaling
+from lcg.attention.scalings import (
+    AdaptiveScaling,
+    HeadScaling,
+    InfoScale,
+    Llama4,
+    LogRatio,
+    LogScaling,
+    NoScaling,
+    QwenLog,
+    YaRNTemperature,
+)
+from lcg.config import ConfigError, load_config
+from lcg.config.load import with_changes
 from lcg.positional.base import Sizes
 from lcg.positional.groups import NAPE
 from lcg.positional.nope import NoPE
@@ -45,6 +57,35 @@ def test_log_scaling_by_hand():
     assert_near(LogScaling()(x, N, {"s": s}), torch.tensor([LOG, [0.5 * v for v in LOG]]), 1e-6)
     paper = LogScaling(offset=0.0)(x, N, {"s": s[:1]})[0]
     assert paper.tolist() == pytest.approx([0, math.log(2), math.log(7)])
+
+
+PUBLISHED = [
+    (LogRatio(512), {64: 0.666667, 4096: 1.333333}),
+    (QwenLog(2048), {1024: 1.0, 4096: 1.090909, 16384: 1.272727}),
+    (Llama4(), {8191: 1.0, 8192: 1.069315, 16384: 1.109861, 131072: 1.283321}),
+    (InfoScale(64, 32), {16: 0.833724, 64: 1.0, 256: 1.131193, 4096: 1.330829}),
+    (InfoScale(64, 64), {4096: 1.370447}),
+    (YaRNTemperature(8.0), {1: 1.459129, 4096: 1.459129}),
+    (YaRNTemperature(1.0), {7: 1.0}),
+]
+
+
+@pytest.mark.parametrize(("scaling", "values"), PUBLISHED, ids=label)
+def test_scalings_that_learn_nothing_by_hand(scaling, values):
+    """n counts the query's own key: it is i + 1 for query i."""
+    n = torch.tensor([*values], dtype=torch.float32)
+    found = scaling(torch.zeros(1, len(n), 6), n, {})
+    assert found.shape == (1, len(n))
+    assert found[0].tolist() == pytest.approx([*values.values()], abs=1e-6)
+
+
+def test_ssmax_by_hand():
+    n, s = torch.tensor([2.0, 64.0, 1024.0]), torch.tensor([0.43])
+    found = LogScaling(offset=0.0)(torch.zeros(1, 3, 6), n, {"s": s})[0]
+    assert found.tolist() == pytest.approx([0.298053, 1.788320, 2.980533], abs=1e-6)
+    biased, learned = LogScaling(offset=0.0, bias=True), {"s": s, "b": torch.tensor([0.5])}
+    assert_near(biased(torch.zeros(1, 3, 6), n, learned)[0], found + 0.5, 1e-6)
+    assert biased.learned(3, 6)["b"].tolist() == [0, 0, 0]
 
 
 def test_head_scaling_by_hand():
@@ -83,7 +124,7 @@ def test_n_may_differ_between_samples():
         for row in range(2):
             alone = scaling(x[row : row + 1], n[row], learned)
             if alone is not None:
-                assert_near(both[row].expand(3, 4), alone.reshape(3, 4), 1e-6)
+                assert_near(both[row].expand(3, 4), alone.reshape(-1, 4).expand(3, 4), 1e-6)
 
 
 def test_adaptive_scaler_at_the_start():
@@ -201,6 +242,52 @@ def test_the_first_query_has_finite_values_and_gradients(scaling):
     learned = {name: (tensor - 50).requires_grad_() for name, tensor in learned.items()}
     x = torch.ones(1, 1, 6)
     value = scaling(x, torch.ones(1), learned)
-    value.sum().backward()
+    if learned:
+        value.sum().backward()
     assert value.isfinite().all()
     assert all(tensor.grad.isfinite().all() for tensor in learned.values())
+
+
+# ---- what a config fills in
+
+
+def test_a_config_fills_in_training_length_and_head_dimension():
+    words = ["model.d_model=64", "model.heads=4", "data.max_length=40"]
+    config = load_config(["task=copy", "attention.scaling=info", *words])
+    assert config.attention.scaling == InfoScale(config.task.token_length(40), 16)
+    set_by_hand = load_config([*words, "attention={scaling: {name: info, head_dim: 8}}"])
+    assert set_by_hand.attention.scaling.head_dim == 8
+
+
+def test_without_a_config_one_line_says_what_is_missing():
+    for scaling in (LogRatio(), InfoScale(train_length=8)):
+        with pytest.raises(ValueError, match=f"^{scaling.name}: .* without a config; set it"):
+            scaling(torch.zeros(1, 3, 6), N, {})
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["log_ratio.train_length=1", "info.head_dim=0", "llama4.floor=0", "yarn_temperature.scale=.5"],
+)
+def test_a_useless_option_is_refused(option):
+    name, _, setting = option.partition(".")
+    with pytest.raises(ConfigError, match=f"{name}: {setting.partition('=')[0]} must be"):
+        load_config([f"attention.scaling={name}", f"attention.scaling.{setting}"])
+
+
+@pytest.mark.parametrize("name", ["log_ratio", "qwen_log", "llama4", "info", "yarn_temperature"])
+def test_a_scaling_that_learns_nothing_at_evaluation(name):
+    """What a config fills in is no difference: it follows from the run."""
+    config, words = load_config([]), [f"attention.scaling={name}"]
+    changed, changes = with_changes(config, words)
+    assert changes["attention.scaling.name"] == name
+    assert not any(key.endswith(("train_length", "head_dim")) for key in changes)
+    assert changed.attention.scaling == load_config(words).attention.scaling
+
+
+def test_llama4_on_the_layers_without_rotation():
+    words = ["position=[rope,rope,rope,nope]", "attention=[softmax,softmax,softmax,softmax]"]
+    config = load_config([*words, "attention.pattern.3.scaling=llama4"])
+    scalings = [config.attention.of_layer(i).scaling for i in range(8)]
+    assert scalings == 2 * [NoScaling(), NoScaling(), NoScaling(), Llama4()]
+    assert [config.position.of_layer(i).name for i in (3, 4)] == ["nope", "rope"]

@@ -42,6 +42,7 @@ def test_difference_has_every_field_that_differs(write):
     assert lines == [
         ["a", "b"],
         ["attention.scaling", "none", "log"],
+        ["attention.scaling.bias", "—", "false"],
         ["attention.scaling.offset", "—", "1"],
         ["evaluation.lengths", "32,64,128,256,512", "8,9"],
     ]

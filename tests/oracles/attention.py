@@ -140,7 +140,8 @@ def no_scaling(x: Tensor, n: int, options: Options, learned: State, head: int) -
 
 
 def log_scaling(x: Tensor, n: int, options: Options, learned: State, head: int) -> Tensor:
-    return learned["s"][head] * math.log(n + options["offset"])
+    scaler = learned["s"][head] * math.log(n + options["offset"])
+    return scaler + learned["b"][head] if options["bias"] else scaler
 
 
 def adaptive_scaling(x: Tensor, n: int, options: Options, learned: State, head: int) -> Tensor:
@@ -158,11 +159,40 @@ def head_scaling(x: Tensor, n: int, options: Options, learned: State, head: int)
     return options["delta"] + learned["beta"][head] * power
 
 
+def log_ratio(x: Tensor, n: int, options: Options, learned: State, head: int) -> Tensor:
+    return torch.tensor(math.log(n, options["train_length"]), dtype=torch.float64)
+
+
+def qwen_log(x: Tensor, n: int, options: Options, learned: State, head: int) -> Tensor:
+    one = torch.ones((), dtype=torch.float64)
+    return log_ratio(x, n, options, learned, head) if n > options["train_length"] else one
+
+
+def llama4(x: Tensor, n: int, options: Options, learned: State, head: int) -> Tensor:
+    steps = n // options["floor"]
+    return torch.tensor(1 + options["factor"] * math.log(1 + steps), dtype=torch.float64)
+
+
+def info(x: Tensor, n: int, options: Options, learned: State, head: int) -> Tensor:
+    length, d = options["train_length"], options["head_dim"]
+    ratio = (1 - n ** (-2 / d)) / (1 - length ** (-2 / d))
+    return torch.tensor(math.sqrt(ratio), dtype=torch.float64)
+
+
+def yarn_temperature(x: Tensor, n: int, options: Options, learned: State, head: int) -> Tensor:
+    return torch.tensor((0.1 * math.log(options["scale"]) + 1) ** 2, dtype=torch.float64)
+
+
 SCALINGS: dict[str, Callable[[Tensor, int, Options, State, int], Tensor]] = {
     "none": no_scaling,
     "log": log_scaling,
     "adaptive": adaptive_scaling,
     "head": head_scaling,
+    "log_ratio": log_ratio,
+    "qwen_log": qwen_log,
+    "llama4": llama4,
+    "info": info,
+    "yarn_temperature": yarn_temperature,
 }
 
 

@@ -24,13 +24,19 @@ KINDS = ("normalizer", "scaling", "position", "output_norm")
 VOCABULARY = 11
 
 # First options to test where those are not the defaults: 32 keys are more than a test has.
-FIRST: dict[str, dict[str, Any]] = {"topk": {"k": 3}}
+FIRST: dict[str, dict[str, Any]] = {
+    "topk": {"k": 3},
+    "log_ratio": {"train_length": 5},
+    "qwen_log": {"train_length": 3},
+    "llama4": {"floor": 3},
+    "info": {"train_length": 5, "head_dim": 4},
+}
 
 # Options to test besides.
 OPTIONS: dict[str, list[dict[str, Any]]] = {
     "entmax": [{"alpha": 1.0}, {"alpha": 1.2}, {"alpha": 2.0}, {"alpha": 3.0}],
     "topk": [{"k": 1}, {"k": 32}],
-    "log": [{"offset": 0.0}],
+    "log": [{"offset": 0.0, "bias": True}],
     "adaptive": [
         {"init": "unit"},
         {"bias": False, "delta": 0.0, "gamma_range": 1.0, "offset": 0.5},
