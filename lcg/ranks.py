@@ -46,5 +46,5 @@ def take_rank(devices: int, nodes: int) -> list[str]:
 def _place(name: str, count: int, option: str) -> int:
     text = os.environ.get(name, "0")
     if not (text.isascii() and text.isdigit()) or int(text) >= count:
-        raise ValueError(f"{name}={text} is none of 0 to {count - 1}, as {option} has it; unset it")
+        raise ValueError(f"{name}={text} is not in 0 to {count - 1}, as {option} implies; unset it")
     return int(text)

@@ -196,10 +196,10 @@ def _check_class(kind: str, name: str, found: object) -> None:
     """Raise ValueError, saying what to write, unless this is a complete dataclass of the kind."""
     base = base_class(kind)
     if not (inspect.isclass(found) and issubclass(found, base)):
-        raise ValueError(f"{name} is no {kind}: derive it from {HOMES[kind][1].replace(':', '.')}")
+        raise ValueError(f"{name} must be a subclass of {HOMES[kind][1].replace(':', '.')}")
     label = found.__name__
     if "__dataclass_fields__" not in vars(found):
-        raise ValueError(f"{name} is no dataclass: put @dataclass above class {label}")
+        raise ValueError(f"{name} is not a dataclass: put @dataclass above class {label}")
     fix = f'write `name: ClassVar[str] = "{label.lower()}"`'
     if any(f.name == "name" for f in dataclasses.fields(found)):
         raise ValueError(f"{name}: `name` must not be a field; {fix}")

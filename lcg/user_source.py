@@ -309,7 +309,7 @@ def _read(path: Path) -> bytes:
     """The content of a source file. Raises ValueError for a device, a folder, or 10 MB and more."""
     try:
         if not path.is_file() or path.stat().st_size > 10**7:
-            raise ValueError(f"{path} is no source file")
+            raise ValueError(f"{path} is not a source file")
         return path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
@@ -321,7 +321,7 @@ def _parsed(content: bytes, path: Path) -> ast.Module:
     except SyntaxError as error:
         raise ValueError(f"{path}:{error.lineno}: {type(error).__name__}: {error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:
-        raise ValueError(f"{path} is no Python: {error}") from None
+        raise ValueError(f"{path} is not Python: {error}") from None
 
 
 def _imported(tree: ast.Module, name: str, path: Path) -> Iterator[str]:

@@ -278,7 +278,7 @@ class Heads(Grouped):
         if sizes.heads % sum(self.sizes):
             raise ValueError(
                 f"heads: sizes={self.sizes} are shares of {sum(self.sizes)}, which model.heads="
-                f"{sizes.heads} are no multiple of"
+                f"{sizes.heads} are not a multiple of"
             )
         super().check(sizes)
 

@@ -19,8 +19,8 @@ SPECIAL_TOKENS = ("pad", "bos", "eos", "mask", "sep")
 """Their ids follow the task's own symbols, in this order."""
 
 KINDS = ("seq2seq", "tagging", "labelled", "masked")
-RENAMED = {"ragged": "variable_length", "places": "path_fields"}
-"""Class variables that a task once had, and their names now."""
+RENAMED = {"ragged": "variable_length", "places": "path_fields", "remarks": "warnings"}
+"""Former names of class variables and methods of a task, and their present names."""
 
 
 class Batch(NamedTuple):
@@ -168,8 +168,8 @@ class Task(ABC):
         """The share of rows, in %, that the best answer blind to the source gets right."""
         return 0.0
 
-    def remarks(self) -> list[str]:
-        """Return notes for those who train on it, a line each."""
+    def warnings(self) -> list[str]:
+        """Return warnings that `lcg train` logs before training, one line each."""
         return []
 
     # ---- what it draws, checked
@@ -226,7 +226,7 @@ class Task(ABC):
         """Raise ValueError if an evaluation split has no sequence of this nominal length."""
         self.check_length(length)
         found = self.distinct_samples(split, length)
-        self.require(found != 0, f"the {split} split has nothing of length {length}")
+        self.require(found != 0, f"the {split} split has no samples of length {length}")
 
     def require(self, condition: bool, message: str) -> None:
         if not condition:

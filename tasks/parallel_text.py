@@ -70,7 +70,7 @@ class ParallelText(text.TextTask):
         bleu = sacrebleu.BLEU(effective_order=True).corpus_score(texts[0], [texts[1]])
         return {"bleu": bleu.score, "chrf": sacrebleu.corpus_chrf(texts[0], [texts[1]]).score}
 
-    def remarks(self):
+    def warnings(self):
         lacking = f"BLEU and chrF are not measured, sacrebleu is missing: {text.EXTRA}"
         return [] if self.metrics else [lacking]
 
@@ -89,7 +89,7 @@ class ParallelText(text.TextTask):
         held = self.for_split(split)._split
         self.require(
             self.distinct_samples(split, length) != 0,
-            f"the {split} split has nothing of length {length}, "
+            f"the {split} split has no samples of length {length}, "
             f"{_what_there_is(self._corpus.splits[held].longer, self.min_length)}",
         )
 

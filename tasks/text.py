@@ -159,7 +159,7 @@ class BPE:
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(stored)
         except Exception:
-            raise ValueError("this is no BPE vocabulary") from None
+            raise ValueError("this is not a BPE vocabulary") from None
         self.count = self._tokenizer.get_vocab_size()
 
     def encode(self, lines: Iterable[str]) -> Rows:
@@ -210,7 +210,9 @@ def stored_bpe(beside: Path | None, lines: Sequence[str], size: int) -> str:
         try:
             BPE(kept)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}; delete it, and it is made again") from None
+            raise ValueError(
+                f"{path}: {error}; delete it, and the next run makes it again"
+            ) from None
         return kept
     text = learned_bpe(lines, size)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -261,7 +263,7 @@ def read_text(path: Path) -> str:
     """
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe would be waited for
-            raise NoText(f"{path} cannot be read (it is no regular file)")
+            raise NoText(f"{path} cannot be read (it is not a regular file)")
         return path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
     except FileNotFoundError:
         raise NoText(f"there is no file {path}") from None

@@ -47,7 +47,9 @@ def check_hooks(owner: Any, base: type) -> None:
             raise ValueError(f"{type(owner).__name__}.{name} {now}")
 
 
-RENAMED = {"data_dependent": "is needed no more: remove it; a bias of x reads a `state`"}
+RENAMED = {
+    "data_dependent": "is no longer needed: remove it; a bias that depends on x reads a `state`"
+}
 """Members that hooks once had, and what to do about them."""
 RENAMED_ARGUMENTS = {"width": "sizes (sizes.width, sizes.d_model, …) in the place"}
 """Arguments of hooks that are something else now, and what they are."""

@@ -32,13 +32,13 @@ class WithSink(Normalizer):
     def __post_init__(self) -> None:
         if not self.inner.elementwise:
             raise ValueError(
-                f"attention.sink={self.score} does not go with normalizer={self.inner.name}, which "
-                "looks at the order of keys; use attention.sink=none"
+                f"attention.sink={self.score} cannot go with normalizer={self.inner.name}, "
+                "which depends on the order of keys; use attention.sink=none"
             )
         if type(self.inner).row_statistics is Normalizer.row_statistics:
             raise ValueError(
                 f"attention.sink={self.score} has no effect with normalizer={self.inner.name}, "
-                "whose weights know no other score; use attention.sink=none"
+                "whose weights ignore a further score; use attention.sink=none"
             )
         self.name = self.inner.name
         self.sparse, self.backends = self.inner.sparse, ("reference", "blockwise")

@@ -84,7 +84,7 @@ class Parser(argparse.ArgumentParser):
         for word in self._given:
             key, equals, value = word.partition("=")
             if equals and f"--{key}" in self._option_string_actions:
-                raise ValueError(f"{word} is no argument of {self.prog}; write --{key} {value}")
+                raise ValueError(f"{word} is not an argument of {self.prog}; write --{key} {value}")
         raise ValueError(f"{message}; {self.prog} --help says more")
 
     def _hint(self, option: str, value: str) -> str:
@@ -173,7 +173,7 @@ def tell_changed_sources(records: Iterable[RunRecord]) -> None:
                 continue
             problem = "has changed"
         except (ValueError, OSError):
-            problem = "is no longer there, or cannot be read,"
+            problem = "no longer exists, or cannot be read,"
         others = f" and {len(trained) - 1} more were" if len(trained) > 1 else " was"
         log.warning(
             f"note: {name} {problem} since {trained[0]}{others} trained with it; "

@@ -36,7 +36,7 @@ def run(words: list[str]) -> int:
         elif group in GROUPS:
             chosen[group].append(word)
         else:
-            raise ValueError(f"{word} changes nothing here: give a {', '.join(GROUPS)} or length")
+            raise ValueError(f"{word} has no effect here: give a {', '.join(GROUPS)} or length")
     if not any(chosen.values()):
         raise ValueError("name a task, an attention, a position, a mixer or a loop to check")
     from lcg.checks.properties import try_properties

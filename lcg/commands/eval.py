@@ -9,13 +9,19 @@ from lcg.commands.args import Parser, add_trust
 from lcg.log import log
 
 CHANGES = """\
-Options of position and attention may be given too, as `lcg train` takes them, if the learned
-tensors stay as they are: position.base=50000, attention.normalizer=topk, position=./yarn.py:YaRN
-position.scale=8. An option that another class has by the same name stays as the run has it.
-The results are kept beside the run's own, and have rows of their own in tables.
+Options of position and attention can change too, if every learned tensor keeps its name and shape:
 
-What is not given is as the run has it. Defaults:
+  lcg eval RUN position.base=50000
+  lcg eval RUN attention.normalizer=topk
+  lcg eval RUN position=./yarn.py:YaRN position.scale=8
+
+A class that replaces another takes over the run's values of the options that both have. The results
+are added to results.json and get rows of their own in tables.
+
+Options that are not given keep the values of the run. Options of the evaluation, with the defaults
+of `lcg train`:
 """
+TRAINING_ONLY = ("after_training", "also")
 
 
 def run(words: list[str]) -> int:
@@ -27,12 +33,13 @@ def run(words: list[str]) -> int:
     from lcg.runs.run import Run
     from lcg.training.devices import evaluation_problem
 
-    fields = [field.name for field in dataclasses.fields(Evaluation)]
+    names = (field.name for field in dataclasses.fields(Evaluation))
+    fields = tuple(name for name in names if name not in TRAINING_ONLY)
     parser = Parser(
         "eval",
         "RUN … [key=value …] [--device NAME]",
         __doc__,
-        epilog=CHANGES + describe_fields(Evaluation()),
+        epilog=CHANGES + describe_fields(Evaluation(), fields),
         keys=lambda name: [name] if name in fields else [],
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
@@ -42,10 +49,10 @@ def run(words: list[str]) -> int:
     overrides = [word for word in words if Path(word) not in runs]
     if not runs:
         raise ValueError("name a run directory to evaluate")
-    for option in ("after_training", "also"):
+    for option in TRAINING_ONLY:
         keys = (f"{option}=", f"evaluation.{option}=")
         if any(word.lstrip("-").startswith(keys) for word in overrides):
-            raise ValueError(f"{option} is about `lcg train`; it changes nothing here")
+            raise ValueError(f"{option} is an option of `lcg train` and has no effect here")
     changed_words = [word for word in overrides if is_change(word)]
     overrides = [word for word in overrides if not is_change(word)]
     configs, problems = {}, []

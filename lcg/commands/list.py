@@ -1,4 +1,4 @@
-"""List what there is: tasks, attentions, positions, mixers, experiments, sweeps, …"""
+"""List tasks, attentions, positions, mixers, experiments, sweeps, …"""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ def run(words: list[str]) -> int:
     parser = Parser("list", "[WHAT] | --diff A B", __doc__)
     named = ", ".join([*LISTS, "backends"])
     parser.add_argument("what", nargs="?", help=f"{named}; default: all but the last")
-    parser.add_argument("--diff", nargs=2, metavar=("A", "B"), help="how two experiments differ")
+    parser.add_argument(
+        "--diff", nargs=2, metavar=("A", "B"), help="print how two experiments differ"
+    )
     options = parser.parse_intermixed_args(words)
     if options.what not in (None, "backends", *LISTS):
         suggestion = nearest(options.what, [*LISTS, "backends"])

@@ -35,7 +35,7 @@ def run(words: list[str]) -> int:
             chosen.append(word)
         else:
             raise ValueError(
-                f"{word} changes nothing here: give a task, length, count, seed or model.kind"
+                f"{word} has no effect here: give a task, length, count, seed or model.kind"
             )
     length, count, first = numbers.values()
     if count < 1 or first < 0:

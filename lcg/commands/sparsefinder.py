@@ -1,4 +1,4 @@
-"""Predict the attention graph of a sparse model, and measure the loss at longer lengths."""
+"""Predict the attention graph of a sparse model, and measure accuracy on the predicted graph."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def _default_lengths(config: Config) -> list[int]:
             missing.append(length)
     if missing and len(missing) < len(lengths):
         left_out = ", ".join(map(str, missing))
-        log.info(f"lengths left out, because the test split has nothing so long: {left_out}")
+        log.info(f"lengths left out, because the test split has no samples that long: {left_out}")
         return [length for length in lengths if length not in missing]
     return lengths
 

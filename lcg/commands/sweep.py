@@ -78,6 +78,6 @@ def register(sweep) -> int:
         entity = entity or os.environ.get("WANDB_ENTITY") or wandb.Api().default_entity
     except Exception as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"--wandb: W&B did not take the sweep: {reason}") from None
+        raise ValueError(f"--wandb: W&B rejected the sweep: {reason}") from None
     print(f"wandb agent {entity}/{project}/{name}")
     return 0

@@ -29,7 +29,7 @@ def run(words: list[str]) -> int:
     parser.add_argument("-h", "--help", action="store_true", help="print this help and all options")
     options, overrides = parser.parse_known_args(words)
     for word in filter(is_for_wandb, overrides):
-        log.warning(f"note: {word.partition('=')[0]} belongs to W&B and is ignored")
+        log.warning(f"note: {word.partition('=')[0]} is an option of W&B and is ignored")
     config = load_config(overrides, fitting=not options.help)
     if options.help:
         from lcg.config.help import describe

@@ -1,5 +1,5 @@
 """Checks, without torch, that the parts of a config fit together and that a machine may hold them,
-and remarks on options without effect.
+and warnings about options without effect.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def _clashes(config: Config) -> Iterator[str]:
         yield f"loop={config.loop.name} runs in model.kind=decoder or encoder only, not in {kind}"
     if model.separate_source and is_numbered(task, position):
         owner = task if is_numbered(task, None) else position
-        yield f"{owner.name} numbers the tokens itself, which {kind} does not read; use a decoder"
+        yield f"{owner.name} sets position ids, which {kind} does not read; use model.kind=decoder"
     if has_encoder and normalizer is not None:
         yield (
             f"attention.normalizer={normalizer.name} runs in causal attention only and {kind} has "
@@ -93,14 +93,14 @@ def _clashes(config: Config) -> Iterator[str]:
         )
     if has_encoder and not position.ordered and not model.allow_no_position:
         yield (
-            f"position={position.name} tells {kind} nothing of order, since its encoder has no "
+            f"position={position.name} gives {kind} no information about order: its encoder has no "
             "causal mask; use another position, or model.allow_no_position=true to force it"
         )
     if batch_size % trainer.processes:
         nodes = f" trainer.nodes={trainer.nodes}" if trainer.nodes > 1 else ""
         yield (
-            f"data.batch_size={batch_size} cannot be shared by trainer.devices={trainer.devices}"
-            f"{nodes}; use a multiple of {trainer.processes}"
+            f"data.batch_size={batch_size} cannot be divided among "
+            f"trainer.devices={trainer.devices}{nodes}; use a multiple of {trainer.processes}"
         )
     if trainer.precision == "16-mixed" and trainer.accelerator == "cpu":
         yield (
@@ -124,16 +124,17 @@ def check_task(model: Model, task: Any) -> None:
         return
     able = [kind for kind, tasks in TASKS.items() if task.kind in tasks]
     in_stream = task.kind == "masked" and model.kind == "decoder"
-    more = ', or declare kind = "labelled" if labels follow from what was read' if in_stream else ""
+    hint = ', or declare kind = "labelled" if a label depends only on the tokens up to it'
+    more = hint if in_stream else ""
     raise ValueError(
-        f"{task.name} is a {task.kind} task and model.kind={model.kind} learns "
+        f"{task.name} is a {task.kind} task and model.kind={model.kind} trains on "
         f"{' and '.join(TASKS[model.kind])} tasks only; use model.kind={' or '.join(able)}{more}"
     )
 
 
 def warnings(config: Config) -> list[str]:
     """One line for each option that has no effect; none where everything that is set counts."""
-    return [*_without_effect(config), *config.task.remarks()]
+    return [*_without_effect(config), *config.task.warnings()]
 
 
 def _without_effect(config: Config) -> Iterator[str]:

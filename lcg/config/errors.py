@@ -23,7 +23,7 @@ def one_line(error: Exception) -> str:
     """The message of an error, its lines joined; Python's advice on long numbers replaced."""
     message = " ".join(str(error).split())
     if "set_int_max_str_digits" in message:
-        return "a whole number has thousands of digits, too large for any option"
+        return "a number has thousands of digits; that is too large for any option"
     return message
 
 

@@ -76,9 +76,9 @@ def describe(config: Config) -> str:
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
-def describe_fields(instance: Any) -> str:
-    """The options of one dataclass alone."""
-    return "\n".join(_fields("", instance))
+def describe_fields(instance: Any, only: tuple[str, ...] = ()) -> str:
+    """The options of one dataclass, or `only` those of these names."""
+    return "\n".join(_fields("", instance, only))
 
 
 def _choices(config: Config) -> list[str]:

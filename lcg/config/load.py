@@ -115,9 +115,9 @@ def read_overrides(words: list[str]) -> dict[str, str]:
         if is_for_wandb(word):
             continue
         if not text:
-            raise ConfigError(f"{key}= has no value; null stands for none")
+            raise ConfigError(f"{key}= has no value; write null for none")
         if any("\ud800" <= c <= "\udfff" for c in word):  # for Python, bytes that are no text
-            raise ConfigError(f"{key}={text!r} is no UTF-8 text")
+            raise ConfigError(f"{key}={text!r} is not UTF-8 text")
         key = key.removesuffix(".name")  # task.name=copy is task=copy
         if values.setdefault(key, text) != text:
             raise ConfigError(f"{key} is given twice, as {values[key]} and as {text}")
@@ -154,7 +154,7 @@ def _spelled_out(word: str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{word} cannot be read: {one_line(error)}") from None
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{word[:60]} is no JSON: {one_line(error)}") from None
+        raise ConfigError(f"{word[:60]} is not JSON: {one_line(error)}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{word[:60]}: expected keys and values")
     return [
@@ -238,7 +238,7 @@ def read_node(path: Path, loader: type = yaml.SafeLoader) -> yaml.Node | None:
             raise ConfigError(f"the file has more than {BYTES:,} bytes")
         node = yaml.compose(path.read_text(encoding="utf-8"), loader)
         if node is not None and any(itertools.islice(_values(node), VALUES, None)):
-            raise ConfigError(f"it stands for more than {VALUES:,} values")
+            raise ConfigError(f"it expands to more than {VALUES:,} values")
         return node
     except (OSError, RecursionError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(_problem(error)) from None
@@ -248,7 +248,7 @@ def _problem(error: Exception) -> str:
     if isinstance(error, OSError):
         return f"cannot be read: {error.strerror}"
     if isinstance(error, RecursionError):
-        return f"it is nested more than {DEPTH} deep, or an anchor holds itself"
+        return f"it is nested more than {DEPTH} deep, or an anchor refers to itself"
     mark = getattr(error, "problem_mark", None)
     line = f"line {mark.line + 1}: " if mark else ""
     return line + (getattr(error, "problem", None) or one_line(error))
@@ -291,7 +291,7 @@ def _tree(values: dict[str, str]) -> dict[str, Any]:
 def _experiment(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
     """An experiment's mapping, laid over that of the experiment it names as its `base`."""
     if name in above:
-        raise ConfigError(f"experiment={above[0]}: base goes in a circle at {name}")
+        raise ConfigError(f"experiment={above[0]}: base leads back to {name}")
     tree = read_yaml(group_file("experiment", name))
     base = tree.pop("base", "")
     check_keys(tree, f"experiment={name}: ")
@@ -422,7 +422,7 @@ def _put(tree: dict[str, Any], key: str, text: str) -> None:
         if not isinstance(tree, dict | list):
             raise ConfigError(f"{key}: {'.'.join(path[: i + 1])} is a value, not a section")
     if isinstance(tree, list):
-        raise ConfigError(f"{key}: give the whole of {'.'.join(path)}, or an option of a member")
+        raise ConfigError(f"{key}: set all of {'.'.join(path)}, or one option of one member")
     is_part = path[:1] == ["attention"] and last in ATTENTION_PARTS
     tree[last] = _named(_flow(text)) if is_part else text
     if path[:1] == ["position"] and last == "inner":
@@ -466,9 +466,9 @@ def with_changes(config: Config, words: list[str]) -> tuple[Config, dict[str, An
     values = read_overrides(words)
     for key in values:
         if not is_change(key):
-            raise ConfigError(f"{key} cannot be changed; options of position and attention can be")
+            raise ConfigError(f"{key} cannot change; only options of position and attention can")
         if key.endswith(".backend"):
-            raise ConfigError(f"{key} changes no result; it is auto where an option is changed")
+            raise ConfigError(f"{key} has no effect on results; it is auto where options change")
     if "position" in values:
         tree["position"], _ = _expand("position", _flow(values.pop("position")))
     if "attention" in values:
@@ -479,7 +479,7 @@ def with_changes(config: Config, words: list[str]) -> tuple[Config, dict[str, An
             part = key.removeprefix("attention.")
             if part != key and not part.startswith("pattern."):
                 member = f"attention.pattern.0.{part}"
-                raise ConfigError(f"{key}: layers have attentions of their own; change {member}, …")
+                raise ConfigError(f"{key}: layers have different attentions; change {member}, …")
     for key in sorted(values, key=lambda key: key.count(".")):
         _put(tree, key, values[key])
     for key, node in part_nodes(tree).items():

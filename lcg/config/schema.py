@@ -76,8 +76,8 @@ def _is_run_name(name: str) -> bool:
 positive = Rule(lambda number: number > 0, "be positive")
 below_one = Rule(lambda number: number < 1, "be less than 1")
 not_empty = Rule(bool, "not be empty")
-distinct = Rule(lambda values: len(values) == len(set(values)), "have no value more than once")
-printable = Rule(str.isprintable, "have no character that cannot be printed")
+distinct = Rule(lambda values: len(values) == len(set(values)), "not repeat a value")
+printable = Rule(str.isprintable, "have printable characters only")
 
 Count = Annotated[int, at_least(1), at_most(COUNT)]
 CountOr0 = Annotated[int, at_least(0), at_most(COUNT)]
@@ -94,8 +94,8 @@ RunName = Annotated[
     Folder,
     Rule(
         _is_run_name,
-        "be a folder below `runs` and not below sweeps, and no part of it may begin with a dot, be "
-        "called wandb or be longer than 255 bytes",
+        "be a folder below `runs` but not below sweeps, with no part that begins with a dot, is "
+        "called wandb or is longer than 255 bytes",
     ),
 ]
 
@@ -283,8 +283,8 @@ class Evaluation:
     after_training: bool = True
     """Evaluate at these lengths when training has finished."""
     also: list[str] = field(default_factory=list)
-    """Further evaluations after training, each a text of options of position and attention that
-    replace the run's own: "position=./yarn.py:YaRN position.scale=8"."""
+    """Further evaluations after training, each with other options of position and attention, in one
+    string: "position=./yarn.py:YaRN position.scale=8"."""
 
 
 @dataclass

@@ -84,7 +84,7 @@ def convert(kind: Any, value: Any, where: str) -> Any:
     if kind is Any:
         return value
     if _is_null(value):
-        raise ConfigError(f"{where}: null is not possible here")
+        raise ConfigError(f"{where}: null is not allowed")
     if origin is Literal:
         return _literal(arms, value, where)
     if origin in (list, tuple):
@@ -133,7 +133,7 @@ def types_of_fields(cls: type, where: str = "") -> dict[str, Any]:
     try:
         return typing.get_type_hints(cls, localns=tasks, include_extras=True)
     except Exception as error:
-        raise ConfigError(f"{where}: a type of {cls.__name__} is unknown: {error}") from None
+        raise ConfigError(f"{where}: {cls.__name__} has an unknown type: {error}") from None
 
 
 def _union(arms: tuple, value: Any, where: str) -> Any:

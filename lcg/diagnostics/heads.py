@@ -320,7 +320,7 @@ def measure(
     found = []
     for captured in seen:
         if not rows[captured.name]:
-            raise ValueError(f"{captured.name} has no query that is no padding")
+            raise ValueError(f"{captured.name} has no query outside the padding")
         own = {name: torch.cat(parts, -1) for name, parts in rows[captured.name].items()}
         alpha = learned_alpha(captured.layer) if normalizer is None else None
         facts = (None if t is None else t[chosen].tolist() for t in (alpha, captured.layer.slopes))

@@ -69,7 +69,7 @@ def check_tensors(own: Config, changed: Config) -> None:
     if differences := list(_differences(*shapes)):
         more = f" and {len(differences) - 3} more" if len(differences) > 3 else ""
         raise ValueError(
-            "only what leaves the learned tensors as they are can change at evaluation; "
+            "only options that leave the learned tensors unchanged can change at evaluation; "
             f"{', '.join(differences[:3])}{more}: train a run with it"
         )
 
@@ -213,7 +213,7 @@ def validate(
     selection = before.selection
     if selection is None or selection.step != step:
         recorded = "none" if selection is None else f"step {selection.step}"
-        raise ValueError(f"best.ckpt is of step {step}, its record selects {recorded}; resume it")
+        raise ValueError(f"best.ckpt has step {step} but the record selects {recorded}; resume it")
     (cell,) = evaluate_lengths(
         model,
         [TestSet(config, "validation", length, config.validation.samples)],

@@ -116,8 +116,8 @@ def _measured(run: Run, length: int) -> tuple[Any, Any, list[Any]]:
     have = available_bytes(torch.device("cpu"))
     if need > SHARE * have:  # they would be had a few queries at a time, but not in an afternoon
         raise ValueError(
-            f"the weights of 1 samples at length {length} need {need / 2**30:.1f} GiB of the "
-            f"{have / 2**30:.1f} GiB available; look at fewer samples or a shorter length"
+            f"the weights of one sample at length {length} need {need / 2**30:.1f} GiB of the "
+            f"{have / 2**30:.1f} GiB available; choose a shorter --map-length"
         )
     model, _ = load_model(run.path, config)
     answers = answer(model, TestSet(config, "test", length, 1))

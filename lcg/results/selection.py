@@ -54,7 +54,7 @@ def choose(records: Sequence[RunRecord], metric: str = "exact_match") -> Choice:
     if not records:
         raise ValueError("no runs to choose from")
     if metric not in METRICS:
-        raise ValueError(f"--metric {metric}: validation holds {' and '.join(METRICS)}")
+        raise ValueError(f"--metric {metric}: validation measures {' and '.join(METRICS)}")
     tied = sorted(records, key=lambda record: (record.seed, record.lr, record.run))
     monitored = monitored_length(tied)
     if monitored is None:

@@ -80,7 +80,7 @@ def measure_named(name: str, records: Sequence[RunRecord]) -> Measure:
     held = [EXACT_MATCH, *others, *task_measures(records)]
     if Measure(name) not in held:
         names = ", ".join(measure.name for measure in held)
-        raise ValueError(f"--metric {name}: no run holds it; the runs hold {names}")
+        raise ValueError(f"--metric {name}: no run has it; the runs have {names}")
     return Measure(name)
 
 

@@ -96,11 +96,11 @@ def table(
     Raises ValueError for an unknown format, baseline or metric, or no records.
     """
     if format not in FORMATS:
-        raise ValueError(f"format {format!r} is none of {', '.join(FORMATS)}")
+        raise ValueError(f"format {format!r} is not one of {', '.join(FORMATS)}")
     if by not in BY:
-        raise ValueError(f"by {by!r} is none of {', '.join(BY)}")
+        raise ValueError(f"by {by!r} is not one of {', '.join(BY)}")
     if by != "length" and format not in TEXTS:
-        raise ValueError(f"--by {by} is for markdown and latex; json holds all of it at once")
+        raise ValueError(f"--by {by} is for markdown and latex; json contains all of them")
     shown = compare_runs(records, metric, baseline, published)
     if by == "length":
         return FORMATS[format](shown)

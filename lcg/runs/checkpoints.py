@@ -66,7 +66,7 @@ def load(path: Path, check: Check = lambda content: None) -> dict[str, Any]:
         check_like(content, {}, "its content")
         check(content)
     except ValueError as error:
-        raise DamagedCheckpoint(f"{path} is no checkpoint of this run ({error})") from None
+        raise DamagedCheckpoint(f"{path} is not a checkpoint of this run ({error})") from None
     return content
 
 
@@ -163,14 +163,14 @@ def newest_readable(
             problems.append(error)
             continue
         for problem in problems:
-            warn(f"{problem}; going on from {path.name}")
+            warn(f"{problem}; resuming from {path.name}")
         return Resume(path, content["global_step"], content["identity"])
     if not problems:
         return None
-    kind, remedy = DamagedCheckpoint, "move the run away to start over"
+    kind, remedy = DamagedCheckpoint, "move the run directory away to start over"
     if not all(isinstance(problem, DamagedCheckpoint) for problem in problems):
-        kind, remedy = UnreadableCheckpoint, "make it readable to go on"
-    raise kind(f"{' and '.join(map(str, problems))}; there is no other, {remedy}")
+        kind, remedy = UnreadableCheckpoint, "make it readable to resume"
+    raise kind(f"{' and '.join(map(str, problems))}; there is no other checkpoint; {remedy}")
 
 
 def set_aside(folder: Path, resume: Resume | None) -> None:

@@ -138,7 +138,7 @@ def check_held(path: Path) -> None:
                 continue
         raise OSError(
             errno.EBUSY,
-            "was removed or replaced while this process was at work on it; "
+            "was removed or replaced while this process was writing to it; "
             "nothing more was written there",
             str(directory),
         )

@@ -59,7 +59,7 @@ def report_problems(
     for problem in problems:
         report(problem)
     if not some_left:
-        raise RecordError("none of them can be read, so there is nothing to show")
+        raise RecordError("none of the records can be read; there is nothing to show")
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Cell:
     def __post_init__(self) -> None:
         where = f"ladder cell at length {self.length}"
         if self.state not in STATES:
-            raise ValueError(f"{where}: state {self.state!r} is none of {', '.join(STATES)}")
+            raise ValueError(f"{where}: state {self.state!r} is not one of {', '.join(STATES)}")
         if self.state != "value":
             if not self.reason:
                 raise ValueError(f"{where}: state {self.state} needs a reason")
@@ -176,7 +176,7 @@ class Training:
 
     def __post_init__(self) -> None:
         if self.status not in STATUSES:
-            raise ValueError(f"training status {self.status!r} is none of {', '.join(STATUSES)}")
+            raise ValueError(f"training status {self.status!r} is not one of {', '.join(STATUSES)}")
 
 
 @dataclass(frozen=True)
@@ -287,7 +287,7 @@ class RunRecord:
                 raise ValueError(f"{part} lack {', '.join(missing)}")
         for name, label in record.labels.items():
             if len(label) > LABEL or "\n" in label:
-                raise ValueError(f"labels.{name} is no line of at most {LABEL} characters")
+                raise ValueError(f"labels.{name} is not one line of at most {LABEL} characters")
         settings = record.settings
         for name, hint in SETTINGS.items():
             _read(hint, settings[name], f"settings.{name}")
@@ -311,9 +311,7 @@ class RunRecord:
             require_file(file)
             record = cls.from_dict(load_json(file.read_text(encoding="utf-8")))
             if of not in (None, record.hash):
-                raise ValueError(
-                    f"it is of another run ({record.hash}) than the one at work ({of})"
-                )
+                raise ValueError(f"it belongs to run {record.hash}, not to {of}")
             return record
         except (FileNotFoundError, NotADirectoryError):
             problem = "no such file; train this run first, or name a run directory"
@@ -323,7 +321,7 @@ class RunRecord:
             problem = "nested too deeply to be a record"
         except ValueError as error:  # also JSONDecodeError and UnicodeDecodeError
             reason = f"not valid JSON ({error})" if type(error) is not ValueError else str(error)
-            problem = f"{reason}; restore the file, or move the run away and rerun"
+            problem = f"{reason}; restore the file, or move the run directory away and train again"
         raise RecordError(f"{file}: {problem}")
 
     @staticmethod
@@ -372,9 +370,9 @@ def _check_json(data: Any, where: str) -> None:
             _check_json(value, where)
     elif isinstance(data, str):
         if any("\ud800" <= character <= "\udfff" for character in data):
-            raise ValueError(f"{where!r:.40} has half of a character")
+            raise ValueError(f"{where!r:.40} has an unpaired surrogate")
     elif isinstance(data, int | float) and not abs(data) <= sys.float_info.max:
-        raise ValueError(f"{where!r:.40} is no number that can be used")
+        raise ValueError(f"{where!r:.40} is not a finite number")
 
 
 @cache

@@ -68,7 +68,7 @@ class Run:
         for outer in filter(_is_run, directory.parents):
             runs = Path(config.runs)
             asked = f"runs={config.runs}" if outer in (runs, *runs.parents) else asked
-            raise ValueError(f"{asked} lies inside the run {outer}; choose another")
+            raise ValueError(f"{asked} is inside the run {outer}; choose another")
         if directory.is_dir() and not _is_run(directory):
             for folder, _, files in os.walk(directory):
                 if {RECORD, CONFIG} <= set(files):
@@ -141,7 +141,7 @@ class Run:
         except ConfigError as error:
             raise ConfigError(f"{self.config_file}: {error}") from error.__cause__
         except (TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
-            problem = f"is no config of a run ({error!r:.80})"
+            problem = f"is not the config of a run ({error!r:.80})"
             raise ConfigError(f"{self.config_file}: {problem}") from error
 
     @cached_property
@@ -200,8 +200,8 @@ class Run:
                     log.warning(f"{problem}; {which}.ckpt has the same weights")
                     return {name.removeprefix("model."): w for name, w in weights.items()}, step
         raise type(problem)(
-            f"{problem}, and no other checkpoint is of its step {step}; "
-            "restore it, or move the run away and train it again"
+            f"{problem}, and no other checkpoint has its step {step}; "
+            "restore it, or move the run directory away and train it again"
         ) from problem
 
     def lock(self) -> AbstractContextManager[None]:
@@ -234,7 +234,7 @@ class Run:
             path for depth in (1, 2, 3) for path in sorted(self.path.glob("*/" * depth + CONFIG))
         )
         run = next((f"; name a run in it, such as {path.parent}" for path in below), "")
-        raise ValueError(f"{self.path} is no run directory: it has no {CONFIG}{run}")
+        raise ValueError(f"{self.path} is not a run directory: it has no {CONFIG}{run}")
 
     @property
     def is_selected(self) -> bool:
@@ -244,7 +244,7 @@ class Run:
     def check_selected(self) -> None:
         """Raise ValueError when the run has no selected checkpoint yet."""
         if not self.is_selected:
-            raise ValueError(f"{self.path} has no {BEST} yet; train it to a validation first")
+            raise ValueError(f"{self.path} has no {BEST} yet; train it until its first validation")
 
     def check_is_of(self, config: Config) -> None:
         """Raise ValueError for a directory that holds a run of another config."""
@@ -253,8 +253,8 @@ class Run:
         held = self.provenance.get("identity")
         if held is None:
             raise ValueError(
-                f"{self.path / PROVENANCE} is missing or damaged, so it is unknown what the run "
-                "is; restore it, or choose another name"
+                f"{self.path / PROVENANCE} is missing or damaged, so the run cannot be "
+                "identified; restore it, or choose another name"
             )
         check_identity(held, config, self.path)
 
@@ -331,7 +331,7 @@ def check_folder(asked: str, folder: Path) -> None:
     """
     for path in map(Path, ("/proc", "/sys")):
         if folder.resolve().is_relative_to(path):
-            raise ValueError(f"{asked} lies in {path}, where only the system makes files")
+            raise ValueError(f"{asked} is in {path}, where only the system creates files")
     for path in (folder, *folder.parents):
         try:
             mode = path.stat().st_mode
@@ -343,7 +343,7 @@ def check_folder(asked: str, folder: Path) -> None:
             remedy = f"{error.strerror}; choose another folder with runs=…"
             raise OSError(error.errno, remedy, str(folder)) from None
         if not stat.S_ISDIR(mode):
-            raise ValueError(f"{asked}: {path} is no folder; choose another place")
+            raise ValueError(f"{asked}: {path} is not a folder; choose another")
         return
 
 

@@ -67,15 +67,15 @@ def check_copies(config: Config) -> None:
             attribute = registry.name_of(type(parts(config)[kind])).rpartition(":")[2]
             if unknown := module.unknown:
                 raise ValueError(
-                    f"{module.file_of(module.name)} imports {', '.join(unknown)}, which is neither "
-                    "beside it nor installed, so that the run could not keep it; put it beside"
+                    f"{module.file_of(module.name)} imports {', '.join(unknown)}, which is "
+                    "neither in its folder nor installed, so the run cannot keep it; put it there"
                 )
             try:
                 registry.find(kind_of(kind), f"{folder}/{kind}:{module.name}:{attribute}")
             except ValueError as error:
                 raise ValueError(
-                    f"the run could not keep the code of {attribute}, since a copy of it fails: "
-                    f"{error}; it may import modules beside it, and read files named in fields"
+                    f"the run cannot keep the code of {attribute}, because a copy of it fails: "
+                    f"{error}; it may import modules of its folder, and read files named in fields"
                 ) from None
 
 
@@ -107,15 +107,17 @@ def locate_sources(directory: Path, tree: dict[str, Any], trust: Trust) -> list[
             node["name"] = f"{directory.resolve()}/{name}"
             differences += _differences(directory / SOURCES / kind, origin)
         elif registry.user_module(name) is not None:
-            differences.append(f"{name} was never copied into it (an older lcg trained it)")
+            differences.append(f"{name} has no copy in the run (an older lcg trained it)")
         elif not is_for_lcg(name.rpartition(":")[0]):
             differences.append(f"{name} is of an installed package that does not require lcg")
         for package, version in _mapping(origin.get("packages")).items():
             if (here := package_version(package)) != version:
-                notes.append(f"it was trained with {package} {version}; here is {here or 'none'}")
+                notes.append(
+                    f"it was trained with {package} {version}; installed is {here or 'none'}"
+                )
     if users and trust == "none":
         raise ValueError(
-            f"{directory} has code of its own ({', '.join(users)}), which runs with {FLAG} alone"
+            f"{directory} uses your own code ({', '.join(users)}); add {FLAG} to run it"
         )
     if differences and trust == "own":
         raise ValueError(
@@ -131,7 +133,7 @@ def _differences(folder: Path, origin: dict[str, Any]) -> list[str]:
     """
     everything = [folder, *folder.rglob("*")]
     if any(path.is_symlink() for path in everything):
-        return [f"{folder} holds links"]
+        return [f"{folder} contains symbolic links"]
     copies = {path.relative_to(folder).as_posix(): path for path in everything if path.is_file()}
     if not copies:
         return [f"{folder} has no code"]

@@ -100,7 +100,7 @@ def _address(url: str, source: str, ports: dict[str, int]) -> tuple[str, int]:
             raise ValueError("it names no host")
         return parts.hostname, parts.port or ports[parts.scheme]
     except ValueError as error:
-        raise ValueError(f"{source}={url} is no address: {one_line(error)}") from None
+        raise ValueError(f"{source}={url} is not a valid URL: {one_line(error)}") from None
 
 
 def _proxy(url: str, host: str) -> tuple[str, int] | None:

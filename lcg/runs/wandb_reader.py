@@ -62,13 +62,13 @@ def _read(place: str, problems: list[str]) -> Iterator[RunRecord]:
         except (TypeError, ValueError) as error:
             problems.append(f"{name}: its record cannot be read ({error})")
     if nothing and len(problems) == before:
-        problems.append(f"{place}: no W&B run with a record; a run has one when its training ends")
+        problems.append(f"{place}: no W&B run with a record; a run gets one when its training ends")
 
 
 def _of_project(place: str, problems: list[str]) -> Named:
     """Ask W&B for a project's runs with their summaries, 50 a request."""
     if place.count("/") != 1 or not all(place.split("/")):
-        problems.append(f"{place}: neither ENTITY/PROJECT of W&B nor a path that exists")
+        problems.append(f"{place}: neither a W&B ENTITY/PROJECT nor an existing path")
         return
     import wandb
 
@@ -78,7 +78,7 @@ def _of_project(place: str, problems: list[str]) -> Named:
             if text is not None:
                 yield f"{place}/{run.id}", text
     except Exception as error:  # whatever wandb raises: no login, no network, no such project
-        problems.append(f"{place}: W&B does not give all its runs ({one_line(error)})")
+        problems.append(f"{place}: cannot list all its W&B runs ({one_line(error)})")
 
 
 def one_line(error: Exception) -> str:

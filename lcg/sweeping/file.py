@@ -66,13 +66,11 @@ class Metric:
 
     def __post_init__(self) -> None:
         if self.target is not None or self.impute is not None:
-            raise ValueError(
-                "target and impute are W&B's own and not possible here; leave them out"
-            )
+            raise ValueError("only W&B supports target and impute; leave them out")
         accuracy = self.name.endswith(("/exact_match", "/token_accuracy"))
         if accuracy and not self.maximize:
             raise ValueError(
-                f"goal is minimize, W&B's default, but more of {self.name} is better; say maximize"
+                f"goal is minimize, W&B's default, but higher {self.name} is better; write maximize"
             )
 
     @property
@@ -110,7 +108,7 @@ class EarlyStop:
         given = [key for key in ("min_iter", "max_iter", "s") if getattr(self, key) is not None]
         if given not in (["min_iter"], ["max_iter", "s"]):
             got = ", ".join(given) or "neither"
-            raise ValueError(f"needs either min_iter, or max_iter and s beside it; got {got}")
+            raise ValueError(f"needs either min_iter, or max_iter together with s; got {got}")
         if self.first < 1:
             raise ValueError(
                 f"max_iter={self.max_iter} is too small for s={self.s}, eta={self.eta}"
@@ -147,9 +145,7 @@ class Keys:
 
     def __post_init__(self) -> None:
         if self.run_cap is None and self.method != "grid":
-            raise ValueError(
-                f"run_cap is missing: method {self.method} needs how many runs to make"
-            )
+            raise ValueError(f"run_cap is missing: method {self.method} needs the number of runs")
         if self.method != "grid":
             at_most(MOST_RUNS).check("run_cap", self.run_cap)
         if self.metric is None and (self.method == "bayes" or self.early_terminate):
@@ -344,7 +340,7 @@ def _check_runs(sweep: Sweep) -> None:
         if sweep.metric and sweep.metric.name not in (known := columns(config)):
             name = sweep.metric.name
             raise ConfigError(
-                f"metric.name={name} is no column of metrics.csv; {nearest(name, known)}"
+                f"metric.name={name} is not a column of metrics.csv; {nearest(name, known)}"
             )
         other = places.setdefault(run_directory(config), chosen)
         if other is not chosen:

@@ -370,7 +370,7 @@ class Launcher:
         """Ask the workers to save and wait for them; a second signal ends them at once."""
         if self.jobs:
             again = "Ctrl-C again" if self.summary.signal else "Ctrl-C twice"
-            self._say(f"stopping: {len(self.jobs)} runs save; {again} kills them")
+            self._say(f"stopping: {len(self.jobs)} runs are saving; {again} kills them")
         for job in self.jobs:
             job.process.terminate()
         while self.jobs:

@@ -29,7 +29,7 @@ NOT_DRAWN = (
 KEYS = ("distribution", "value", "values", *ENDS, "q")
 REFUSED = {
     "parameters": "cannot be nested; write one dotted key for each",
-    "probabilities": "cannot be had; Optuna draws all values alike",
+    "probabilities": "is not supported; Optuna draws all values with equal probability",
 }
 
 
@@ -58,9 +58,9 @@ class Range:
     def as_choice(self) -> Choice:
         """Every value, where there are finitely many. Raises ValueError where there are not."""
         if not self.whole or self.log:
-            raise ValueError("a grid needs values: […]; a range has no end of them")
+            raise ValueError("a grid needs values: […]; not a range")
         if self.high - self.low >= VALUES:
-            raise ValueError(f"a grid of more than {VALUES:,} values; write those that are meant")
+            raise ValueError(f"a grid of more than {VALUES:,} values; list fewer")
         return Choice(tuple(as_text(n) for n in range(int(self.low), int(self.high) + 1)))
 
 
@@ -83,7 +83,7 @@ def read_parameter(node: Any) -> Choice | Range:
     if lacking := [key for key in keys if key not in node and key != "q"]:
         raise ValueError(f"distribution {kind} needs {' and '.join(lacking)}")
     if extra := sorted(node.keys() - {*keys, "distribution"}):
-        raise ValueError(f"{', '.join(extra)} has no meaning beside {' and '.join(keys)}")
+        raise ValueError(f"{', '.join(extra)} cannot be combined with {' and '.join(keys)}")
     if "min" in keys:
         return _range(kind, *(_number(node.get(key, 1), key) for key in (*ENDS, "q")))
     return _choice([node["value"]] if kind == "constant" else node["values"])
@@ -137,7 +137,7 @@ def _range(kind: str, low: float, high: float, q: float) -> Range:
         raise ValueError(f"q={q:g} must be positive")
     first, last = math.ceil(low / q - 1e-9), math.floor(high / q + 1e-9)  # its multiples
     if first >= last:
-        raise ValueError(f"there are not two multiples of q={q:g} from {low:g} to {high:g}")
+        raise ValueError(f"there are fewer than two multiples of q={q:g} from {low:g} to {high:g}")
     return Range(first * q, last * q, step=q)
 
 

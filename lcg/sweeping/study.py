@@ -79,7 +79,7 @@ def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorag
         reason = reason.replace(address, shown)
         if isinstance(error, ImportError):
             extra = EXTRAS.get(scheme)
-            remedy = f"pip install 'lcg[{extra}]'" if extra else f"install the one of {scheme}"
+            remedy = f"pip install 'lcg[{extra}]'" if extra else f"install the driver of {scheme}"
             reason = f"its driver is not installed: {remedy}"
         what = f"{file} cannot" if url is None else f"--storage {shown}: cannot"
         raise ValueError(f"{what} be opened: {reason}") from None

@@ -57,7 +57,7 @@ class Batches(IterableDataset):
     def __setstate__(self, state: dict[str, Any]) -> None:
         config = config_from_tree(state["config"])
         if identity(config) != state.pop("identity"):
-            raise ValueError("the code of the task was changed while training started; start again")
+            raise ValueError("the code of the task changed while training started; start again")
         vars(self).update(state, config=config)
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:

@@ -25,7 +25,7 @@ TOKEN_BYTES = 24  # of a batch while it is made: inputs, labels and what they ar
 LAYER_BYTES = 16_384  # of a layer's modules, however small its matrices are
 PROCESS_BYTES = 150 * 2**20  # that a process with torch does not share with others
 NODE_VARIABLES = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
-NOTHING_THERE = "trainer.accelerator={}: there is none on this machine"
+NOTHING_THERE = "trainer.accelerator={}: this machine has none"
 NEEDS_GPU = "trainer.precision=16-mixed needs a GPU; a CPU has bf16-mixed"
 
 
@@ -45,7 +45,7 @@ def check_nodes(nodes: int) -> None:
     if nodes > 1 and missing:
         raise ValueError(
             f"trainer.nodes={nodes} needs {', '.join(missing)} in the environment of each node: "
-            "which of them it is, from 0, and where node 0 listens"
+            "the node's number, from 0, and the address and port of node 0"
         )
 
 

@@ -34,7 +34,7 @@ SCALER = "MixedPrecision"  # as Lightning calls it in a checkpoint
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Leave out Lightning's remarks on devices and processes, which are as they were asked for."""
+    """Hide Lightning's messages about devices and processes, which are set by the config."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.INFO))
     try:
@@ -156,7 +156,7 @@ def _check_moments(state: dict[str, Any], module: TrainingModule) -> None:
     for number, moments in state["state"].items():
         where = f"optimizer_states[{number}]"
         if number not in range(len(ordered)):
-            raise ValueError(f"{where} is of no parameter")
+            raise ValueError(f"{where} belongs to no parameter")
         moment = ordered[number]
         expected = {"step": torch.tensor(0.0), "exp_avg": moment, "exp_avg_sq": moment}
         check_like(moments, expected, where)

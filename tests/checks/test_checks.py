@@ -137,7 +137,7 @@ def test_the_command_on_what_layers_have(capsys):
     ("words", "said"),
     [
         ([], "name a task, an attention, a position, a mixer or a loop to check"),
-        (["model.heads=2"], "model.heads=2 changes nothing here"),
+        (["model.heads=2"], "model.heads=2 has no effect here"),
         (["task=copi"], "did you mean copy?"),
         (["length=long"], "'long' is not a whole number"),
     ],

@@ -67,7 +67,7 @@ def test_a_run_that_cannot_change_so_leaves_the_others_alone(call, run, tiny):
 @pytest.mark.parametrize("option", ["also=position=nope", "after_training=true"])
 def test_options_of_training_are_none_of_eval(call, run, option):
     code, _, err = call("eval", "runs/run", option)
-    assert code == 2 and "is about `lcg train`" in err
+    assert code == 2 and "is an option of `lcg train`" in err
 
 
 def test_training_evaluates_it_also(call, folder, tiny):
@@ -91,7 +91,7 @@ def test_training_evaluates_it_also(call, folder, tiny):
         ("position=./t5.py:T5", "position_state.table [2, 32] would be new"),
         ("position.scale=2", "position.scale is not an option of rope"),
         ("position=./gone.py:Gone", "there is no file ./gone.py"),
-        ("model.layers=3", "model.layers cannot be changed"),
+        ("model.layers=3", "model.layers cannot change"),
     ],
 )
 def test_what_cannot_be_evaluated_also_is_refused_before_training(

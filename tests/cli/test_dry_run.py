@@ -228,7 +228,7 @@ def test_an_accelerator_that_is_not_there(call, tiny, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     code, _, err = call("train", *tiny("trainer.accelerator=cuda"), "--dry-run")
     assert code == 2
-    assert err.splitlines()[-1] == "lcg: trainer.accelerator=cuda: there is none on this machine"
+    assert err.splitlines()[-1] == "lcg: trainer.accelerator=cuda: this machine has none"
 
 
 def test_a_precision_without_instructions_for_it_is_said(measured, monkeypatch):

@@ -24,7 +24,7 @@ MISTAKES = {
     "eval --samples 9 fresh": "there is no option --samples; write samples=9",
     "table --runs empty": "there is no option --runs; write empty alone",
     "table empty --formt csv": "there is no option --formt; did you mean --format?",
-    "inspect fresh length=4": "length=4 is no argument of lcg inspect; write --length 4",
+    "inspect fresh length=4": "length=4 is not an argument of lcg inspect; write --length 4",
     "inspect --run fresh --length 4": "there is no option --run; write its value alone",
     "select --run fresh": "there is no option --run; write fresh alone",
     "show --task copy": "there is no option --task; write task=copy",
@@ -38,13 +38,13 @@ MISTAKES = {
     "eval": "name a run directory to evaluate",
     "eval lengths=3": "name a run directory to evaluate",
     "eval nowhere": "nowhere does not exist",
-    "eval empty": "empty is no run directory: it has no config.yaml",
-    "eval .": ". is no run directory: it has no config.yaml; name a run in it, such as ",
+    "eval empty": "empty is not a run directory: it has no config.yaml",
+    "eval .": ". is not a run directory: it has no config.yaml; name a run in it, such as ",
     "inspect . --length 4": "it has no config.yaml; name a run in it, such as ",
     "eval empty --device": "argument --device: expected one argument",
     "eval broken": "broken/config.yaml:1: ",
     "eval old": "old/config.yaml: flavour is not an option",
-    "eval fresh": "fresh has no best.ckpt yet; train it to a validation first",
+    "eval fresh": "fresh has no best.ckpt yet; train it until its first validation",
     "eval fresh lenths=3": "lenths is not an option; did you mean lengths?",
     "eval fresh lengths=3,x": "lengths: 'x' is not a whole number",
     "eval fresh lengths=": "lengths= has no value",
@@ -68,8 +68,8 @@ MISTAKES = {
     "show task=copy length=x": "length: 'x' is not a whole number",
     "show task=copy length=0": "copy: length 0 is too short",
     "show task=copy count=0": "count must be at least 1",
-    "show task=copy model.layers=3": "model.layers=3 changes nothing here",
-    "show copy": "copy changes nothing here: give a task",
+    "show task=copy model.layers=3": "model.layers=3 has no effect here",
+    "show copy": "copy has no effect here: give a task",
     "demo task.symbls=3": "did you mean task.symbols?",
 }
 
@@ -120,7 +120,7 @@ def test_unreadable_runs_are_one_line_each_and_the_rest_goes_on(words, folders, 
     code, out, err = call(*words.split(), "runs/half", "runs/other")
     assert (code, out) == (2, "")
     assert len(err.splitlines()) == 3
-    assert err.splitlines()[-1] == "lcg: none of them can be read, so there is nothing to show"
+    assert err.splitlines()[-1] == "lcg: none of the records can be read; there is nothing to show"
 
 
 def test_a_folder_that_cannot_be_written(call, here, tiny):

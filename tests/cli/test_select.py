@@ -153,7 +153,7 @@ def test_a_run_that_is_being_trained_is_left_alone(call, tied):
 
 def test_a_run_without_its_checkpoint_or_with_another(call, tied):
     edit(tied[0], step=1)
-    assert "best.ckpt is of step" in call("select", "runs")[1]
+    assert "best.ckpt has step" in call("select", "runs")[1]
     (tied[0] / "checkpoints" / "best.ckpt").unlink()
     assert "has no best.ckpt" in call("select", "runs")[1]
 

@@ -155,12 +155,12 @@ BAD = {
     "seed=three": "seed: 'three' is not a whole number",
     "seed=true": "seed: 'true' is not a whole number",
     "trainer.steps=1e-3": "trainer.steps: '1e-3' is not a whole number",
-    "trainer.steps=None": "trainer.steps: null is not possible here",
+    "trainer.steps=None": "trainer.steps: null is not allowed",
     "optimizer.lr=fast": "optimizer.lr: 'fast' is not a number",
     "optimizer.lr=false": "optimizer.lr: 'false' is not a number",
     "optimizer.lr=nan": "optimizer.lr: 'nan' is not a number",
     "optimizer.lr=inf": "optimizer.lr must be at most 1,000,000, got inf",
-    "optimizer.lr=None": "optimizer.lr: null is not possible here",
+    "optimizer.lr=None": "optimizer.lr: null is not allowed",
     "evaluation.after_training=3": "evaluation.after_training: '3' is not true or false",
     "evaluation.lengths=64,x": "evaluation.lengths: 'x' is not a whole number",
     "evaluation.lengths=64,,128": "evaluation.lengths: '' is not a whole number",
@@ -179,23 +179,23 @@ BAD = {
     "experiment=list": "list.yaml: expected a mapping of keys to values",
     "experiment=yaml_error": "yaml_error.yaml:3: ",
     "experiment=twice": "twice.yaml:2: found duplicate key seed",
-    "experiment=circle": "experiment=circle: base goes in a circle at circle",
+    "experiment=circle": "experiment=circle: base leads back to circle",
     "experiment=baseless": "experiment=nowhere is not known",
     "attention=mine": "there is no file ./nothing.py",
-    "experiment=itself": "itself.yaml: it is nested more than 50 deep, or an anchor holds itself",
+    "experiment=itself": "nested more than 50 deep, or an anchor refers to itself",
     "experiment=nested": "nested.yaml: it is nested more than 50 deep",
-    "experiment=bomb": "bomb.yaml: it stands for more than 10,000 values",
+    "experiment=bomb": "bomb.yaml: it expands to more than 10,000 values",
     "experiment=large": "large.yaml: the file has more than 1,000,000 bytes",
     # what an agent of W&B hands over
     "list.json": "list.json: expected keys and values",
     "nothing.json": "nothing.json cannot be read: ",
-    "{seed: 1}": "{seed: 1} is no JSON: ",
+    "{seed: 1}": "{seed: 1} is not JSON: ",
     '{"sed": 1}': "sed is not an option; did you mean seed?",
     "--model.allow_no_postion": "did you mean model.allow_no_position?",
     # values
     "seed=-1": "seed must be at least 0, got -1",
     "evaluation.lengths=[]": "evaluation.lengths must not be empty",
-    "evaluation.lengths=64,64,32": "lengths must have no value more than once, got [64, 64, 32]",
+    "evaluation.lengths=64,64,32": "lengths must not repeat a value, got [64, 64, 32]",
     "evaluation.lengths=0": "evaluation.lengths must be at least 1, got 0",
     "validation.samples=0": "samples must be at least 1, got 0",
     "validation.monitor=99": "monitor=99 is not one of lengths",
@@ -217,7 +217,7 @@ BAD = {
     "position=rope model.d_model=56": "must be an even number of dimensions",
     "position=nape model.heads=6 model.kv_heads=3 model.d_model=48": "model.kv_heads=3",
     "task=copy model.kind=encoder": (
-        "copy is a seq2seq task and model.kind=encoder learns tagging and masked tasks only; "
+        "copy is a seq2seq task and model.kind=encoder trains on tagging and masked tasks only; "
         "use model.kind=decoder or encoder_decoder"
     ),
     "task=n_back model.kind=encoder_decoder": "use model.kind=decoder or encoder",
@@ -227,11 +227,11 @@ BAD = {
         "model.kind=encoder_decoder has other"
     ),
     "task=n_back model.kind=encoder position=nope": (
-        "position=nope tells model.kind=encoder nothing of order"
+        "position=nope gives model.kind=encoder no information about order"
     ),
     "model.kind=encoder_decoder model.encoder_layers=0": "encoder_layers must be at least 1, got 0",
     "task=n_back task.n=9": "data.min_length: n_back: length 8 is too short",
-    "data.batch_size=3 trainer.devices=2": "cannot be shared by trainer.devices=2",
+    "data.batch_size=3 trainer.devices=2": "cannot be divided among trainer.devices=2",
     "trainer.precision=16-mixed trainer.accelerator=cpu": "use bf16-mixed or 32-true",
     "attention=asentmax attention.scaling.offset=0": "offset must be greater than 0, got 0",
     # a user's own classes
@@ -244,10 +244,10 @@ BAD = {
     "task=:Rotate": "expected package.module:Class or path/to/file.py:Class",
     "task=./plain.py:": "expected package.module:Class or path/to/file.py:Class",
     "task=./plain.py:Plan": "./plain.py has no class Plan; did you mean Plain?",
-    "task=./plain.py:Plain": "./plain.py:Plain is no dataclass: put @dataclass above class Plain",
-    "task=./plain.py:NoTask": "is no task: derive it from lcg.tasks.base.Task",
-    "task=./plain.py:number": "is no task: derive it from lcg.tasks.base.Task",
-    "position=./plain.py:NoTask": "derive it from lcg.positional.base.PositionEncoding",
+    "task=./plain.py:Plain": "Plain is not a dataclass: put @dataclass above class Plain",
+    "task=./plain.py:NoTask": "must be a subclass of lcg.tasks.base.Task",
+    "task=./plain.py:number": "must be a subclass of lcg.tasks.base.Task",
+    "position=./plain.py:NoTask": "must be a subclass of lcg.positional.base.PositionEncoding",
     "task=./broken_syntax.py:Broken": "broken_syntax.py:1: SyntaxError",
     "task=./broken_import.py:Any": "broken_import.py:1: ModuleNotFoundError: No module named",
     "task=./raises.py:Any": "raises.py:3: KeyError: 'missing'",

@@ -47,23 +47,23 @@ ABSURD = {
     "attention=ssmax attention.scaling.offset=inf": "log: offset must be finite",
     "attention=asentmax attention.scaling.delta=-inf": "adaptive: delta must be finite",
     # places
-    "runs=/dev/null": "runs=/dev/null: /dev/null is no folder",
-    "runs=file.md": "runs=file.md: file.md is no folder",
-    "runs=file.md/below/it": "runs=file.md/below/it: file.md is no folder",
+    "runs=/dev/null": "runs=/dev/null: /dev/null is not a folder",
+    "runs=file.md": "runs=file.md: file.md is not a folder",
+    "runs=file.md/below/it": "runs=file.md/below/it: file.md is not a folder",
     f"runs={'a' * 300}": "File name too long",
-    "name=file.md runs=.": "name=file.md: file.md is no folder",
+    "name=file.md runs=.": "name=file.md: file.md is not a folder",
     # names
-    "name=.hidden": "no part of it may begin with a dot",
-    "name=a/.hidden": "no part of it may begin with a dot",
-    "name=wandb": "be called wandb",
-    "name=sweeps": "and not below sweeps",
-    "name=two\x1blines": "name must have no character that cannot be printed, got 'two\\x1blines'",
-    "name=two\u2028lines": "name must have no character that cannot be printed",
-    "name=no\udcfftext": "name='no\\udcfftext' is no UTF-8 text",
-    "runs=two\x07": "runs must have no character that cannot be printed, got 'two\\x07'",
-    f"name={'a' * 300}": "or be longer than 255 bytes",
-    "name=run/inner": "name=run/inner lies inside the run runs/run",
-    "runs=runs/run": "runs=runs/run lies inside the run runs/run",
+    "name=.hidden": "no part that begins with a dot",
+    "name=a/.hidden": "no part that begins with a dot",
+    "name=wandb": "is called wandb",
+    "name=sweeps": "but not below sweeps",
+    "name=two\x1blines": "name must have printable characters only, got 'two\\x1blines'",
+    "name=two\u2028lines": "name must have printable characters only",
+    "name=no\udcfftext": "name='no\\udcfftext' is not UTF-8 text",
+    "runs=two\x07": "runs must have printable characters only, got 'two\\x07'",
+    f"name={'a' * 300}": "or is longer than 255 bytes",
+    "name=run/inner": "name=run/inner is inside the run runs/run",
+    "runs=runs/run": "runs=runs/run is inside the run runs/run",
     "name=outer": "name=outer holds the run runs/outer/inner",
     "task=./odd.py:Path": "`name` is 'a/b'; write a letter or digit",
     "task=./odd.py:Hidden": "`name` is '.hidden'; write a letter or digit",
@@ -167,5 +167,7 @@ def test_a_number_of_thousands_of_digits_in_a_file_is_one_line_of_ours(tmp_path)
     from lcg.config.load import read_yaml
 
     (tmp_path / "long.yaml").write_text(f"seed: {'9' * 5000}\n")
-    with pytest.raises(ValueError, match=r"long.yaml: a whole number has thousands of digits, too"):
+    with pytest.raises(
+        ValueError, match=r"long.yaml: a number has thousands of digits; that is too"
+    ):
         read_yaml(tmp_path / "long.yaml")

@@ -133,5 +133,5 @@ def test_nested_dataclasses():
 
 def test_a_type_that_is_nowhere():
     cls = dataclasses.make_dataclass("Odd", [("size", "NoSuchType", 3)])
-    with pytest.raises(ConfigError, match=r"^odd: a type of Odd is unknown"):
+    with pytest.raises(ConfigError, match=r"^odd: Odd has an unknown type"):
         build(cls, {}, "odd")

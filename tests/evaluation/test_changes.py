@@ -148,8 +148,8 @@ def test_a_tensor_of_another_shape_is_refused():
     ("word", "problem"),
     [
         ("position.scale=8", "position.scale is not an option of rope"),
-        ("attention.backend=reference", "attention.backend changes no result"),
-        ("model.layers=3", "model.layers cannot be changed"),
+        ("attention.backend=reference", "attention.backend has no effect on results"),
+        ("model.layers=3", "model.layers cannot change"),
         ("position.fraction=0.3", "must be an even number"),
         ("position=yarn", "position=yarn is not known"),
     ],

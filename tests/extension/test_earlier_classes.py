@@ -28,12 +28,13 @@ TOLD = {
     "q_positions; q_positions[:, None] is q_ids now, and q_ids - k_ids is distance",
     "position={}/members.py:Turned": "Turned.rotate_queries(self, q, positions) must take "
     "(self, q, ids, learned)",
-    "position={}/members.py:Gate": "Gate.data_dependent is needed no more: remove it; a bias of x "
-    "reads a `state`",
+    "position={}/members.py:Gate": "Gate.data_dependent is no longer needed: remove it; a bias "
+    "that depends on x reads a `state`",
     "position={}/members.py:Reads": "a Tile has no x; declare a `state` of x",
     "attention={{output_norm: {}/members.py:Scaled}}": "Scaled.learned takes sizes (sizes.width, "
     "sizes.d_model, …) in the place of width",
     "task={}/members.py:Ragged": "Ragged.ragged is now variable_length: rename it",
+    "task={}/members.py:Remarked": "Remarked.remarks is now warnings: rename it",
     "task={}/members.py:Placed": "Placed.places is now path_fields: rename it",
 }
 

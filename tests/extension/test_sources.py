@@ -175,7 +175,7 @@ def test_a_received_run_imports_nothing_else(lcg, write, trained, folder, way):
     if way == "link":
         (copies / "helper.py").unlink()
         (copies / "helper").symlink_to(evil.parent)
-        said = "holds links"
+        said = "contains symbolic links"
     elif way == "extra":
         (copies / "helper").mkdir()
         shutil.copy(evil, copies / "helper")
@@ -340,7 +340,7 @@ def test_another_version_of_a_package_is_said(lcg, write, folder, monkeypatch):
         importlib.metadata, "version", lambda name: "9.9" if name == "tqdm" else version(name)
     )
     lcg(f"eval {run} lengths=8 samples=8")
-    assert f"it was trained with tqdm {version('tqdm')}; here is 9.9" in lcg.said
+    assert f"it was trained with tqdm {version('tqdm')}; installed is 9.9" in lcg.said
     assert train(lcg, "task=./rotate.py:Rotate") != run
 
 

@@ -35,7 +35,7 @@ POSITIONS = {
     "BadRotate": "BadRotate.rotate_queries() returned a tensor of shape",
     "OldRotate": "OldRotate.rotate_keys(self, k, positions) must take (self, k, ids, learned)",
     "OldBias": "AttributeError: a Tile has no q_positions; q_positions[:, None] is q_ids now",
-    "OldPromise": "OldPromise.data_dependent is needed no more: remove it",
+    "OldPromise": "OldPromise.data_dependent is no longer needed: remove it",
     "BadState": "BadState.state() returned a tensor of shape",
     "BadEmbed": "BadEmbed.embed() returned a tensor of shape",
     "RaisingBias": "RaisingBias.bias(): {file}:{line}: AttributeError: 'ParameterDict'",

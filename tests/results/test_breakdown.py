@@ -56,7 +56,7 @@ def test_what_no_run_holds_is_told_in_a_line(records):
         table(records[1:], by="distance")
     with pytest.raises(ValueError, match="--by part is for markdown and latex"):
         table(records, "csv", by="part")
-    with pytest.raises(ValueError, match="by 'half' is none of length, summary, part, distance"):
+    with pytest.raises(ValueError, match="by 'half' is not one of length, summary, part, distance"):
         table(records, by="half")
 
 

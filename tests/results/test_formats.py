@@ -66,7 +66,7 @@ def test_another_metric_in_the_plot(records, tmp_path) -> None:
 def test_an_unknown_metric_lists_those_that_runs_hold(records, show) -> None:
     bleu = [replace(cell, metrics={"bleu": 9.0}) for cell in records[0].ladder]
     records = [replace(records[0], ladder=tuple(bleu)), records[1]]
-    with pytest.raises(ValueError, match=r"the runs hold exact_match, token_accuracy, bleu$"):
+    with pytest.raises(ValueError, match=r"the runs have exact_match, token_accuracy, bleu$"):
         show(records, metric="accuracy")
 
 
@@ -82,7 +82,9 @@ def test_selection_by_token_accuracy(make: Make) -> None:
     tokens = make(seed=1, validation={64: (0.4, 0.9)})
     assert choose([exact, tokens]).record is exact
     assert choose([exact, tokens], "token_accuracy").record is tokens
-    with pytest.raises(ValueError, match="--metric bleu: validation holds exact_match and token"):
+    with pytest.raises(
+        ValueError, match="--metric bleu: validation measures exact_match and token"
+    ):
         choose([exact], "bleu")
 
 

@@ -141,15 +141,15 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
     names = ("config.yaml", "results.json", "provenance.json", "last.ckpt", ".lock", "origins.json")
     for name in names:
         os.mkfifo(tmp_path / name)
-    with pytest.raises(RecordError, match="it is no regular file"):
+    with pytest.raises(RecordError, match="it is not a regular file"):
         RunRecord.load(tmp_path)
-    with pytest.raises(ConfigError, match=r"config.yaml: cannot be read: it is no regular file"):
+    with pytest.raises(ConfigError, match=r"config.yaml: cannot be read: it is not a regular file"):
         read_yaml(tmp_path / "config.yaml")
-    with pytest.raises(checkpoints.UnreadableCheckpoint, match="it is no regular file"):
+    with pytest.raises(checkpoints.UnreadableCheckpoint, match="it is not a regular file"):
         checkpoints.load(tmp_path / "last.ckpt")
-    with pytest.raises(text.NoText, match="it is no regular file"):
+    with pytest.raises(text.NoText, match="it is not a regular file"):
         text.read_text(tmp_path / "config.yaml")
-    with pytest.raises(OSError, match="it is no regular file"), exclusively(tmp_path / ".lock"):
+    with pytest.raises(OSError, match="it is not a regular file"), exclusively(tmp_path / ".lock"):
         pass
     assert read_provenance(tmp_path) == {}
     checkpoints.set_aside(tmp_path, None)
@@ -158,5 +158,5 @@ def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
 
 @pytest.mark.parametrize("folder", ["/proc", "/sys/x", "/proc/self"])
 def test_no_runs_among_the_system_s_own_files(folder):
-    with pytest.raises(ValueError, match="where only the system makes files"):
+    with pytest.raises(ValueError, match="where only the system creates files"):
         check_folder(f"runs={folder}", Path(folder))

@@ -93,7 +93,7 @@ def test_merge_is_idempotent_and_the_last_word_wins(make: Make) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"state": "oom", "reason": "x"}, "none of value, skipped"),
+        ({"state": "oom", "reason": "x"}, "not one of value, skipped"),
         ({"state": "skipped"}, "needs a reason"),
         ({"state": "skipped", "reason": "x", "correct": 0}, "cannot have a count"),
         ({"correct": 11}, "11 correct of 10"),
@@ -134,7 +134,7 @@ def test_outcomes_are_bits_of_which_sample_0_is_the_first() -> None:
         (lambda d: d["settings"].update(train_lengths=[32, 8]), "not .shortest, longest."),
         (lambda d: d["ladder"][0].update(length="64"), r"ladder\[0\].length is '64', not int"),
         (lambda d: d["ladder"][0].update(correct=True), r"not int or null"),
-        (lambda d: d["training"].update(status="done"), "'done' is none of"),
+        (lambda d: d["training"].update(status="done"), "'done' is not one of"),
         (lambda d: d["validation"].update({"long": {}}), "the key 'long' is not a whole number"),
         (lambda d: d.update(ladder={}), "ladder is {}, not list"),
         (lambda d: d["ladder"][0].update(token_accuracy=5.0), "token_accuracy is 5.0, not from"),
@@ -151,9 +151,9 @@ def test_outcomes_are_bits_of_which_sample_0_is_the_first() -> None:
         (lambda d: d["settings"].update(seed=-5), "settings.seed is -5, not from 0"),
         (lambda d: d["settings"].update(lr=-0.1), "settings.lr is -0.1, not from 0 to 1000000"),
         (lambda d: d["settings"].update(train_lengths=[2**60, 1]), "115.*, not from 1 to 10000"),
-        (lambda d: d["labels"].update(task="a\nb"), "labels.task is no line"),
-        (lambda d: d["labels"].update(task="a" * 100_000), "labels.task is no line"),
-        (lambda d: d["settings"].update(steps=10**4000), "'steps' is no number that can be used"),
+        (lambda d: d["labels"].update(task="a\nb"), "labels.task is not one line"),
+        (lambda d: d["labels"].update(task="a" * 100_000), "labels.task is not one line"),
+        (lambda d: d["settings"].update(steps=10**4000), "'steps' is not a finite number"),
     ],
 )
 def test_load_names_file_and_fault(
@@ -177,7 +177,7 @@ def test_what_is_saved_is_read(make: Make, tmp_path: Path) -> None:
 
 
 def test_what_could_not_be_read_is_not_saved(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'prime' is no number that can be used"):
+    with pytest.raises(ValueError, match="'prime' is not a finite number"):
         make({64: 993}, options={"prime": 10**400}).save(tmp_path)
     assert not list(tmp_path.iterdir())
 

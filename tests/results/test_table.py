@@ -182,7 +182,7 @@ def test_json_holds_everything(make: Make) -> None:
 
 
 def test_errors(make: Make) -> None:
-    with pytest.raises(ValueError, match="'html' is none of markdown, latex, csv, json"):
+    with pytest.raises(ValueError, match="'html' is not one of markdown, latex, csv, json"):
         table([make()], "html")
     with pytest.raises(ValueError, match="no runs"):
         table([])

@@ -268,7 +268,7 @@ def test_a_storage_that_does_not_open(tmp_path):
         (
             "pymysql",
             "mysql+pymysql://host/db",
-            "is not installed: install the one of mysql+pymysql",
+            "is not installed: install the driver of mysql+pymysql",
         ),
         ("grpc", "grpc://host:13000", "is not installed: pip install 'lcg[grpc]'"),
         ("", "grpc://host", "a proxy's address is grpc://HOST:PORT"),

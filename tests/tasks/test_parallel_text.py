@@ -259,7 +259,9 @@ def test_a_length_without_a_pair_is_refused_with_those_that_have_some(files):
 
 def test_a_length_without_a_pair_is_refused(files):
     task = ParallelText(**files)
-    with pytest.raises(ValueError, match="parallel_text: the test split has nothing of length 999"):
+    with pytest.raises(
+        ValueError, match="parallel_text: the test split has no samples of length 999"
+    ):
         task.check_evaluation("test", 999)
     task.check_length(999)  # training takes all that is shorter
     with pytest.raises(ValueError, match="is too short, the least possible is"):

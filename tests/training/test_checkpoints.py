@@ -142,7 +142,7 @@ def test_the_newest_readable_one_is_chosen(folder):
     damage(folder / "last.ckpt", "truncated")
     assert checkpoints.newest_readable(folder, said.append).step == 5
     assert len(said) == 1
-    assert "last.ckpt is damaged" in said[0] and "going on from previous.ckpt" in said[0]
+    assert "last.ckpt is damaged" in said[0] and "resuming from previous.ckpt" in said[0]
     damage(folder / "previous.ckpt", "empty")
     with pytest.raises(
         checkpoints.DamagedCheckpoint, match=r"last.ckpt.*previous.ckpt.*start over"

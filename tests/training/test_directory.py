@@ -111,7 +111,7 @@ def test_a_name_stays_below_runs(config, tmp_path, name):
 
 def test_a_run_inside_a_run_is_refused(config):
     train(config("name=outer"), progress=False)
-    with pytest.raises(ValueError, match=r"lies inside the run .*outer"):
+    with pytest.raises(ValueError, match=r"is inside the run .*outer"):
         train(config("name=outer/inner"), progress=False)
 
 

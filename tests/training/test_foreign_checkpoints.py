@@ -128,7 +128,7 @@ def test_what_is_no_checkpoint_is_one_line_and_previous_is_used(run, find, edit)
     checkpoints.save(content, run / "checkpoints" / "last.ckpt")
     found, (line,) = find()
     assert (found.path.name, found.step) == ("previous.ckpt", 10)
-    assert f"{run / 'checkpoints' / 'last.ckpt'} is no checkpoint of this run (" in line
+    assert f"{run / 'checkpoints' / 'last.ckpt'} is not a checkpoint of this run (" in line
     assert "\n" not in line and len(line) < 400
 
 
@@ -137,7 +137,7 @@ def test_what_is_nothing_of_the_kind(run, find, content):
     torch.save(content, run / "checkpoints" / "last.ckpt")
     found, (line,) = find()
     assert found.path.name == "previous.ckpt"
-    assert "last.ckpt is no checkpoint of this run (its content" in line
+    assert "last.ckpt is not a checkpoint of this run (its content" in line
 
 
 def folder(path):
@@ -158,7 +158,7 @@ def test_what_cannot_be_read_is_set_aside_and_costs_only_time(lcg, uninterrupted
     make(last)
     process = lcg.run("train", *tiny(f"runs={run.parent}"))
     assert process.code == 0, process.err
-    assert f"{last} " in process.err and "going on from previous.ckpt" in process.err
+    assert f"{last} " in process.err and "resuming from previous.ckpt" in process.err
     assert "at step 10 of 30" in process.err
     assert "Traceback" not in process.err
     assert differences(uninterrupted, essence(run)) == []
@@ -179,7 +179,7 @@ def test_permission_is_no_damage(run, find, monkeypatch):
     assert found.path.name == "previous.ckpt"
     assert "last.ckpt cannot be read: Permission denied" in line
     (run / "checkpoints" / "previous.ckpt").unlink()
-    with pytest.raises(checkpoints.UnreadableCheckpoint, match="make it readable to go on"):
+    with pytest.raises(checkpoints.UnreadableCheckpoint, match="make it readable to resume"):
         find()
 
 

@@ -41,7 +41,7 @@ def test_a_place_that_a_run_of_several_does_not_have_is_refused(lcg, tmp_path):
     for value in ("x", "2", "-1", "²"):
         process = lcg.run("train", *words, environment=launched | {"LOCAL_RANK": value})
         assert process.code == 2
-        assert process.err.startswith(f"lcg: LOCAL_RANK={value} is none of 0 to 1")
+        assert process.err.startswith(f"lcg: LOCAL_RANK={value} is not in 0 to 1")
         assert process.err.count("\n") == 1
     for value in ("0", "1"):
         process = lcg.run("train", *words, environment={"LOCAL_RANK": value})

@@ -11,7 +11,7 @@ from lcg.runs.files import locked, write_atomic
 from lcg.runs.record import RecordError, RunRecord
 from lcg.training.loop import train
 
-REMOVED = "was removed or replaced while this process was at work on it"
+REMOVED = "was removed or replaced while this process was writing to it"
 
 
 def remove(directory):
@@ -61,7 +61,7 @@ def test_a_record_of_another_run_is_merged_with_none(config):
     one = train(config("name=one"), progress=False).directory
     other = train(config("name=two", "seed=5"), progress=False).directory
     record = RunRecord.load(other)
-    with pytest.raises(RecordError, match="it is of another run"):
+    with pytest.raises(RecordError, match="it belongs to run"):
         RunRecord.load(other, RunRecord.load(one).hash)
     shutil.copy(one / "results.json", other)
     with pytest.raises(ValueError, match="belongs to a run of another config"):

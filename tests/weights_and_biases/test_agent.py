@@ -72,7 +72,7 @@ def test_a_sweep_file_as_it_is(file, server, agent, tmp_path):
     process = agent()
     assert process.wait() == 0, process.said
     said = process.said
-    assert "note: _wandb belongs to W&B and is ignored" in said
+    assert "note: _wandb is an option of W&B and is ignored" in said
     assert (process.folder / "runs").is_dir(), said
     (run,) = (process.folder / "runs").iterdir()
     facts = provenance.read_provenance(run)

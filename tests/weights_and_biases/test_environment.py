@@ -68,5 +68,5 @@ def test_a_run_with_no_address_is_trained_offline(name, lcg, words, tmp_path):
     asked = {"WANDB_BASE_URL": "https://api.wandb.ai", name: "http://proxy:abc"}
     process = lcg("train", *words("evaluation.after_training=false"), environment=asked)
     assert process.code == 0, process.err
-    assert f"W&B: offline because {name}=http://proxy:abc is no address: Port" in process.err
+    assert f"W&B: offline because {name}=http://proxy:abc is not a valid URL: Port" in process.err
     assert list(tmp_path.glob("runs/*/wandb/offline-run-*"))

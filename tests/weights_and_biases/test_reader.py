@@ -88,8 +88,8 @@ def test_directories_come_first(server, logged_in):
     "place, said",
     [
         ("someone/lcg", "someone/lcg: no W&B run with a record"),
-        ("a/b/c", "a/b/c: neither ENTITY/PROJECT of W&B nor a path that exists"),
-        ("lcg", "lcg: neither ENTITY/PROJECT of W&B nor a path that exists"),
+        ("a/b/c", "a/b/c: neither a W&B ENTITY/PROJECT nor an existing path"),
+        ("lcg", "lcg: neither a W&B ENTITY/PROJECT nor an existing path"),
         (".", ".: no W&B run with a record"),
     ],
 )
@@ -180,4 +180,4 @@ def test_a_metric_of_runs_on_wandb(server, logged_in, capsys):
     assert "Token accuracy (%)" in (text := capsys.readouterr().out) and " 50.0 |" in text
     assert main(["table", "--wandb", "someone/lcg", "--metric", "bleu"]) == 2
     said = capsys.readouterr().err
-    assert said.endswith("no run holds it; the runs hold exact_match, token_accuracy, prefix\n")
+    assert said.endswith("no run has it; the runs have exact_match, token_accuracy, prefix\n")

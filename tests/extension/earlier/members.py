@@ -116,6 +116,22 @@ class Placed(Task):
 
 
 @dataclass
+class Remarked(Task):
+    """A line for those who train on it."""
+
+    name: ClassVar[str] = "remarked"
+
+    symbols: int = 8
+
+    def sample(self, rng, lengths):
+        source = uniform(rng, 0, self.symbols, (len(lengths), lengths.max()))
+        return source, source
+
+    def remarks(self):
+        return ["the alphabet is small"]
+
+
+@dataclass
 class Counted(Task):
     """A field may have the name of an old member."""
 
