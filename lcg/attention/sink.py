@@ -35,10 +35,10 @@ class WithSink(Normalizer):
                 f"attention.sink={self.score} cannot go with normalizer={self.inner.name}, "
                 "which depends on the order of keys; use attention.sink=none"
             )
-        if type(self.inner).row_statistics is Normalizer.row_statistics:
+        if not self.inner.rows_sum_to_one:
             raise ValueError(
                 f"attention.sink={self.score} has no effect with normalizer={self.inner.name}, "
-                "whose weights ignore a further score; use attention.sink=none"
+                "whose rows need not sum to one; use attention.sink=none"
             )
         self.name = self.inner.name
         self.sparse, self.backends = self.inner.sparse, ("reference", "blockwise")

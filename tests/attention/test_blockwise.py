@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from oracles.entmax import entmax_row
-from oracles.registered import assert_near, label, variants
+from oracles.registered import assert_near, label, labels, variants
+from sampling import sampled
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lcg.attention.backends import blockwise
@@ -73,9 +74,11 @@ def both(normalizer, q, k, v, bias, learned, extra=()):
 CASES = list(itertools.product((True, False), (False, True), (SLOPES, None)))
 
 
-@normalizers
-@pytest.mark.parametrize(("queries", "keys"), [(37, 37), (1, 41), (11, 41)])
-def test_tiles_are_as_the_whole(small, normalizer, queries, keys):
+@pytest.mark.parametrize(
+    "row", sampled(variants("normalizer"), [(37, 37), (1, 41), (11, 41)], seed="tiles"), ids=labels
+)
+def test_tiles_are_as_the_whole(small, row):
+    normalizer, (queries, keys) = row
     for causal, masked, slopes in CASES:
         parts = problem(normalizer, queries, keys, causal, masked, slopes)
         actual, expected = both(normalizer, *parts)

@@ -7,6 +7,7 @@ from oracles.registered import (
     SIZES,
     assert_near,
     choices,
+    fitting,
     label,
     labels,
     pairwise,
@@ -36,6 +37,7 @@ ROWS = sampled(
 @pytest.mark.parametrize("row", ROWS, ids=labels)
 def test_logits_are_those_of_the_formulas(row):
     block, position, output_norm, sizes = row
+    sizes = fitting(output_norm, sizes)
     attention = Attention(Entmax(), AdaptiveScaling(), output_norm)
     model = small_decoder(
         attention.normalizer,

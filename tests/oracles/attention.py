@@ -15,6 +15,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from oracles import normalizers
+from oracles.outputs import OUTPUT_NORMS as FURTHER_OUTPUT_NORMS
+from oracles.outputs import Heads
 from torch import Tensor
 
 Options = dict[str, Any]
@@ -128,6 +131,7 @@ NORMALIZERS: dict[str, Callable[[Tensor, Options, State, int], Tensor]] = {
     "topk": topk,
     "adaptive_temperature": adaptive_temperature,
     "stick_breaking": stick_breaking,
+    **normalizers.NORMALIZERS,
 }
 STRICTLY_PAST = {"stick_breaking"}  # a query does not see its own key
 
@@ -275,17 +279,19 @@ POSITIONS: dict[str, Encoding] = {
 }
 
 
-# ---- output norms: the concatenated heads of one query [width] -> [width]
+# ---- output norms: the heads of one query -> [width]
 
 
-def rms(o: Tensor, options: Options, learned: State) -> Tensor:
+def rms(heads: Heads, options: Options, learned: State) -> Tensor:
+    o = heads.joined
     normed = learned["scale"] * o / (sum(value**2 for value in o) / len(o) + options["eps"]).sqrt()
     return normed / (1 + (-learned["gate"] * o).exp()) if options["gated"] else normed
 
 
-OUTPUT_NORMS: dict[str, Callable[[Tensor, Options, State], Tensor]] = {
-    "none": lambda o, options, learned: o,
+OUTPUT_NORMS: dict[str, Callable[[Heads, Options, State], Tensor]] = {
+    "none": lambda heads, options, learned: heads.joined,
     "rms": rms,
+    **FURTHER_OUTPUT_NORMS,
 }
 
 
@@ -352,6 +358,12 @@ def attention(
                 total = total + p[j] * values[g][j]
             weights[h].append(p)
             joined.append(total)
-        normed = output_norm(torch.cat(joined), choices.output_norm.options, part("output_norm"))
+        own = Heads(
+            torch.cat(joined),
+            [weights[h][i] for h in range(heads)],
+            [values[h // (heads // kv_heads)][:seen] for h in range(heads)],
+            x[i],
+        )
+        normed = output_norm(own, choices.output_norm.options, part("output_norm"))
         outputs.append(state["output.weight"] @ normed)
     return torch.stack(outputs), weights

@@ -47,6 +47,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "rope": [{"base": 100.0, "fraction": 0.5}],
     "sinusoidal": [{"base": 100.0, "scale": 0.3}],
     "rms": [{"gated": True, "eps": 0.01}],
+    "relu_n": [{"power": 2.0, "gamma": 0.5}],
+    "gated": [{"per": "head"}],
 }
 
 # Odd and even heads, shared key heads, heads that are together wider or narrower than the model.
@@ -73,6 +75,15 @@ def variants(kind: str) -> list[Any]:
     for name, cls in single(kind).items():
         found += [cls(**options) for options in [FIRST.get(name, {}), *OPTIONS.get(name, [])]]
     return found
+
+
+def fitting(output_norm: Any, sizes: Sizes) -> Sizes:
+    """The sizes, or the first of all where an output norm refuses these."""
+    try:
+        output_norm.check(sizes)
+    except ValueError:
+        return SIZES[0]
+    return sizes
 
 
 def label(choice: Any) -> str:

@@ -37,7 +37,8 @@ class Normalizer(ABC):
     causal_only: ClassVar[bool] = False
     """Makes sense only where a query sees nothing but keys before it: no encoder can have it."""
     sparse: ClassVar[bool] = False
-    """Low scores have weight 0, and `support_edge` says which, so that nobody need look at them."""
+    """Low scores have weight 0, and `support_edge` says which, so that nobody need look at them.
+    False where keys without weight change the weights of others, by their number or in a sum."""
     is_softmax: ClassVar[bool] = False
     """The weights are the plain softmax of the scores, for which torch has a fused kernel."""
     learns_alpha: ClassVar[bool] = False
@@ -126,6 +127,14 @@ def log_sum_exp(scores: Tensor) -> Tensor:
     """log Σ exp over keys [… q 1], 0 for a fully masked row, so that its weights are exactly 0."""
     total = torch.logsumexp(scores, dim=-1, keepdim=True)
     return total.masked_fill(total == -torch.inf, 0.0)
+
+
+def count_keys(scores: Tensor) -> Tensor:
+    """n, the number of keys of each row that are not masked [… q 1], at least 1.
+
+    Exact where a normalizer is not `sparse`: backends then hand it all keys that a query sees.
+    """
+    return (scores > -torch.inf).sum(dim=-1, keepdim=True).clamp_min(1).to(scores.dtype)
 
 
 def row_maximum(scores: Tensor) -> Tensor:

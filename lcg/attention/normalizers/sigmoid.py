@@ -1,0 +1,27 @@
+"""Sigmoid attention: each key by itself, against the number of keys."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from lcg.attention.normalizers.base import Normalizer, count_keys
+
+
+@dataclass
+class Sigmoid(Normalizer):
+    """p_j = σ(z_j - ln n), n the number of keys that the query sees, padding excluded (2409.04431).
+
+    Differs from the paper in that its n is the training length, the same for all rows and at all
+    lengths: a row of n equal scores of 0 then sums to about 1 in training alone.
+    """
+
+    name: ClassVar[str] = "sigmoid"
+    shift_invariant: ClassVar[bool] = False
+    rows_sum_to_one: ClassVar[bool] = False
+
+    def row_statistics(self, scores, keys, learned):
+        return (count_keys(scores).log(),)
+
+    def weights(self, scores, statistics, keys, learned):
+        return (scores - statistics[0]).sigmoid()
