@@ -1,4 +1,4 @@
-"""Encodings that are added to the embeddings: where a token is, not how far from another."""
+"""Encodings that are added to the embeddings: absolute positions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The position-encoding seam: hooks that an encoding may fill in, each with a neutral default.
+"""Base class of position encodings: hooks that an encoding may override, each with a neutral
+default.
 
 Shapes: b batch, h heads, t tokens, q queries, k keys, d head dimension, w model width.
 """
@@ -33,7 +34,7 @@ torch: Any = _TorchOnFirstUse()
 
 
 class Sizes(NamedTuple):
-    """The sizes of one attention layer; layer: its number in the model, from 0."""
+    """The sizes of one attention layer. layer: its number in the model, from 0."""
 
     heads: int
     kv_heads: int
@@ -48,13 +49,13 @@ class Sizes(NamedTuple):
 
 
 class Tile(NamedTuple):
-    """Some queries and keys, and what a hook may compute their bias or their scores of.
+    """A tile of queries and keys: the arguments from which a hook computes their bias or scores.
 
-    Position ids broadcast to [b h q k]: q_ids is [q 1] and k_ids [k], or [b 1 q 1] and [b 1 1 k]
-    where each sequence has ids of its own. q [b h q d] and k [b kv_heads k d] are as in the
-    product: normed, rotated, q multiplied by the length scaling. The states of queries and keys are
-    those of `PositionEncoding.state`, [b h q] and [b h k]. hidden is True, broadcast to [b h q k],
-    on keys that a query does not see; None: it sees all.
+    Position ids broadcast to [b h q k]: q_ids is [q 1] and k_ids [k], or [b 1 q 1] and [b 1 1 k] if
+    sequences have different ids. q [b h q d] and k [b kv_heads k d] are the factors of the product:
+    normed, rotated, q multiplied by the length scaling. The states of queries and keys are those of
+    `PositionEncoding.state`, [b h q] and [b h k]. hidden, broadcastable to [b h q k], is True on
+    keys that a query does not see; None if it sees all.
     """
 
     q_ids: Tensor
@@ -93,58 +94,60 @@ class PositionEncoding:
     """A position encoding is a dataclass: its fields are its options, its methods are the hooks.
 
     Learned tensors are declared by `learned` (one set per attention layer) or `learned_embedding`
-    (one set per model) and handed back to the hooks, so an encoding itself holds no state.
+    (one set per model) and passed to the hooks; an encoding itself holds no state.
     """
 
     name: ClassVar[str]
     relative: ClassVar[bool] = True
     """Scores depend on position differences only (shift invariance is then tested)."""
     cumulative: ClassVar[tuple[str, ...]] = ()
-    """Names of the `state` tensors whose running sum over the tokens is kept in their place."""
+    """Names of the `state` tensors that are replaced by their running sums over the tokens."""
 
     @property
     def ordered(self) -> bool:
-        """True when any hook tells a query of order where no causal mask does."""
+        """True when a hook tells queries about order even without a causal mask."""
         return self.has("slopes") or self.more_than_slopes
 
     @property
     def more_than_slopes(self) -> bool:
-        """True when any hook but `slopes` tells of order, in heads of slope 0 too."""
+        """True when a hook other than `slopes` tells about order, also in heads of slope 0."""
         return any(map(self.has, ORDERING))
 
     def has(self, hook: str) -> bool:
-        """True when the class fills in this hook."""
+        """True when the class overrides this hook."""
         return getattr(type(self), hook) is not getattr(PositionEncoding, hook)
 
     def of_layer(self, layer: int) -> PositionEncoding:
-        """The encoding of one layer of a model, numbered from 0."""
+        """Return the encoding of one layer of a model, numbered from 0."""
         return self
 
     def check(self, sizes: Sizes) -> None:
-        """Raise ValueError, in one line, when these sizes cannot work."""
+        """Raise ValueError, in one line, for unsupported sizes."""
 
     def learned(self, sizes: Sizes) -> dict[str, Tensor]:
-        """Initial values of the learned tensors of one attention layer."""
+        """Return the initial values of the learned tensors of one attention layer."""
         return {}
 
     def learned_embedding(self, sizes: Sizes) -> dict[str, Tensor]:
-        """Initial values of the learned tensors that `embed` uses."""
+        """Return the initial values of the learned tensors that `embed` uses."""
         return {}
 
     def positions(self, length: int, device: Any = None) -> Tensor:
-        """Position ids [length] of a sequence that neither a task nor `draw_positions` numbers.
+        """Return the position ids [length] of a sequence without ids from a task or
+        `draw_positions`.
 
-        They are 0, 1, 2, … if not overridden, and the same in every call.
+        They are 0, 1, 2, … by default, and the same in every call.
         """
         return torch.arange(length, device=device)
 
     def draw_positions(
         self, rng: np.random.Generator, lengths: np.ndarray, training: bool
     ) -> np.ndarray:
-        """Draw position ids [b t] for sequences of lengths [b] in tokens, t the longest of these.
+        """Draw position ids [b t] for sequences of lengths [b] in tokens; t is the longest of
+        these.
 
-        rng is made of the address of the batch, as that of the data is: in training of seed and
-        step, in evaluation of seed, split, length and block.
+        rng is seeded like the data of the batch: by seed and step in training, by seed, split,
+        length and block in evaluation.
         """
         raise NotImplementedError
 
@@ -163,51 +166,52 @@ class PositionEncoding:
     def state(self, x: Tensor, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compute tensors [b h t] of each token from x [b t w], the attention's input.
 
-        They are kept beside keys and values, so that every query sees those of all its keys, and
-        handed to `separable`, `bias` and `map_scores`. Of those named in `cumulative` the sum over
-        all tokens up to each is kept, in float64; padding adds nothing to it.
+        They are cached with keys and values, so that every query has those of all its keys, and
+        passed to `separable`, `bias` and `map_scores`. Those named in `cumulative` are replaced by
+        the sum over all tokens up to each, in float64; padding adds nothing to it.
         """
         return {}
 
     # ---- the forms of a bias, from cheap to general; backends are asked which they run
 
     def slopes(self, heads: int) -> Tensor | None:
-        """Slopes m [h] of a bias -m·|i - j|, in float32, or None."""
+        """Return the slopes m [h] of a bias -m·|i - j|, in float32, or None."""
         return None
 
     def table(self, distances: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
-        """The bias [h n] at whole distances i - j [n], which increase; negative after a query."""
+        """Return the bias [h n] at n increasing whole distances i - j; negative after a query."""
         raise NotImplementedError
 
     def separable(
         self, q_state: Mapping[str, Tensor], k_state: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor]:
-        """u [b h q] of the queries and w [b h k] of the keys, of a bias u_i + w_j."""
+        """Return u [b h q] of the queries and w [b h k] of the keys, of a bias u_i + w_j."""
         raise NotImplementedError
 
     def bias(self, tile: Tile, learned: Mapping[str, Tensor]) -> Tensor | None:
-        """Any other additive bias, broadcastable to [b h q k], or None. Never scaled by length.
+        """Return any other additive bias, broadcastable to [b h q k], or None.
 
-        Asked for all heads, and for some queries and keys at a time.
+        It is computed for all heads and for some queries and keys at a time, and never scaled by
+        length.
         """
         return None
 
     def map_scores(self, scores: Tensor, tile: Tile, learned: Mapping[str, Tensor]) -> Tensor:
         """Change the scores [b h q k], before any bias is added and before keys are hidden.
 
-        Asked for all heads and for all keys that the queries of a tile see.
+        It is called for all heads and for all keys that the queries of a tile see.
         """
         return scores
 
     def window(self, heads: int) -> list[int | None] | None:
-        """The number of most recent keys, its own among them, that a query of each head sees.
+        """Return the number of most recent keys that a query of each head sees, its own included.
 
-        None: all. They are counted by order; the n of length scalings still counts all keys.
+        None: all keys. Keys are counted by order; the n of length scalings still counts all keys.
         """
         return None
 
     def scaled_heads(self, heads: int) -> Sequence[int]:
-        """The heads that a length scaling applies to, in order."""
+        """Return the heads that a length scaling applies to, in order."""
         return range(heads)
 
 

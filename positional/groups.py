@@ -1,4 +1,4 @@
-"""Encodings made of others: by groups of heads, of which NAPE is one, and by layers."""
+"""Encodings made of other encodings: groups of heads, such as NAPE, and patterns over layers."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Named = Mapping[str, Any]
 
 
 class Group(NamedTuple):
-    """Some heads with an encoding of their own; prefix: of its learned tensors and states."""
+    """Some heads with their own encoding. prefix: that of its learned tensors and states."""
 
     encoding: PositionEncoding
     heads: slice
     prefix: str
 
     def own(self, tensors: Named) -> dict[str, Any]:
-        """Its own among the tensors of all groups."""
+        """Return the tensors of this group."""
         return own_of(self.prefix, tensors)
 
     def states(self, tensors: Named) -> dict[str, Tensor]:
-        """Its own states, of its heads."""
+        """Return the states of this group, for its heads."""
         return {name: t[:, self.heads] for name, t in self.own(tensors).items()}
 
     def tile(self, tile: Tile, heads: int) -> Tile:
-        """The tile as its encoding sees it."""
+        """Return the tile as the encoding of this group sees it."""
         hidden = tile.hidden
         if hidden is not None and hidden.dim() > 2 and hidden.shape[-3] > 1:
             hidden = hidden[..., self.heads, :, :]
@@ -48,26 +48,26 @@ class Group(NamedTuple):
 
 
 def own_of(prefix: str, tensors: Named) -> dict[str, Any]:
-    """The tensors whose names have a prefix, by their names without it."""
+    """Return the tensors whose names have a prefix, by their names without it."""
     names = [name for name in tensors if name.startswith(prefix)]
     return {name.removeprefix(prefix): tensors[name] for name in names}
 
 
 def key_heads(heads: slice, count: int, kv_count: int) -> slice:
-    """The key heads that a group of `count` query heads in all reads."""
+    """Return the key heads that a group of `count` query heads reads."""
     shared = count // kv_count
     return slice(heads.start // shared, heads.stop // shared)
 
 
 class Grouped(PositionEncoding):
-    """Groups of heads, each with an encoding of its own.
+    """Groups of heads, each with its own encoding.
 
-    A length scaling applies to the heads that know nothing of order, where there are such, and else
-    to those that the encodings of the groups say.
+    A length scaling applies to the heads without information on order; if there are none, to the
+    heads that the encodings of the groups declare.
     """
 
     def encodings(self) -> list[PositionEncoding]:
-        """The encodings of the groups, in the order of heads."""
+        """Return the encodings of the groups, in the order of heads."""
         raise NotImplementedError
 
     def counts(self, heads: int) -> list[int]:
@@ -79,7 +79,7 @@ class Grouped(PositionEncoding):
         raise NotImplementedError
 
     def groups(self, heads: int) -> Iterator[Group]:
-        """The groups of a layer of so many heads."""
+        """Return the groups of a layer with this number of heads."""
         counts = self.counts(heads)
         ends = accumulate(counts)
         for i, encoding in enumerate(self.encodings()):
@@ -224,7 +224,7 @@ class Grouped(PositionEncoding):
 
 
 def _of_one_width(parts: list[Tensor]) -> Tensor:
-    """The heads of all groups, zeros after narrower ones, which change no product."""
+    """Join the heads of all groups, padded with zeros, which change no product, to one width."""
     width = max(part.shape[-1] for part in parts)
     pad = torch.nn.functional.pad
     return torch.cat([pad(part, (0, width - part.shape[-1])) for part in parts], dim=1)
@@ -236,7 +236,7 @@ def _of_group(sizes: Sizes, group: Group) -> Sizes:
 
 
 def _only(owner: Any, hook: str, encodings: list[PositionEncoding]) -> PositionEncoding:
-    """The one encoding that fills in a hook which the whole model has once."""
+    """Return the one encoding that overrides a hook which a model can have only once."""
     found = [encoding for encoding in encodings if encoding.has(hook)]
     if len({repr(encoding) for encoding in found}) > 1:
         names = " and ".join(encoding.name for encoding in found)
@@ -246,7 +246,7 @@ def _only(owner: Any, hook: str, encodings: list[PositionEncoding]) -> PositionE
 
 @dataclass
 class Heads(Grouped):
-    """Groups of heads with an encoding each: `position=alibi:4+nope:4`."""
+    """Groups of heads, each with its own encoding: `position=alibi:4+nope:4`."""
 
     name: ClassVar[str] = "heads"
 
@@ -310,10 +310,10 @@ class NAPE(Grouped):
 
 @dataclass
 class Layers(PositionEncoding):
-    """Layers with an encoding each, the pattern repeated: `position=[rope,rope,rope,nope]`.
+    """Layers with different encodings, in a repeating pattern: `position=[rope,rope,rope,nope]`.
 
-    The hooks of a layer are those of its own encoding, which `of_layer` gives; what the whole model
-    has once, ids and the embedding, comes from those that have it.
+    `of_layer` returns the encoding of a layer, with its hooks. Ids and the embedding, which a model
+    has only once, come from the encodings that define them.
     """
 
     name: ClassVar[str] = "layers"
@@ -353,7 +353,7 @@ class Layers(PositionEncoding):
 
 
 def _embedding_tensors(encodings: list[PositionEncoding], sizes: Sizes) -> dict[str, Tensor]:
-    """The tensors that each of the encodings learns for the embedding, equal ones once."""
+    """Return the tensors of all encodings' embeddings, equal encodings once."""
     return {
         f"group{i}_{name}": tensor
         for i, encoding in enumerate(encodings)

@@ -1,4 +1,4 @@
-"""No position encoding."""
+"""NoPE: no position encoding."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from lcg.positional.base import PositionEncoding
 
 @dataclass
 class NoPE(PositionEncoding):
-    """Nothing is added: order is known through the causal mask alone (2305.19466)."""
+    """Nothing is added: only the causal mask conveys order (2305.19466)."""
 
     name: ClassVar[str] = "nope"

@@ -1,4 +1,4 @@
-"""Encodings around another, which is the option `inner`: `position=NAME position.inner=alibi`."""
+"""Encodings that modify another one, the option `inner`: `position=NAME position.inner=alibi`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Named = Mapping[str, Any]
 
 @dataclass
 class Wrapper(PositionEncoding):
-    """An encoding whose hooks are those of `inner`, but for those that a subclass fills in itself.
+    """An encoding with the hooks of `inner`, except for those that a subclass overrides.
 
     Learned tensors keep the names that they have in `inner`. A subclass with tensors of its own
     adds them to `super().learned(sizes)`, under names that no other encoding has.
     """
 
     inner: PositionEncoding = field(default_factory=RoPE)
-    """The encoding within, with options of its own."""
+    """The encoding that is modified, with options of its own."""
 
     def has(self, hook: str) -> bool:
         own = getattr(type(self), hook) is not getattr(Wrapper, hook)
@@ -97,8 +97,8 @@ class Wrapper(PositionEncoding):
 class Randomised(Wrapper):
     """Tokens have sorted random ids, all different, from 0 … longest - 1 (2305.16843).
 
-    A draw is for a whole batch, in evaluation too: token t has the t-th smallest of as many ids as
-    the longest sequence has tokens. What the encoding within would draw itself is not drawn.
+    One draw serves a whole batch, also in evaluation: token t has the t-th smallest of as many ids
+    as the longest sequence has tokens. The `draw_positions` of `inner` is not called.
     """
 
     name: ClassVar[str] = "randomised"

@@ -1,7 +1,7 @@
-"""Base class of tasks: drawing source and target, and assembling inputs and labels of them.
+"""Base class of tasks: drawing source and target, and assembling inputs and labels.
 
 Shapes: `lengths` is [batch], everything else is [batch, tokens]. A *nominal* length is the one that
-a configuration names; how many tokens it takes is the task's affair (`source_length`).
+a config names; a task defines the number of tokens at a nominal length (`source_length`).
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ class Batch(NamedTuple):
     """Rows of unequal length are padded on the right."""
 
     inputs: np.ndarray
-    """[batch, tokens] int64: what the model reads; PAD beyond a row's end."""
+    """[batch, tokens] int64: tokens that the model reads; PAD beyond the end of a row."""
     labels: np.ndarray
-    """[batch, tokens] int64: what it must output at the same position; IGNORE where not scored."""
+    """[batch, tokens] int64: correct outputs at these positions; IGNORE where not scored."""
     lengths: np.ndarray
     """[batch] int64: nominal lengths."""
     source: np.ndarray | None = None
-    """[batch, tokens] int64: what an encoder reads where source and target are apart, else None."""
+    """[batch, tokens] int64: input of the encoder if source and target are separate."""
     ids: np.ndarray | None = None
-    """[batch, tokens]: position ids of the inputs, or [batch, levels, tokens]; None: the encoding's
-    own."""
+    """[batch, tokens] or [batch, levels, tokens]: position ids of the inputs; None: those of the
+    encoding."""
 
 
 @dataclass
 class Task(ABC):
-    """A task of one of four kinds; a subclass is a dataclass whose fields are its configuration.
+    """A task of one of four kinds; a subclass is a dataclass whose fields are its options.
 
-    seq2seq: the sequence `BOS source [SEP] target EOS`, read by one causal model. Scored are the
-        positions that predict a target symbol or EOS. EOS is never an input. For a model with an
-        encoder they are apart: it reads `BOS source EOS`, the decoder `BOS target`.
-    tagging: the sequence `BOS source`, one label per source symbol, all of them scored. Without
-        BOS a causal model could not count within a first run: while all keys are alike, any
-        weights that sum to one give the same output.
-    labelled: as tagging, but scored at some symbols only; the label of any other is IGNORE. For a
-        causal model: the label is what follows from the symbols up to its own.
-    masked: as labelled, but for models that see both sides of a position.
+    seq2seq: the sequence `BOS source [SEP] target EOS`, read by one causal model. The positions
+        that predict a target symbol or EOS are scored. EOS is never an input. A model with an
+        encoder reads `BOS source EOS` in the encoder and `BOS target` in the decoder.
+    tagging: the sequence `BOS source`, with one label per source symbol; all are scored. Without
+        BOS a causal model could not count within a first run of equal symbols: while all keys are
+        alike, any weights that sum to one give the same output.
+    labelled: as tagging, but only some symbols are scored; the labels of the others are IGNORE.
+        For a causal model: a label depends on the symbols up to its own.
+    masked: as labelled, for models that see both sides of a position.
     """
 
     name: ClassVar[str]
@@ -59,13 +59,13 @@ class Task(ABC):
     separator: ClassVar[bool] = True
     """True when SEP stands between source and target (seq2seq)."""
     variable_length: ClassVar[bool] = False
-    """True when rows of one nominal length differ in theirs: a row that `sample` drew then ends at
-    its first negative entry, and source_length and target_length are the most there can be."""
+    """True when rows of one nominal length differ in length: a row from `sample` ends at its
+    first negative entry, and source_length and target_length are upper bounds."""
     metrics: ClassVar[tuple[str, ...]] = ()
-    """Names of the measures that `measure` returns beside exact match."""
+    """Names of the metrics that `measure` returns, in addition to exact match."""
     path_fields: ClassVar[tuple[str, ...]] = ()
-    """Fields that say where files are. Another field has a digest of what is in them, so that these
-    do not tell two runs apart."""
+    """Fields that name files. Another field has a digest of their contents, so that the location of
+    the files is not part of a run's identity."""
 
     # ---- what a subclass defines
 
@@ -75,9 +75,8 @@ class Task(ABC):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Draw source and target, [batch, tokens] each, one row per nominal length.
 
-        The arrays are as wide as their longest row or wider: what lies beyond a row's own
-        source_length and target_length is ignored. Rows of a `variable_length` task end at a
-        negative entry.
+        The arrays are at least as wide as their longest row. Entries beyond a row's source_length
+        and target_length are ignored. Rows of a `variable_length` task end at a negative entry.
         """
 
     @property
@@ -89,16 +88,16 @@ class Task(ABC):
         return self.symbols
 
     def source_length(self, length: int | np.ndarray) -> int | np.ndarray:
-        """Source tokens at a nominal length."""
+        """Return the number of source tokens at a nominal length."""
         return length
 
     def target_length(self, length: int | np.ndarray) -> int | np.ndarray:
-        """Target tokens at a nominal length, EOS not counted; may be a constant."""
+        """Return the number of target tokens at a nominal length, without EOS."""
         return length
 
     @property
     def min_length(self) -> int:
-        """The least nominal length at which the task makes sense."""
+        """The smallest nominal length that the task supports."""
         return 1
 
     def symbol(self, symbol: int) -> str:
@@ -106,35 +105,37 @@ class Task(ABC):
         return str(symbol)
 
     def for_split(self, split: str) -> Task:
-        """The task as an evaluation split sees it; not `self` where splits have own material."""
+        """Return the task of an evaluation split: `self`, unless splits have different data."""
         return self
 
     def sample_block(
         self, rng: np.random.Generator, lengths: np.ndarray, start: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `sample`, for the samples `start` and following of an evaluation split at one length.
+        """Draw the samples from `start` on of an evaluation split at one length; see `sample`.
 
-        A task whose splits are finite draws them here so that none comes twice before all came.
+        A task with finite splits overrides this, so that no sample repeats before all were drawn.
         """
         return self.sample(rng, lengths)
 
     def distinct_samples(self, split: str, length: int) -> int | None:
-        """Return the number of samples of an evaluation split at a length; None: without end."""
+        """Return the number of samples of an evaluation split at a length; None if unlimited."""
         return None
 
     def measure(
         self, predicted: Sequence[np.ndarray], reference: Sequence[np.ndarray]
     ) -> dict[str, float]:
-        """The `metrics` of rows of tokens, EOS not among them, beside the right ones: 0 to 100."""
+        """Return the `metrics`, from 0 to 100, of predicted and reference rows of tokens without
+        EOS."""
         return {}
 
     def position_ids(
         self, batch: Batch, rng: np.random.Generator, training: bool
     ) -> np.ndarray | None:
-        """Position ids of `batch.inputs`, [batch, tokens], or [batch, levels, tokens] of which all
-        but the first are seen by embeddings alone; None: the order of tokens.
+        """Return position ids of `batch.inputs`, or None for the order of tokens.
 
-        They may repeat and fall: who sees whom goes by order. rng is made of the batch's address.
+        The ids are [batch, tokens], or [batch, levels, tokens]; only embeddings use the levels
+        after the first. They may repeat and decrease: the causal mask depends on the order of
+        tokens. rng is seeded by the batch.
         """
         return None
 
@@ -165,7 +166,7 @@ class Task(ABC):
         return np.select(where, [-1, end if ends else -1, -1], source + 1)  # BOS is position 0
 
     def chance(self, length: int) -> float:
-        """The share of rows, in %, that the best answer blind to the source gets right."""
+        """Return the percentage of rows that the best answer without the source gets right."""
         return 0.0
 
     def warnings(self) -> list[str]:
@@ -177,9 +178,9 @@ class Task(ABC):
     def draw(
         self, rng: np.random.Generator, lengths: np.ndarray, start: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """`sample`, or `sample_block` from `start`.
+        """Call `sample`, or `sample_block` from `start`, and check the result.
 
-        Raises ValueError, in one line that names class and method, unless these return a source
+        Raises ValueError, in one line that names class and method, unless the result is a source
         and a target of the right shapes, with the task's own symbols.
         """
         method = "sample"
@@ -194,7 +195,7 @@ class Task(ABC):
 
     @property
     def partly_scored(self) -> bool:
-        """Labels may be IGNORE, and each row is scored at positions of its own."""
+        """True when labels may be IGNORE, so that each row has its own scored positions."""
         return self.kind in ("labelled", "masked")
 
     # ---- validation: one line, with the task's name
@@ -210,7 +211,7 @@ class Task(ABC):
             self.require(fits, f"{field.name} must be {kind.__name__}, got {value!r}")
 
     def check_definition(self) -> None:
-        """Raise ValueError, in one line, unless its kind and its symbols are usable."""
+        """Raise ValueError, in one line, for an invalid kind or number of symbols."""
         label, count = type(self).__name__, self.symbol_count
         for old, new in RENAMED.items():
             if hasattr(type(self), old) and old not in {field.name for field in fields(self)}:
@@ -251,11 +252,11 @@ class Task(ABC):
 
     @property
     def vocabulary(self) -> int:
-        """Number of token ids a model of this task needs."""
+        """The number of token ids of a model for this task."""
         return self.symbol_count + len(SPECIAL_TOKENS)
 
     def token_length(self, length: int | np.ndarray) -> int | np.ndarray:
-        """The whole sequence in tokens, BOS, SEP and EOS included."""
+        """Return the number of tokens of the whole sequence, with BOS, SEP and EOS."""
         if self.kind != "seq2seq":
             return self.source_length(length) + 1
         specials = 3 if self.separator else 2
@@ -278,8 +279,8 @@ class Task(ABC):
     ) -> Batch:
         """Turn sampled rows into inputs and labels, trimmed to the longest row.
 
-        `separate_source`, for seq2seq: an encoder's `BOS source EOS`, and of the target alone
-        inputs `BOS target` and labels `target EOS`.
+        With `separate_source`, for seq2seq: source is `BOS source EOS`, inputs are `BOS target` and
+        labels `target EOS`.
         """
         # 16 bits while assembling: a quarter of the memory traffic of the int64 we return.
         dtype = np.int16 if self.vocabulary <= np.iinfo(np.int16).max else np.int32
@@ -363,7 +364,7 @@ class Task(ABC):
     # ---- for people
 
     def text(self, token: int) -> str:
-        """One token, or label, as it is printed."""
+        """Return one token, or label, as text."""
         if token == IGNORE:
             return "."
         if token >= self.symbol_count:
@@ -371,11 +372,11 @@ class Task(ABC):
         return self.symbol(int(token))
 
     def render(self, tokens: np.ndarray) -> str:
-        """A row of inputs or labels as text."""
+        """Return a row of inputs or labels as text."""
         return " ".join(map(self.text, tokens))
 
     def example(self, length: int, seed: int = 0) -> str:
-        """One sequence as two aligned lines: what the model reads, and what it must answer."""
+        """Return one sequence as two aligned lines: the inputs and the labels."""
         self.check_length(length)
         batch = self.encode(np.random.default_rng(seed), np.array([length]))
         lines = [("inputs", *map(self.text, batch.inputs[0]))]
@@ -386,12 +387,12 @@ class Task(ABC):
 
 
 def uniform(rng: np.random.Generator, low: int, high: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Integers in [low, high), 16 bits wide where they fit: half the time to draw and to sort."""
+    """Draw integers in [low, high), as 16-bit numbers if possible, which is twice as fast."""
     return rng.integers(low, high, shape, dtype=np.uint16 if high <= 2**16 else np.int64)
 
 
 def distinct(rng: np.random.Generator, high: int, rows: int, count: int) -> np.ndarray:
-    """[rows, count] integers below `high`, distinct in a row, each such row equally likely."""
+    """Draw [rows, count] integers below `high`, distinct within a row, uniformly."""
     if count**2 > high:
         return rng.permuted(np.tile(np.arange(high), (rows, 1)), axis=1)[:, :count]
     # Few among many: draw again the rows with a repetition, at most two of five on average.
@@ -405,7 +406,7 @@ def distinct(rng: np.random.Generator, high: int, rows: int, count: int) -> np.n
 
 
 def shuffled(rng: np.random.Generator, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The first symbols of each row, as many as its length says, in random order."""
+    """Return the first symbols of each row, as many as its length, in random order."""
     keys = rng.random(rows.shape)
     keys[np.arange(rows.shape[1]) >= lengths[:, None]] = 2  # what lies beyond stays there
     return np.take_along_axis(rows, keys.argsort(axis=1), axis=1)

@@ -1,10 +1,10 @@
-"""Data as a pure function of its address: no files, no state, nothing to restore on resuming.
+"""Data as a pure function of its address: no files and no state to restore on resuming.
 
-Each stream has its own Philox key, a hash of what names it; its pieces (training batch t,
-evaluation block b) differ in the highest word of the counter. The low words count the numbers
-drawn, so a piece would have to draw 2^192 of them before it ran into the next.
+Each stream has its own Philox key, a hash of its address. Its pieces (training batch t, evaluation
+block b) differ in the highest word of the counter. The low words count the numbers drawn, so a
+piece could draw 2^192 of them before it reached the next.
 
-The key does not name the task: tasks that draw their source alike see the same sources.
+The key does not name the task: tasks that draw their sources in the same way have the same sources.
 """
 
 import hashlib
@@ -19,24 +19,24 @@ BLOCK = 64
 
 
 def stream_rng(piece: int, *address: int | str) -> np.random.Generator:
-    """The generator of one piece of the stream called `address`."""
+    """Return the generator of one piece of the stream called `address`."""
     digest = hashlib.blake2b("\0".join(map(str, address)).encode(), digest_size=16).digest()
     key = int.from_bytes(digest, "little")
     return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, piece]))
 
 
 def train_rng(seed: int, t: int) -> np.random.Generator:
-    """The generator of training batch t."""
+    """Return the generator of training batch t."""
     return stream_rng(t, "train", seed)
 
 
 def eval_rng(seed: int, split: str, length: int, block: int) -> np.random.Generator:
-    """The generator of samples 64·block .. 64·block + 63 of a split at a length."""
+    """Return the generator of samples 64·block .. 64·block + 63 of a split at a length."""
     return stream_rng(block, "eval", seed, split, length)
 
 
 def samples_of(task: Task, split: str, length: int, asked: int) -> int:
-    """As many samples as asked for, or all that a split has at a length if they are fewer."""
+    """Return the number of samples asked for, or that of the split at a length if it is smaller."""
     found = task.distinct_samples(split, length)
     return asked if found is None else min(asked, found)
 
@@ -54,11 +54,11 @@ def train_batch(
     separate_source: bool = False,
     position: Any = None,
 ) -> Batch:
-    """Training batch t, or the rows rank::world of it.
+    """Draw training batch t, or its rows rank::world.
 
     Nominal lengths are uniform in [min_length, max_length], drawn per sample or once per batch.
     Every rank draws the whole batch and keeps its rows, so the data does not depend on `world`.
-    `separate_source`: see `Task.assemble`. position: an encoding that may draw position ids.
+    separate_source: see `Task.assemble`. position: an encoding that may draw position ids.
     """
     task.check_length(min_length)
     task.check_length(max_length)
@@ -81,10 +81,10 @@ def train_batch(
 
 
 class EvalStream:
-    """The samples of one split at one length, numbered from 0 without end.
+    """The samples of one split at one length, numbered from 0.
 
-    Keeps the block drawn last, so that small batches of long sequences draw each block once.
-    `separate_source`: see `Task.assemble`. position: an encoding that may draw position ids.
+    The last block is kept, so that small batches of long sequences draw each block once.
+    separate_source: see `Task.assemble`. position: an encoding that may draw position ids.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class EvalStream:
         self._held = -1, None  # block number, its (source, target)
 
     def batch(self, start: int, count: int) -> Batch:
-        """Samples start .. start + count - 1."""
+        """Return samples start .. start + count - 1."""
         stop = start + count
         pieces, ids = [], []
         for block in range(start // BLOCK, -(-stop // BLOCK)):
@@ -122,7 +122,7 @@ class EvalStream:
         return self.task.assemble(source, target, lengths, self.separate_source)
 
     def _ids(self, block: int) -> np.ndarray | None:
-        """Position ids of all samples of a block, whichever of them are asked for."""
+        """Return the position ids of all samples of a block, for any subset asked for."""
         if not is_numbered(self.task, self.position):
             return None
         rng = stream_rng(block, "eval", *self.address, "ids")
@@ -147,8 +147,10 @@ def is_numbered(task: Task, position: Any) -> bool:
 def position_ids(
     task: Task, position: Any, batch: Batch, rng: np.random.Generator, training: bool
 ) -> np.ndarray | None:
-    """Position ids of a batch: those of the task, or the draw of the encoding, or where there are
-    both the drawn id in the place of each of the task's. Raises ValueError for other shapes.
+    """Return the position ids of a batch: the task's, or drawn by the encoding.
+
+    If both define ids, id n of the task becomes the n-th drawn id. Raises ValueError for other
+    shapes.
     """
     ids = task.position_ids(batch, rng, training)
     shape = batch.inputs.shape
@@ -175,12 +177,12 @@ def _checked(name: str, ids: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def _first(ids: np.ndarray) -> np.ndarray:
-    """The ids that all but embeddings see."""
+    """Return the ids that everything but the embeddings uses."""
     return ids if ids.ndim == 2 else ids[:, 0]
 
 
 def _side_by_side(blocks: list[np.ndarray], width: int) -> np.ndarray:
-    """The ids of rows of some blocks, those beyond a row's end being any."""
+    """Stack the ids of rows of several blocks; those beyond the end of a row are arbitrary."""
     room = [max(0, width - ids.shape[-1]) for ids in blocks]
     wide = [
         np.pad(ids, [(0, 0)] * (ids.ndim - 1) + [(0, more)])[..., :width]
@@ -190,7 +192,7 @@ def _side_by_side(blocks: list[np.ndarray], width: int) -> np.ndarray:
 
 
 def _joined(pieces: tuple[np.ndarray, ...]) -> np.ndarray:
-    """The rows of some blocks; those of a variable-length task may be of different widths."""
+    """Join the rows of several blocks, which may have different widths in variable-length tasks."""
     width = max(piece.shape[1] for piece in pieces)
     room = [((0, 0), (0, width - piece.shape[1])) for piece in pieces]
     return np.concatenate(
@@ -211,6 +213,6 @@ def eval_batch(
     separate_source: bool = False,
     position: Any = None,
 ) -> Batch:
-    """Samples start .. start + count - 1 of a split at a length (many batches: EvalStream)."""
+    """Return samples start .. start + count - 1 of a split at a length. For many: EvalStream."""
     stream = EvalStream(task, seed, split, length, separate_source, position)
     return stream.batch(start, count)

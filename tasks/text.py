@@ -1,6 +1,6 @@
-"""Text as tokens: its bytes, or a byte-level BPE learned from training lines.
+"""Text as tokens: bytes, or a byte-level BPE learned from training lines.
 
-Also what tasks of text share: their settings, which split a line belongs to, rows of unequal
+Also the base of text tasks: their options, the assignment of lines to splits, rows of unequal
 length.
 """
 
@@ -27,7 +27,7 @@ SPACE = "␣"
 
 @dataclass(kw_only=True)
 class TextTask(Task):
-    """A task on a corpus: what `_read` of its module makes of files, with `tokens`, `splits` and
+    """A task on a corpus, which `_read` of its module returns, with `tokens`, `splits` and
     `digest`."""
 
     making: ClassVar[str]
@@ -68,9 +68,10 @@ class TextTask(Task):
         self._corpus, self.digest = corpus, corpus.digest
 
     def _remedy(self) -> str:
-        """Return the advice given where there is no text.
+        """Return the advice for missing text.
 
-        A task with a digest was made with its text before, as a run's is: no new corpus will do.
+        A task with a digest was created with its text before, as in a run: a new corpus is not
+        enough.
         """
         if self.digest:
             return (
@@ -86,7 +87,7 @@ class TextTask(Task):
         return self._corpus.tokens.piece(symbol)
 
     def words(self, tokens) -> str:
-        """The text of a row of tokens."""
+        """Return the text of a row of tokens."""
         return self._corpus.tokens.decode([t for t in tokens if 0 <= t < self.symbol_count])
 
     def for_split(self, split):
@@ -113,7 +114,7 @@ class Rows:
         return joined(parts, self.tokens.dtype)
 
     def padded(self, index: np.ndarray) -> np.ndarray:
-        """[len(index), longest] the rows side by side, -1 beyond the end of each."""
+        """Return the rows stacked, [len(index), longest], with -1 beyond the end of each."""
         begin, count = self.starts[index], self.starts[index + 1] - self.starts[index]
         column = np.arange(count.max())
         inside = column < count[:, None]
@@ -149,9 +150,9 @@ class Bytes:
 
 
 class BPE:
-    """Byte-level byte-pair encoding (1508.07909), by the `tokenizers` library: nothing is unknown.
+    """Byte-level byte-pair encoding (1508.07909), by the `tokenizers` library: no token is unknown.
 
-    stored: the vocabulary as `learned_bpe` returns it. Raises ValueError when it is none.
+    stored: the vocabulary as `learned_bpe` returns it. Raises ValueError for other text.
     """
 
     def __init__(self, stored: str):
@@ -177,9 +178,9 @@ class BPE:
 
 
 def learned_bpe(lines: Iterable[str], size: int) -> str:
-    """A vocabulary of `size` tokens, 256 bytes and merges, as text. The same lines, the same text.
+    """Learn a vocabulary of `size` tokens, 256 bytes and merges, and return it as text.
 
-    Raises ValueError when the lines do not give so many merges.
+    The same lines give the same text. Raises ValueError if the lines give fewer merges.
     """
     tokenizers = _tokenizers()
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
@@ -197,9 +198,9 @@ def learned_bpe(lines: Iterable[str], size: int) -> str:
 
 
 def stored_bpe(beside: Path | None, lines: Sequence[str], size: int) -> str:
-    """`learned_bpe`, kept in a file beside the corpus, if there is one, named after its lines.
+    """Return `learned_bpe`, stored in a file next to the corpus that is named after its lines.
 
-    A folder that cannot be written only costs learning it again.
+    If the folder is not writable, it is learned each time.
     """
     if beside is None:
         return learned_bpe(lines, size)
@@ -231,7 +232,7 @@ def _tokenizers():
 
 
 def split_of(line: str, held_out: float) -> str:
-    """The split of a line, a fixed function of its text: `held_out` of them in each evaluation
+    """Return the split of a line, a function of its text: a share `held_out` in each evaluation
     split."""
     digest = hashlib.blake2b(line.encode(), digest_size=8).digest()
     place = int.from_bytes(digest, "little") / 2**64
@@ -241,7 +242,7 @@ def split_of(line: str, held_out: float) -> str:
 
 
 def digest(parts: Iterable[bytes]) -> str:
-    """Sixteen hex digits of what the parts hold."""
+    """Return sixteen hex digits of a hash of the parts."""
     whole = hashlib.blake2b(digest_size=8)
     for part in parts:
         whole.update(len(part).to_bytes(8, "little"))
@@ -250,7 +251,7 @@ def digest(parts: Iterable[bytes]) -> str:
 
 
 class NoText(ValueError):
-    """There is no text at a path: `remedy` says what to do about it."""
+    """A path has no text; `remedy` is the advice."""
 
 
 def read_text(path: Path) -> str:
@@ -274,12 +275,12 @@ def read_text(path: Path) -> str:
 
 
 def absolute(path: str) -> str:
-    """The same path from any folder."""
+    """Return the absolute path."""
     return str(Path(path).expanduser().resolve())
 
 
 def _stamp(path: str) -> tuple[int, int] | None:
-    """Return what changes when a file is written; None where there is none."""
+    """Return a value that changes when a file is written; None if there is none."""
     try:
         facts = os.stat(path)
     except OSError:
