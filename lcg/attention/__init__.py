@@ -1,6 +1,6 @@
-"""Attention in small choices: normalizer, query scaling, output norm; `attend()` joins them.
+"""The components of an attention: normalizer, query scaling, output norm; `attend()` combines them.
 
-Importing this package does not import torch, so that a config can be checked at once.
+Importing this package does not import torch, so that a config can be checked quickly.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Attention:
     scaling: QueryScaling = field(default_factory=NoScaling)
     """Multiplier of the scores that grows with the number of visible keys."""
     output_norm: OutputNorm = field(default_factory=NoNorm)
-    """Norm, gate or other change of values and heads before the output projection."""
+    """Norm, gate or other change of the heads before the output projection, or of the values."""
     backend: str = "auto"
     """auto; reference: materialises all scores; blockwise: exact, memory linear in the length;
     triton: the same in kernels for CUDA devices, for biases that are slopes."""
@@ -57,7 +57,7 @@ class Attention:
 
 
 def __getattr__(name: str) -> Any:
-    """`from lcg.attention import attend`, which imports torch when it is first asked for."""
+    """Import `attend`, and with it torch, on first access."""
     if name == "attend":
         from lcg.attention.functional import attend
 

@@ -1,4 +1,4 @@
-"""Keys and values of what a model has read, so that decoding reads each token once."""
+"""Caches of keys and values, so that decoding reads each token once."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ Kept = dict[str, Tensor]
 
 
 class NoCache:
-    """Stands where nothing is kept: what is given is all there is."""
+    """The cache of a single pass: it stores nothing."""
 
     length = 0
     state: Any = None
-    """From here a mixer that is no attention goes on."""
+    """State from which a mixer without attention continues."""
 
     def proceed(self, state: Any, count: int) -> None:
-        """Keep the state that a mixer has after `count` more tokens."""
+        """Store the state of a mixer after `count` more tokens."""
 
     def append(self, new: Kept, sums: Collection[str] = ()) -> Kept:
-        """Return the tensors of all tokens; of those in `sums` running sums, in float64."""
+        """Return the tensors as they are, those in `sums` as running sums in float64."""
         return {name: t.double().cumsum(2) if name in sums else t for name, t in new.items()}
 
     def once(self, make: Callable[[], Kept]) -> Kept:
-        """Return what is made now."""
+        """Return the result of a call."""
         return make()
 
 
@@ -34,9 +34,11 @@ NO_CACHE = NoCache()
 
 
 class LayerCache(NoCache):
-    """The tensors of each token that one block has read, its keys (rotated) and values [b g k d]
-    and what an encoding keeps [b h k], in room that doubles when it is full; and those that
-    cross-attention makes of an encoder's output, once.
+    """The cached tensors of one layer.
+
+    They are keys (rotated) and values [b g k d], and the states of an encoding [b h k], in buffers
+    that double when full; and the keys and values that cross-attention computes once from an
+    encoder's output.
     """
 
     def __init__(self) -> None:
@@ -45,7 +47,7 @@ class LayerCache(NoCache):
         self._of_memory: Kept | None = None
 
     def append(self, new: Kept, sums: Collection[str] = ()) -> Kept:
-        """Add the tensors of more tokens; returns those of all of them so far."""
+        """Add the tensors of more tokens; return those of all tokens so far."""
         new = super().append(new, sums)
         start = self.length
         self.length += next(iter(new.values())).shape[2]
@@ -60,7 +62,7 @@ class LayerCache(NoCache):
         self.state, self.length = state, self.length + count
 
     def once(self, make: Callable[[], Kept]) -> Kept:
-        """Return what was made when this was first called."""
+        """Return the result of the first call."""
         if self._of_memory is None:
             self._of_memory = make()
         return self._of_memory
@@ -76,8 +78,9 @@ class LayerCache(NoCache):
 
 
 class KVCache:
-    """One LayerCache per layer (and loop), for sequences of up to `capacity` tokens, and their
-    position ids [t] or [b t] where these are not the order of tokens.
+    """One LayerCache per layer (and loop), for sequences of up to `capacity` tokens.
+
+    It also stores the position ids, [t] or [b t], if these differ from the order of tokens.
     """
 
     def __init__(self, layers: int, capacity: int, ids: Tensor | None = None) -> None:
@@ -90,9 +93,9 @@ class KVCache:
         return self.layers[0].length
 
     def next_ids(self, count: int) -> Tensor | None:
-        """Position ids of all tokens up to the next `count`.
+        """Return the position ids of all tokens including the next `count`.
 
-        Raises ValueError beyond the capacity the cache was made for.
+        Raises ValueError beyond the capacity of the cache.
         """
         end = self.length + count
         if end > self.capacity:

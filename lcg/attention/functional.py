@@ -97,7 +97,7 @@ def attend(
 
 
 def check_sizes(q: Tensor, k: Tensor, v: Tensor, bias: Bias, learned: Learned) -> None:
-    """Raise ValueError when tensors are not what `attend`, `Bias` and `Normalizer.learned` name."""
+    """Raise ValueError for tensors of other shapes than `attend`, `Bias` and `learned` state."""
     for name, tensor in {"q": q, "k": k, "v": v}.items():
         if tensor.dim() != 4 or not tensor.is_floating_point():
             raise ValueError(
@@ -139,7 +139,7 @@ def check_sizes(q: Tensor, k: Tensor, v: Tensor, bias: Bias, learned: Learned) -
 
 
 def _fastest(q: Tensor, v: Tensor, normalizer: Normalizer, bias: Bias) -> str:
-    """The backend that `auto` takes."""
+    """Return the backend that `auto` selects."""
     if q.is_cuda and "triton" in normalizer.backends:
         from lcg.attention.backends.triton import obstacle
 
@@ -149,8 +149,7 @@ def _fastest(q: Tensor, v: Tensor, normalizer: Normalizer, bias: Bias) -> str:
 
 
 def scores_at_once(backend: str, queries: int, keys: int) -> int:
-    """The most scores that a backend makes at a time, of so many queries of all heads and samples
-    together.
-    """
+    """Return the largest number of scores that a backend materialises at a time, over all heads
+    and samples."""
     most = queries * keys
     return most if backend == "reference" else min(most, blockwise.most_scores(queries))

@@ -1,7 +1,7 @@
-"""Checks of what the hooks of normalizer, scaling, output norm and encoding return.
+"""Checks of the values that hooks of normalizers, scalings, output norms and encodings return.
 
-Only shapes and types are looked at, which costs microseconds and never waits for a device. Errors
-are one line that names the class, the method, what was found and what was expected.
+Only shapes and types are checked, which takes microseconds and never waits for a device. Errors are
+one line that names the class, the method, the value and what was expected.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 
 def returned(owner: Any, method: str, value: Any, *shapes: tuple[int, ...]) -> Tensor:
-    """`value`, a floating tensor of one of the shapes. Raises ValueError, as the module says."""
+    """Return `value` if it is a floating tensor of one of the shapes. Raises ValueError."""
     if not isinstance(value, Tensor) or tuple(value.shape) not in shapes:
         expected = " or ".join(str(list(shape)) for shape in shapes)
         raise ValueError(f"{_got(owner, method, value)}, expected a tensor of shape {expected}")
@@ -24,7 +24,7 @@ def returned(owner: Any, method: str, value: Any, *shapes: tuple[int, ...]) -> T
 
 
 def check_hooks(owner: Any, base: type) -> None:
-    """Raise ValueError, in one line, for a hook that takes other arguments than its base's."""
+    """Raise ValueError, in one line, for a hook with other arguments than in its base class."""
     for name, hook in vars(base).items():
         own = getattr(type(owner), name)
         if not inspect.isfunction(hook) or hook is own or name == "__init_subclass__":
@@ -58,7 +58,7 @@ RENAMED_ARGUMENTS = {"width": "sizes (sizes.width, sizes.d_model, …) in the pl
 def normalized(
     normalizer: Any, scores: Tensor, keys: Tensor, learned: Mapping[str, Tensor] | nn.ParameterDict
 ) -> Tensor:
-    """The weights that a normalizer makes of scores. Raises ValueError, as the module says."""
+    """Return the weights that a normalizer computes from scores. Raises ValueError."""
     weights = normalizer(scores, keys, learned)
     method = "__call__" if "__call__" in vars(type(normalizer)) else "weights"
     returned(normalizer, method, weights, scores.shape)
@@ -71,7 +71,7 @@ def normalized(
 
 
 def broadcastable(owner: Any, method: str, value: Any, shape: tuple[int, ...]) -> Tensor:
-    """`value`, a floating tensor that broadcasts to `shape`. Raises ValueError."""
+    """Return `value` if it is a floating tensor that broadcasts to `shape`. Raises ValueError."""
     if isinstance(value, Tensor) and value.dim() <= len(shape):
         wanted = shape[len(shape) - value.dim() :]
         if all(n in (1, m) for n, m in zip(value.shape, wanted, strict=True)):
@@ -82,7 +82,7 @@ def broadcastable(owner: Any, method: str, value: Any, shape: tuple[int, ...]) -
 
 
 def position_ids(owner: Any, value: Any, length: int) -> Tensor:
-    """Check the ids that `positions(length)` returned: [length]. Raises ValueError."""
+    """Return the ids of `positions(length)` if they are [length]. Raises ValueError."""
     if not isinstance(value, Tensor) or tuple(value.shape) != (length,):
         got = _got(owner, "positions", value)
         raise ValueError(f"{got}, expected a tensor of shape [{length}], an id for each token")
@@ -92,7 +92,7 @@ def position_ids(owner: Any, value: Any, length: int) -> Tensor:
 def learned_tensors(
     owner: Any, value: Any, method: str = "learned", rows: int | None = None
 ) -> nn.ParameterDict:
-    """Make parameters of what `learned` returned; rows: their number in each. Raises ValueError."""
+    """Turn the tensors of `learned` into parameters with `rows` rows each. Raises ValueError."""
     if not isinstance(value, Mapping):
         got = _got(owner, method, value)
         raise ValueError(f"{got}, expected a dict of names and tensors ({{}} for none)")

@@ -1,11 +1,12 @@
 # ruff: noqa: F722  (shapes in annotations)
-"""Multi-head attention: projections around `attend()`, with the four seams in their places.
+"""Multi-head attention: projections around `attend()`, and the hooks of its components.
 
-Three kinds differ in what a query sees: `MultiHeadAttention` (causal self-attention, a decoder's),
-`FullAttention` (self-attention, an encoder's) and `CrossAttention` (of a decoder to an encoder).
+The three kinds differ in the keys that a query sees: `MultiHeadAttention` (causal self-attention,
+in decoders), `FullAttention` (self-attention, in encoders) and `CrossAttention` (from decoder to
+encoder).
 
 Shapes: b batch, t tokens, w model width, h heads, g key heads, q queries, k keys, s tokens that
-keys are made of, d head dimension.
+keys are computed from, d head dimension.
 """
 
 from __future__ import annotations
@@ -34,9 +35,8 @@ from lcg.shapes import Bool, Float, Int, Shaped
 
 
 class Memory(NamedTuple):
-    """An encoder's output for cross-attention, its tokens' position ids, and which of them are no
-    padding (None: all).
-    """
+    """The output of an encoder for cross-attention, its position ids, and its key mask (None: no
+    padding)."""
 
     states: Float[Tensor, "b k w"]
     ids: Shaped[Tensor, "... k"]
@@ -46,9 +46,9 @@ class Memory(NamedTuple):
 class View(NamedTuple):
     """The keys and values that the queries of one call see.
 
-    They are made of `states`, the last of the keys; those before are in the cache. The order of
-    tokens decides who sees whom; ids are what encodings see in its place, None where both are the
-    same. n counts the keys that a query sees, padding excluded, and is at least 1.
+    They are computed from `states`, the last of the keys; earlier keys are in the cache. The mask
+    depends on the order of tokens. ids are the position ids for the encodings; None if they equal
+    the order. n counts the keys that a query sees, without padding, and is at least 1.
     """
 
     states: Float[Tensor, "b s w"]
@@ -62,8 +62,10 @@ class View(NamedTuple):
 
 
 class Projected(NamedTuple):
-    """The arguments of `attend`: queries (normed, rotated, multiplied by the length scaling but not
-    by 1/√d), keys (normed, rotated) and values of all that is visible, and the bias.
+    """The arguments of `attend`.
+
+    They are queries (normed, rotated, multiplied by the length scaling but not by 1/√d), keys
+    (normed, rotated) and values of all visible tokens, and the bias.
     """
 
     q: Float[Tensor, "b h q p"]
@@ -88,11 +90,11 @@ class HeadNorm(nn.Module):
 class MultiHeadAttention(nn.Module):
     """Causal self-attention without projection biases.
 
-    `layer(x)` is all it takes; with a `cache`, x continues what that holds. The learned tensors of
-    normalizer, scaling, encoding and output norm live here, one set per layer; the choices
-    themselves are stateless and shared between layers.
+    `layer(x)` needs no other argument; with a `cache`, x continues the cached sequence. The learned
+    tensors of normalizer, scaling, encoding and output norm are parameters of this module, one set
+    per layer; the components themselves are stateless and shared by all layers.
 
-    Raises ValueError, in one line, for sizes that a choice cannot work with.
+    Raises ValueError, in one line, for sizes that a component does not support.
     """
 
     kind: ClassVar[str] = "causal"
@@ -145,7 +147,7 @@ class MultiHeadAttention(nn.Module):
 
     @property
     def window(self) -> Tensor | None:
-        """The encoding's windows [h], where the weights are; made as `slopes` are."""
+        """The encoding's windows [h], on the device of the weights; computed like `slopes`."""
         device = self.query.weight.device
         if self._window is not None and self._window.device != device:
             self._window = self._window.to(device)
@@ -153,10 +155,10 @@ class MultiHeadAttention(nn.Module):
 
     @property
     def slopes(self) -> Tensor | None:
-        """The encoding's slopes [h], where the weights are.
+        """The encoding's slopes [h], on the device of the weights.
 
-        No buffer: .to(bfloat16) would round 1/3 by 0.2 %, and a module made on the meta device has
-        nothing to move or to load them from. They are made anew for another device.
+        They are not a buffer: .to(bfloat16) would round 1/3 by 0.2 %, and a module created on the
+        meta device has no values to move or load. They are computed again for another device.
         """
         device = self.query.weight.device
         if self._slopes is not None and self._slopes.device != device:
@@ -165,7 +167,7 @@ class MultiHeadAttention(nn.Module):
         return self._slopes
 
     def _apply(self, *args, **kwargs):
-        """As nn.Module; slopes and windows follow at once, not inside a compiled forward pass."""
+        """Like nn.Module, and move slopes and windows now, not inside a compiled forward pass."""
         super()._apply(*args, **kwargs)
         _ = self.slopes, self.window
         return self
@@ -177,24 +179,25 @@ class MultiHeadAttention(nn.Module):
         select: Int[Tensor, " q"] | slice = ALL,
         **keywords: Any,
     ) -> Float[Tensor, "b q w"]:
-        """The queries are all of x, or x[:, select].
+        """Attend with all tokens of x as queries, or with x[:, select].
 
-        ids are the position ids, [k] or [b k], of all keys: those in the cache, then those of x;
-        None: the encoding's own, in most the order of tokens. keywords: those of `view`.
+        ids: the position ids, [k] or [b k], of all keys: those in the cache, then those of x; None:
+        the encoding's own, by default the order of tokens. keywords: those of `view`.
         """
         q, k, v, bias = self.project(x, ids, select, **keywords)
         heads = attend(q, k, v, self.normalizer, bias, self.normalizer_state, self.backend)
         return self.output(self.join(heads, x[:, select]))
 
     def weights(self, *call: Any, **keywords: Any) -> Float[Tensor, "b h q k"]:
-        """The weights of a call of `forward` with these arguments, to look at."""
+        """Return the attention weights of a call of `forward` with these arguments."""
         q, k, _, bias = self.project(*call, **keywords)
         return attention_weights(q, k, self.normalizer, bias, self.normalizer_state)
 
     def scores(self, *call: Any, **keywords: Any) -> Float[Tensor, "b h q k"]:
-        """The scores that these weights are made of: scaled, biased, -inf on keys that are hidden.
+        """Return the scores from which these weights are computed: scaled, biased, -inf on hidden
+        keys.
 
-        A query that sees no key at all has zeros.
+        A query that sees no key has zeros.
         """
         q, k, _, bias = self.project(*call, **keywords)
         return biased_scores(q, k, self.normalizer, bias)[0]
@@ -205,13 +208,14 @@ class MultiHeadAttention(nn.Module):
         ids: Shaped[Tensor, "... k"] | None = None,
         **keywords: Any,
     ) -> Float[Tensor, "b h t"] | Float[Tensor, "h t"] | None:
-        """The multiplier of the queries of each head, 1 in heads that are not scaled; None is 1."""
+        """Return the multiplier of each head's queries, 1 in heads that are not scaled; None is
+        1."""
         return self._scaler(x, self.view(x, ids, **keywords).n)
 
     def view(
         self, x: Tensor, ids: Tensor | None, *, cache: LayerCache | NoCache = NO_CACHE
     ) -> View:
-        """The queries of x see all that the cache holds, and of x what is not after them."""
+        """Return the view of the queries of x: all cached keys, and x up to each query."""
         tokens, count = x.shape[1], cache.length + x.shape[1]
         order = torch.arange(count, device=x.device)
         ids = self._ids(ids, count, x.device)
@@ -225,7 +229,7 @@ class MultiHeadAttention(nn.Module):
         select: Int[Tensor, " q"] | slice = ALL,
         **keywords: Any,
     ) -> Projected:
-        """From the arguments of `forward` to those of `attend`."""
+        """Map the arguments of `forward` to those of `attend`."""
         view, position, learned = self.view(x, ids, **keywords), self.position, self.position_state
         scaler = self._scaler(x, view.n)  # before the rest: the order in which gradients are added
         q = rearrange(self.query(x[:, select]), "b q (h d) -> b h q d", d=self.sizes.head_dim)
@@ -252,11 +256,11 @@ class MultiHeadAttention(nn.Module):
         return Projected(q.to(v.dtype), k, v, self._with_encoding(bias, kept, x, select))
 
     def keep(self, view: View) -> Kept:
-        """Keys, values and the encoding's states of all tokens that the queries see."""
+        """Return keys, values and the encoding's states of all tokens that the queries see."""
         return view.cache.append(self._of_states(view), self.position.cumulative)
 
     def join(self, heads: Tensor, x: Tensor) -> Float[Tensor, "b q {self.sizes.width}"]:
-        """From what the heads give at the queries x [b q w] to what the projection takes."""
+        """Map the output of the heads, at the queries x [b q w], to the input of the projection."""
         norm = self.attention.output_norm
         joined = norm.join(heads, x, self.output_norm_state)
         method = "__call__" if type(norm).join is OutputNorm.join else "join"
@@ -302,7 +306,7 @@ class MultiHeadAttention(nn.Module):
         return {"keys": k, "values": v, **state}
 
     def _with_encoding(self, bias: Bias, kept: Kept, x: Tensor, select: Any) -> Bias:
-        """The bias with what the encoding adds to it, in each of its forms."""
+        """Return the bias with the contributions of the encoding, in all forms."""
         position = self.position
         if kept:  # the states of self-attention: x is the last of the tokens
             at_queries = {name: t[:, :, -x.shape[1] :][:, :, select] for name, t in kept.items()}
@@ -319,7 +323,7 @@ class MultiHeadAttention(nn.Module):
         return bias
 
     def _table(self, bias: Bias) -> dict[str, Any]:
-        """The fields of the bias that hold the encoding's table, of all distances that occur."""
+        """Return the fields of the bias for the encoding's table, at all distances that occur."""
         q_ids, k_ids = bias.ids()
         if q_ids.is_floating_point():
             raise ValueError(
@@ -348,22 +352,22 @@ class MultiHeadAttention(nn.Module):
 
 
 class FullAttention(MultiHeadAttention):
-    """Self-attention in which every query sees every key but padding; n is the number of these."""
+    """Self-attention in which every query sees every key but padding; n is their number."""
 
     kind: ClassVar[str] = "full"
 
     def view(self, x: Tensor, ids: Tensor | None, *, mask: Tensor | None = None) -> View:
-        """The queries of x see what mask [b t] leaves: it is False where padded; None: nothing."""
+        """Return the view of the queries of x. mask [b t] is False on padding; None: no padding."""
         order = torch.arange(x.shape[1], device=x.device)
         ids = self._ids(ids, x.shape[1], x.device)
         return View(x, order, order, unpadded(x, x, mask), ids, ids, mask)
 
 
 class CrossAttention(MultiHeadAttention):
-    """Attention to a memory: every query sees every key but padding, n is their number.
+    """Attention to a memory: every query sees every key but padding; n is their number.
 
-    `ids` are those of the queries alone; an encoding compares them with those of the memory. An
-    attention without an encoding is one with `NoPE`: then all heads have the length scaling.
+    `ids` are those of the queries; an encoding compares them with those of the memory. Without an
+    encoding (`NoPE`), all heads have the length scaling.
     """
 
     kind: ClassVar[str] = "cross"
@@ -385,7 +389,7 @@ class CrossAttention(MultiHeadAttention):
         memory: Memory,
         cache: LayerCache | NoCache = NO_CACHE,
     ) -> View:
-        """The queries of x see the memory; with a cache its keys and values are made once."""
+        """Return the view of the memory; a cache computes its keys and values only once."""
         states, k_ids, mask = memory
         q_order, k_order = (torch.arange(t.shape[1], device=x.device) for t in (x, states))
         ids = q_order if ids is None else ids
@@ -396,7 +400,7 @@ class CrossAttention(MultiHeadAttention):
 
 
 def window_of(position: PositionEncoding, heads: int) -> Int[Tensor, " h"] | None:
-    """The windows of the heads as whole numbers. Raises ValueError for others."""
+    """Return the windows of the heads as whole numbers. Raises ValueError for other values."""
     window = position.window(heads)
     if window is None:
         return None
@@ -411,19 +415,18 @@ def window_of(position: PositionEncoding, heads: int) -> Int[Tensor, " h"] | Non
 
 
 def last(ids: Tensor | None, count: int) -> Tensor | None:
-    """The ids of the last tokens."""
+    """Return the ids of the last tokens."""
     return None if ids is None else ids[..., -count:]
 
 
 def per_head(ids: Tensor | None, order: Tensor) -> Tensor:
-    """The ids [t], or [b 1 t], that rotations see: those given, or the order of tokens."""
+    """Return the ids [t], or [b 1 t], for rotations: those given, or the order of tokens."""
     return order if ids is None else ids if ids.dim() == 1 else ids[:, None]
 
 
 def run_of(heads: list[int]) -> slice | list[int]:
-    """Heads, in order, as an index: a slice where they follow each other, which views and never
-    waits for a device.
-    """
+    """Return ordered heads as an index: a slice if they are consecutive, which creates a view
+    and never waits for a device."""
     first, count = (heads or [0])[0], len(heads)
     return slice(first, first + count) if heads == [*range(first, first + count)] else heads
 
@@ -431,7 +434,7 @@ def run_of(heads: list[int]) -> slice | list[int]:
 def unpadded(
     x: Float[Tensor, "b t w"], memory: Float[Tensor, "b s w"], mask: Bool[Tensor, "b s"] | None
 ) -> Float[Tensor, " t"] | Float[Tensor, "b t"]:
-    """The number of keys of each query that sees all of memory but what the mask hides."""
+    """Return the number of memory keys that each query sees."""
     tokens = x.shape[1]
     if mask is None:
         count = float(memory.shape[1])

@@ -1,5 +1,5 @@
 # ruff: noqa: F722  (shapes in annotations)
-"""From the products q·k to the scores: their scale, the forms of a bias, and who sees whom.
+"""From the products q·k to the scores: scale, bias and mask.
 
 Shapes: b batch, h heads, g key heads, q queries, k keys, d head dimension, n distances.
 """
@@ -27,23 +27,23 @@ ROWS = 128
 
 
 class Bias(NamedTuple):
-    """The rule that makes scores of products, and the keys that a query sees.
+    """The rule that maps products to scores, and the keys that a query sees.
 
-    scores = score_map(scale · q·k) + the forms of a bias that are given:
+    scores = score_map(scale · q·k) + the biases that are set:
 
     - slopes [h]: -m·|i - j|
-    - table [h n]: that of the distance i - j, the first column being that of table_start
+    - table [h n]: the entry of distance i - j; the first column is that of table_start
     - rows [b h q] and columns [b h k]: u_i + w_j
     - additive(tile, learned): any other, broadcastable to [b h q k], or None
 
-    i and j are position ids, of q_ids [q] or [b q] and k_ids [k] or [b k]; where these are None,
-    they are the positions. additive and score_map are asked for a part at a time, so that nobody
-    needs the whole, and get what they learned and the states of queries and keys handed in.
+    i and j are position ids, q_ids [q] or [b q] and k_ids [k] or [b k]; None: the positions.
+    additive and score_map are called for one tile at a time, with their learned tensors and the
+    states of queries and keys, so that nothing is materialised as a whole.
 
-    A query sees keys at positions up to its own (`causal`; strictly below it unless it
-    `sees_itself`), of these the nearest window [h], and among them those of key_mask [b k].
-    Positions say the order of tokens: those of keys increase, and the first key does not come after
-    a query, so that one that sees no key is known by the mask alone.
+    A query sees keys at positions up to its own (`causal`; strictly before it unless it
+    `sees_itself`), within its window [h], and not masked by key_mask [b k]. Positions give the
+    order of tokens: those of keys increase, and the first key does not come after a query, so a
+    query without keys can be recognised from the mask alone.
     """
 
     q_positions: Shaped[Tensor, " q"]
@@ -68,18 +68,18 @@ class Bias(NamedTuple):
 
     @property
     def hooked(self) -> bool:
-        """True where a function computes a part of the scores, of all heads at once."""
+        """True when a function computes part of the scores, for all heads at once."""
         return self.additive is not None or self.score_map is not None
 
     @no_type_check  # by what enforces shapes in tests: torch.compile follows this one
     def scale_for(self, q: Tensor) -> float:
-        """The factor of the products."""
+        """Return the factor of the products."""
         return 1 / math.sqrt(q.shape[-1]) if self.scale is None else self.scale
 
     def crop(self, queries: slice | Tensor = ALL, keys: slice = ALL, heads: slice = ALL) -> Bias:
-        """The same for some of the queries, keys and heads.
+        """Return the bias of some of the queries, keys and heads.
 
-        Functions compute all heads at once, so that none may be left out where there are any.
+        Functions compute all heads at once, so heads cannot be cropped if there are functions.
         """
         of_queries, of_keys = (..., queries), (..., keys)
         per_head = (slice(None), heads)
@@ -99,13 +99,13 @@ class Bias(NamedTuple):
         )
 
     def tensors(self) -> dict[tuple[str, str], Tensor]:
-        """The tensors that scores are differentiable in, by field and name within it."""
+        """Return the tensors in which scores are differentiable, by field and name."""
         single = {(name, ""): getattr(self, name) for name in SINGLE}
         named = {(field, name): t for field in NAMED for name, t in getattr(self, field).items()}
         return {key: tensor for key, tensor in (single | named).items() if tensor is not None}
 
     def with_tensors(self, tensors: Mapping[tuple[str, str], Tensor]) -> Bias:
-        """The same with other tensors in their places."""
+        """Return the bias with these tensors replaced."""
         single = {field: tensor for (field, name), tensor in tensors.items() if not name}
         named = {
             field: {name: tensor for (own, name), tensor in tensors.items() if own == field}
@@ -114,14 +114,14 @@ class Bias(NamedTuple):
         return self._replace(**single, **named)
 
     def tile(self, q: Float[Tensor, "b h q d"], k: Float[Tensor, "b g k d"]) -> Tile:
-        """The inputs of `additive` and `score_map`, without the keys that are hidden."""
+        """Return the inputs of `additive` and `score_map`, without hidden keys."""
         q_ids, k_ids = self.ids()
         if k_ids.dim() > 1:
             q_ids, k_ids = q_ids[:, None], k_ids[:, None, None]
         return Tile(q_ids[..., None], k_ids, q, k, self.q_state, self.k_state)
 
     def ids(self) -> tuple[Tensor, Tensor]:
-        """The ids of queries and keys, [q] and [k] or [b q] and [b k]."""
+        """Return the ids of queries and keys, [q] and [k] or [b q] and [b k]."""
         if self.q_ids is None:
             return self.q_positions, self.k_positions
         return self.q_ids, self.k_ids
@@ -133,11 +133,10 @@ class Bias(NamedTuple):
         k: Float[Tensor, "b g k d"],
         sees_itself: bool = True,
     ) -> tuple[Float[Tensor, "... q k"], Tensor | None]:
-        """The scores of float32 products that are scaled, written over them, -inf where a key is
-        not visible; and which queries see no key at all, [.. q 1], or None if that cannot be.
+        """Compute scores in place from scaled float32 products, -inf on hidden keys.
 
-        The scores of these are 0, so that no normalizer divides by zero, and their weights must be
-        dropped.
+        Also returns which queries see no key, [.. q 1], or None if there can be none. Their scores
+        are 0, so that no normalizer divides by zero, and their weights must be dropped.
         """
         scores, tile = products, None
         if self.hooked:
@@ -170,7 +169,7 @@ class Bias(NamedTuple):
         return self.causal and sees_itself and self.key_mask is None and self.window is None
 
     def hidden(self, sees_itself: bool = True) -> Bool[Tensor, "... q k"] | None:
-        """True on keys that a query does not see, broadcastable to [b h q k]; None: it sees all."""
+        """Return True on hidden keys, broadcastable to [b h q k]; None if none is hidden."""
         hidden = None
         if self.causal or self.window is not None:
             distance = self.q_positions[:, None] - self.k_positions
@@ -197,15 +196,17 @@ class Bias(NamedTuple):
         scores.addcmul_(slopes, distance if distance.dim() == 2 else distance[:, None], value=-1)
 
     def _of_table(self) -> Tensor:
-        """The bias of the table [h q k], or [b h q k]."""
+        """Return the bias of the table [h q k], or [b h q k]."""
         q_ids, k_ids = self.ids()
         column = (q_ids[..., None] - k_ids[..., None, :] - self.table_start).long()
         column = column.clamp(0, self.table.shape[1] - 1)  # of what is hidden
         return torch.nn.functional.embedding(column, self.table.float().mT).movedim(-1, -3)
 
     def _add_separable(self, scores: Tensor) -> None:
-        """Add u_i + w_j, both relative to a row nearby: sums over many tokens are large, and what
-        matters are their small differences, which float32 then has.
+        """Add u_i + w_j, both relative to a row nearby.
+
+        Sums over many tokens are large, but only their small differences matter; relative to a row
+        nearby float32 resolves them.
         """
         for some in slices(scores.shape[2], ROWS):
             u = self.rows[:, :, some].double()
@@ -214,7 +215,7 @@ class Bias(NamedTuple):
             scores[:, :, some] += (self.columns.double() + shift).float()[..., None, :]
 
     def _seen_by_all(self) -> int:
-        """Count the first keys that all queries see; 0 where asking costs more than it saves."""
+        """Return how many of the first keys all queries see; 0 if computing it would not pay."""
         if self.k_positions.device.type != "cpu" or len(self.k_positions) < 512:
             return 0
         return int(torch.searchsorted(self.k_positions, self.q_positions.min(), right=True))

@@ -1,4 +1,4 @@
-"""Mixers: what a layer does with its tokens where it is no attention, and how often layers run."""
+"""Mixers, which replace attention in a layer, and loops, which run the layers several times."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Mixer:
     name: ClassVar[str]
 
     def make(self, sizes: Sizes) -> nn.Module:
-        """A module whose forward(x, state) takes x [b t w] to (y [b t w], state).
+        """Return a module whose forward(x, state) maps x [b t w] to (y [b t w], state).
 
-        It is causal: y at a token depends on x up to it. The state is None at the start of a
-        sequence, and what it returned for the tokens before where x continues these.
+        It must be causal: y at a token depends on x up to that token. The state is None at the
+        start of a sequence; otherwise it is the state returned for the preceding tokens.
         """
         raise NotImplementedError
 
@@ -35,15 +35,15 @@ class AttentionMixer(Mixer):
 
 @dataclass
 class Loop:
-    """Run the blocks of a model several times, one after the other, with the same weights."""
+    """Run the blocks of a model several times in sequence, with the same weights."""
 
     name: ClassVar[str]
 
     inject: bool = False
-    """Add the embeddings to what every loop but the first begins with."""
+    """Add the embeddings to the input of every loop but the first."""
 
     def count(self, length: int) -> int:
-        """The number of loops of a sequence of so many tokens, at least 1."""
+        """Return the number of loops, at least 1, for a sequence of this many tokens."""
         raise NotImplementedError
 
 

@@ -1,6 +1,5 @@
-"""Output norms: what is done to values before they are weighted, and to the heads before the output
-projection.
-"""
+"""Output norms: changes of the values before they are weighted, and of the heads before the
+projection."""
 
 from __future__ import annotations
 
@@ -18,18 +17,18 @@ if TYPE_CHECKING:
 
 @dataclass
 class OutputNorm:
-    """An output norm is a dataclass: its fields are its options; learned tensors are handed in.
+    """An output norm is a dataclass: its fields are its options; learned tensors are passed in.
 
-    Most fill in `__call__` alone.
+    Most output norms override only `__call__`.
     """
 
     name: ClassVar[str]
 
     def check(self, sizes: Sizes) -> None:
-        """Raise ValueError, in one line, when these sizes cannot work."""
+        """Raise ValueError, in one line, for unsupported sizes."""
 
     def learned(self, sizes: Sizes) -> dict[str, Tensor]:
-        """Initial values of the learned tensors of one attention layer."""
+        """Return the initial values of the learned tensors of one attention layer."""
         return {}
 
     def values(self, v: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
@@ -37,7 +36,7 @@ class OutputNorm:
         return v
 
     def join(self, heads: Tensor, x: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
-        """From what the heads give [b h q d] to what the output projection takes [b q width].
+        """Map the output of the heads [b h q d] to the input of the output projection [b q width].
 
         x [b q w] is the attention's input at the queries.
         """
@@ -50,7 +49,7 @@ class OutputNorm:
 
 @dataclass
 class NoNorm(OutputNorm):
-    """The heads go to the output projection as they are."""
+    """The heads are projected unchanged."""
 
     name: ClassVar[str] = "none"
 

@@ -1,12 +1,12 @@
-"""Query scalings: a multiplier of q·k/√d per (batch, head, query), grown with the context.
+"""Query scalings: a multiplier of q·k/√d per (batch, head, query) that grows with the context.
 
-n is the number of keys a query can see, padding excluded and at least 1. A scaling multiplies the
-query, so it never touches an additive position bias. Shapes: x [b q w] the attention's input,
-n [q] or [b q], result [b h q] or [h q] over the scaled heads, h = 1 where all have the same.
+n is the number of keys that a query sees, at least 1, without padding. A scaling multiplies the
+query and never affects an additive position bias. Shapes: x [b q w] the attention's input, n [q] or
+[b q], result [b h q] or [h q] over the scaled heads, h = 1 if all are equal.
 
-Two fields are filled in when the config is read, where they are None: `train_length`, the longest
-training sequence in tokens, and `head_dim`. Scalings without learned tensors can be used at
-evaluation alone: `lcg eval RUN attention.scaling=log_ratio`.
+Two fields that are None are set when the config is read: `train_length`, the longest training
+sequence in tokens, and `head_dim`. Scalings without learned tensors can be used at evaluation only:
+`lcg eval RUN attention.scaling=log_ratio`.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class QueryScaling:
-    """A scaling is a dataclass: its fields are its options; learned tensors are handed to it."""
+    """A scaling is a dataclass: its fields are its options; learned tensors are passed in."""
 
     name: ClassVar[str]
 
     def learned(self, heads: int, d_model: int) -> dict[str, Tensor]:
-        """Initial values of the learned tensors, for the heads that are scaled."""
+        """Return the initial values of the learned tensors, for the heads that are scaled."""
         return {}
 
     def __call__(self, x: Tensor, n: Tensor, learned: Mapping[str, Tensor]) -> Tensor | None:
-        """The multiplier, or None for 1."""
+        """Return the multiplier, or None for 1."""
         return None
 
 
@@ -51,13 +51,13 @@ def power_of_log(n: Tensor, offset: float, gamma: Tensor) -> Tensor:
 
 
 def check_offset(name: str, offset: float, least: float) -> None:
-    """Raise ValueError when log(n + offset) at n = 1 is no use: 0 to a negative power is inf."""
+    """Raise ValueError for an offset with which log(n + offset) at n = 1 is not positive."""
     if not least < offset < math.inf:
         raise ValueError(f"{name}: offset must be greater than {least:g}, got {offset:g}")
 
 
 def check_finite(name: str, **numbers: float) -> None:
-    """Raise ValueError for a number that makes every scaler infinite."""
+    """Raise ValueError for a number that makes every multiplier infinite."""
     for key, number in numbers.items():
         if not math.isfinite(number):
             raise ValueError(f"{name}: {key} must be finite, got {number:g}")
@@ -166,14 +166,14 @@ class HeadScaling(QueryScaling):
 
 
 def check_filled_in(scaling: QueryScaling, name: str, least: int) -> None:
-    """Raise ValueError for a field that a config fills in and that is too small to be used."""
+    """Raise ValueError for a field, set from the config, that is too small."""
     value = getattr(scaling, name)
     if value is not None and value < least:
         raise ValueError(f"{scaling.name}: {name} must be at least {least}, got {value}")
 
 
 def filled_in(scaling: QueryScaling, name: str) -> int:
-    """The value of such a field. Raises ValueError where no config was read."""
+    """Return the value of a field that the config sets. Raises ValueError if no config was read."""
     value = getattr(scaling, name)
     if value is None:
         raise ValueError(f"{scaling.name}: {name} is not known without a config; set it")
@@ -214,14 +214,14 @@ class QwenLog(LogRatio):
 class Llama4(QueryScaling):
     """1 + factor · log(1 + ⌊n / floor⌋), as in the code of Llama 4, on its layers without rotation.
 
-    Such layers are had by patterns: position=[rope,rope,rope,nope] and three attentions with
-    scaling none before one with this.
+    To use it in some layers only, combine patterns: position=[rope,rope,rope,nope], and an
+    attention pattern whose first three members have scaling none.
     """
 
     name: ClassVar[str] = "llama4"
 
     floor: int = 8192
-    """The multiplier grows in steps of so many keys."""
+    """Number of keys per step of the multiplier."""
     factor: float = 0.1
     """Factor of the logarithm."""
 
@@ -268,7 +268,7 @@ class YaRNTemperature(QueryScaling):
     name: ClassVar[str] = "yarn_temperature"
 
     scale: float = 8.0
-    """s: how many times the training length is to be read."""
+    """s: maximum length, as a multiple of the training length."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.scale < math.inf:

@@ -1,4 +1,4 @@
-"""A sink: a score that every row has besides those of its keys, and whose weight is dropped."""
+"""A sink: an extra score in every row, whose weight is dropped."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass
 class WithSink(Normalizer):
-    """The weights that `inner` gives to the keys of a row that also has a score s, which is no key.
+    """The weights that `inner` gives to the keys of a row with an extra score s.
 
-    s is 0, or learned by each head from 0 on. With softmax p_j = exp(z_j) / (exp(s) + Σ exp(z))
-    (softmax1; learned as in gpt-oss). It is not biased, masked or scaled. It is what
-    `attention.sink` makes of a normalizer; it is not chosen by name.
+    s is 0, or learned per head, starting at 0. With softmax, p_j = exp(z_j) / (exp(s) + Σ exp(z))
+    (softmax1; learned as in gpt-oss). s is not biased, masked or scaled. The option
+    `attention.sink` creates this wrapper; it has no name of its own.
     """
 
     name: ClassVar[str] = "sink"
@@ -45,7 +45,7 @@ class WithSink(Normalizer):
         self.learns_alpha = self.inner.learns_alpha
 
     def __getattr__(self, name: str) -> Any:
-        """The options of the normalizer, and what it says of its rows besides."""
+        """Return the options and properties of the normalizer."""
         if name == "inner":
             raise AttributeError(name)
         return getattr(self.inner, name)
@@ -74,7 +74,7 @@ class WithSink(Normalizer):
         return self.inner.weights(scores, statistics, keys + 1, learned)
 
     def _with_sink(self, scores: Tensor, keys: Tensor, learned: Any) -> tuple[Tensor, Tensor]:
-        """The scores after that of the sink [… h q 1 + k], and the keys after it."""
+        """Return the scores after that of the sink [… h q 1 + k], and the shifted keys."""
         sink = scores.new_zeros(*scores.shape[:-1], 1)
         if self.score == "learned":
             sink = sink + learned["sink"].to(scores.dtype)[:, None, None]

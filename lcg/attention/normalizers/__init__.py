@@ -1,1 +1,1 @@
-"""Maps from a row of scores to a row of weights: one file each, found by their `name`."""
+"""Normalizers map a row of scores to a row of weights; one file each, found by `name`."""

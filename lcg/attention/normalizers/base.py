@@ -1,4 +1,4 @@
-"""The normalizer seam: two functions that every backend and every diagnostic shares.
+"""Base class of normalizers: two functions that every backend and every diagnostic uses.
 
 Shapes: scores [… q k] in float32, -inf where a key is masked; keys [k] counts the keys in order.
 """
@@ -21,33 +21,33 @@ if TYPE_CHECKING:
 class Normalizer(ABC):
     """A normalizer is a dataclass: its fields are its options, its methods are pure functions.
 
-    `row_statistics` reads a whole row and returns what `weights` needs to treat every score by
-    itself; calling the normalizer composes both, differentiably. Learned tensors are declared by
-    `learned` and handed back by name.
+    `row_statistics` reads a whole row and returns what `weights` needs to map each score
+    separately; calling the normalizer composes both, differentiably. Learned tensors are declared
+    by `learned` and passed to the methods by name.
     """
 
     name: ClassVar[str]
     shift_invariant: ClassVar[bool] = True
-    """Adding a constant to a row changes nothing; only then may scores be shifted."""
+    """Adding a constant to a row does not change its weights; only then may scores be shifted."""
     rows_sum_to_one: ClassVar[bool] = True
     elementwise: ClassVar[bool] = True
-    """`weights` treats each score by itself, given the statistics."""
+    """`weights` maps each score separately, given the statistics."""
     sees_itself: ClassVar[bool] = True
     """Under a causal mask a query sees its own key."""
     causal_only: ClassVar[bool] = False
-    """Makes sense only where a query sees nothing but keys before it: no encoder can have it."""
+    """Valid only if a query sees no keys after it: not usable in an encoder."""
     sparse: ClassVar[bool] = False
-    """Low scores have weight 0, and `support_edge` says which, so that nobody need look at them.
-    False where keys without weight change the weights of others, by their number or in a sum."""
+    """Low scores have weight 0; `support_edge` bounds them, so that they need not be computed."""
     is_softmax: ClassVar[bool] = False
     """The weights are the plain softmax of the scores, for which torch has a fused kernel."""
     learns_alpha: ClassVar[bool] = False
-    """It is an entmax that learns α; `alpha_minus_one(learned)` gives α - 1 of each head."""
+    """It is an entmax with learned α; `alpha_minus_one(learned)` returns α - 1 of each head."""
     backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise")
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """A class with weights of its own makes its own promises: what it inherits of them would
-        let a backend compute its parent in its place.
+        """Reset class variables that a subclass with its own weights must declare itself.
+
+        If they were inherited, a backend would compute the parent class instead.
         """
         super().__init_subclass__(**options)
 
@@ -62,47 +62,49 @@ class Normalizer(ABC):
                 setattr(cls, name, vars(Normalizer)[name])
 
     def check(self, sizes: Sizes) -> None:
-        """Raise ValueError, in one line, when these sizes cannot work."""
+        """Raise ValueError, in one line, for unsupported sizes."""
 
     def learned(self, sizes: Sizes) -> dict[str, Tensor]:
-        """Initial values of the learned tensors of one attention layer, each [heads …]."""
+        """Return the initial values of the learned tensors of one attention layer, each [heads
+        …]."""
         return {}
 
     def support_edge(self, scores: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
-        """A score below which weights are exactly 0 [… q 1], in every row that has these scores
-        among its own: adding keys to a row never gives weight to another. -inf where none is;
-        a bound from below will do.
+        """Return a score below which weights are exactly 0 [… q 1].
 
-        Asked for where `sparse`; not differentiated.
+        It must hold for every row that contains these scores, since more keys never add weight to
+        others. A lower bound is enough; -inf if there is none. Called only if `sparse`; not
+        differentiated.
         """
         return torch.full_like(scores[..., :1], -torch.inf)
 
     def steepness(self, learned: Mapping[str, Tensor]) -> float | Tensor:
-        """The power s, of each head [h 1 1] or of all, in ∂ log w / ∂ score = w^−s where w > 0.
+        """Return the power s, per head [h 1 1] or for all, in ∂ log w / ∂ score = w^−s where w > 0.
 
-        0 for softmax, α − 1 for α-entmax: rounding of the scores grows by w^−s in the weights.
+        0 for softmax, α − 1 for α-entmax: rounding errors of the scores grow by w^−s in the
+        weights.
         """
         return 0.0
 
     def kernel(self, learned: Mapping[str, Tensor]) -> tuple[str, float | Tensor]:
-        """The mode of the triton kernels that computes it (`MODES` in their `operators`), and
-        α - 1 of each head, or of all.
-        """
+        """Return the mode of the triton kernels (`MODES` in their `operators`), and α - 1 per
+        head or for all."""
         raise TypeError(f"{self.name} has no kernel")
 
     @property
     def solves_from_edge(self) -> bool:
-        """True where `from_edge` is there, and much faster than solving a row from nothing."""
+        """True when `from_edge` is defined and much faster than solving a row from scratch."""
         return False
 
     def from_edge(self, scores: Tensor, edge: Tensor) -> Tensor:
-        """The weights, given a `support_edge`, written over float32 scores; differentiable."""
+        """Return the weights, given a `support_edge`, in place of float32 scores;
+        differentiable."""
         raise TypeError(f"{self.name} does not solve rows from an edge")
 
     def row_statistics(
         self, scores: Tensor, keys: Tensor, learned: Mapping[str, Tensor]
     ) -> tuple[Tensor, ...]:
-        """Statistics of each row, every one of shape [… q 1] or [… q 2]."""
+        """Return statistics of each row, each [… q 1] or [… q 2]."""
         return ()
 
     @abstractmethod
@@ -113,18 +115,19 @@ class Normalizer(ABC):
         keys: Tensor,
         learned: Mapping[str, Tensor],
     ) -> Tensor:
-        """Weights [… q k] from scores and the statistics of their rows."""
+        """Return the weights [… q k] from scores and the statistics of their rows."""
 
     def __call__(self, scores: Tensor, keys: Tensor, learned: Mapping[str, Tensor]) -> Tensor:
-        """Weights [… q k], differentiable in the scores and the learned tensors.
+        """Return the weights [… q k], differentiable in the scores and the learned tensors.
 
-        keys is [k], or [… q k] where rows hold different keys; either way they increase.
+        keys is [k], or [… q k] if rows have different keys; either way they increase.
         """
         return self.weights(scores, self.row_statistics(scores, keys, learned), keys, learned)
 
 
 def log_sum_exp(scores: Tensor) -> Tensor:
-    """log Σ exp over keys [… q 1], 0 for a fully masked row, so that its weights are exactly 0."""
+    """Return log Σ exp over keys [… q 1], 0 for a fully masked row, whose weights are then
+    exactly 0."""
     total = torch.logsumexp(scores, dim=-1, keepdim=True)
     return total.masked_fill(total == -torch.inf, 0.0)
 
@@ -138,7 +141,7 @@ def count_keys(scores: Tensor) -> Tensor:
 
 
 def row_maximum(scores: Tensor) -> Tensor:
-    """The largest score [… q 1], 0 for a fully masked row; not differentiated."""
+    """Return the largest score [… q 1], 0 for a fully masked row; not differentiated."""
     if not scores.shape[-1]:
         return scores.new_zeros(*scores.shape[:-1], 1)
     top = scores.detach().amax(dim=-1, keepdim=True)

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class AnyEntmax(Normalizer):
-    """α-entmax, given the α of its rows."""
+    """Base class of α-entmax with fixed and learned α."""
 
     sparse: ClassVar[bool] = True
     backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise", "triton")
 
     @abstractmethod
     def exponent(self, learned: Mapping[str, Tensor]) -> dict[str, Any]:
-        """The arguments of `lcg.entmax` that say α."""
+        """Return the arguments of `lcg.entmax` for α."""
 
     def support_edge(self, scores, learned):
         from lcg.entmax import support_edge
@@ -96,7 +96,7 @@ class Entmax(AnyEntmax):
 class LearnedEntmax(AnyEntmax):
     """α-entmax with α = 1 + sigmoid(a), one learned a per head (1909.00015).
 
-    α - 1 = sigmoid(a) is carried, never recomputed from α, and kept at or above `floor`.
+    α - 1 = sigmoid(a) is passed on directly, never recomputed from α, and kept at or above `floor`.
     """
 
     name: ClassVar[str] = "entmax_learned"
@@ -123,9 +123,9 @@ class LearnedEntmax(AnyEntmax):
         return {"a": torch.full((sizes.heads,), self.alpha - 1).logit()}
 
     def alpha_minus_one(self, learned):
-        """α - 1 per head, [h 1 1], in float32 at least; the floor where a is NaN.
+        """Return α - 1 per head, [h 1 1], in float32 at least; the floor where a is NaN.
 
-        Training that diverges looks for NaN in its parameters; as an α it would be bad input.
+        Training detects NaN in its parameters; as an α it would raise an error earlier.
         """
         a = learned["a"]
         wide = a.to(torch.promote_types(a.dtype, torch.float32))
@@ -142,7 +142,7 @@ class LearnedEntmax(AnyEntmax):
 
 
 def number(name: str, value: Any) -> float:
-    """A number of any library as a float; raises TypeError for anything else."""
+    """Return a number of any library as a float. Raises TypeError for other objects."""
     found = as_number(value)
     if found is None:
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")

@@ -1,4 +1,4 @@
-"""Rectified scores as weights: plain, divided by the number of keys, above a learned threshold."""
+"""ReLU: rectified linear attention, whose rows need not sum to one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class ReLU(Normalizer):
     """p_j = max(z_j, 0) (ReLA, 2104.07012). Rows need not sum to one and may be all zeros.
 
-    The paper follows it with an RMSNorm over the concatenated heads: the presets `rela` and
-    `rela_g`. Its sum grows with the number of keys.
+    The paper applies an RMSNorm to the concatenated heads: the presets `rela` and `rela_g`. The sum
+    of a row grows with the number of keys.
     """
 
     name: ClassVar[str] = "relu"

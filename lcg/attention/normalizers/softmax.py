@@ -1,4 +1,4 @@
-"""Softmax, and softmax whose temperature follows the entropy of its row."""
+"""Softmax, and softmax with a temperature that depends on the entropy of the row."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Softmax(Normalizer):
         return torch.softmax(scores, dim=-1)  # one fused pass
 
     def support_edge(self, scores, learned):
-        """Below it weights are 0 in float32: exp(-104) is less than half of its least number."""
+        """Return the score below which weights are 0 in float32: the maximum - 104."""
         return scores.amax(dim=-1, keepdim=True) - 104.0
 
     def kernel(self, learned):
@@ -41,7 +41,7 @@ POLYNOMIAL = (-0.037, 0.481, -2.3, 4.917, -1.791)  # highest power first
 
 
 def inverse_temperature(entropy: Tensor) -> Tensor:
-    """β as a function of the entropy of softmax(z), in nats."""
+    """Return β as a function of the entropy of softmax(z), in nats."""
     value = torch.zeros_like(entropy)
     for coefficient in POLYNOMIAL:
         value = value * entropy + coefficient
@@ -75,6 +75,6 @@ class AdaptiveTemperature(Normalizer):
 
     @staticmethod
     def _heated(scores: Tensor, beta: Tensor) -> Tensor:
-        """beta·scores; the product never meets a -inf, whose gradient in beta would be NaN."""
+        """Return beta·scores without multiplying -inf, whose gradient in beta would be NaN."""
         masked = scores == -torch.inf
         return (beta * scores.masked_fill(masked, 0.0)).masked_fill(masked, -torch.inf)

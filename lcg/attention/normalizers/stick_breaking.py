@@ -1,4 +1,4 @@
-"""Stick-breaking attention: each key takes its share of what more recent keys have left."""
+"""Stick-breaking attention: each key takes a share of the weight that more recent keys left."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from lcg.positional.base import torch
 class StickBreaking(Normalizer):
     """p_j = σ(z_j) · Π_{j<k<i} (1 - σ(z_k)), over keys j < i strictly (2410.17980).
 
-    Walks from the most recent key back, so the order of keys matters and a query never sees its
-    own; rows sum to at most one and what is left over is dropped. The first query has no key and
-    gets zeros. It has a scan of its own: not elementwise.
+    It proceeds from the most recent key backwards, so the order of keys matters and a query never
+    sees its own key. Rows sum to at most one; the remainder is dropped. The first query has no key
+    and gets zeros. Computed by a scan: not elementwise.
     """
 
     name: ClassVar[str] = "stick_breaking"

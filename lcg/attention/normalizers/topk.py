@@ -25,7 +25,7 @@ class TopK(Normalizer):
     sparse: ClassVar[bool] = True
 
     k: int = 32
-    """Number of keys that a query keeps; all if it sees no more than that."""
+    """Number of keys that a query keeps; all if it sees fewer."""
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -56,12 +56,13 @@ class TopK(Normalizer):
         return torch.softmax(kept.masked_fill(empty, 0.0), dim=-1).masked_fill(empty, 0.0)
 
     def row_statistics(self, scores, keys, learned):
-        """The k-th largest score, the first key kept of those tied with it, and log Σ exp."""
+        """Return the k-th largest score, the first key kept of those tied with it, and log Σ
+        exp."""
         kth, first_kept = self._threshold(scores, keys)
         return kth, first_kept, log_sum_exp(self._keep(scores, kth, first_kept, keys))
 
     def _threshold(self, scores, keys):
-        """The k-th largest score, and the first key kept of those tied with it."""
+        """Return the k-th largest score, and the first key kept of those tied with it."""
         kept = min(self.k, scores.shape[-1])
         kth = scores.detach().topk(kept, dim=-1).values[..., -1:]
         lowest, highest = _tied_with(kth)
@@ -89,6 +90,6 @@ class TopK(Normalizer):
 
 
 def _tied_with(kth):
-    """The lowest and the highest score that are tied with the k-th largest."""
+    """Return the lowest and the highest score that are tied with the k-th largest."""
     reach = TIED * kth.abs().clamp(min=1)
     return kth - reach, kth + reach
