@@ -88,7 +88,7 @@ class HeadNorm(nn.Module):
 
 
 class MultiHeadAttention(nn.Module):
-    """Causal self-attention without projection biases.
+    """Causal self-attention; biases: add them to all four projections.
 
     `layer(x)` needs no other argument; with a `cache`, x continues the cached sequence. The learned
     tensors of normalizer, scaling, encoding and output norm are parameters of this module, one set
@@ -99,7 +99,13 @@ class MultiHeadAttention(nn.Module):
 
     kind: ClassVar[str] = "causal"
 
-    def __init__(self, attention: Attention, position: PositionEncoding, sizes: Sizes) -> None:
+    def __init__(
+        self,
+        attention: Attention,
+        position: PositionEncoding,
+        sizes: Sizes,
+        biases: bool = False,
+    ) -> None:
         super().__init__()
         normalizer = attention.weighting
         normalizer.check(sizes)
@@ -127,10 +133,11 @@ class MultiHeadAttention(nn.Module):
         # Others see ids before the products alone, so that every backend runs them.
         self.bias_reads_ids = any(map(position.has, ("slopes", "table", "bias", "map_scores")))
         self.scaled_heads = scaled
-        self.query = nn.Linear(sizes.d_model, sizes.width, bias=False)
-        self.key = nn.Linear(sizes.d_model, sizes.kv_heads * sizes.head_dim, bias=False)
-        self.value = nn.Linear(sizes.d_model, sizes.kv_heads * sizes.head_dim, bias=False)
-        self.output = nn.Linear(sizes.width, sizes.d_model, bias=False)
+        keys_width = sizes.kv_heads * sizes.head_dim
+        self.query = nn.Linear(sizes.d_model, sizes.width, bias=biases)
+        self.key = nn.Linear(sizes.d_model, keys_width, bias=biases)
+        self.value = nn.Linear(sizes.d_model, keys_width, bias=biases)
+        self.output = nn.Linear(sizes.width, sizes.d_model, bias=biases)
         normed = attention.qk_norm
         self.query_norm = HeadNorm(sizes.head_dim) if normed else nn.Identity()
         self.key_norm = HeadNorm(sizes.head_dim) if normed else nn.Identity()
@@ -372,8 +379,14 @@ class CrossAttention(MultiHeadAttention):
 
     kind: ClassVar[str] = "cross"
 
-    def __init__(self, attention: Attention, position: PositionEncoding, sizes: Sizes) -> None:
-        super().__init__(attention, position, sizes)
+    def __init__(
+        self,
+        attention: Attention,
+        position: PositionEncoding,
+        sizes: Sizes,
+        biases: bool = False,
+    ) -> None:
+        super().__init__(attention, position, sizes, biases)
         for hook in ("state", "window"):
             if position.has(hook):
                 raise ValueError(

@@ -179,14 +179,18 @@ def parameter_count(model: Model, vocabulary: int) -> int:
     width = model.d_model
     heads_width = model.heads * model.width_of_head
     keys_width = model.key_heads * model.width_of_head
-    gemma = model.block == "gemma2"
-    norms = width * (2 if gemma else 1)  # of one sublayer
+    gemma, gpt = model.block == "gemma2", model.block == "gpt2"
+    norm = width * (2 if gpt else 1)
+    norms = norm * (2 if gemma else 1)  # of one sublayer
     attention = 2 * width * (heads_width + keys_width) + norms
     block = attention + width * model.d_ff * (3 if gemma else 2) + norms
-    ends = 2 * vocabulary * width + width
+    if gpt:
+        biases = heads_width + 2 * keys_width + width
+        attention, block = attention + biases, block + biases + model.d_ff + width
+    ends = vocabulary * width * (1 if gpt else 2) + norm
     if not model.separate_source:
         return ends + model.layers * block
-    return ends + width + model.source_layers * block + model.layers * (block + attention)
+    return ends + norm + model.source_layers * block + model.layers * (block + attention)
 
 
 def largest_option(config: Config) -> str:

@@ -110,9 +110,9 @@ class Model:
     kind: Literal["decoder", "encoder", "encoder_decoder"] = "decoder"
     """decoder: causal self-attention, next-token prediction; encoder: full self-attention, a label
     per position; encoder_decoder: both, and cross-attention from target to source."""
-    block: Literal["prenorm", "gemma2"] = "prenorm"
+    block: Literal["prenorm", "gemma2", "gpt2"] = "prenorm"
     """prenorm: RMSNorm and GELU MLP; gemma2: four norms and GeGLU, as in the ASEntmax authors'
-    code."""
+    code; gpt2: LayerNorm, GELU MLP, biases, and the embedding for a head."""
     layers: Count = 2
     """Number of blocks; for an encoder_decoder, of its decoder."""
     encoder_layers: Count | None = None
@@ -136,7 +136,8 @@ class Model:
     """Dropout probability on the embeddings and the output of every sublayer."""
     init_std: PositiveRate | None = None
     """Standard deviation of initial matrices and embeddings; null: 1/√(inputs) for matrices and 1
-    for the embedding, with which small models learn several times faster than with 0.02."""
+    for the embedding, with which small models learn several times faster than with 0.02, which is
+    that of gpt2."""
 
     def __post_init__(self) -> None:
         d_model, heads = self.d_model, self.heads
@@ -191,7 +192,7 @@ class Data:
 
 @dataclass
 class Optimizer:
-    """AdamW with linear warm-up and cosine decay to `final_lr`."""
+    """AdamW with linear warm-up and decay to `final_lr`."""
 
     lr: PositiveRate = 1.0e-3
     """Peak learning rate."""
@@ -199,6 +200,8 @@ class Optimizer:
     """Steps of linear warm-up."""
     final_lr: Share = 0.0
     """Final learning rate, as a fraction of the peak."""
+    decay: Literal["cosine", "linear"] = field(default="cosine", metadata=ADDED_LATER)
+    """Shape of the decay."""
     beta1: ShareBelow1 = 0.9
     """Decay of the first moment."""
     beta2: ShareBelow1 = 0.99
@@ -233,6 +236,8 @@ class Trainer:
     """Steps between rows of metrics.csv, and between checks that the loss is finite."""
     checkpoint_every: Count = 200
     """Steps between checkpoints for resuming."""
+    stop_when_solved: bool = field(default=False, metadata=ADDED_LATER)
+    """End training once exact match is 100 % at the monitored validation length."""
 
     @property
     def processes(self) -> int:

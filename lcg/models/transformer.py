@@ -3,7 +3,8 @@
 
 All are composed in their constructors, by the style of their blocks: `prenorm` is the plain
 pre-norm block with RMSNorm and a GELU MLP; `gemma2` is the block of the ASEntmax authors
-(2506.16640, after Gemma 2, 2408.00118), with RMSNorms before and after both sublayers, and GeGLU.
+(2506.16640, after Gemma 2, 2408.00118), with RMSNorms before and after both sublayers, and GeGLU;
+`gpt2` is that of GPT-2, with LayerNorms, biases everywhere, and the embedding for a head.
 
 Shapes: b batch, t tokens, s source tokens, q selected positions, w model width, v vocabulary.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -48,12 +49,12 @@ class RMSNorm(nn.Module):
 
 
 class GELUMLP(nn.Module):
-    """W_out · gelu(W_in · x)."""
+    """W_out · gelu(W_in · x), gelu with the tanh approximation; biases: add them to both."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, biases: bool = False) -> None:
         super().__init__()
-        self.input = nn.Linear(width, hidden, bias=False)
-        self.output = nn.Linear(hidden, width, bias=False)
+        self.input = nn.Linear(width, hidden, bias=biases)
+        self.output = nn.Linear(hidden, width, bias=biases)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.output(F.gelu(self.input(x), approximate="tanh"))
@@ -70,6 +71,33 @@ class GeGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.output(F.gelu(self.gate(x), approximate="tanh") * self.input(x))
+
+
+class BlockStyle(NamedTuple):
+    """The parts that blocks are composed of.
+
+    post_norm: of each sublayer's output. scaled_embedding: by √d_model. biases: of attention's
+    projections. tied: the head's matrix is the embedding. init_std: of all matrices, those that
+    write to the residual stream divided by √(2·layers); None: see `model.init_std`.
+    """
+
+    norm: Callable[[int], nn.Module] = RMSNorm
+    mlp: Callable[[int, int], nn.Module] = GELUMLP
+    post_norm: Callable[[int], nn.Module] = nn.Identity
+    scaled_embedding: bool = False
+    biases: bool = False
+    tied: bool = False
+    init_std: float | None = None
+
+
+STYLES = {
+    "prenorm": BlockStyle(),
+    "gemma2": BlockStyle(mlp=GeGLU, post_norm=RMSNorm, scaled_embedding=True),
+    "gpt2": BlockStyle(
+        nn.LayerNorm, partial(GELUMLP, biases=True), biases=True, tied=True, init_std=0.02
+    ),
+}
+"""model.block -> its parts."""
 
 
 class MixerLayer(nn.Module):
@@ -104,13 +132,13 @@ class Block(nn.Module):
 
     def __init__(self, model: Model, attention: nn.Module) -> None:
         super().__init__()
-        gemma = model.block == "gemma2"
-        self.attention_norm = RMSNorm(model.d_model)
+        style, width = STYLES[model.block], model.d_model
+        self.attention_norm = style.norm(width)
         self.attention = attention
-        self.attention_post_norm = RMSNorm(model.d_model) if gemma else nn.Identity()
-        self.mlp_norm = RMSNorm(model.d_model)
-        self.mlp = (GeGLU if gemma else GELUMLP)(model.d_model, model.d_ff)
-        self.mlp_post_norm = RMSNorm(model.d_model) if gemma else nn.Identity()
+        self.attention_post_norm = style.post_norm(width)
+        self.mlp_norm = style.norm(width)
+        self.mlp = style.mlp(width, model.d_ff)
+        self.mlp_post_norm = style.post_norm(width)
         self.dropout = nn.Dropout(model.dropout)
 
     def forward(
@@ -137,10 +165,12 @@ class CrossBlock(Block):
     def __init__(
         self, model: Model, attention: Attention, position: PositionEncoding, sizes: Sizes
     ) -> None:
-        super().__init__(model, MultiHeadAttention(attention, position, sizes))
-        self.cross_norm = RMSNorm(model.d_model)
-        self.cross = CrossAttention(attention, cross_encoding(model, position), sizes)
-        self.cross_post_norm = RMSNorm(model.d_model) if model.block == "gemma2" else nn.Identity()
+        style = STYLES[model.block]
+        super().__init__(model, MultiHeadAttention(attention, position, sizes, style.biases))
+        self.cross_norm = style.norm(model.d_model)
+        cross = cross_encoding(model, position)
+        self.cross = CrossAttention(attention, cross, sizes, style.biases)
+        self.cross_post_norm = style.post_norm(model.d_model)
 
     def forward(
         self,
@@ -166,8 +196,7 @@ def sizes_of(model: Model, layer: int = 0) -> Sizes:
 
 
 class Transformer(nn.Module):
-    """Embedding, blocks, and then a final RMSNorm and an untied head; the embedding is multiplied
-    by √d_model in the gemma2 style.
+    """Embedding, blocks, and then a final norm and a head, as the style of the blocks has them.
 
     Weights are drawn in the order in which modules are made, so a seed gives the same model only
     while that order stays. pad: the token that fills up rows, where there is one. Nothing depends
@@ -189,18 +218,29 @@ class Transformer(nn.Module):
         super().__init__()
         self.position, self.pad = position, pad
         self.mixer, self.loop = mixer or AttentionMixer(), loop or FixedLoop()
-        self.embedding_scale = math.sqrt(model.d_model) if model.block == "gemma2" else 1.0
+        self.style = STYLES[model.block]
+        self.embedding_scale = math.sqrt(model.d_model) if self.style.scaled_embedding else 1.0
         self.embedding = nn.Embedding(vocabulary, model.d_model)
         self.dropout = nn.Dropout(model.dropout)
         self.make_blocks(model, attention)
-        self.norm = RMSNorm(model.d_model)
+        self.norm = self.style.norm(model.d_model)
         self.head = nn.Linear(model.d_model, vocabulary, bias=False)
-        for module in self.modules():
+        self.init_matrices(model)
+
+    def init_matrices(self, model: Model) -> None:
+        """Draw matrices and embeddings; set biases to 0."""
+        std = model.init_std or self.style.init_std
+        for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=model.init_std or module.in_features**-0.5)
+                nn.init.normal_(module.weight, std=std or module.in_features**-0.5)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+                if self.style.init_std and name.endswith(".output"):
+                    module.weight.data /= math.sqrt(2 * model.layers)
             elif isinstance(module, nn.Embedding):  # 1 where the blocks begin
-                std = model.init_std or 1 / self.embedding_scale
-                nn.init.normal_(module.weight, std=std)
+                nn.init.normal_(module.weight, std=std or 1 / self.embedding_scale)
+        if self.style.tied:
+            self.head.weight = self.embedding.weight
 
     def make_blocks(self, model: Model, attention: Attention) -> None:
         """Make what lies between embedding and norm, with the encoding's own tensors."""
@@ -217,7 +257,7 @@ class Transformer(nn.Module):
         """Make the attention of each of `count` layers."""
         for i in range(count):
             parts = attention.of_layer(i), self.position.of_layer(i), sizes_of(model, i)
-            yield kind(*parts)
+            yield kind(*parts, self.style.biases)
 
     def position_tensors(self, model: Model) -> nn.ParameterDict:
         """Make the tensors that the encoding learns for the embedding."""
@@ -433,7 +473,7 @@ class EncoderDecoder(Decoder):
         self.position_state = self.position_tensors(model)
         source_layers = self.attentions(model, attention, model.source_layers, FullAttention)
         self.source_blocks = nn.ModuleList(Block(model, layer) for layer in source_layers)
-        self.source_norm = RMSNorm(model.d_model)
+        self.source_norm = self.style.norm(model.d_model)
         parts = (
             (attention.of_layer(i), self.position.of_layer(i), sizes_of(model, i))
             for i in range(model.layers)

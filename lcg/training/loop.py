@@ -186,7 +186,9 @@ class _Training:
         if self.failed:
             reason = f"loss, gradient or weights were not finite by step {step}"
             return Outcome(directory, "not_finite", step, reason=reason)
-        all_done = step >= self.config.trainer.steps and self.validation.pending is None
+        options, validation = self.config.trainer, self.validation
+        ended = step >= options.steps or (options.stop_when_solved and validation.solved)
+        all_done = ended and validation.pending is None
         return Outcome(directory, "finished" if all_done else "interrupted", step, self.stop.signal)
 
     def _open(self, resume: checkpoints.Resume | None) -> None:
@@ -242,7 +244,7 @@ class _Training:
                 part.load_state_dict(content["callbacks"][name])
         if self.validation.pending is not None:
             self._validate(model)
-        if self.step == options.steps:
+        if self.step == options.steps or self._is_solved():
             return
         self.metrics.start(learner, self.step)
         if self.fabric.world_size > 1:
@@ -268,13 +270,15 @@ class _Training:
                 bar.update()
                 if self.failed:
                     return
+                solved = False
                 if validates:
                     self._probe(model)
                     self._validate(model)
+                    solved = self._is_solved()
                 stops = self.stop.asked()
-                if saves or stops:
+                if saves or stops or solved:
                     self._save(learner)
-                if stops:
+                if stops or solved:
                     return
 
     def _is_due(self, every: int) -> bool:
@@ -308,6 +312,12 @@ class _Training:
                 if self.validation.run(model, self.step):
                     self.record.save("running", self.step)
         self.fabric.barrier()
+
+    def _is_solved(self) -> bool:
+        """Return whether training ends before its last step, in all processes."""
+        if not self.config.trainer.stop_when_solved:
+            return False
+        return self.fabric.broadcast(self.validation.solved)
 
     def _save(self, learner: Learner) -> None:
         """Write last.ckpt, unless what it would hold is not finite."""

@@ -20,12 +20,14 @@ from lcg.training.data import batch_loader
 
 
 def learning_rate_factor(step: int, optimizer: Optimizer, steps: int) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then a cosine to final_lr."""
+    """Share of the peak learning rate at a step: linear warm-up, then decay to final_lr."""
     if step < optimizer.warmup_steps:
         return (step + 1) / optimizer.warmup_steps
     done = (step - optimizer.warmup_steps) / max(1, steps - optimizer.warmup_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-    return optimizer.final_lr + (1 - optimizer.final_lr) * cosine
+    left = 1 - min(1.0, done)
+    if optimizer.decay == "cosine":
+        left = 0.5 * (1 + math.cos(math.pi * (1 - left)))
+    return optimizer.final_lr + (1 - optimizer.final_lr) * left
 
 
 class TrainingModule(LightningModule):

@@ -37,6 +37,12 @@ class LadderValidation:
         self.best: dict[str, Any] | None = None
         self.pending: int | None = None
 
+    @property
+    def solved(self) -> bool:
+        """True once every sample of the monitored length was right."""
+        best = self.best
+        return best is not None and best["by"] == self.monitored and best["exact_match"] == 1
+
     def state_dict(self) -> dict[str, Any]:
         names = ("history", "best", "pending", "monitored")
         return {name: getattr(self, name) for name in names}

@@ -30,7 +30,7 @@ NORMALIZERS = [n for n in variants("normalizer") if not n.causal_only]
 POSITIONS = [p for p in variants("position") if p.ordered]
 FACTORS = [
     *(NORMALIZERS, variants("scaling"), POSITIONS),
-    *(["none", "same"], ["prenorm", "gemma2"], SIZES[:2]),
+    *(["none", "same"], ["prenorm", "gemma2", "gpt2"], SIZES[:2]),
 ]
 ROW = (Softmax(), NoScaling(), NAPE(), "same", "prenorm", SIZES[0])
 CLASSES = {"encoder": Encoder, "encoder_decoder": EncoderDecoder}

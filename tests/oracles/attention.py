@@ -321,7 +321,8 @@ def attention(
     first_scaled = next((h for h in range(heads) if encoding.scaled(h, heads)), heads)
 
     def project(name: str, group: int, groups: int, row: Tensor) -> Tensor:
-        return state[f"{name}.weight"].chunk(groups)[group] @ row
+        bias = state.get(f"{name}.bias", torch.zeros(len(state[f"{name}.weight"])))
+        return state[f"{name}.weight"].chunk(groups)[group] @ row + bias.chunk(groups)[group]
 
     def part(name: str) -> State:
         return {k.split(".")[1]: v for k, v in state.items() if k.startswith(f"{name}_state.")}
@@ -365,5 +366,5 @@ def attention(
             x[i],
         )
         normed = output_norm(own, choices.output_norm.options, part("output_norm"))
-        outputs.append(state["output.weight"] @ normed)
+        outputs.append(state["output.weight"] @ normed + state.get("output.bias", 0.0))
     return torch.stack(outputs), weights

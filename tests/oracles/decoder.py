@@ -1,7 +1,8 @@
 """The models by their formulas: one sequence, float64, plain matrix-vector products.
 
 prenorm: x + attention(norm x), x + MLP(norm x). gemma2, the block of the ASEntmax authors: norms
-before and after both, GeGLU, embeddings times √width. The head is not tied to the embedding.
+before and after both, GeGLU, embeddings times √width. gpt2: as prenorm, with LayerNorm for RMSNorm
+and biases. The head's matrix is in the state, tied to the embedding or not.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from torch import Tensor
 
 def rms_norm(x: Tensor, w: Tensor) -> Tensor:
     return x / (x.dot(x) / len(x) + 1e-6).sqrt() * (1 + w)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    centred = x - x.sum() / len(x)
+    return centred / (centred.dot(centred) / len(x) + 1e-5).sqrt() * weight + bias
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -66,12 +72,15 @@ def _side(
     gemma = block == "gemma2"
 
     def norm(x: Tensor, name: str) -> Tensor:
+        if block == "gpt2":
+            tensors = state[f"{name}.weight"], state[f"{name}.bias"]
+            return torch.stack([layer_norm(row, *tensors) for row in x])
         return torch.stack([rms_norm(row, state[f"{name}.weight"]) for row in x])
 
     def mlp(row: Tensor, name: str) -> Tensor:
-        inner = state[f"{name}.input.weight"] @ row
+        inner = state[f"{name}.input.weight"] @ row + state.get(f"{name}.input.bias", 0.0)
         active = gelu(state[f"{name}.gate.weight"] @ row) * inner if gemma else gelu(inner)
-        return state[f"{name}.output.weight"] @ active
+        return state[f"{name}.output.weight"] @ active + state.get(f"{name}.output.bias", 0.0)
 
     embed = formula(POSITIONS, "position", choices.position.name).embed
     learned = _below(f"{prefix}position_state", state)

@@ -33,6 +33,14 @@ def test_the_cosine_ends_at_final_lr():
     assert learning_rate_factor(110, options, 110) == pytest.approx(0.2)
 
 
+@pytest.mark.parametrize(
+    ("step", "factor"), [(4, 0.5), (10, 1.0), (35, 0.8), (60, 0.6), (110, 0.2)]
+)
+def test_linear_decay(step, factor):
+    options = Optimizer(warmup_steps=10, final_lr=0.2, decay="linear")
+    assert learning_rate_factor(step, options, 110) == pytest.approx(factor)
+
+
 def test_without_warm_up_the_first_step_has_the_peak():
     assert learning_rate_factor(0, Optimizer(warmup_steps=0), 10) == 1.0
 

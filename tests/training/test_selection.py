@@ -1,6 +1,7 @@
 """Which checkpoint is the best, and what the record says where the monitor could not tell."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from processes import checkpoint, record
 
 from lcg.runs import checkpoints
 from lcg.runs.metrics import Tracking
-from lcg.runs.record import Cell
+from lcg.runs.record import Cell, RunRecord, Training
 from lcg.tasks.streams import eval_batch
 from lcg.training import validation as validation_module
 from lcg.training.loop import train
@@ -181,3 +182,31 @@ def test_the_best_model_is_the_one_that_was_validated(config):
         assert saved["token_accuracy"] == pytest.approx(cell.token_accuracy)
         assert saved["exact_match"] == pytest.approx(cell.exact_match)
     assert saved["token_accuracy"] > 0.1
+
+
+def test_training_ends_once_it_is_solved(config, monkeypatch):
+    """At step 15 of 30, where it validates; it is finished then, wherever it was killed."""
+
+    def solved(model, test_sets, **options):
+        for test_set in test_sets:
+            right = test_set.samples if test_set.length == 8 else 0
+            yield test_set.cell(
+                "teacher_forcing", options["step"], correct=right, token_accuracy=0.5
+            )
+
+    monkeypatch.setattr(validation_module, "evaluate_lengths", solved)
+    options = config("trainer.stop_when_solved=true")
+    outcome = train(options, progress=False)
+    assert (outcome.status, outcome.step) == ("finished", 15)
+    assert checkpoint(outcome.directory)["global_step"] == 15
+    written = (outcome.directory / "metrics.csv").read_bytes()
+
+    found = RunRecord.load(outcome.directory)
+    assert (found.training.step, found.selection.step) == (15, 15)
+    replace(found, training=Training("running", 15)).save(outcome.directory)
+    again = train(options, progress=False)
+    assert (again.status, again.step, again.already) == ("finished", 15, False)
+    assert (outcome.directory / "metrics.csv").read_bytes() == written
+    assert train(config("seed=1"), progress=False).step == 30
+    other = config("trainer.stop_when_solved=true", "validation.monitor=4", "seed=2")
+    assert train(other, progress=False).step == 30
