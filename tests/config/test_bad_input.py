@@ -116,7 +116,7 @@ USER_FILES["list.json"] = "[1]"
 BAD = {
     # names
     "task=cop": "task=cop is not known; did you mean copy?",
-    "task=xyzzy": "choose from copy, flip_flop",
+    "task=xyzzy": "choose from ",
     "attention=asentmx": "attention=asentmx is not known; did you mean asentmax?",
     "position=ropes": "position=ropes is not known; did you mean rope?",
     "experiment=typpo": "experiment=typpo is not known; did you mean typo?",

@@ -19,6 +19,13 @@ SMALL = {
     "local_count": {"symbols": 2, "max_reps": 3},
     "n_back": {"n": 3, "symbols": 3},
     "max_retrieval": {"priorities": 2, "classes": 2},
+    "majority": {"symbols": 2, "period": 3},
+    "mode": {"symbols": 4, "distinct": 3, "scratchpad": True},
+    "parity": {"ones": "binomial", "scratchpad": True},
+    "addition": {"base": 2, "padded": True, "order": "reversed", "scratchpad": True},
+    "modular_arithmetic": {"modulus": 2},
+    "recognition": {"language": "tomita-3"},
+    "binary_arithmetic": {"operation": "multiply"},
 }
 
 

@@ -6,21 +6,14 @@ the target.
 
 import numpy as np
 import pytest
+from oracles.algorithms import SOLVERS
 
 from lcg.tasks.base import IGNORE
 from lcg.tasks.streams import eval_batch, train_batch
 
 
-def copy(source, task):
-    return list(source)
-
-
 def reverse(source, task):
     return [source[-1 - i] for i in range(len(source))]
-
-
-def sort(source, task):
-    return [symbol for symbol in range(task.symbols) for other in source if other == symbol]
 
 
 def n_back(source, task):
@@ -90,9 +83,8 @@ def mqmtar(source, task):
     return target
 
 
-DEFINITIONS = {
-    f.__name__: f
-    for f in (copy, reverse, sort, n_back, local_count, flip_flop, max_retrieval, mqmtar)
+DEFINITIONS = SOLVERS | {
+    f.__name__: f for f in (reverse, n_back, local_count, flip_flop, max_retrieval, mqmtar)
 }
 
 

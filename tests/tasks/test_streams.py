@@ -126,8 +126,11 @@ def test_evaluation_samples_do_not_depend_on_batches(task):
     stream = EvalStream(task, 0, "test", 48)
     for start, count in [(0, 1), (1, 62), (63, 2), (65, 63), (100, 92), (0, 129), (64, 64)]:
         for part in (stream.batch(start, count), eval_batch(task, 0, "test", 48, start, count)):
-            np.testing.assert_array_equal(part.inputs, whole.inputs[start : start + count])
-            np.testing.assert_array_equal(part.labels, whole.labels[start : start + count])
+            rows, width = slice(start, start + count), part.inputs.shape[1]
+            np.testing.assert_array_equal(part.inputs, whole.inputs[rows, :width])
+            np.testing.assert_array_equal(part.labels, whole.labels[rows, :width])
+            assert (whole.inputs[rows, width:] == task.pad).all()
+            assert width == whole.inputs.shape[1] or task.variable_length
             assert (part.lengths == 48).all()
             assert len(part.lengths) == count
 
