@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from lcg.attention.backends import check_installed
@@ -267,18 +268,22 @@ def attention_layer(
     """Make an attention layer for a model of one's own: x [b t d_model] -> [b t d_model].
 
     attention, position: any that `lcg list` names, or a class of one's own (./file.py:Class).
-    overrides: their options, such as "attention.normalizer.alpha=2"; options: further fields of
-    `model`, such as kv_heads=2. With causal=False a query sees all keys.
+    overrides: their options, such as "attention.normalizer.alpha=2"; options: fields of
+    `attention`, such as scaling="log", backend="blockwise" or sink="learned", and of `model`, such
+    as kv_heads=2. With causal=False a query sees all keys.
 
     Raises ConfigError, in one line, for an option that is not possible.
     """
-    from lcg.attention.layer import FullAttention, MultiHeadAttention
+    from lcg.attention import Attention
+    from lcg.attention.layer import FullAttention, causal_attention
     from lcg.models.transformer import sizes_of
 
+    of_attention = {f.name: options.pop(f.name) for f in fields(Attention) if f.name in options}
     model = {"d_model": d_model, "heads": heads, **options}
     words = [f"attention={attention}", f"position={position}", *overrides]
-    config = load_config([*words, *_words(model, "model.")], fitting=False)
-    kind = MultiHeadAttention if causal else FullAttention
+    words += [*_words(of_attention, "attention."), *_words(model, "model.")]
+    config = load_config(words, fitting=False)
+    kind = causal_attention if causal else FullAttention
     return kind(config.attention, config.position, sizes_of(config.model))
 
 

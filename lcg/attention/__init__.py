@@ -5,10 +5,11 @@ Importing this package does not import torch, so that a config can be checked qu
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from lcg.attention.backends import check_backend
+from lcg.attention.backends import OPTIONS, check_backend
 from lcg.attention.normalizers.base import Normalizer
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.attention.output_norms import NoNorm, OutputNorm
@@ -39,6 +40,12 @@ class Attention:
     """RMSNorm of each head's queries and keys, with a learned scale, before they are rotated."""
     sink: Literal["none", "zero", "learned"] = field(default="none", metadata=ADDED_LATER)
     """Extra score in every row, whose weight is dropped: 0, or learned per head, starting at 0."""
+    softcap: float | None = field(default=None, metadata=ADDED_LATER)
+    """c of c·tanh(z/c), which scores become before anything is added to them (2408.00118); null:
+    scores stay as they are."""
+    selective: bool = field(default=False, metadata=ADDED_LATER)
+    """Selective attention (2410.02703): a token that a query of head 0 scores above 0 scores that
+    much lower for later queries of all heads. Causal attention only."""
 
     pattern: list[Attention] = field(default_factory=list, metadata=ADDED_LATER)
     """Attentions of the layers in turn, instead of a single one: attention=[softmax,asentmax]."""
@@ -48,7 +55,28 @@ class Attention:
         return self.pattern[layer % len(self.pattern)] if self.pattern else self
 
     def __post_init__(self) -> None:
+        if self.softcap is not None and not 0 < self.softcap < math.inf:
+            raise ValueError(f"attention.softcap must be positive, got {self.softcap:g}")
+        for option in self._options() if self.backend != "auto" else ():
+            if self.backend not in OPTIONS[option]:
+                raise ValueError(
+                    f"attention.{option} has no {self.backend} backend; "
+                    f"use backend={' or '.join(OPTIONS[option])}"
+                )
         check_backend(self.backend, self.weighting)
+        if self.selective:  # memory is estimated by the backend
+            self.backend = "reference"
+
+    def _options(self) -> list[str]:
+        """The options in use that not every backend runs."""
+        used = self.sink != "none", self.softcap is not None, self.selective
+        return [option for option, is_used in zip(OPTIONS, used, strict=True) if is_used]
+
+    @property
+    def backends(self) -> list[str]:
+        """The backends that run the normalizer and all options."""
+        able = [OPTIONS[option] for option in self._options()]
+        return [name for name in self.weighting.backends if all(name in some for some in able)]
 
     @property
     def weighting(self) -> Normalizer:

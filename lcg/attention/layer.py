@@ -114,6 +114,11 @@ class MultiHeadAttention(nn.Module):
                 f"attention.normalizer={normalizer.name} runs in causal attention only, "
                 f"not in {self.kind} attention; use model.kind=decoder or another normalizer"
             )
+        if attention.selective and not isinstance(self, SelectiveAttention):
+            raise ValueError(
+                "attention.selective=true runs in SelectiveAttention only, which is causal, not in "
+                f"{type(self).__name__}; use model.kind=decoder"
+            )
         norm, scaling = attention.output_norm, attention.scaling
         check_hooks(attention.normalizer, Normalizer)
         check_hooks(scaling, QueryScaling)
@@ -258,6 +263,7 @@ class MultiHeadAttention(nn.Module):
             q_ids=q_ids if self.bias_reads_ids else None,
             k_ids=view.k_ids if self.bias_reads_ids else None,
             window=self.window,
+            softcap=self.attention.softcap,
             learned=learned,
         )
         return Projected(q.to(v.dtype), k, v, self._with_encoding(bias, kept, x, select))
@@ -358,6 +364,48 @@ class MultiHeadAttention(nn.Module):
         return returned(self.position, "map_scores", mapped, scores.shape).float()
 
 
+class SelectiveAttention(MultiHeadAttention):
+    """Causal self-attention in which tokens mask others for those after them (2410.02703).
+
+    The scores of every head become s_ij - F_ij, F_ij = Σ_{u<i} max(S_uj, 0) over the queries u
+    before i, S the scores of head 0 with all that is added to them, 0 where u = j and at the first
+    token. A cache keeps F of the next query. Differs from the paper in that no key is ever removed.
+    """
+
+    def project(
+        self,
+        x: Float[Tensor, "b t w"],
+        ids: Shaped[Tensor, "... k"] | None = None,
+        select: Int[Tensor, " q"] | slice = ALL,
+        *,
+        cache: LayerCache | NoCache = NO_CACHE,
+    ) -> Projected:
+        q, k, v, bias = super().project(x, ids, cache=cache)
+        masked, own = self._masked(q, k, bias, cache)[:, :, select], bias.crop(select)
+
+        def additive(tile: Tile, learned: Learned) -> Tensor:
+            more = None if bias.additive is None else bias.additive(tile, learned)
+            return -masked if more is None else more.float() - masked
+
+        return Projected(q[:, :, select], k, v, own._replace(additive=additive))
+
+    def _masked(
+        self, q: Tensor, k: Tensor, bias: Bias, cache: LayerCache | NoCache
+    ) -> Float[Tensor, "b 1 q k"]:
+        """F of every query, continued from what the cache holds of it, and kept there."""
+        heads = slice(0, q.shape[1] if bias.hooked else 1)  # functions compute all heads at once
+        key_heads = slice(0, k.shape[1] if bias.hooked else 1)
+        parts = q[:, heads], k[:, key_heads], self.normalizer, bias.crop(heads=heads)
+        scores, _ = biased_scores(*parts)
+        spared = (bias.q_positions[:, None] == bias.k_positions) | (bias.k_positions == 0)
+        gains = scores[:, :1].relu().masked_fill(spared, 0.0)
+        sums = torch.nn.functional.pad(gains.cumsum(dim=2), (0, 0, 1, 0))
+        if cache.state is not None:
+            sums = sums + torch.nn.functional.pad(cache.state, (0, q.shape[2]))
+        cache.proceed(sums[:, :, -1:], 0)
+        return sums[:, :, :-1]
+
+
 class FullAttention(MultiHeadAttention):
     """Self-attention in which every query sees every key but padding; n is their number."""
 
@@ -410,6 +458,14 @@ class CrossAttention(MultiHeadAttention):
 
     def keep(self, view: View) -> Kept:
         return dict(view.cache.once(partial(self._of_states, view)))
+
+
+def causal_attention(
+    attention: Attention, position: PositionEncoding, sizes: Sizes, biases: bool = False
+) -> MultiHeadAttention:
+    """Make a layer of causal self-attention, of the class that its options ask for."""
+    kind = SelectiveAttention if attention.selective else MultiHeadAttention
+    return kind(attention, position, sizes, biases)
 
 
 def window_of(position: PositionEncoding, heads: int) -> Int[Tensor, " h"] | None:

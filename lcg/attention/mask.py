@@ -29,16 +29,16 @@ ROWS = 128
 class Bias(NamedTuple):
     """The rule that maps products to scores, and the keys that a query sees.
 
-    scores = score_map(scale · q·k) + the biases that are set:
+    scores = score_map(softcap(scale · q·k)) + the biases that are set:
 
     - slopes [h]: -m·|i - j|
     - table [h n]: the entry of distance i - j; the first column is that of table_start
     - rows [b h q] and columns [b h k]: u_i + w_j
     - additive(tile, learned): any other, broadcastable to [b h q k], or None
 
-    i and j are position ids, q_ids [q] or [b q] and k_ids [k] or [b k]; None: the positions.
-    additive and score_map are called for one tile at a time, with their learned tensors and the
-    states of queries and keys, so that nothing is materialised as a whole.
+    softcap c maps z to c·tanh(z/c). i and j are position ids, q_ids [q] or [b q] and k_ids [k] or
+    [b k]; None: the positions. additive and score_map are called for one tile at a time, with their
+    learned tensors and the states of queries and keys, so that nothing is materialised as a whole.
 
     A query sees keys at positions up to its own (`causal`; strictly before it unless it
     `sees_itself`), within its window [h], and not masked by key_mask [b k]. Positions give the
@@ -62,6 +62,7 @@ class Bias(NamedTuple):
     columns: Float[Tensor, "b h k"] | None = None
     score_map: ScoreMap | None = None
     window: Int[Tensor, " h"] | None = None
+    softcap: float | None = None
     learned: Learned = {}
     q_state: Learned = {}
     k_state: Learned = {}
@@ -75,6 +76,12 @@ class Bias(NamedTuple):
     def scale_for(self, q: Tensor) -> float:
         """Return the factor of the products."""
         return 1 / math.sqrt(q.shape[-1]) if self.scale is None else self.scale
+
+    def capped(self, scores: Tensor) -> Tensor:
+        """The scores within the soft cap; where there is one, those given are written over."""
+        if self.softcap is None:
+            return scores
+        return self.softcap * scores.div_(self.softcap).tanh_()
 
     def crop(self, queries: slice | Tensor = ALL, keys: slice = ALL, heads: slice = ALL) -> Bias:
         """Return the bias of some of the queries, keys and heads.
@@ -138,7 +145,7 @@ class Bias(NamedTuple):
         Also returns which queries see no key, [.. q 1], or None if there can be none. Their scores
         are 0, so that no normalizer divides by zero, and their weights must be dropped.
         """
-        scores, tile = products, None
+        scores, tile = self.capped(products), None
         if self.hooked:
             tile = self.tile(q, k)._replace(hidden=self.hidden(sees_itself))
         if self.score_map is not None:

@@ -167,7 +167,8 @@ class Laser(OutputNorm):
             raise ValueError(f"laser: bound must be in (0, 40], got {self.bound:g}")
 
     def values(self, v, learned):
-        return (self.bound * (wide(v) / self.bound).tanh()).exp().to(v.dtype)
+        bound = min(self.bound, math.log(torch.finfo(v.dtype).max))  # 11 in float16
+        return (bound * (wide(v) / bound).tanh()).exp().to(v.dtype)
 
     def __call__(self, x, learned):
         return wide(x).masked_fill(x <= 0, 1.0).log().to(x.dtype)

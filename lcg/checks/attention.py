@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -281,10 +282,17 @@ def _heads(case: Case, heads: int) -> Tensor:
 
 
 def subjects(attention: Attention) -> Iterator[tuple[str, Parts, Properties]]:
-    """Each choice of an attention by its kind, in a model of its own, and its properties."""
+    """Each choice of an attention by its kind, in a model of its own, and its properties.
+
+    The normalizer's has the options of the attention too: qk_norm, sink, softcap, selective.
+    """
     groups = {"normalizer": NORMALIZER, "scaling": SCALING, "output_norm": NORM}
     for kind, properties in groups.items():
         choice = getattr(attention, kind)
         if choice.name != "none":
-            parts = Parts(choice, Attention(**{kind: choice}), NoPE())
+            alone = Attention(**{kind: choice})
+            if kind == "normalizer":
+                parts = {"scaling": alone.scaling, "output_norm": alone.output_norm}
+                alone = replace(attention, **parts, backend="auto")
+            parts = Parts(choice, alone, NoPE())
             yield kind, parts, Properties(properties | model.PROPERTIES)

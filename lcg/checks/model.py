@@ -12,7 +12,7 @@ from torch import Tensor
 from lcg.attention import Attention
 from lcg.attention.backends import blockwise, reference, triton, usable
 from lcg.attention.hooks import learned_tensors
-from lcg.attention.layer import MultiHeadAttention
+from lcg.attention.layer import MultiHeadAttention, causal_attention
 from lcg.attention.mixers import AttentionMixer, FixedLoop, Loop, Mixer
 from lcg.checks.properties import DoesNotApply, Properties, expect
 from lcg.config.schema import Model
@@ -61,7 +61,7 @@ class Parts:
 
     def layer(self, sizes: Sizes) -> MultiHeadAttention:
         """A layer of causal attention, the same each time."""
-        return stirred(seeded(lambda: MultiHeadAttention(self.attention, self.position, sizes)))
+        return stirred(seeded(lambda: causal_attention(self.attention, self.position, sizes)))
 
     def model(self, sizes: Sizes, kind: type = Decoder, start: bool = False) -> Any:
         """A model of two layers, the same each time; start: as it is before training."""
@@ -178,7 +178,7 @@ def selected(parts: Parts, case: Case) -> None:
 def padded(parts: Parts, case: Case) -> None:
     """A row gives the same with padding after it as without."""
     mixed = not isinstance(parts.mixer, AttentionMixer)
-    causal_only = mixed or parts.attention.weighting.causal_only
+    causal_only = mixed or parts.attention.weighting.causal_only or parts.attention.selective
     for kind in [Decoder] if causal_only else [Decoder, Encoder]:
         model, tokens = parts.model(case.sizes, kind), case.tokens()
         longer = torch.nn.functional.pad(tokens, (0, 3), value=PAD)
@@ -190,6 +190,7 @@ def padded(parts: Parts, case: Case) -> None:
 
 def _require(backend: str, parts: Parts) -> None:
     able = usable(parts.attention.weighting, parts.position)
+    able = [name for name in able if name in parts.attention.backends]
     if backend not in able:
         raise DoesNotApply(f"backends of these choices are {', '.join(able)}")
 

@@ -77,8 +77,8 @@ def _clashes(config: Config) -> Iterator[str]:
     model, position, task = config.model, config.position, config.task
     trainer, batch_size = config.trainer, config.data.batch_size
     kind, has_encoder = f"model.kind={model.kind}", model.kind != "decoder"
-    all_normalizers = (own.normalizer for own in config.attention.pattern or [config.attention])
-    normalizer = next((n for n in all_normalizers if n.causal_only), None)
+    attentions = config.attention.pattern or [config.attention]
+    normalizer = next((a.normalizer for a in attentions if a.normalizer.causal_only), None)
     if has_encoder and not isinstance(config.mixer, AttentionMixer):
         yield f"mixer={config.mixer.name} runs in model.kind=decoder only, not in {kind}"
     if model.separate_source and not _loops_once(config.loop):
@@ -90,6 +90,11 @@ def _clashes(config: Config) -> Iterator[str]:
         yield (
             f"attention.normalizer={normalizer.name} runs in causal attention only and {kind} has "
             "other; use model.kind=decoder or another normalizer"
+        )
+    if has_encoder and any(attention.selective for attention in attentions):
+        yield (
+            f"attention.selective=true runs in causal attention only and {kind} has other; "
+            "use model.kind=decoder"
         )
     if has_encoder and not position.ordered and not model.allow_no_position:
         yield (

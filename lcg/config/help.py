@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lcg import registry
-from lcg.attention.backends import BACKENDS, FORMS, RUN_BY, usable
+from lcg.attention.backends import BACKENDS, FORMS, OPTIONS, RUN_BY, usable
 from lcg.config.errors import kinds
 from lcg.config.identity import to_tree
 from lcg.config.load import choices, group_file, load_config, sweep_files
@@ -164,6 +164,7 @@ def backends() -> str:
         "normalizer": {
             f"`{name}`": cls.backends for name, cls in registry.available("normalizer").items()
         },
+        "option": {f"`attention.{name}`": able for name, able in OPTIONS.items()},
         "position": {
             f"`{name}`": usable(softmax, cls())
             for name, cls in registry.available("position").items()

@@ -24,7 +24,9 @@ SHARE = 0.6  # of the available memory that one forward pass may plan to use
 def forward_bytes(config, batch: int, tokens: int, scored: int) -> int:
     """An upper estimate of what one evaluation pass over batch × tokens allocates at its peak."""
     model = config.model
-    entries = scores_at_once(config.attention.backend, batch * model.heads * tokens, tokens)
+    attentions = config.attention.pattern or [config.attention]
+    queries = batch * model.heads * tokens
+    entries = max(scores_at_once(own.backend, queries, tokens) for own in attentions)
     scores = 12 * 4 * entries  # scores, biased, candidates, weights and a solver's temporaries
     bias = 2 * 8 * entries
     width = model.heads * model.width_of_head

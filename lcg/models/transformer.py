@@ -23,7 +23,13 @@ from torch.nn import functional as F
 from lcg.attention import Attention
 from lcg.attention.cache import NO_CACHE, KVCache, LayerCache, NoCache
 from lcg.attention.hooks import learned_tensors, position_ids, returned
-from lcg.attention.layer import CrossAttention, FullAttention, Memory, MultiHeadAttention
+from lcg.attention.layer import (
+    CrossAttention,
+    FullAttention,
+    Memory,
+    MultiHeadAttention,
+    causal_attention,
+)
 from lcg.attention.mask import ALL
 from lcg.attention.mixers import AttentionMixer, FixedLoop, Loop, Mixer
 from lcg.config import Config
@@ -166,7 +172,7 @@ class CrossBlock(Block):
         self, model: Model, attention: Attention, position: PositionEncoding, sizes: Sizes
     ) -> None:
         style = STYLES[model.block]
-        super().__init__(model, MultiHeadAttention(attention, position, sizes, style.biases))
+        super().__init__(model, causal_attention(attention, position, sizes, style.biases))
         self.cross_norm = style.norm(model.d_model)
         cross = cross_encoding(model, position)
         self.cross = CrossAttention(attention, cross, sizes, style.biases)
@@ -203,7 +209,7 @@ class Transformer(nn.Module):
     on a maximum length.
     """
 
-    attention_kind: ClassVar[type[MultiHeadAttention]] = MultiHeadAttention
+    attention_kind: ClassVar[Callable[..., MultiHeadAttention]] = staticmethod(causal_attention)
 
     def __init__(
         self,
@@ -252,7 +258,11 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(Block(model, layer) for layer in layers)
 
     def attentions(
-        self, model: Model, attention: Attention, count: int, kind: type[MultiHeadAttention]
+        self,
+        model: Model,
+        attention: Attention,
+        count: int,
+        kind: Callable[..., MultiHeadAttention],
     ) -> Iterator[MultiHeadAttention]:
         """Make the attention of each of `count` layers."""
         for i in range(count):

@@ -259,6 +259,11 @@ def test_options_of_a_layer():
         "attention.normalizer.alpha=2", d_model=16, heads=2, attention="entmax", position="rope"
     )
     assert layer.attention.normalizer.alpha == 2
+    layer = lcg.attention_layer(
+        d_model=16, heads=4, scaling="log", backend="reference", sink="learned", kv_heads=2
+    )
+    assert (layer.attention.scaling.name, layer.backend) == ("log", "reference")
+    assert layer.sizes.kv_heads == 2 and "sink" in layer.normalizer_state
     with pytest.raises(ConfigError, match="alhpa") as error:
         lcg.attention_layer("attention.normalizer.alhpa=2", d_model=16, heads=2)
     assert "\n" not in str(error.value)

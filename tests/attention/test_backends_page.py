@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from lcg import registry
-from lcg.attention.backends import BACKENDS, FORMS, check_backend
+from lcg.attention import Attention
+from lcg.attention.backends import BACKENDS, FORMS, OPTIONS, check_backend
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.config.help import backends
 from lcg.positional.base import PositionEncoding
@@ -44,3 +45,15 @@ def test_a_normalizer_runs_where_the_table_says(name):
         else:
             with pytest.raises(ValueError, match=f"normalizer={name} has no {backend} backend"):
                 check_backend(backend, normalizer)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_an_option_runs_where_the_table_says(option):
+    value = {"sink": "zero", "softcap": 9.0, "selective": True}[option]
+    for backend, mark in zip(BACKENDS, marks(f"attention.{option}"), strict=True):
+        if mark.startswith("yes"):
+            assert backend in Attention(**{option: value}, backend=backend).backends
+        else:
+            with pytest.raises(ValueError, match=rf"attention\.{option} has no {backend} backend"):
+                Attention(**{option: value}, backend=backend)
+            assert backend not in Attention(**{option: value}).backends

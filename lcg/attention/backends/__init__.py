@@ -23,6 +23,13 @@ BACKENDS = {
 }
 """Name -> what it is."""
 
+OPTIONS = {
+    "sink": ("reference", "blockwise"),
+    "softcap": ("reference", "blockwise"),
+    "selective": ("reference",),
+}
+"""Options of attention that not every backend runs -> those that do."""
+
 TRITON = importlib.util.find_spec("triton") is not None
 """True where triton is installed; asked here, as torch 2.11 cannot compile the question."""
 

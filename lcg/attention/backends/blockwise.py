@@ -170,7 +170,7 @@ def _attend_tile(
     buffer: memory for the scores, where no gradient is asked for.
     """
     normalizer, bias, learned = problem
-    fused = normalizer.is_softmax and bias.score_map is None
+    fused = normalizer.is_softmax and bias.score_map is None and bias.softcap is None
     if fused and q.device.type == "cpu" and q.dtype == torch.float32:
         return _softmax_tile(q, k, v, bias)
     scores, blind = reference.biased_scores(q, k, normalizer, bias, buffer)

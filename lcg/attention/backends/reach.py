@@ -75,7 +75,8 @@ def needed_blocks(
     k_norm = _blocks(k.norm(dim=-1), k_size, 0.0).amax(-1)  # [b g j]
     k_norm = k_norm.repeat_interleave(shared, dim=1)
     lowest = _blocks(lowest, q_size, torch.inf).amin(-1)
-    bound = q_norm[..., None] * k_norm[..., None, :] + _largest_bias(bias, q_size, k_size)
+    product = bias.capped(q_norm[..., None] * k_norm[..., None, :])
+    bound = product + _largest_bias(bias, q_size, k_size)
     starts = torch.arange(0, k.shape[2], k_size, device=k.device)
     below = bound < lowest[..., None]  # not of NaN, which shall be seen
     needed = ~below & (starts < block_ends(ends, q_size)[:, None])
@@ -160,7 +161,7 @@ def _score_of_nearest(
         seen = seen & (order.abs()[:, None] < bias.window[:, None])
     index = near[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[-1])
     nearest = k.gather(2, index).repeat_interleave(q.shape[1] // k.shape[1], dim=1)
-    score = (q * nearest).sum(dim=-1) * bias.scale_for(q)
+    score = bias.capped((q * nearest).sum(dim=-1) * bias.scale_for(q))
     q_ids, k_ids = bias.ids()
     distance = q_ids - k_ids.expand(len(k), -1).gather(-1, near)  # [b q]
     if bias.slopes is not None:

@@ -22,7 +22,7 @@ WIDEST = 128
 """Largest head_dim."""
 
 
-BEYOND = ("additive", "score_map", "table", "rows", "window", "q_ids")
+BEYOND = ("additive", "score_map", "softcap", "table", "rows", "window", "q_ids")
 """Fields of a bias that the kernels do not know."""
 
 
