@@ -34,13 +34,16 @@ torch: Any = _TorchOnFirstUse()
 
 
 class Sizes(NamedTuple):
-    """The sizes of one attention layer. layer: its number in the model, from 0."""
+    """The sizes of one attention layer. layer: its number in the model, from 0; causal: whether
+    a query sees no key after it.
+    """
 
     heads: int
     kv_heads: int
     head_dim: int
     d_model: int
     layer: int = 0
+    causal: bool = True
 
     @property
     def width(self) -> int:
@@ -102,6 +105,10 @@ class PositionEncoding:
     """Scores depend on position differences only (shift invariance is then tested)."""
     cumulative: ClassVar[tuple[str, ...]] = ()
     """Names of the `state` tensors that are replaced by their running sums over the tokens."""
+    shared: ClassVar[tuple[str, ...]] = ()
+    """Names of the `learned` tensors of which there is one for all layers."""
+    causal_only: ClassVar[bool] = False
+    """It has no meaning where a query sees keys after it."""
 
     @property
     def ordered(self) -> bool:

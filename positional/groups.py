@@ -101,7 +101,19 @@ class Grouped(PositionEncoding):
 
     @property
     def cumulative(self) -> tuple[str, ...]:
-        names = enumerate(encoding.cumulative for encoding in self.encodings())
+        return self._prefixed("cumulative")
+
+    @property
+    def shared(self) -> tuple[str, ...]:
+        return self._prefixed("shared")
+
+    @property
+    def causal_only(self) -> bool:
+        return any(encoding.causal_only for encoding in self.encodings())
+
+    def _prefixed(self, attribute: str) -> tuple[str, ...]:
+        """The names that the encodings of the groups have there, as those of all groups."""
+        names = enumerate(getattr(encoding, attribute) for encoding in self.encodings())
         return tuple(f"group{i}_{name}" for i, some in names for name in some)
 
     def check(self, sizes: Sizes) -> None:
@@ -331,6 +343,10 @@ class Layers(PositionEncoding):
     @property
     def relative(self) -> bool:
         return all(encoding.relative for encoding in self.pattern)
+
+    @property
+    def causal_only(self) -> bool:
+        return any(encoding.causal_only for encoding in self.pattern)
 
     def has(self, hook: str) -> bool:
         return any(encoding.has(hook) for encoding in self.pattern)

@@ -39,6 +39,14 @@ class Wrapper(PositionEncoding):
     def cumulative(self) -> tuple[str, ...]:
         return self.inner.cumulative
 
+    @property
+    def shared(self) -> tuple[str, ...]:
+        return self.inner.shared
+
+    @property
+    def causal_only(self) -> bool:
+        return self.inner.causal_only
+
     def of_layer(self, layer: int) -> PositionEncoding:
         return replace(self, inner=self.inner.of_layer(layer))
 

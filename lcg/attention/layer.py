@@ -107,6 +107,7 @@ class MultiHeadAttention(nn.Module):
         biases: bool = False,
     ) -> None:
         super().__init__()
+        sizes = sizes._replace(causal=self.kind == "causal")
         normalizer = attention.weighting
         normalizer.check(sizes)
         if self.kind != "causal" and normalizer.causal_only:
@@ -118,6 +119,11 @@ class MultiHeadAttention(nn.Module):
             raise ValueError(
                 "attention.selective=true runs in SelectiveAttention only, which is causal, not in "
                 f"{type(self).__name__}; use model.kind=decoder"
+            )
+        if self.kind != "causal" and position.causal_only:
+            raise ValueError(
+                f"position={position.name} runs in causal attention only, not in {self.kind} "
+                "attention; use model.kind=decoder or another position"
             )
         norm, scaling = attention.output_norm, attention.scaling
         check_hooks(attention.normalizer, Normalizer)

@@ -178,7 +178,8 @@ def selected(parts: Parts, case: Case) -> None:
 def padded(parts: Parts, case: Case) -> None:
     """A row gives the same with padding after it as without."""
     mixed = not isinstance(parts.mixer, AttentionMixer)
-    causal_only = mixed or parts.attention.weighting.causal_only or parts.attention.selective
+    causal_only = parts.attention.weighting.causal_only or parts.position.causal_only
+    causal_only = mixed or causal_only or parts.attention.selective
     for kind in [Decoder] if causal_only else [Decoder, Encoder]:
         model, tokens = parts.model(case.sizes, kind), case.tokens()
         longer = torch.nn.functional.pad(tokens, (0, 3), value=PAD)

@@ -96,6 +96,11 @@ def _clashes(config: Config) -> Iterator[str]:
             f"attention.selective=true runs in causal attention only and {kind} has other; "
             "use model.kind=decoder"
         )
+    if has_encoder and position.causal_only:
+        yield (
+            f"position={position.name} runs in causal attention only and {kind} has other; use "
+            "model.kind=decoder or another position"
+        )
     if has_encoder and not position.ordered and not model.allow_no_position:
         yield (
             f"position={position.name} gives {kind} no information about order: its encoder has no "

@@ -229,6 +229,7 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(vocabulary, model.d_model)
         self.dropout = nn.Dropout(model.dropout)
         self.make_blocks(model, attention)
+        self.share_tensors()
         self.norm = self.style.norm(model.d_model)
         self.head = nn.Linear(model.d_model, vocabulary, bias=False)
         self.init_matrices(model)
@@ -268,6 +269,15 @@ class Transformer(nn.Module):
         for i in range(count):
             parts = attention.of_layer(i), self.position.of_layer(i), sizes_of(model, i)
             yield kind(*parts, self.style.biases)
+
+    def share_tensors(self) -> None:
+        """Give layers of one kind and one encoding the tensors that it shares between them."""
+        first: dict[Any, nn.Parameter] = {}
+        for layer in self.attention_layers().values():
+            state, encoding = layer.position_state, layer.position
+            for name in (name for name in encoding.shared if name in state):
+                key = layer.kind, repr(encoding), name
+                state[name] = first.setdefault(key, state[name])
 
     def position_tensors(self, model: Model) -> nn.ParameterDict:
         """Make the tensors that the encoding learns for the embedding."""

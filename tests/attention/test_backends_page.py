@@ -18,9 +18,9 @@ def test_the_page_shows_what_lcg_list_backends_prints():
     assert backends() in PAGE.read_text(), "paste the output of `lcg list backends`"
 
 
-def marks(subject: str) -> list[str]:
-    """The marks of a row of the tables."""
-    (row,) = (line for line in backends().splitlines() if line.startswith(f"| `{subject}`"))
+def marks(start: str) -> list[str]:
+    """The marks of the row of the tables that begins with that."""
+    (row,) = (line for line in backends().splitlines() if line.startswith(start))
     return row.split(" | ")[-len(BACKENDS) :]
 
 
@@ -28,7 +28,7 @@ def marks(subject: str) -> list[str]:
 def test_an_encoding_with_a_form_runs_where_the_table_says(form):
     """An encoding that fills in this hook alone is refused by the backends without a mark."""
     cls = type("Form", (PositionEncoding,), {"name": "form", form: lambda self, *arguments: None})
-    for backend, mark in zip(BACKENDS, marks(form), strict=True):
+    for backend, mark in zip(BACKENDS, marks(f"| `{form}`:"), strict=True):
         if mark.startswith("yes"):
             check_backend(backend, Softmax(), cls())
         else:
@@ -39,7 +39,7 @@ def test_an_encoding_with_a_form_runs_where_the_table_says(form):
 @pytest.mark.parametrize("name", registry.available("normalizer"))
 def test_a_normalizer_runs_where_the_table_says(name):
     normalizer = registry.available("normalizer")[name]()
-    for backend, mark in zip(BACKENDS, marks(name), strict=True):
+    for backend, mark in zip(BACKENDS, marks(f"| `{name}` |"), strict=True):
         if mark.startswith("yes"):
             check_backend(backend, normalizer)
         else:
@@ -50,7 +50,7 @@ def test_a_normalizer_runs_where_the_table_says(name):
 @pytest.mark.parametrize("option", OPTIONS)
 def test_an_option_runs_where_the_table_says(option):
     value = {"sink": "zero", "softcap": 9.0, "selective": True}[option]
-    for backend, mark in zip(BACKENDS, marks(f"attention.{option}"), strict=True):
+    for backend, mark in zip(BACKENDS, marks(f"| `attention.{option}` |"), strict=True):
         if mark.startswith("yes"):
             assert backend in Attention(**{option: value}, backend=backend).backends
         else:

@@ -57,7 +57,7 @@ def compare(normalizer, scaling, position, output_norm, sizes, length, backend="
     actual.backward(cotangent)
 
     exact = {
-        name: tensor.detach().double().requires_grad_()
+        name: tensor.detach().double().requires_grad_(tensor.requires_grad)
         for name, tensor in [("x", x), *layer.named_parameters()]
     }
     expected, _ = oracle.attention(exact["x"][0], exact, choices(attention, position, sizes))

@@ -139,7 +139,7 @@ BAD = {
     "attention=softmax attention.normalizer.alpha=2": "of softmax, but of entmax",
     "attention.alpha=2": "did you mean attention.normalizer.alpha",
     "attention.scaling.offset=0": "attention.scaling.offset is not an option of none, but of",
-    "position=rope position.variant=linear": "is not an option of rope, but of alibi, nape",
+    "position=rope position.variant=linear": "is not an option of rope, but of alibi, kerple, nape",
     # form
     "seed": "'seed' is not of the form key=value",
     "=3": "'=3' is not of the form key=value",

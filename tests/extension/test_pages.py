@@ -53,10 +53,10 @@ PAGES = {
         {32, 128, 256},
     ),
     "add-a-position-encoding.md": (
-        "kerple.py",
+        "log_bias.py",
         60,
         "positional",
-        "runs/kerple",
+        "runs/log_bias",
         {32, 128, 256},
     ),
 }
@@ -192,7 +192,11 @@ def test_the_page_tells_of_every_member_it_names(page):
 TABLES = {
     "add-a-task.md": ("rotate", "DEFINITIONS = {\n    f.__name__: f\n    for f in (copy,", None),
     "add-an-attention.md": ("quiet_softmax", '    "softmax": softmax,\n', "quiet_softmax"),
-    "add-a-position-encoding.md": ("kerple", '    "nope": Encoding(),\n', "Encoding(bias=kerple)"),
+    "add-a-position-encoding.md": (
+        "log_bias",
+        '    "nope": Encoding(),\n',
+        "Encoding(bias=log_bias)",
+    ),
 }
 
 

@@ -8,6 +8,7 @@ from oracles.registered import (
     VOCABULARY,
     assert_near,
     choices,
+    crosses,
     labels,
     pairwise,
     randomize,
@@ -27,7 +28,7 @@ from lcg.positional.groups import NAPE
 CLOSE = 5e-5  # as for the decoder: float32 through several layers
 PAD = VOCABULARY  # a token beside those that `tokens` draws
 NORMALIZERS = [n for n in variants("normalizer") if not n.causal_only]
-POSITIONS = [p for p in variants("position") if p.ordered]
+POSITIONS = [p for p in variants("position") if p.ordered and crosses(p)]
 FACTORS = [
     *(NORMALIZERS, variants("scaling"), POSITIONS),
     *(["none", "same"], ["prenorm", "gemma2", "gpt2"], SIZES[:2]),

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
+from oracles import encodings_bias as biases
 from oracles import normalizers
 from oracles.outputs import OUTPUT_NORMS as FURTHER_OUTPUT_NORMS
 from oracles.outputs import Heads
@@ -204,7 +205,10 @@ SCALINGS: dict[str, Callable[[Tensor, int, Options, State, int], Tensor]] = {
 
 
 class Pair(NamedTuple):
-    """A query at position i and a key at position j, for one of `heads` heads."""
+    """A query at position i and a key at position j, for one of `heads` heads.
+
+    factor: of a length scaling; inputs [tokens width]: what keys are made of.
+    """
 
     head: int
     heads: int
@@ -212,7 +216,16 @@ class Pair(NamedTuple):
     j: int
     q: Tensor
     k: Tensor
-    x: Tensor
+    factor: Any
+    inputs: Tensor
+
+
+class Row(NamedTuple):
+    """The scores z[head][key] of one query before any bias, and its pairs[head][key]."""
+
+    head: int
+    z: list[list[Tensor]]
+    pairs: list[list[Pair]]
 
 
 class Encoding(NamedTuple):
@@ -222,6 +235,10 @@ class Encoding(NamedTuple):
     bias: Callable[[Pair, Options, State], Any] = lambda pair, options, learned: 0.0
     scaled: Callable[[int, int], bool] = lambda head, heads: True
     embed: Callable[[Tensor, int, Options, State], Tensor] = lambda x, position, options, learned: x
+    scores: Callable[[Row, Options, State], list[Tensor]] = lambda row, options, learned: row.z[
+        row.head
+    ]
+    sees: Callable[[int, int, int, int, Options], bool] = lambda head, heads, i, j, options: True
 
 
 def alibi_slope(head: int, heads: int, options: Options) -> float:
@@ -276,6 +293,19 @@ POSITIONS: dict[str, Encoding] = {
     ),
     "rope": Encoding(rotate=rope),
     "sinusoidal": Encoding(embed=sinusoidal),
+    "t5": Encoding(bias=biases.t5),
+    "kerple": Encoding(bias=biases.kerple),
+    "sandwich": Encoding(bias=biases.sandwich),
+    "scale_invariant": Encoding(scores=biases.scale_invariant),
+    "fire": Encoding(bias=biases.fire),
+    "fox": Encoding(bias=biases.forgetting(1)),
+    "cable": Encoding(bias=biases.forgetting(-1)),
+    "transformer_xl": Encoding(bias=biases.transformer_xl),
+    "cope": Encoding(scores=biases.cope),
+    "window": Encoding(sees=biases.window),
+    "hard_alibi": Encoding(
+        sees=biases.hard_alibi, scaled=lambda head, heads: head >= math.ceil(heads / 2)
+    ),
 }
 
 
@@ -337,24 +367,34 @@ def attention(
         seen = len(source)
         if kind == "causal":
             seen = i if choices.normalizer.name in STRICTLY_PAST else i + 1
-        joined = []
+        pairs = []
         for h in range(heads):
-            g = h // (heads // kv_heads)
             q = encoding.rotate(project("query", h, heads, x[i]), i, options)
             factor = 1.0
             if encoding.scaled(h, heads):
                 factor = multiplier(
                     x[i], max(seen, 1), choices.scaling.options, part("scaling"), h - first_scaled
                 )
+            own_keys = keys[h // (heads // kv_heads)]
+            pairs.append(
+                [Pair(h, heads, i, j, q, own_keys[j], factor, source) for j in range(seen)]
+            )
+        z = [[p.factor * p.q.dot(p.k) / math.sqrt(len(p.q)) for p in row] for row in pairs]
+        joined = []
+        for h in range(heads):
+            g = h // (heads // kv_heads)
+            scores = encoding.scores(Row(h, z, pairs), options, part("position"))
+            scores = [
+                score + encoding.bias(pair, options, part("position"))
+                for score, pair in zip(scores, pairs[h], strict=True)
+            ]
             total = torch.zeros_like(values[g][0])
-            p = torch.zeros(0, dtype=torch.float64)
-            if seen:
-                z = []
-                for j in range(seen):
-                    pair = Pair(h, heads, i, j, q, keys[g][j], x[i])
-                    bias = encoding.bias(pair, options, part("position"))
-                    z.append(factor * q.dot(keys[g][j]) / math.sqrt(len(q)) + bias)
-                p = normalize(torch.stack(z), choices.normalizer.options, part("normalizer"), h)
+            p = torch.zeros(seen, dtype=torch.float64)
+            seen_keys = [j for j in range(seen) if encoding.sees(h, heads, i, j, options)]
+            if seen_keys:
+                some = torch.stack([scores[j] for j in seen_keys])
+                some = normalize(some, choices.normalizer.options, part("normalizer"), h)
+                p = p.index_add(0, torch.tensor(seen_keys), some)
             for j in range(seen):
                 total = total + p[j] * values[g][j]
             weights[h].append(p)

@@ -30,6 +30,11 @@ FIRST: dict[str, dict[str, Any]] = {
     "qwen_log": {"train_length": 3},
     "llama4": {"floor": 3},
     "info": {"train_length": 5, "head_dim": 4},
+    "t5": {"buckets": 8, "farthest": 10},
+    "fire": {"train_length": 5, "hidden": 6},
+    "sandwich": {"width": 6, "base": 100.0},
+    "cope": {"most": 3},
+    "window": {"size": 3},
 }
 
 # Options to test besides.
@@ -45,6 +50,8 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "alibi": [{"variant": "interleaved"}],
     "nape": [{"variant": "exponential"}],
     "rope": [{"base": 100.0, "fraction": 0.5}],
+    "kerple": [{"variant": "power"}],
+    "fox": [{"gates": "bias", "init": "log_spaced"}],
     "sinusoidal": [{"base": 100.0, "scale": 0.3}],
     "rms": [{"gated": True, "eps": 0.01}],
     "relu_n": [{"power": 2.0, "gamma": 0.5}],
@@ -60,7 +67,7 @@ SIZES = [
 ]
 
 
-COMPOSED = ("heads", "layers", "randomised")
+COMPOSED = ("heads", "layers", "randomised", "dape")
 """Made of other encodings: tests/positional/test_wrappers.py and tests/extension test them."""
 
 
@@ -84,6 +91,11 @@ def fitting(output_norm: Any, sizes: Sizes) -> Sizes:
     except ValueError:
         return SIZES[0]
     return sizes
+
+
+def crosses(position: Any) -> bool:
+    """True for an encoding that full and cross-attention know."""
+    return not (position.causal_only or position.has("state") or position.has("window"))
 
 
 def label(choice: Any) -> str:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from oracles.registered import SIZES, label, randomize, single, small_decoder, tokens
+from oracles.registered import FIRST, SIZES, label, randomize, single, small_decoder, tokens
 
 from lcg.attention import Attention
 from lcg.attention.layer import MultiHeadAttention
@@ -44,7 +44,7 @@ def test_every_hook_is_handed_on():
 
 @pytest.mark.parametrize("name", single("position"))
 def test_an_encoding_around_another_is_that_other(name):
-    inner = single("position")[name]()
+    inner = single("position")[name](**FIRST.get(name, {}))
     outer, found = Unchanged(inner), []
     assert [outer.relative, outer.ordered] == [inner.relative, inner.ordered]
     for position in (inner, outer):
