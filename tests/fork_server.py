@@ -5,6 +5,7 @@ a real one can be killed. Reads requests on stdin, one JSON object a line; answe
 """
 
 import atexit
+import contextlib
 import gc
 import json
 import os
@@ -49,12 +50,13 @@ def become(request: dict) -> None:
         os.setuid(request["user"])
 
 
-def main() -> int:
+def main(before: str) -> int:
     """As a shell sees `lcg`: the exit code, and a traceback on stderr for what nobody caught."""
     try:
+        exec(compile(before, "before", "exec"), {"__name__": "__main__"})
         return lcg.cli.main()
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else 1
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except BaseException:
         traceback.print_exc()
         return 1
@@ -70,9 +72,9 @@ if __name__ == "__main__":
     print(json.dumps("ready"), flush=True)
     request = serve()
     become(request)
-    exec(compile(request["before"], "before", "exec"), {})
-    code = main()
+    code = main(request["before"])
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # closed, full
+            stream.flush()
     os._exit(code)  # taking the interpreter down in good order would take a second

@@ -95,7 +95,10 @@ class ForkServer:
         environment: dict[str, str | None] | None = None,
         user: int | None = None,
     ) -> Process:
-        """`lcg` with these words; `before` is code that the process runs first."""
+        """`lcg` with these words; `before` is code that the process runs first.
+
+        Code that ends with SystemExit runs in place of `lcg`.
+        """
         files = [f"{self._folder.name}/{len(self._started)}.{end}" for end in ("out", "err")]
         request = {"do": "start", "words": words, "stdout": files[0], "stderr": files[1]}
         request |= {"folder": str(folder), "before": before, "environment": environment or {}}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from torch import Tensor, nn
@@ -25,8 +26,13 @@ def returned(owner: Any, method: str, value: Any, *shapes: tuple[int, ...]) -> T
 
 def check_hooks(owner: Any, base: type) -> None:
     """Raise ValueError, in one line, for a hook with other arguments than in its base class."""
+    _check_class(type(owner), base)
+
+
+@cache
+def _check_class(cls: type, base: type) -> None:
     for name, hook in vars(base).items():
-        own = getattr(type(owner), name)
+        own = getattr(cls, name)
         if not inspect.isfunction(hook) or hook is own or name == "__init_subclass__":
             continue
         wanted = list(inspect.signature(hook).parameters)
@@ -36,15 +42,15 @@ def check_hooks(owner: Any, base: type) -> None:
         required = [p.name for p in found if p.default is p.empty]
         if len(required) > len(wanted) or len(found) < len(wanted):
             raise ValueError(
-                f"{type(owner).__name__}.{name}({', '.join(p.name for p in found)}) must take "
+                f"{cls.__name__}.{name}({', '.join(p.name for p in found)}) must take "
                 f"({', '.join(wanted)})"
             )
         for argument, now in RENAMED_ARGUMENTS.items():
             if argument in required and argument not in wanted:
-                raise ValueError(f"{type(owner).__name__}.{name} takes {now} of {argument}")
+                raise ValueError(f"{cls.__name__}.{name} takes {now} of {argument}")
     for name, now in RENAMED.items():
-        if hasattr(type(owner), name) and not hasattr(base, name):
-            raise ValueError(f"{type(owner).__name__}.{name} {now}")
+        if hasattr(cls, name) and not hasattr(base, name):
+            raise ValueError(f"{cls.__name__}.{name} {now}")
 
 
 RENAMED = {

@@ -1,5 +1,6 @@
 """Ways to call the command: in a process of its own, or here, with torch imported once."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from tiny import quick
 
 from lcg.cli import main
+from lcg.training import timing
 
 
 @pytest.fixture
@@ -52,6 +54,13 @@ def call(here, capsys):
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def timed_by_a_fork(monkeypatch):
+    """Time steps in a process that need not import torch."""
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(timing.multiprocessing, "get_context", lambda method: fork)
 
 
 @pytest.fixture

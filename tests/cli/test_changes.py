@@ -70,7 +70,7 @@ def test_options_of_training_are_none_of_eval(call, run, option):
     assert code == 2 and "is an option of `lcg train`" in err
 
 
-def test_training_evaluates_it_also(call, folder, tiny):
+def test_training_evaluates_it_also(call, folder, tiny, timed_by_a_fork):
     also = "evaluation.also=[position=./yarn.py:YaRN position.scale=8, position.base=50]"
     words = tiny("position=rope", "name=run", also)
     assert call("train", *words)[0] == 0

@@ -14,7 +14,11 @@ def runs(train_once):
 
 @pytest.mark.parametrize(
     "attention",
-    ["softmax", "entmax_learned", "rela_g", "stick_breaking", "topk", "adaptive_temperature"],
+    ["entmax_learned", "rela_g"]
+    + [
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("softmax", "stick_breaking", "topk", "adaptive_temperature")
+    ],
 )
 def test_every_attention(call, runs, attention):
     run = runs(attention)

@@ -108,7 +108,7 @@ def test_parts_grow_while_they_end_in_time(monkeypatch):
     assert parts(8, 100, fits=lambda part: part < 4) == [1, 1, 2]
 
 
-def test_a_step_that_does_not_end_is_ended(here, tiny):
+def test_a_step_that_does_not_end_is_ended(here, tiny, timed_by_a_fork):
     """Also in the middle of it; what is known without it is said, and later runs are missing."""
     (here / "endless.py").write_text(ENDLESS)
     words = tiny("task=./endless.py:Endless")
@@ -125,7 +125,7 @@ def test_a_step_that_does_not_end_is_ended(here, tiny):
     assert "Timing ran out of time in a step of one sequence, after " in text
 
 
-def test_what_is_wrong_in_a_run_is_one_line(here, tiny):
+def test_what_is_wrong_in_a_run_is_one_line(here, tiny, timed_by_a_fork):
     with pytest.raises(ValueError, match="cannot be drawn"):
         wrong = ENDLESS.replace("time.sleep(10**6)", "raise ValueError('cannot be drawn')")
         (here / "wrong.py").write_text(wrong.replace("ITIMER_REAL, 0.001", "ITIMER_REAL, 0"))

@@ -4,7 +4,7 @@ import pytest
 
 from lcg import registry
 from lcg.commands.list import LISTS
-from lcg.config import choices
+from lcg.config import choices, load_config
 from lcg.config.load import sweep_files
 
 
@@ -31,14 +31,16 @@ def test_everything(call):
     assert [block.split()[0] for block in blocks] == list(LISTS)
 
 
-def test_names_that_are_listed_can_be_chosen(call):
-    for title in set(LISTS) - {"experiments", "sweeps"}:
-        usage = LISTS[title][1]
-        for row in call("list", title)[1].splitlines()[1:]:
-            for word in usage.split(" or "):
-                choice = word.replace("NAME", row.split()[0])
-                code, _, err = call("train", choice, "--help")
-                assert code == 0, err
+@pytest.mark.parametrize("title", sorted(LISTS.keys() - {"experiments", "sweeps"}))
+def test_names_that_are_listed_can_be_chosen(title, call):
+    """The help of the first name, and all of them as words of a config."""
+    usage = LISTS[title][1]
+    names = [row.split()[0] for row in call("list", title)[1].splitlines()[1:]]
+    for word in usage.split(" or "):
+        code, _, err = call("train", word.replace("NAME", names[0]), "--help")
+        assert code == 0, err
+        for name in names:
+            load_config([word.replace("NAME", name)], fitting=False)
 
 
 def test_a_users_sweeps_are_listed_too(call, tmp_path, monkeypatch):

@@ -111,7 +111,7 @@ def test_tables_plots_selection_and_report(call, kind, run, tmp_path):
     assert f"{last.replace('_', ' ')}, head 1" in text
 
 
-def test_a_dry_run_projects(call, kind, tmp_path):
+def test_a_dry_run_projects(call, kind, tmp_path, timed_by_a_fork):
     words = tiny(*KINDS[kind], f"runs={tmp_path}", "attention=entmax_learned")
     code, out, err = call("train", *words, "--dry-run")
     assert code == 0, err

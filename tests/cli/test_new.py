@@ -22,14 +22,16 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("group", KINDS)
-def test_a_skeleton_passes_its_checks_and_its_test(group, call, process):
+def test_a_skeleton_passes_its_checks_and_its_test(group, call, here, fork_server):
     code, out, err = call("new", group, "shift_by_two")
     assert (code, err) == (0, "")
     assert f"lcg check {group}=./shift_by_two.py:ShiftByTwo" in out
     code, checked, err = call("check", f"{group}=./shift_by_two.py:ShiftByTwo")
     assert (code, err) == (0, ""), checked
-    tested = process("-m", "pytest", "-q", "test_shift_by_two.py")
-    assert tested.returncode == 0, tested.stdout
+    words = ("-q", "-p", "no:cacheprovider", "test_shift_by_two.py")
+    pytest_main = "import pytest, sys; sys.path.insert(0, ''); raise SystemExit(pytest.main())"
+    tested = fork_server.run(*words, folder=here, before=pytest_main)
+    assert tested.code == 0, tested.out
     assert "Replace" in Path("test_shift_by_two.py").read_text()
     ruff = [Path(sys.executable).parent / "ruff", "check", "--isolated", "--select=E,F,UP,B"]
     linted = subprocess.run([*ruff, "--line-length=100", "."], capture_output=True, text=True)

@@ -48,31 +48,52 @@ def test_mistakes_keep_their_exit_code_where_nobody_hears_of_them(shell):
         assert shell(f"lcg train task=cop {closed}").returncode == 2
 
 
-@pytest.mark.parametrize("surroundings", SURROUNDINGS)
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_can_be_printed_is(command, surroundings, shell):
-    done = shell(f"lcg {command}", **SURROUNDINGS[surroundings])
-    assert (done.returncode, done.stderr) == (0, "")
+def test_what_can_be_printed_is(command, shell):
     usual = shell(f"lcg {command}").stdout
-    if surroundings == "no docstrings":
-        assert done.stdout and "Copy(" not in done.stdout
-    else:
-        assert done.stdout == usual.encode("ascii", "replace").decode()
+    for surroundings, environment in SURROUNDINGS.items():
+        done = shell(f"lcg {command}", **environment)
+        assert (done.returncode, done.stderr) == (0, "")
+        if surroundings == "no docstrings":
+            assert done.stdout and "Copy(" not in done.stdout
+        else:
+            assert done.stdout == usual.encode("ascii", "replace").decode()
+
+
+def trained_all_the_same(folder) -> bool:
+    assert "Traceback" not in (folder / "runs/mine/metrics.csv").read_text()
+    return '"finished"' in (folder / "runs/mine/results.json").read_text()
 
 
 @pytest.mark.parametrize(
     ("streams", "environment"),
     [
-        ("", SURROUNDINGS["ascii"]),
         ("", SURROUNDINGS["C"]),
-        ("", SURROUNDINGS["no docstrings"]),
-        ("<&- >&- 2>&-", {}),
-        ("2>/dev/full", {}),
+        pytest.param("", SURROUNDINGS["ascii"], marks=pytest.mark.slow),
+        pytest.param("", SURROUNDINGS["no docstrings"], marks=pytest.mark.slow),
+        pytest.param("<&- >&- 2>&-", {}, marks=pytest.mark.slow),
+        pytest.param("2>/dev/full", {}, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_is_trained_all_the_same(streams, environment, shell, here, tiny):
     words = " ".join(tiny("name=mine", "wandb.mode=offline"))
     done = shell(f"lcg train {words} {streams}", **environment)
     assert done.returncode == 0, done.stderr
-    assert '"finished"' in (here / "runs/mine/results.json").read_text()
-    assert "Traceback" not in (here / "runs/mine/metrics.csv").read_text()
+    assert trained_all_the_same(here)
+
+
+CLOSED = """
+import os, sys
+for number in range(3):
+    os.close(number)
+sys.stdin = sys.stdout = sys.stderr = None
+"""
+FULL = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 2)"
+
+
+@pytest.mark.parametrize("before", [CLOSED, FULL], ids=["closed", "full"])
+def test_a_run_is_trained_though_nobody_hears_of_it(before, here, tiny, fork_server):
+    """The streams are as Python starts with them, in a process that need not import torch."""
+    words = tiny("name=mine", "wandb.mode=offline")
+    assert fork_server.run("train", *words, folder=here, before=before).code == 0
+    assert trained_all_the_same(here)

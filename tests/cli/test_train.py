@@ -3,14 +3,11 @@
 import csv
 import fcntl
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from processes import wait_until
 
 
 def results(directory: str) -> dict:
@@ -54,7 +51,7 @@ def test_the_same_command_again_trains_nothing(call, tiny, here):
     assert (here / first.strip() / "checkpoints" / "last.ckpt").stat().st_mtime_ns == stamp
 
 
-def test_options_without_effect_are_said(call, tiny):
+def test_options_without_effect_are_said(call, tiny, timed_by_a_fork):
     words = tiny("data.min_length=4", "data.lengths_per=batch", "optimizer.warmup_steps=6")
     code, _, err = call("train", *words, "--dry-run")
     assert code == 0
@@ -168,26 +165,16 @@ def test_not_finite_is_4(call, tiny):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_stopped_is_128_and_the_signal(number, code, here, tiny, call):
+def test_stopped_is_128_and_the_signal(number, code, here, tiny, fork_server):
     words = tiny("trainer.steps=100000", "name=mine")
-    child = subprocess.Popen(
-        [sys.executable, "-m", "lcg", "train", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+    child = fork_server.start("train", *words, folder=here)
     metrics = here / "runs" / "mine" / "metrics.csv"
-    deadline = time.monotonic() + 900
-    while not (metrics.exists() and metrics.read_text().count("\n") > 1):
-        assert time.monotonic() < deadline
-        assert child.poll() is None, child.stderr.read()
-        time.sleep(0.1)
-    child.send_signal(number)
-    out, err = child.communicate(timeout=900)
-    assert child.returncode == code, err
-    assert out == "runs/mine\n"
-    assert "the same command resumes from there" in err
+    written = lambda: metrics.exists() and metrics.read_text().count("\n") > 1  # noqa: E731
+    wait_until(lambda: written() or child.poll() is not None)
+    child.signal(number)
+    assert child.wait() == code, child.err
+    assert child.out == "runs/mine\n"
+    assert "the same command resumes from there" in child.err
     assert results("runs/mine")["training"]["status"] == "interrupted"
     assert (here / "runs" / "mine" / "checkpoints" / "last.ckpt").is_file()
 

@@ -12,7 +12,14 @@ from lcg.cli import main
 
 FOLDER = Path(__file__).parent / "earlier"
 TINY = quick(
-    "data.batch_size=4", "data.min_length=3", "validation.lengths=8", "evaluation.lengths=8"
+    *(
+        "data.batch_size=4",
+        "data.min_length=8",
+        "data.max_length=9",
+        "validation.lengths=8",
+        "evaluation.lengths=8",
+    ),
+    "trainer.steps=2",
 )
 
 STILL_RUN = [
@@ -39,21 +46,34 @@ TOLD = {
 }
 
 
+def slow(choice):
+    return pytest.param(choice, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize("choice", STILL_RUN)
-def test_what_runs_as_it_is(choice, capsys):
+def test_what_runs_as_it_is(choice, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", choice.format(FOLDER), *TINY]) == 0, capsys.readouterr()
+
+
+@pytest.mark.parametrize("choice", [*STILL_RUN[:1], *map(slow, STILL_RUN[1:])])
+def test_what_has_the_properties_that_are_checked(choice, capsys):
     assert main(["check", choice.format(FOLDER)]) == 0, capsys.readouterr()
 
 
 @pytest.mark.parametrize("choice", TOLD)
 def test_what_is_told(choice, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = TOLD[choice].format(FOLDER)
     assert main(["train", choice.format(FOLDER), *TINY]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("lcg: ") and said in line
+    assert line.startswith("lcg: ") and TOLD[choice].format(FOLDER) in line
+
+
+@pytest.mark.parametrize("choice", [*map(slow, list(TOLD)[:-1]), list(TOLD)[-1]])
+def test_what_is_told_by_a_check(choice, capsys):
     assert main(["check", choice.format(FOLDER)]) == 2
     captured = capsys.readouterr()
-    assert said in captured.out + captured.err
+    assert TOLD[choice].format(FOLDER) in captured.out + captured.err
 
 
 def test_what_the_page_had_its_reader_import():

@@ -81,7 +81,7 @@ def test_two_files_of_one_name_are_two_modules(lcg, write):
     assert "attention.normalizer.heat=1" in out
 
 
-def test_a_whole_run_of_one_s_own_classes(lcg, write, folder):
+def test_a_whole_run_of_one_s_own_classes(lcg, write, folder, fork_server):
     """All three kinds, in YAML and on the command line; found again from another folder."""
     write("rotate.py", ROTATE)
     write("mine.py", NORMALIZER)
@@ -97,7 +97,9 @@ def test_a_whole_run_of_one_s_own_classes(lcg, write, folder):
     copies = {str(p.relative_to(folder / run)) for p in (folder / run / "sources").rglob("*.py")}
     named = {"task/rotate.py", "normalizer/mine.py", "position/my_pe.py"}
     assert copies == {f"sources/{name}" for name in named}
-    lcg("eval ../" + run + " lengths=16 samples=8", folder="configs")
+    words = ("eval", f"../{run}", "lengths=16", "samples=8")
+    evaluated = fork_server.run(*words, folder=folder / "configs")
+    assert evaluated.code == 0, evaluated.err
     cells = json.loads((folder / run / "results.json").read_text())["ladder"]
     assert [cell["length"] for cell in cells] == [4, 8, 16]
 

@@ -1,4 +1,4 @@
-"""The how-to pages, followed to the letter in a folder of a user."""
+"""The how-to pages, followed to the letter in a folder of a user; only models are made smaller."""
 
 import json
 import re
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from tiny import SMALL
 
 from lcg.attention.output_norms import OutputNorm
 from lcg.positional.base import PositionEncoding
@@ -70,17 +71,33 @@ every_page = pytest.mark.parametrize("page", PAGES)
 
 
 HEAVY = ("check", "train", "eval")  # of `lcg`'s commands: they import torch
+PYTHON = """
+import runpy, sys
+sys.path.insert(0, "")
+sys.argv = sys.argv[1:]
+if sys.argv[0] == "-m":
+    del sys.argv[0]
+    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+else:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+raise SystemExit
+"""
 
 
 @pytest.fixture
 def command(folder, shell, fork_server):
-    """Run a shell command in the user's folder, `lcg` where it is heavy by a fork; its stdout."""
+    """Run a shell command in the user's folder, by a fork where it imports torch; its stdout."""
 
     def command(line: str) -> str:
-        words = shlex.split(line, comments=True)
-        if words[:1] == ["lcg"] and words[1] in HEAVY and "--help" not in words:
+        program, *words = shlex.split(line, comments=True) or [""]
+        if program == "python" or (
+            program == "lcg" and words[0] in HEAVY and "--help" not in words
+        ):
+            before = PYTHON if program == "python" else ""
+            if words[0] == "train":
+                words += SMALL
             quiet = {"WANDB_MODE": "disabled"}
-            done = fork_server.run(*words[1:], folder=folder, environment=quiet)
+            done = fork_server.run(*words, folder=folder, environment=quiet, before=before)
             code, out, err = done.code, done.out, done.err
         else:
             done = shell(line)

@@ -1,8 +1,6 @@
 """Compiled training steps: the same losses, from batches of one width, and whole as one graph."""
 
 import csv
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -125,13 +123,12 @@ for words in {runs!r}:
 """
 
 
-def test_a_step_is_one_graph_compiled_once():
+def test_a_step_is_one_graph_compiled_once(lcg):
     """In a process whose shapes nobody checks, which cannot be compiled."""
     attentions = ("softmax", "asentmax", "rela_g")
     runs = [tiny(f"attention={attention}", "model.dropout=0") for attention in attentions]
-    program = WHOLE.format(runs=runs)
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    done = lcg.run(before=WHOLE.format(runs=runs) + "raise SystemExit(0)")
+    assert done.code == 0, done.out + done.err
 
 
 @pytest.mark.slow

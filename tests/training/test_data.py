@@ -82,14 +82,13 @@ class Mine(Copy):
 """
 
 
-def test_batches_of_a_users_own_class_reach_another_process(tmp_path, config):
+def test_batches_of_a_users_own_class_reach_another_process(lcg, tmp_path, config):
     (tmp_path / "own.py").write_text(OWN)
     batches = Batches(config(f"task={tmp_path / 'own.py'}:Mine"), 1, 2)
     (tmp_path / "pickled").write_bytes(pickle.dumps(batches))
     code = "import pickle, sys; print(pickle.load(open(sys.argv[1], 'rb'))[3]['inputs'].tolist())"
-    words = [sys.executable, "-c", code, str(tmp_path / "pickled")]
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.stdout.strip() == str(batches[3]["inputs"].tolist()), done.stderr
+    done = lcg.run(str(tmp_path / "pickled"), before=f"{code}; raise SystemExit(0)")
+    assert done.out.strip() == str(batches[3]["inputs"].tolist()), done.err
 
 
 def test_workers_need_not_import_lightning():

@@ -13,6 +13,7 @@ import torch
 from processes import (
     LIMIT,
     ROOT,
+    Process,
     checkpoint,
     differences,
     essence,
@@ -97,6 +98,36 @@ def one_device(lcg, tmp_path):
     return only_run(tmp_path / "one")
 
 
+def test_two_devices_of_a_launcher_train_as_one(lcg, one_device, tmp_path):
+    """As below, with both processes started here, in milliseconds, as torchrun would."""
+    runs = tmp_path / "two"
+
+    def both(*words: str) -> list[Process]:
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        words = tiny(*WORDS, f"runs={runs}", *words)
+        places = [where | {"LOCAL_RANK": rank, "RANK": rank, "WORLD_SIZE": "2"} for rank in "01"]
+        return [lcg.start("train", *words, environment=place) for place in places]
+
+    first, second = both("validation.samples=2000000")
+    wait_until(
+        lambda: any("\n12," in f.read_text() for f in runs.glob("*/metrics.csv")),
+        explain=lambda: first.err + second.err,
+    )
+    first.signal(signal.SIGTERM)
+    assert (first.wait(), second.wait()) == (143, 0), first.err + second.err
+    assert "Traceback" not in first.err + second.err
+    assert "training lengths" in first.err and second.err == ""
+    run = only_run(runs)
+    stopped_at = checkpoint(run)["global_step"]
+    assert stopped_at in (12, 13, 14, 15)
+    first, second = both()
+    assert (first.wait(), second.wait()) == (0, 0), first.err + second.err
+    assert f"at step {stopped_at} of 30" in first.err
+    assert record(run)["training"]["status"] == "finished"
+    assert_same_training(one_device, run)
+
+
+@pytest.mark.slow
 def test_two_devices_train_as_one(start, one_device, tmp_path):
     """Stopped in between by SIGTERM to the first of them, and resumed.
 

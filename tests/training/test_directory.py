@@ -292,11 +292,13 @@ WRITTEN = (
     "next.ckpt",
 )
 OTHERS = ("EDQUOT", "EROFS", "EACCES", "EIO")
-FAULTS = [(name, "ENOSPC") for name in WRITTEN] + [("next.ckpt", number) for number in OTHERS]
+FAULTS = [(name, "ENOSPC") for name in WRITTEN] + [
+    pytest.param("next.ckpt", number, marks=pytest.mark.slow) for number in OTHERS
+]
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="names of files are read in /proc")
-@pytest.mark.parametrize(("name", "number"), FAULTS, ids=map("-".join, FAULTS))
+@pytest.mark.parametrize(("name", "number"), FAULTS)
 def test_any_write_that_fails_is_one_line_and_spoils_nothing(
     lcg, uninterrupted, tmp_path, name, number
 ):

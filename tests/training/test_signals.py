@@ -71,8 +71,9 @@ def test_a_signal_stops_at_the_step_boundary(lcg, uninterrupted, tmp_path, name,
 
 
 def test_sigterm_through_the_shell_command(tmp_path):
-    """`python -m lcg train`, as a scheduler would stop it."""
-    words = tiny(f"runs={tmp_path}", "trainer.steps=100000", "trainer.checkpoint_every=50000")
+    """`python -m lcg train`, as a scheduler would stop it; the second process is Lightning's."""
+    words = ("trainer.steps=100000", "trainer.checkpoint_every=50000", "trainer.devices=2")
+    words = tiny(f"runs={tmp_path}", *words)
     process = subprocess.Popen(
         [sys.executable, "-m", "lcg", "train", *words],
         cwd=ROOT,

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -55,12 +56,24 @@ if trainer.is_global_zero:
 
 
 def by_a_stock_trainer(
-    tmp_path, words, precision, devices=1, resume=None
+    run, tmp_path, words, precision, devices=1, resume=None
 ) -> dict[int, list[float]]:
     """Loss and gradient norm of each step that the script makes."""
+    out = run(json.dumps([words, precision, devices, str(tmp_path / "theirs"), resume]))
+    return {int(step): row for step, row in json.loads(out.splitlines()[-1]).items()}
+
+
+def forked(lcg, given: str) -> str:
+    """What the script prints, in a process that need not import anything."""
+    done = lcg.run(given, before=f"{SCRIPT}\nraise SystemExit(0)")
+    assert done.code == 0, done.err
+    return done.out
+
+
+def started(tmp_path, given: str) -> str:
+    """The same where Lightning starts the script once more, for the second device."""
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    given = json.dumps([words, precision, devices, str(tmp_path / "theirs"), resume])
     done = subprocess.run(
         [sys.executable, str(script), given],
         capture_output=True,
@@ -68,7 +81,7 @@ def by_a_stock_trainer(
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, done.stderr
-    return {int(step): row for step, row in json.loads(done.stdout.splitlines()[-1]).items()}
+    return done.stdout
 
 
 def logged(runs) -> dict:
@@ -86,9 +99,10 @@ def test_the_losses_are_the_same_also_when_it_resumes(lcg, tmp_path, precision):
     ours = logged(tmp_path / "runs")
     assert list(ours) == list(range(1, 13))
     assert min(norm for _, norm in ours.values()) > 0.5  # every step is clipped
-    assert by_a_stock_trainer(tmp_path, words, precision) == ours
+    theirs = partial(by_a_stock_trainer, partial(forked, lcg), tmp_path, words, precision)
+    assert theirs() == ours
     (middle,) = (tmp_path / "theirs").glob("*step=5.ckpt")
-    rest = by_a_stock_trainer(tmp_path, words, precision, resume=str(middle))
+    rest = theirs(resume=str(middle))
     assert rest == {step: row for step, row in ours.items() if step > 5}
 
 
@@ -106,9 +120,11 @@ def test_the_losses_are_the_same_on_two_devices(tmp_path, precision):
     )
     assert process.returncode == 0, process.stderr
     ours = logged(tmp_path / "runs")
-    assert by_a_stock_trainer(tmp_path, words, precision, devices=2) == ours
+    run = partial(started, tmp_path)
+    theirs = partial(by_a_stock_trainer, run, tmp_path, words, precision, devices=2)
+    assert theirs() == ours
     (middle,) = (tmp_path / "theirs").glob("*step=5.ckpt")
-    rest = by_a_stock_trainer(tmp_path, words, precision, devices=2, resume=str(middle))
+    rest = theirs(resume=str(middle))
     assert rest == {step: row for step, row in ours.items() if step > 5}
 
 
