@@ -405,6 +405,36 @@ def distinct(rng: np.random.Generator, high: int, rows: int, count: int) -> np.n
     return drawn
 
 
+def others(
+    rng: np.random.Generator, taken: np.ndarray, high: int, shape: tuple[int, int]
+) -> np.ndarray:
+    """Draw integers below `high` other than the row's `taken` [rows, count], which are distinct."""
+    rows, count = taken.shape
+    drawn = rng.integers(0, high - count, shape)
+    # The i-th of those taken (in order) moves all drawn numbers from taken - i on by one.
+    row = high * np.arange(rows)[:, None]
+    steps = np.sort(taken, axis=1) - np.arange(count) + row
+    passed = np.searchsorted(steps.ravel(), (drawn + row).ravel(), side="right").reshape(shape)
+    return drawn + passed - count * np.arange(rows)[:, None]
+
+
+def places(
+    rng: np.random.Generator, rooms: np.ndarray, count: int, power: float = 1.0
+) -> np.ndarray:
+    """Draw [rows, count] distinct places in 0 .. rooms - 1 of each row, in random order.
+
+    One after the other without replacement, place g - 1 with a weight of g^(power - 1).
+    """
+    column = np.arange(1, rooms.max() + 1)
+    # The first to arrive, where each arrives at a rate that is its weight.
+    arrival = rng.exponential(size=(len(rooms), column.size))
+    if power != 1:
+        arrival *= column ** (1 - power)
+    arrival[column > rooms[:, None]] = np.inf
+    first = np.argpartition(arrival, count - 1, axis=1)[:, :count]
+    return rng.permuted(first, axis=1)
+
+
 def shuffled(rng: np.random.Generator, rows: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """Return the first symbols of each row, as many as its length, in random order."""
     keys = rng.random(rows.shape)

@@ -3,7 +3,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from lcg.tasks.base import Task, uniform
+from lcg.tasks.base import IGNORE, Task, uniform
 
 
 @dataclass
@@ -53,3 +53,15 @@ class LocalCount(Task):
         position = np.arange(width)
         begin = np.maximum.accumulate(begins[:, :width] * position, axis=1)
         return np.take_along_axis(symbols, run, axis=1), position - begin
+
+    def evidence(self, inputs, labels):
+        """Return the first symbol of the run."""
+        begin = np.arange(inputs.shape[1]) - labels
+        return np.where(labels == IGNORE, -1, begin)
+
+    def chance(self, length):
+        """Return what the longest possible runs get, the last of them cut."""
+        runs = -(-length // self.max_reps) - 1
+        rest = length - runs * self.max_reps
+        uncut = (self.max_reps - max(rest, 2) + 1) / (self.max_reps - 1)
+        return 100 * uncut * (self.max_reps - 1.0) ** -runs

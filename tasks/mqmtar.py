@@ -148,6 +148,26 @@ class MQMTAR(Task):
         source[row[..., 0], body[:, None] + np.arange(question.shape[1])] = question
         return source[:, : self.source_length(lengths).max()], answer
 
+    def evidence(self, inputs, labels):
+        """Return the first letter of the key asked for; none for the `?`."""
+        letters = 1 + self.value_length
+        place = np.zeros((len(inputs), self.queries), np.int64)
+        for row, answers in zip(inputs, place, strict=True):
+            begin = np.flatnonzero(row == PAIR) - self.key_length
+            keys = {row[b : b + self.key_length].tobytes(): b for b in begin}
+            asked = np.flatnonzero(row == QUERY)[: self.queries] + 1
+            answers[:] = [keys[row[a : a + self.key_length].tobytes()] for a in asked]
+
+        def of_symbol(k, n):
+            query = np.clip(k // letters, 0, self.queries - 1)
+            return np.where(k % letters, np.take_along_axis(place, query, axis=1) - 1, -1)
+
+        return self.trace(labels, of_symbol, ends=False)
+
+    def chance(self, length):
+        """Return what one value as the answer to every query gets."""
+        return 100 / self.words / float(self.pairs_at(length)) ** (self.queries - 1)
+
 
 @lru_cache(maxsize=16)
 def _words(role, letters, count, alphabet, seed, split):

@@ -3,7 +3,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from lcg.tasks.base import Task, uniform
+from lcg.tasks.base import IGNORE, Task, uniform
 
 
 @dataclass
@@ -43,3 +43,11 @@ class NBack(Task):
         target = np.zeros_like(source)
         target[:, self.n :] = source[:, : -self.n]
         return source, target
+
+    def evidence(self, inputs, labels):
+        position = np.arange(inputs.shape[1])
+        known = (labels != IGNORE) & (position > self.n)  # the first labels are 0 anyway
+        return np.where(known, position - self.n, -1)
+
+    def chance(self, length):
+        return 100 * (self.symbols - 1.0) ** -(length - self.n - 1)

@@ -25,6 +25,11 @@ def bag(read, source):
     return tuple(sorted(source))
 
 
+def bag_so_far(read, source):
+    """How often each symbol was read, and which one last, as a question may be."""
+    return tuple(sorted(read)), read[-1]
+
+
 def reaches(feature, task: Task, length: int, rows: int = 4000) -> float:
     """The share of samples, in %, that the best table from a feature gets right: at each scored
     position the label that was most frequent there after this feature."""

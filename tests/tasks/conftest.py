@@ -26,6 +26,11 @@ SMALL = {
     "modular_arithmetic": {"modulus": 2},
     "recognition": {"language": "tomita-3"},
     "binary_arithmetic": {"operation": "multiply"},
+    "mqar": {"pairs": 3, "updates": 2, "passes": 2, "keys": 5, "values": 5},
+    "fuzzy_recall": {"keys": 3, "symbols": 2, "longest": 2, "noise": 0.3},
+    "ngram_lookup": {"symbols": 2, "gram": 3, "answer": 2, "key": "prefix"},
+    "needle": {"words": 12, "keys": 3, "values": 2, "queries": 2, "literal": False},
+    "histogram": {"symbols": 2, "modulus": 3},
 }
 
 
