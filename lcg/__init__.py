@@ -1,10 +1,10 @@
-"""lcg: train short, evaluate long. How far does an attention × position encoding carry?
+"""lcg: a research harness for length generalization. Train short, evaluate long.
 
     run = lcg.train("experiment=quick/copy", "attention=asentmax", seed=3)
     runs = lcg.load_runs("runs")
     print(lcg.table(runs))
 
-Importing this imports nothing else: the names below are loaded when they are first used.
+Importing this imports nothing else: the names below are loaded on first use.
 """
 
 from __future__ import annotations

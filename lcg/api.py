@@ -1,6 +1,6 @@
-"""The Python surface: what `import lcg` offers, each doing what a command of `lcg` does.
+"""The Python API: the functions of `import lcg`, each the counterpart of a command.
 
-Importing this imports no torch; a function imports what it needs when it is called.
+Importing this does not import torch; a function imports what it needs when it is called.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ __all__ = [
 
 
 class Run(runs.Run):
-    """A run directory, and what can be done with its selected weights.
+    """A run directory, with the model of its selected checkpoint.
 
-    `path`, `config`, `record`, `metrics` and `provenance` are what the directory holds, each read
-    when it is first asked for.
+    `path`, `config`, `record`, `metrics` and `provenance` are the contents of the directory, each
+    read on first access.
     """
 
     def model(self, device: str = "cpu") -> nn.Module:
@@ -64,14 +64,14 @@ class Run(runs.Run):
     ) -> list[Cell]:
         """Evaluate the selected weights at nominal lengths, as `lcg eval` does.
 
-        lengths: those of the run's config by default. options: further fields of `evaluation`, such
+        lengths: by default those of the run's config. options: further fields of `evaluation`, such
         as samples=200. Options of position and attention, such as "position.scale=8" among the
-        overrides or position="./yarn.py:YaRN", change the run for this evaluation, if its learned
-        tensors stay as they are. Each result is merged into results.json as soon as it is there,
-        and a length that was evaluated on the same samples before is not evaluated again. Returns a
-        result per length, shortest first.
+        overrides or position="./yarn.py:YaRN", change the run for this evaluation, if every learned
+        tensor keeps its name and shape. Each result is merged into results.json as soon as it is
+        computed; a length that was evaluated on the same samples before is not evaluated again.
+        Returns a result per length, shortest first.
 
-        Raises ValueError, in one line, for an option or a length that is not possible.
+        Raises ValueError, in one line, for an invalid option or length.
         """
         from lcg.evaluation.evaluate import check_tensors, choose_device, evaluate_and_log
 
@@ -93,9 +93,9 @@ class Run(runs.Run):
     def attention(self, tokens: Any, source: Any = None) -> dict[str, Tensor]:
         """Return the attention weights of every layer, float32 [n h t k], on the CPU.
 
-        tokens: ids [t] or [n t], as `config.task` encodes them; source: ids [s] or [n s], what the
-        encoder of an encoder–decoder reads. A weight is 0 on keys that a query does not see. Layers
-        have the names that they have everywhere: layer_0, or encoder_0, decoder_0, cross_0.
+        tokens: ids [t] or [n t], as `config.task` encodes them; source: ids [s] or [n s], the input
+        of the encoder of an encoder–decoder. A weight is 0 on keys that a query does not see.
+        Layers have their usual names: layer_0, or encoder_0, decoder_0, cross_0.
         """
         import torch
 
@@ -111,12 +111,12 @@ class Run(runs.Run):
 def train(*overrides: str, **options: Any) -> Run:
     """Train a run and evaluate it at longer lengths, as `lcg train` does; return the run.
 
-    overrides: `key=value`, as on the command line. options: the same of keys without a dot, such as
-    seed=3; a list is written `8,16`. The run's directory follows from what changes its weights: a
-    finished run is not trained again, and an interrupted one resumes. Whether the loss stayed
-    finite is in `record.training.status`.
+    overrides: `key=value`, as on the command line. options: the same for keys without a dot, such
+    as seed=3; a list is written `8,16`. The name of the run directory follows from the settings
+    that affect the weights: a finished run is not trained again, and an interrupted run resumes.
+    `record.training.status` tells whether the loss stayed finite.
 
-    Raises ConfigError, in one line and before anything is written, for a config that cannot work;
+    Raises ConfigError, in one line and before anything is written, for an invalid config;
     ValueError for more than one process (use `lcg train`); Busy when another process trains this
     run; KeyboardInterrupt after an interrupted run was saved.
     """
@@ -133,10 +133,10 @@ def train(*overrides: str, **options: Any) -> Run:
 
 
 def check_machine(config: Config) -> str | None:
-    """Check that a config can run here and that its directory can be made; log what to know of it.
+    """Check that a config can run here and that its directory can be created; log warnings.
 
-    Returns what is too large for this machine's memory, or None. Raises ValueError, in one line,
-    for what cannot run here at all.
+    Returns a message if the run is too large for the memory of this machine, else None. Raises
+    ValueError, in one line, for a config that cannot run here at all.
     """
     from lcg.training import devices
 
@@ -158,7 +158,7 @@ def check_machine(config: Config) -> str | None:
 
 
 def train_and_evaluate(config: Config) -> Outcome:
-    """Train a run to its end, then evaluate it where its config says so, still holding it.
+    """Train a run to its end, then evaluate it if its config says so, under the same lock.
 
     Raises Busy when another process trains it.
     """
@@ -185,10 +185,10 @@ def train_and_evaluate(config: Config) -> Outcome:
 def load(path: str | os.PathLike, trust: Trust = "own") -> Run:
     """Open a run directory.
 
-    trust: "own" runs a user's class only where its copy in the run is the same as the user's own
-    file at its place, "any" runs the copy whatever it is (`--trust-source`).
+    trust: "own" runs a user's class only if its copy in the run equals the user's original file,
+    "any" runs the copy in any case (`--trust-source`).
 
-    Raises ValueError, in one line, for a path that is no run directory.
+    Raises ValueError, in one line, for a path that is not a run directory.
     """
     run = Run(path, trust)
     run.check()
@@ -198,7 +198,7 @@ def load(path: str | os.PathLike, trust: Trust = "own") -> Run:
 def load_runs(*paths: str | os.PathLike) -> list[Run]:
     """Find every run at or below the paths (run directories, folders of runs, patterns).
 
-    What cannot be read is logged and left out. Raises RecordError when no run is left.
+    Runs that cannot be read are logged and left out. Raises RecordError when no run is left.
     """
     return Run.find(paths, log.warning)
 
@@ -265,14 +265,13 @@ def attention_layer(
     causal: bool = True,
     **options: Any,
 ) -> MultiHeadAttention:
-    """Make an attention layer for a model of one's own: x [b t d_model] -> [b t d_model].
+    """Create an attention layer for your own model: x [b t d_model] -> [b t d_model].
 
-    attention, position: any that `lcg list` names, or a class of one's own (./file.py:Class).
-    overrides: their options, such as "attention.normalizer.alpha=2"; options: fields of
-    `attention`, such as scaling="log", backend="blockwise" or sink="learned", and of `model`, such
-    as kv_heads=2. With causal=False a query sees all keys.
+    attention, position: any name that `lcg list` prints, or your own class (./file.py:Class).
+    overrides: their options, such as "attention.normalizer.alpha=2". options: further fields of
+    `model` or `attention`, such as kv_heads=2. With causal=False a query sees all keys.
 
-    Raises ConfigError, in one line, for an option that is not possible.
+    Raises ConfigError, in one line, for an invalid option.
     """
     from lcg.attention import Attention
     from lcg.attention.layer import FullAttention, causal_attention
@@ -288,5 +287,5 @@ def attention_layer(
 
 
 def _words(options: dict[str, Any], prefix: str = "") -> list[str]:
-    """`key=value` for each option, values as a command line has them."""
+    """Return `key=value` for each option, with values as on a command line."""
     return [f"{prefix}{key}={as_text(value)}" for key, value in options.items()]

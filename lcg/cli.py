@@ -1,8 +1,7 @@
 """The `lcg` command: `lcg NAME …` runs lcg/commands/NAME.py.
 
-Results go to stdout, everything else to stderr.
-Torch, lightning, wandb and matplotlib are imported by the commands that need them: help, lists and
-the mistakes in a config must not wait for them.
+Results go to stdout, everything else to stderr. Torch, lightning, wandb and matplotlib are imported
+by the commands that need them, so that help, lists and config errors are quick.
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ def _is_nowhere() -> bool:
 
 
 def _others_are_running() -> bool:
-    """True when another process is at work each time we look; False where nothing tells."""
+    """Return True when another process is running each time; False if that is unknown."""
     with suppress(OSError, IndexError):
         for _ in range(3):
             running = Path("/proc/loadavg").read_text().split()[3].partition("/")[0]
@@ -96,12 +95,12 @@ def _others_are_running() -> bool:
 
 
 def _choose_how_threads_wait() -> None:
-    """Set what OpenMP reads when torch is imported, unless it is set.
+    """Set the waiting policy that OpenMP reads when torch is imported, unless it is set.
 
-    Of two threads with one core between them, the one that spins while it waits keeps the other
-    from working. Alone, spinning is two to three times faster than sleeping between the short
-    operations of a small model or of long attention, but spinning long is ruin as soon as something
-    else starts: SPINS is long enough for those operations, and short for a scheduler.
+    If two threads share a core, the one that spins while it waits keeps the other from working.
+    Alone, spinning is two to three times faster than sleeping between the short operations of a
+    small model or of long attention, but long spinning is very slow as soon as another program
+    runs. SPINS is long enough for those operations and short for a scheduler.
     """
     if "OMP_WAIT_POLICY" in os.environ:
         return

@@ -1,8 +1,7 @@
-"""Lines for the person in front of the terminal, on stderr; results go to stdout.
+"""Logging to stderr; results go to stdout.
 
-All of them go to the logger "lcg" of the standard library. The `lcg` command prints what is logged;
-a notebook or a script decides for itself what it shows. A stream that is closed or full stops
-nothing: a run continues without its lines.
+All messages go to the logger "lcg" of the standard library. The `lcg` command prints them; a
+notebook or a script decides what it shows. A closed or full stream does not stop a run.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ log = logging.getLogger("lcg")
 
 
 def open_streams() -> None:
-    """Make stdin, stdout and stderr usable, whatever they are when Python starts.
+    """Make stdin, stdout and stderr usable in any state in which Python starts.
 
-    One that is closed becomes the null device under its own number, so that no file opened later
-    is taken for it. A character that stdout's encoding lacks is printed as a question mark.
+    A closed stream becomes the null device under its own number, so that no file opened later takes
+    its number. A character that stdout's encoding lacks is printed as a question mark.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(number, True)
@@ -37,7 +36,7 @@ def open_streams() -> None:
 
 
 class _Patient(io.TextIOWrapper):
-    """Forgets what cannot be written: a progress bar ends no run when its terminal is closed."""
+    """A stream that drops what cannot be written: a closed terminal must not end a run."""
 
     def __init__(self, stream: io.TextIOWrapper) -> None:
         self._stream = stream  # which would close the file if nobody held it
@@ -64,14 +63,14 @@ SPELLED = {number: ascii(chr(number))[1:-1] for number in COMMANDS}
 
 
 def plain(text: str) -> str:
-    """Spell out what a terminal would obey: names in a run's files may come from anybody."""
+    """Escape control characters: names in a run's files may come from anyone."""
     return text.translate(SPELLED)
 
 
 def discard(stream: TextIO) -> None:
-    """Send what a stream still holds, and all that follows, to the null device.
+    """Redirect a stream, with the data it still buffers, to the null device.
 
-    Python would complain of it once more when it closes the stream.
+    Otherwise Python reports the error again when it closes the stream.
     """
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, stream.fileno())
@@ -79,9 +78,10 @@ def discard(stream: TextIO) -> None:
 
 
 class _Lines(logging.Handler):
-    """Prints messages as they are on stderr.
+    """Prints messages unchanged on stderr.
 
-    A run of several processes says a thing once; an error is printed by each that has it.
+    In a run of several processes only the main process prints messages; each process prints its
+    errors.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -98,7 +98,7 @@ _lines = _Lines()
 
 
 def log_to_stderr() -> None:
-    """Show what is logged on stderr, there alone, as the `lcg` command and its processes do."""
+    """Show logged messages on stderr only, as the `lcg` command and its processes do."""
     log.addHandler(_lines)
     log.setLevel(logging.INFO)
     log.propagate = False

@@ -1,4 +1,4 @@
-"""This process's rank in a run, from the variables that launchers set in its environment."""
+"""The rank of this process in a run, from the environment variables of launchers."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ _rank = 0
 
 
 def is_rank_zero() -> bool:
-    """True in the main process: the only one of most commands, rank 0 of a run of several."""
+    """Return True in the main process: the only one of most commands, rank 0 of several."""
     return _rank == 0
 
 
 def run_alone() -> list[str]:
-    """Make this the main process, whatever a launcher says; returns the variables ignored."""
+    """Make this the main process in any case; return the launcher's variables that are ignored."""
     global _rank
     _rank = 0
     return [name for name in OF_LAUNCHERS if os.environ.pop(name, None) is not None]
 
 
 def take_rank(devices: int, nodes: int) -> list[str]:
-    """Take this process's place in a run of `devices` processes on each of `nodes` machines.
+    """Set this process's rank in a run of `devices` processes on each of `nodes` machines.
 
-    Returns the launchers' variables that a run of one process ignores. Raises ValueError, naming
-    the variable, for a place that such a run does not have.
+    Returns the launcher's variables that a run of one process ignores. Raises ValueError, naming
+    the variable, for a rank outside such a run.
     """
     global _rank
     if devices * nodes == 1:

@@ -1,9 +1,9 @@
-"""From a name to a class: built-in names, `package.module:Class`, `path/to/file.py:Class`, and, as
-copies are named, `folder:package.module:Class`.
+"""Finds classes by name: a built-in name, `package.module:Class`, `path/to/file.py:Class`, or, for
+copies, `folder:package.module:Class`.
 
 Built-in classes are found by importing the modules of one package, none of which imports torch or
-lightning, so every lookup is quick. Nothing is registered by hand: a class is known the moment its
-file is there.
+lightning, so every lookup is quick. Nothing is registered by hand: a class is available as soon as
+its file exists.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ _users: dict[type, tuple[str, UserModule | None]] = {}
 
 
 class Unknown(ValueError):
-    """A name that nothing answers to; the message is one line and names the nearest."""
+    """No class has this name; the message is one line with the nearest valid name."""
 
 
 def nearest(name: str, valid: list[str]) -> str:
-    """A hint for an unknown name: the nearest valid one, or all of them."""
+    """Return a hint for an unknown name: the nearest valid name, or all of them."""
     close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else f"choose from {', '.join(sorted(valid))}"
 
 
 def base_class(kind: str) -> type:
-    """The class from which every class of a kind derives."""
+    """Return the class from which every class of a kind derives."""
     module, _, attribute = HOMES[kind][1].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 @cache
 def available(kind: str) -> dict[str, type]:
-    """Every built-in class of a kind, by name."""
+    """Return every built-in class of a kind, by name."""
     home, base = HOMES[kind][0], base_class(kind)
     package = importlib.import_module(home)
     names = [info.name for info in pkgutil.iter_modules(getattr(package, "__path__", []))]
@@ -75,10 +75,10 @@ def available(kind: str) -> dict[str, type]:
 
 
 def find(kind: str, name: str) -> type:
-    """The class that `name` stands for.
+    """Return the class with this name.
 
-    Raises Unknown when nothing answers to it, ValueError, in one line, when what does is no
-    complete dataclass of this kind or its file cannot be imported.
+    Raises Unknown when there is none; ValueError, in one line, when it is not a complete dataclass
+    of this kind or its file cannot be imported.
     """
     place, colon, attribute = name.rpartition(":")
     if not colon:
@@ -111,12 +111,13 @@ def find(kind: str, name: str) -> type:
 
 
 def name_of(cls: type) -> str | None:
-    """The name that finds this class again from any folder; None for a class of no kind."""
+    """Return a name that finds this class from any folder; None for a class of no kind."""
     return _users[cls][0] if cls in _users else getattr(cls, "name", None)
 
 
 def where_it_broke(error: BaseException, file: Path | str | None = None) -> str:
-    """`file.py:12: KeyError: 'x'`: an error with the last line of a user's file that led to it."""
+    """Return `file.py:12: KeyError: 'x'`: the error, and the last line of a user's file before
+    it."""
     frames = traceback.extract_tb(error.__traceback__)
     mine = [f for f in frames if file is None or Path(f.filename) == Path(file)]
     text = without_prefix(" ".join(f"{type(error).__name__}: {error}".split())) + _new_home(error)
@@ -126,7 +127,7 @@ def where_it_broke(error: BaseException, file: Path | str | None = None) -> str:
 
 
 def _new_home(error: BaseException) -> str:
-    """A hint for an import of ours by the name that it had in older versions, else nothing."""
+    """Return a hint for an import of lcg by the name that it had in older versions, else ''."""
     name = without_prefix((isinstance(error, ImportError) and error.name) or "")
     if name.partition(".")[0] in ("tasks", "positional"):
         with suppress(ImportError):
@@ -139,11 +140,11 @@ def _new_home(error: BaseException) -> str:
 
 
 def user_module(name: str) -> UserModule | None:
-    """The user's own module that a class called `name` comes from; None if it is installed.
+    """Return the user's own module of a class called `name`; None if it is installed.
 
-    `path/to/file.py:Class` finds its neighbours after all that is installed; so does
-    `package.module:Class`. `folder:package.module:Class` finds them before, in that folder.
-    Nothing is imported. Raises Unknown for a file that is not there.
+    For `path/to/file.py:Class` and `package.module:Class`, installed modules take precedence over
+    those in the same folder; for `folder:package.module:Class` the folder comes first. Nothing is
+    imported. Raises Unknown for a missing file.
     """
     place = name.rpartition(":")[0]
     folder, colon, module = place.rpartition(":")
@@ -161,14 +162,14 @@ def user_module(name: str) -> UserModule | None:
 
 
 def user_module_of(cls: type) -> UserModule | None:
-    """The user's own module that a class came from; None for a built-in or an installed one."""
+    """Return the user's own module of a class; None for a built-in or an installed class."""
     return _users.get(cls, (None, None))[1]
 
 
 def identity_of(cls: type) -> str | None:
-    """`Class@hash` of a user's own class: what it is, whatever its folder and file are called.
+    """Return `Class@hash` for a user's own class, independent of its folder and file.
 
-    Of an installed one `package.module:Class@version`. None for a built-in class. Raises
+    `package.module:Class@version` for an installed class, None for a built-in one. Raises
     ValueError for source that cannot be read.
     """
     if cls not in _users:
@@ -193,7 +194,7 @@ def _import(module: UserModule | None, place: str) -> ModuleType:
 
 
 def _check_class(kind: str, name: str, found: object) -> None:
-    """Raise ValueError, saying what to write, unless this is a complete dataclass of the kind."""
+    """Raise ValueError, in one line, unless this is a complete dataclass of the kind."""
     base = base_class(kind)
     if not (inspect.isclass(found) and issubclass(found, base)):
         raise ValueError(f"{name} must be a subclass of {HOMES[kind][1].replace(':', '.')}")
@@ -215,7 +216,7 @@ def _check_class(kind: str, name: str, found: object) -> None:
 
 
 def _suggest_class(name: str) -> str:
-    """Say how to name a class of a file or module that was named alone."""
+    """Return a hint for a file or module that was named without its class."""
     path = Path(name).expanduser()
     if not name.endswith(".py"):
         return f"write {name}.py:Class for a file, or package.module:Class"
@@ -230,9 +231,10 @@ def _suggest_class(name: str) -> str:
 
 
 def fault(error: BaseException) -> str | None:
-    """`Rotate.sample(): rotate.py:12: KeyError: 'x'`; None when no user's class was at work.
+    """Return `Rotate.sample(): rotate.py:12: KeyError: 'x'`; None if no user's class raised the
+    error.
 
-    A ValueError that a class words itself, beginning with its `name:`, is left as it is.
+    A ValueError whose message begins with the `name:` of the class is not changed.
     """
     files = {file for cls in _users for file in _files(cls)}
     codes = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
@@ -247,7 +249,7 @@ def fault(error: BaseException) -> str | None:
 
 
 def _files(cls: type) -> list[str]:
-    """The source files of a user's class and of what it inherits from beside ours."""
+    """Return the source files of a user's class and of its base classes outside lcg."""
     found = []
     for one in cls.__mro__:
         if one.__module__.partition(".")[0] not in ("lcg", "builtins", "abc"):

@@ -1,4 +1,4 @@
-"""The memory this machine has to give, and errors of its storage; without torch."""
+"""Available memory of this machine, and errors of its storage; without torch."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNLIMITED = 2**62
 
 
 def host_memory() -> int:
-    """Bytes that can be had without swapping, within the limit of a container."""
+    """Return the bytes available without swapping, within the limit of a container."""
     return min(_meminfo(), _cgroup())
 
 
@@ -39,7 +39,7 @@ def _cgroup() -> int:
 
 
 def require_file(path: Path) -> None:
-    """Raise OSError for a pipe, socket or device, which whoever opens may wait for without end."""
+    """Raise OSError for a pipe, socket or device, on which opening may block forever."""
     try:
         mode = path.stat().st_mode
     except OSError:  # opening it says more
@@ -61,14 +61,14 @@ PHRASES = {
 
 
 def is_storage_error(error: BaseException) -> bool:
-    """Tell an error of the storage from one of the program that uses it."""
+    """Tell an error of the storage from an error of the program."""
     return isinstance(error, OSError) and error.errno in NUMBERS
 
 
 def storage_error(error: BaseException, path: Path) -> OSError | None:
-    """The error of the storage behind an error, naming its file, or `path` where it names none.
+    """Return the storage error that caused an error, with its file name, or `path` if it has none.
 
-    None when there is none behind it.
+    None if there is no such cause.
     """
     behind: BaseException | None = error
     while behind is not None:
@@ -82,5 +82,5 @@ def storage_error(error: BaseException, path: Path) -> OSError | None:
 
 
 def tells_storage_error(line: str) -> bool:
-    """Tell whether a line that another process printed is about the storage."""
+    """Tell whether a line printed by another process reports a storage error."""
     return any(phrase in line for phrase in (*map(os.strerror, NUMBERS), *PHRASES))

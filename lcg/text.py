@@ -1,4 +1,4 @@
-"""Seconds and bytes as people read them, and numbers of other libraries."""
+"""Durations, sizes, numbers of other libraries and columns as text."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ def size(count: int) -> str:
 
 
 def as_number(value: Any) -> float | None:
-    """A number of any library as a float: Python's, numpy's, an array or a tensor without
-    dimensions; None of anything else, booleans included."""
+    """Return a number of any library as a float.
+
+    It may be Python's, numpy's, an array or a tensor without dimensions. None for other objects,
+    booleans included.
+    """
     if type(value) in (int, float):
         return float(value)
     boolean = isinstance(value, bool) or str(getattr(value, "dtype", "")).endswith("bool")
@@ -37,7 +40,7 @@ def as_number(value: Any) -> float | None:
 
 
 def in_blocks(columns: list[tuple[str, ...]], width: int) -> list[list[tuple[str, ...]]]:
-    """Columns in blocks of at most `width` characters, at least one column in each."""
+    """Split columns into blocks of at most `width` characters, at least one column in each."""
     blocks: list[list[tuple[str, ...]]] = []
     used = width
     for column in columns:
@@ -53,7 +56,7 @@ def in_blocks(columns: list[tuple[str, ...]], width: int) -> list[list[tuple[str
 def align(
     rows: Iterable[Sequence[str]], gap: str = "  ", justify: Callable[[str, int], str] = str.rjust
 ) -> list[str]:
-    """Rows of cells as lines, each column as wide as its widest cell; nothing is cut off."""
+    """Format rows of cells as lines, each column as wide as its widest cell."""
     rows = list(rows)
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [gap.join(map(justify, row, widths)) for row in rows]

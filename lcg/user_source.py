@@ -1,9 +1,9 @@
-"""The source of users' own classes: which files belong to it, a hash of them, a copy, an import.
+"""The source of users' own classes: which files it consists of, its hash, its copy, its import.
 
-A user's module is taken together with the modules beside it that it imports, transitively, and
-without whatever is installed. It is imported under a name of its own, in which its imports of
-neighbours are found too: so two folders may each have a `helper.py`, and the copy in a run
-directory meets neither of them.
+A user's module comes with the modules of its folder that it imports, directly or indirectly, but
+without installed modules. It is imported under a separate name, in which its imports of neighbours
+are found too. So two folders may each have a `helper.py`, and the copy in a run directory does not
+collide with either.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ PROVIDED = sys.stdlib_module_names.union(COMMON)
 
 @dataclass(frozen=True)
 class UserModule:
-    """A module that is not installed, with what it imports from beside it.
+    """A module that is not installed, with the modules of its folder that it imports.
 
-    root: the folder that its neighbours are in. name: its dotted name below that folder.
-    alone: its neighbours come before what is installed, as a copy needs it; else after it, so that
-    a neighbour shadows nothing.
+    root: the folder of its neighbours. name: its dotted name below that folder. alone: neighbours
+    take precedence over installed modules, as in a copy; otherwise installed modules do, so that a
+    neighbour shadows nothing.
     """
 
     root: Path
@@ -51,9 +51,9 @@ class UserModule:
         return f"lcg_user_{zlib.crc32(f'{self.alone} {self.root}'.encode()):08x}"
 
     def find(self, name: str) -> Path | None:
-        """The file, or the folder without `__init__.py`, that an import of `name` means.
+        """Return the file, or the folder without `__init__.py`, that an import of `name` finds.
 
-        None for a module that is installed, or part of Python, or nowhere.
+        None for a module that is installed, part of Python, or missing.
         """
         top = name.partition(".")[0]
         if top in PROVIDED:
@@ -70,33 +70,35 @@ class UserModule:
         return own
 
     def file_of(self, name: str) -> Path | None:
-        """The same for a module of the folder, as which nothing installed counts."""
+        """Return the file of a module of the folder, without regard to installed modules."""
         return self.find(name) or _below(self.root, name)
 
     @property
     def files(self) -> dict[str, Path]:
-        """The Python files that it is made of, by module name, its own first.
+        """Return its Python files by module name, its own first.
 
-        Raises ValueError for a file that cannot be read or is no Python.
+        Raises ValueError for a file that cannot be read or is not Python.
         """
         return self._reached[0]
 
     @property
     def packages(self) -> dict[str, str]:
-        """Version of each installed distribution that these files import, COMMON ones left out."""
+        """Return the version of each installed distribution that these files import, except
+        COMMON."""
         names = {name for top in self._reached[2] for name in owners(top)}
         return {name: importlib.metadata.version(name) for name in sorted(names)}
 
     @property
     def unknown(self) -> list[str]:
-        """Top-level modules that these files import, and that Python finds in no distribution."""
+        """Return the top-level modules that these files import and that no distribution has."""
         return sorted(top for top in self._reached[2] if not owners(top) and _is_importable(top))
 
     @cached_property
     def _reached(self) -> tuple[dict[str, Path], dict[str, bytes], set[str]]:
-        """Files and their contents by module name, each read once, of all that imports lead to.
+        """Return the files, and their contents, of all modules that imports lead to, each read
+        once.
 
-        And the top-level names of modules that are not the user's.
+        Also the top-level names of modules that are not the user's.
         """
         files, contents, others = {}, {}, set()
         pending = [self.name]
@@ -117,9 +119,9 @@ class UserModule:
 
     @cached_property
     def digest(self) -> str:
-        """Twelve hex digits of the code, docstrings and comments aside, and of `packages`.
+        """Return twelve hex digits of the code, without docstrings and comments, and of `packages`.
 
-        Neither the folder nor the module's own name is part of it. Raises ValueError as `files`.
+        The folder and the module's own name are not part of it. Raises ValueError as `files` does.
         """
         files, contents, _ = self._reached
         code = {
@@ -130,12 +132,12 @@ class UserModule:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def copied(self) -> dict[str, bytes]:
-        """Each file's place in a copy, relative and with slashes, and its content."""
+        """Return each file's relative path in a copy, with slashes, and its content."""
         files, contents, _ = self._reached
         return {place_of(name, path): contents[name] for name, path in files.items()}
 
     def load(self) -> ModuleType:
-        """The module, imported once in this process. Raises what its code raises."""
+        """Import the module, once per process, and return it. Raises what its code raises."""
         if self.package not in sys.modules:
             package = ModuleType(self.package, "A folder of the user's own modules.")
             package.__path__ = []
@@ -144,7 +146,7 @@ class UserModule:
         return importlib.import_module(f"{self.package}.{self.name}")
 
     def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Find `lcg_user_….module` in the folder, as Python asks what is in `sys.meta_path`."""
+        """Find `lcg_user_….module` in the folder, as a finder of `sys.meta_path`."""
         package, _, name = fullname.partition(".")
         if package != self.package or not name or (file := self.file_of(name)) is None:
             return None
@@ -162,9 +164,9 @@ class UserModule:
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Runs a file so that its imports of neighbours lead to the same package.
+    """Runs a file so that its imports of neighbours find the same package.
 
-    Nothing is cached on disk: a copy holds what its originals hold, and no more.
+    No bytecode is cached on disk: a copy contains only what its originals contain.
     """
 
     def __init__(self, fullname: str, path: str, folder: UserModule) -> None:
@@ -212,12 +214,12 @@ def _distributions() -> Mapping[str, list[str]]:
 
 
 def owners(module: str) -> list[str]:
-    """The installed distributions that a module is of."""
+    """Return the installed distributions that provide a module."""
     return sorted(set(_distributions().get(module.partition(".")[0], ())))
 
 
 def version_of(module: str) -> str:
-    """The version of the distribution that a module was installed by; "" where none says so."""
+    """Return the version of the distribution that provides a module; '' if unknown."""
     return " ".join(f"{name} {importlib.metadata.version(name)}" for name in owners(module))
 
 
@@ -228,14 +230,14 @@ def is_for_lcg(module: str) -> bool:
 
 
 def without_prefix(text: str) -> str:
-    """A message with the names of the user's modules as the user wrote them."""
+    """Return a message with the names of the user's modules as the user wrote them."""
     return re.sub(r"\blcg_user_[0-9a-f]{8}\.", "", text)
 
 
 def local_root(name: str) -> Path | None:
-    """The folder below which a dotted module lies; None where it is installed.
+    """Return the folder below which a dotted module lies; None if it is installed.
 
-    A module that Python does not find is looked for in the current folder.
+    A module that Python does not find is looked up in the current folder.
     """
     top = name.partition(".")[0]
     spec = None if top in PROVIDED else _spec(top)
@@ -252,10 +254,7 @@ _PATH = tuple(sys.path)  # as it is before a user's code may change it
 
 
 def _spec(top: str) -> ModuleSpec | None:
-    """Find a module by the path that Python started with, whatever is imported already.
-
-    So what a class is does not depend on the classes that were imported before it.
-    """
+    """Find a module on the initial path of Python, ignoring modules already imported."""
     changed, sys.path[:] = sys.path[:], _PATH
     try:
         found = (f.find_spec(top, None) for f in sys.meta_path if not isinstance(f, UserModule))
