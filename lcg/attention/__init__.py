@@ -41,11 +41,10 @@ class Attention:
     sink: Literal["none", "zero", "learned"] = field(default="none", metadata=ADDED_LATER)
     """Extra score in every row, whose weight is dropped: 0, or learned per head, starting at 0."""
     softcap: float | None = field(default=None, metadata=ADDED_LATER)
-    """c of c·tanh(z/c), which scores become before anything is added to them (2408.00118); null:
-    scores stay as they are."""
+    """Bound c of the scores: c·tanh(z/c), before a bias is added (2408.00118); null: none."""
     selective: bool = field(default=False, metadata=ADDED_LATER)
-    """Selective attention (2410.02703): a token that a query of head 0 scores above 0 scores that
-    much lower for later queries of all heads. Causal attention only."""
+    """Selective attention (2410.02703): positive scores of head 0 are subtracted from the scores of
+    the same key, in all heads, for later queries. Causal attention only."""
 
     pattern: list[Attention] = field(default_factory=list, metadata=ADDED_LATER)
     """Attentions of the layers in turn, instead of a single one: attention=[softmax,asentmax]."""
@@ -68,13 +67,13 @@ class Attention:
             self.backend = "reference"
 
     def _options(self) -> list[str]:
-        """The options in use that not every backend runs."""
+        """Return the options in use that not every backend runs."""
         used = self.sink != "none", self.softcap is not None, self.selective
         return [option for option, is_used in zip(OPTIONS, used, strict=True) if is_used]
 
     @property
     def backends(self) -> list[str]:
-        """The backends that run the normalizer and all options."""
+        """Return the backends that run the normalizer and all options."""
         able = [OPTIONS[option] for option in self._options()]
         return [name for name in self.weighting.backends if all(name in some for some in able)]
 

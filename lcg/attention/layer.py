@@ -371,7 +371,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class SelectiveAttention(MultiHeadAttention):
-    """Causal self-attention in which tokens mask others for those after them (2410.02703).
+    """Causal self-attention in which queries lower the scores of later ones (2410.02703).
 
     The scores of every head become s_ij - F_ij, F_ij = Σ_{u<i} max(S_uj, 0) over the queries u
     before i, S the scores of head 0 with all that is added to them, 0 where u = j and at the first
@@ -398,7 +398,7 @@ class SelectiveAttention(MultiHeadAttention):
     def _masked(
         self, q: Tensor, k: Tensor, bias: Bias, cache: LayerCache | NoCache
     ) -> Float[Tensor, "b 1 q k"]:
-        """F of every query, continued from what the cache holds of it, and kept there."""
+        """Return F of every query; it continues the cached F, and that of the next is cached."""
         heads = slice(0, q.shape[1] if bias.hooked else 1)  # functions compute all heads at once
         key_heads = slice(0, k.shape[1] if bias.hooked else 1)
         parts = q[:, heads], k[:, key_heads], self.normalizer, bias.crop(heads=heads)

@@ -78,7 +78,7 @@ class Bias(NamedTuple):
         return 1 / math.sqrt(q.shape[-1]) if self.scale is None else self.scale
 
     def capped(self, scores: Tensor) -> Tensor:
-        """The scores within the soft cap; where there is one, those given are written over."""
+        """Return the scores within the soft cap; if there is one, the argument is overwritten."""
         if self.softcap is None:
             return scores
         return self.softcap * scores.div_(self.softcap).tanh_()

@@ -151,23 +151,23 @@ class Differential(OutputNorm):
 class Laser(OutputNorm):
     """ln Σ_j p_j·exp(v_j) in each dimension in the place of Σ_j p_j·v_j (LASER, 2411.03493).
 
-    v is bound·tanh(v / bound) of the projected values. Differs from the paper in that: it subtracts
-    the largest value of the keys from v, and adds it again, so that exp does not overflow. Bounded
-    values need none, and those that a cache holds stay what they are. A head without any weight at
-    a query gives 0; where rows sum to less than one, ln of their sum is in the output.
+    v is bound·tanh(v / bound) of the projected values. Differs from the paper, which subtracts the
+    largest value in each dimension before exp and adds it after ln: bounded values do not overflow
+    without it, and do not change when keys are added, so that they can be cached. A head without
+    any weight at a query gives 0; where rows sum to less than one, ln of that sum is in the output.
     """
 
     name: ClassVar[str] = "laser"
 
     bound: float = 15.0
-    """Bound of the values, soft, in (0, 40]."""
+    """Soft bound of the values, in (0, 40]; in float16 at most 11."""
 
     def __post_init__(self) -> None:
         if not 0 < self.bound <= 40:
             raise ValueError(f"laser: bound must be in (0, 40], got {self.bound:g}")
 
     def values(self, v, learned):
-        bound = min(self.bound, math.log(torch.finfo(v.dtype).max))  # 11 in float16
+        bound = min(self.bound, math.log(torch.finfo(v.dtype).max))
         return (bound * (wide(v) / bound).tanh()).exp().to(v.dtype)
 
     def __call__(self, x, learned):
@@ -175,5 +175,5 @@ class Laser(OutputNorm):
 
 
 def wide(x: Tensor) -> Tensor:
-    """In float32 at least."""
+    """Return x in float32 at least."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

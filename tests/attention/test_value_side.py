@@ -75,6 +75,8 @@ def test_laser_by_hand():
     assert laser(torch.zeros(3), {}).tolist() == [0, 0, 0]
     largest = laser.values(torch.tensor([1e4, -1e4]), {})
     assert laser(largest, {}).tolist() == pytest.approx([15, -15], rel=1e-5)
+    largest = laser.values(torch.tensor([1e4, -1e4], dtype=torch.float16), {})
+    assert laser(largest, {}).tolist() == pytest.approx([11.09, -11.09], rel=1e-2)
     with pytest.raises(ValueError, match="laser: bound must be in"):
         Laser(bound=100.0)
 

@@ -133,7 +133,7 @@ def log_sum_exp(scores: Tensor) -> Tensor:
 
 
 def count_keys(scores: Tensor) -> Tensor:
-    """n, the number of keys of each row that are not masked [… q 1], at least 1.
+    """Return n, the number of keys of each row that are not masked [… q 1], at least 1.
 
     Exact where a normalizer is not `sparse`: backends then hand it all keys that a query sees.
     """

@@ -12,8 +12,8 @@ from lcg.attention.normalizers.base import Normalizer, count_keys
 class Sigmoid(Normalizer):
     """p_j = σ(z_j - ln n), n the number of keys that the query sees, padding excluded (2409.04431).
 
-    Differs from the paper in that its n is the training length, the same for all rows and at all
-    lengths: a row of n equal scores of 0 then sums to about 1 in training alone.
+    A row of scores of 0 sums to n/(n + 1). Differs from the paper in that n there is the training
+    length for every row, so that sums grow with the row.
     """
 
     name: ClassVar[str] = "sigmoid"
