@@ -1,6 +1,6 @@
-"""Configs: their schema, the reader that makes one of overrides, and a run's identity.
+"""Configs: their schema, the loader of overrides and YAML files, and the identity of a run.
 
-Nothing here imports torch, so a mistake is answered at once.
+Nothing here imports torch, so errors are reported quickly.
 """
 
 import copyreg

@@ -1,6 +1,5 @@
-"""Checks, without torch, that the parts of a config fit together and that a machine may hold them,
-and warnings about options without effect.
-"""
+"""Checks, without torch, that the parts of a config are compatible and of a possible size; and
+warnings about options without effect."""
 
 from __future__ import annotations
 
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 
 
 def check_config(config: Config) -> None:
-    """Raise ConfigError, in one line, for parts that cannot work together, before any work."""
+    """Raise ConfigError, in one line, for incompatible parts of a config."""
     model, task, position = config.model, config.task, config.position
     evaluated = task.check_evaluation
     sizes = Sizes(model.heads, model.key_heads, model.width_of_head, model.d_model)
@@ -124,12 +123,12 @@ def _loops_once(loop: Loop) -> bool:
 
 
 def cross_encoding(model: Model, position: PositionEncoding) -> PositionEncoding:
-    """The encoding of cross-attention: that of the model with cross_position=same, else none."""
+    """Return the encoding of cross-attention: the model's with cross_position=same, else none."""
     return position if model.cross_position == "same" else NoPE()
 
 
 def check_task(model: Model, task: Any) -> None:
-    """Raise ValueError, in one line, for a task that this kind of model does not learn."""
+    """Raise ValueError, in one line, for a task that this kind of model does not support."""
     if task.kind in TASKS[model.kind]:
         return
     able = [kind for kind, tasks in TASKS.items() if task.kind in tasks]
@@ -143,7 +142,7 @@ def check_task(model: Model, task: Any) -> None:
 
 
 def warnings(config: Config) -> list[str]:
-    """One line for each option that has no effect; none where everything that is set counts."""
+    """Return a line for each option that has no effect, and the warnings of the task."""
     return [*_without_effect(config), *config.task.warnings()]
 
 
@@ -183,8 +182,8 @@ def _without_effect(config: Config) -> Iterator[str]:
 def parameter_count(model: Model, vocabulary: int) -> int:
     """Count a model's matrices, embeddings and norms.
 
-    These are all parameters but those that encoding, normalizer, scaling and output norm learn,
-    which are few beside them.
+    These are all parameters except the few that encoding, normalizer, scaling and output norm
+    learn.
     """
     width = model.d_model
     heads_width = model.heads * model.width_of_head
@@ -204,7 +203,7 @@ def parameter_count(model: Model, vocabulary: int) -> int:
 
 
 def largest_option(config: Config) -> str:
-    """`option=value` of what makes the model as large as it is: least is left with a 1 there."""
+    """Return `option=value` of the option that makes the model largest."""
     model, vocabulary, left = config.model, config.task.vocabulary, {}
     for name in ("layers", "encoder_layers", "d_model", "heads", "head_dim", "kv_heads", "d_ff"):
         if getattr(model, name) is not None:
@@ -220,7 +219,7 @@ def _option(section: str, instance: Any, name: str) -> str:
 
 
 def _largest_of_task(task: Any) -> str:
-    """The option of a task that most likely makes its vocabulary large."""
+    """Return the option of a task that most likely makes its vocabulary large."""
     names = [f.name for f in dataclasses.fields(task) if type(getattr(task, f.name)) is int]
     if not names:
         return f"the vocabulary of {task.name}"
@@ -228,7 +227,7 @@ def _largest_of_task(task: Any) -> str:
 
 
 def check_definition(task: Task) -> None:
-    """Raise ConfigError for a task that is not well defined, or beyond any machine."""
+    """Raise ConfigError for a task with an invalid definition, or too large for any machine."""
     with config_errors(type(task), "task"):
         task.check_definition()
     with config_errors(type(task), ""):
@@ -248,7 +247,8 @@ def _check_task_sizes(task: Task) -> None:
 
 
 def check_sizes(config: Config) -> None:
-    """Raise TooLarge, naming the option to change, for a model or a batch beyond any machine."""
+    """Raise TooLarge, naming the option to change, for a model or a batch too large for any
+    machine."""
     model, data, task = config.model, config.data, config.task
     heads = model.heads * (
         2 * model.layers + model.source_layers if model.separate_source else model.layers

@@ -1,4 +1,4 @@
-"""Mistakes in a config, each in one line."""
+"""Errors in a config, each in one line."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, PLAIN, SECTIONS
 
 
 class ConfigError(ValueError):
-    """A config that cannot be used; the message is one line that says what to do."""
+    """An invalid config; the message is one line that says what to do."""
 
 
 def one_line(error: Exception) -> str:
-    """The message of an error, its lines joined; Python's advice on long numbers replaced."""
+    """Return the message of an error in one line; Python's advice on long numbers is replaced."""
     message = " ".join(str(error).split())
     if "set_int_max_str_digits" in message:
         return "a number has thousands of digits; that is too large for any option"
@@ -29,10 +29,11 @@ def one_line(error: Exception) -> str:
 
 @contextmanager
 def config_errors(cls: type, where: str) -> Iterator[None]:
-    """Turn what a class says of its own options into a ConfigError that begins with `where`.
+    """Turn an error that a class raises about its options into a ConfigError that begins with
+    `where`.
 
-    A user's class that breaks is answered by the line of its file; one of ours that breaks is a
-    fault of ours and keeps its traceback.
+    If a user's class fails, the message names the line of its file. If a built-in class fails, that
+    is a bug and keeps its traceback.
     """
     try:
         yield
@@ -48,7 +49,7 @@ def config_errors(cls: type, where: str) -> Iterator[None]:
 
 
 def find_class(kind: str, name: str) -> type:
-    """The class that `name` stands for. Raises ConfigError, as `registry.find` says."""
+    """Return the class with this name. Raises ConfigError where `registry.find` raises."""
     try:
         return registry.find(kind, name)
     except ValueError as error:
@@ -60,7 +61,7 @@ OPTIONS = (*COMPONENTS, *SECTIONS, *PLAIN)
 
 @cache
 def kinds() -> dict[type, str]:
-    """The kind of component that each base class stands for; that of tasks imports numpy."""
+    """Return the kind of component of each base class; that of tasks imports numpy."""
     return {registry.base_class(kind): kind for kind in registry.HOMES}
 
 
@@ -73,7 +74,8 @@ def check_keys(keys: Iterable[Any], where: str = "") -> None:
 
 
 def unknown_option(cls: type, where: str, key: str) -> str:
-    """` of copy, but of sort` or `; did you mean …?`, for a key that is no field of a dataclass."""
+    """Return ` of copy, but of sort` or `; did you mean …?` for a key that is not a field of a
+    dataclass."""
     own = [f"{where}.{f.name}".lstrip(".") for f in dataclasses.fields(cls) if f.init]
     kind = next((kind for base, kind in kinds().items() if issubclass(cls, base)), None)
     if kind is None:
@@ -85,7 +87,8 @@ def unknown_option(cls: type, where: str, key: str) -> str:
 
 
 def suggestion(key: str, own: Sequence[str], elsewhere: Sequence[str] = ()) -> str:
-    """`; did you mean …?`: an option of the same last name, a near one, or all of `own`."""
+    """Return `; did you mean …?`: an option with the same last name, a similar one, or all of
+    `own`."""
     everywhere, last = dict.fromkeys([*own, *elsewhere]), _last(key)
     same = [option for option in everywhere if _last(option) == last]
     for options in (same, own, everywhere):
@@ -101,7 +104,7 @@ def _last(option: str) -> str:
 
 
 def all_options() -> list[str]:
-    """Dotted paths of all options but those of tasks and position encodings."""
+    """Return the dotted paths of all options except those of tasks and position encodings."""
     classes = [*SECTIONS.items(), ("attention", Attention)]
     for part in ATTENTION_PARTS:
         classes += [(f"attention.{part}", cls) for cls in registry.available(part).values()]
@@ -110,6 +113,6 @@ def all_options() -> list[str]:
 
 
 def options_called(name: str) -> list[str]:
-    """The options of the whole config that somebody may mean by a name: `lr` is optimizer.lr."""
+    """Return the options of the config that a name may mean: `lr` is optimizer.lr."""
     known = ["experiment", *all_options()]
     return [option for option in known if name in (option, _last(option))]

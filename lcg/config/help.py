@@ -1,4 +1,5 @@
-"""Help: every option with the text under its field, what there is to choose from, differences."""
+"""Help: every option with the text under its field, lists of choices, differences of
+experiments."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ NOT_SET = "—"
 
 
 def field_help(cls: type) -> dict[str, str]:
-    """The text under each field of a dataclass, its bases included."""
+    """Return the text under each field of a dataclass, its bases included."""
     texts: dict[str, str] = {}
     for base in reversed(cls.__mro__):
         if not dataclasses.is_dataclass(base):
@@ -45,9 +46,10 @@ def field_help(cls: type) -> dict[str, str]:
 
 
 def summary(cls: type) -> str:
-    """The first sentence of a class's own docstring; empty where it has none.
+    """Return the first sentence of a class's own docstring; empty if it has none.
 
-    A dataclass without one, as all are where Python runs without docstrings, has its signature.
+    A dataclass without one, as all have when Python runs without docstrings, has its signature
+    instead.
     """
     text = vars(cls).get("__doc__") or ""
     if text.startswith(f"{cls.__name__}("):
@@ -57,12 +59,12 @@ def summary(cls: type) -> str:
 
 
 def first_sentence(text: str) -> str:
-    """A text up to its first full stop that a capital follows."""
+    """Return a text up to its first full stop that a capital follows."""
     return re.split(r"(?<=[^.]\.) (?=[A-Z])", text, maxsplit=1)[0]
 
 
 def describe(config: Config) -> str:
-    """Every option of this config: what it is set to, its meaning, its default where that differs.
+    """Return every option of this config: its value, its meaning, its default if that differs.
 
     The options of the chosen task, attention and position are those of their classes.
     """
@@ -77,12 +79,12 @@ def describe(config: Config) -> str:
 
 
 def describe_fields(instance: Any, only: tuple[str, ...] = ()) -> str:
-    """The options of one dataclass, or `only` those of these names."""
+    """Return the options of one dataclass, or `only` those of these names."""
     return "\n".join(_fields("", instance, only))
 
 
 def _choices(config: Config) -> list[str]:
-    """The choices by name, and the options that stand in no section."""
+    """Return the choices by name, and the options that are in no section."""
     own = "or your own, as package.module:Class or path/to/file.py:Class"
     names = {group: choices(group) for group in ("experiment", *COMPONENTS)}
     names |= {section: choices(section) for section in SECTIONS if choices(section)}
@@ -99,7 +101,7 @@ def _choices(config: Config) -> list[str]:
 
 
 def _fields(prefix: str, instance: Any, only: tuple[str, ...] = ()) -> list[str]:
-    """Each option of a dataclass, and below one that is a class the options of that."""
+    """Return each option of a dataclass; below one that is a class, the options of that class."""
     texts, types = field_help(type(instance)), types_of_fields(type(instance))
     lines = []
     for f in sorted(dataclasses.fields(instance), key=lambda f: f.kw_only):  # as in the signature
@@ -125,7 +127,7 @@ def _fields(prefix: str, instance: Any, only: tuple[str, ...] = ()) -> list[str]
 
 
 def _option(setting: str, text: str) -> list[str]:
-    """`path=value`, and beside it its meaning."""
+    """Return `path=value` and its meaning, in two columns."""
     left = f"  {setting}"
     lines = _wrap(text, " " * COLUMN)
     if len(left) + 2 > COLUMN or not lines:
@@ -144,7 +146,8 @@ def _wrap(text: str, indent: str = "") -> list[str]:
 
 
 def listing(kind: str) -> list[tuple[str, str]]:
-    """Name and one line of text of every file of a group, or sweep, and every class of a kind."""
+    """Return name and one line of text of every file of a group, or sweep, and every class of a
+    kind."""
     files = sweep_files() if kind == "sweep" else {n: group_file(kind, n) for n in choices(kind)}
     found = {name: first_sentence(_first_comment(file)) for name, file in files.items()}
     if kind in registry.HOMES:
@@ -154,7 +157,7 @@ def listing(kind: str) -> list[tuple[str, str]]:
 
 
 def backends() -> str:
-    """Return which backend runs what, as markdown tables."""
+    """Return the tables of which backend supports what, in Markdown."""
     softmax = registry.available("normalizer")["softmax"]()
     tables = {
         "form of bias": {
@@ -182,7 +185,7 @@ def backends() -> str:
 
 
 def difference(a: str, b: str) -> str:
-    """List the fields in which two experiments differ, a line each. Raises ConfigError."""
+    """Return the fields in which two experiments differ, one per line. Raises ConfigError."""
     left, right = (_flat(to_tree(load_config([f"experiment={name}"]))) for name in (a, b))
     sections = list(dict.fromkeys(key.partition(".")[0] for key in [*left, *right]))
     keys = sorted({*left, *right}, key=lambda key: (sections.index(key.partition(".")[0]), key))
@@ -194,14 +197,14 @@ def difference(a: str, b: str) -> str:
 
 
 def _first_comment(path: Path) -> str:
-    """The comment at the head of a file, which says what the file is, as one line."""
+    """Return the first comment of a file, which describes it, as one line."""
     lines = path.read_text(encoding="utf-8").splitlines()
     comment = itertools.takewhile(lambda line: line.startswith("#"), lines)
     return " ".join(line.lstrip("#").strip() for line in comment)
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Dotted keys and their values as text; labels, which follow from the rest, left out."""
+    """Return dotted keys and their values as text, without labels, which follow from the rest."""
     flat: dict[str, str] = {}
     for key, value in tree.items():
         path = f"{prefix}.{key}".lstrip(".")

@@ -1,4 +1,4 @@
-"""From a config to text, to the hash of what changes the weights, and to a run directory."""
+"""Text, hash and run directory of a config."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, Config
 
 
 def to_tree(value: Any, identity: bool = False) -> Any:
-    """A config as plain mappings, lists, numbers and strings, every field spelled out.
+    """Return a config as plain mappings, lists, numbers and strings, with every field.
 
-    identity: without fields that do not count (their metadata says so), users' classes by code.
+    identity: without fields that are not part of the identity (by their metadata), users' classes
+    by their code.
     """
     if dataclasses.is_dataclass(value):
         cls = type(value)
@@ -43,26 +44,27 @@ def _counts(f: dataclasses.Field, value: Any) -> bool:
 
 
 def to_yaml(config: Config) -> str:
-    """The whole config as YAML."""
+    """Return the whole config as YAML."""
     return OmegaConf.to_yaml(OmegaConf.create(to_tree(config)))
 
 
 def identity(config: Config) -> str:
-    """Eight hex digits of what changes the weights: task, model, optimiser, data, seed, budget.
+    """Return eight hex digits of what affects the weights: task, model, optimiser, data, seed,
+    steps.
 
-    Of users' classes the code counts, wherever it is, with what it imports from beside it.
-    Devices, workers, logging and the lengths evaluated are not part of it.
+    Users' classes count by their code, in any folder, with the modules that they import from the
+    same folder. Devices, workers, logging and the lengths evaluated are not part of it.
     """
     return _digest(_identity_tree(config))
 
 
 def experiment_identity(config: Config) -> str:
-    """As `identity`, without seed and learning rate: what runs of one method have in common."""
+    """Like `identity`, without seed and learning rate: equal for all runs of one method."""
     return _digest(experiment_tree(config))
 
 
 def experiment_tree(config: Config) -> dict[str, Any]:
-    """The fields that `experiment_identity` is a hash of."""
+    """Return the fields that `experiment_identity` hashes."""
     tree = _identity_tree(config)
     del tree["seed"], tree["optimizer"]["lr"]
     return tree
@@ -83,8 +85,10 @@ def _identity_tree(config: Config) -> dict[str, Any]:
 
 
 def parts(config: Config) -> dict[str, Any]:
-    """Return the parts that a user's class may stand in, by key: task, position, normalizer, …, and
-    position.pattern.0 or the like for what these are made of.
+    """Return the parts that may be users' classes, by key.
+
+    Keys are task, position, normalizer, …, and position.pattern.0 and the like for the members of
+    these.
     """
     found: dict[str, Any] = {}
     for kind in registry.HOMES:
@@ -97,7 +101,7 @@ def parts(config: Config) -> dict[str, Any]:
 
 
 def _with_members(key: str, part: Any) -> dict[str, Any]:
-    """A part and those it is made of, such as the encodings of groups of heads, by key."""
+    """Return a part and its members, such as the encodings of groups of heads, by key."""
     found = {key: part}
     for f in dataclasses.fields(part):
         for own, member in _members(f"{key}.{f.name}", getattr(part, f.name, None)):
@@ -113,7 +117,7 @@ def _members(key: str, value: Any) -> list[tuple[str, Any]]:
 
 
 def part_nodes(tree: dict[str, Any]) -> dict[str, Any]:
-    """The mappings of these parts in a config's tree, by key; what is no mapping is left out."""
+    """Return the mappings of these parts in a config's tree, by key; others are left out."""
     inner = tree["attention"] if isinstance(tree.get("attention"), dict) else {}
     found: dict[str, Any] = {}
     for kind in registry.HOMES:
@@ -137,18 +141,18 @@ def _with_inner(key: str, node: Any) -> dict[str, Any]:
 
 
 def kind_of(key: str) -> str:
-    """The kind of the part at a key of `parts`: of `position.pattern.0` that is position."""
+    """Return the kind of the part at a key of `parts`: position for `position.pattern.0`."""
     return next(step for step in reversed(key.split(".")) if step in registry.HOMES)
 
 
 def user_modules(config: Config) -> dict[str, registry.UserModule]:
-    """The users' own modules that a config's parts come from, by kind."""
+    """Return the users' own modules of a config's parts, by kind."""
     found = {kind: registry.user_module_of(type(part)) for kind, part in parts(config).items()}
     return {kind: module for kind, module in found.items() if module is not None}
 
 
 def source_digests(config: Config) -> dict[str, dict[str, str]]:
-    """Name and hash of the code of each user's own class, by kind."""
+    """Return name and hash of the code of each user's own class, by kind."""
     return {
         kind: {"name": registry.name_of(type(parts(config)[kind])), "digest": module.digest}
         for kind, module in user_modules(config).items()
@@ -156,15 +160,15 @@ def source_digests(config: Config) -> dict[str, dict[str, str]]:
 
 
 def task_tree(config: Config) -> dict[str, Any]:
-    """The task's options, by which runs of one task know each other; a user's class by its code."""
+    """Return the task's options, which identify runs of one task; a user's class by its code."""
     return to_tree(config.task, identity=True)
 
 
 def changes_between(own: Config, changed: Config) -> dict[str, Any]:
-    """The options of position and attention that differ, by dotted name, as `changed` has them.
+    """Return the options of position and attention that differ in `changed`, by dotted name.
 
-    A user's class has a name and, as `source`, the hash of its code. A part that is gone is null.
-    A training length that follows from the run's data is no difference, nor is a head dimension.
+    A user's class has a name and, as `source`, the hash of its code. A removed part is null. A
+    training length or a head dimension that follows from the run's config is not a difference.
     """
     before, after = _changeable(own), _changeable(changed)
     length = int(own.task.token_length(own.data.max_length))
@@ -178,7 +182,7 @@ def changes_between(own: Config, changed: Config) -> dict[str, Any]:
 
 
 def _changeable(config: Config) -> dict[str, Any]:
-    """The options of position and attention by dotted name, without the backend."""
+    """Return the options of position and attention by dotted name, without the backend."""
     tree = to_tree(config)
     nodes = part_nodes(tree)
     for key, part in parts(config).items():
@@ -190,7 +194,7 @@ def _changeable(config: Config) -> dict[str, Any]:
 
 
 def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The values in nested mappings, and in lists of them, by dotted name."""
+    """Return the values in nested mappings and lists by dotted name."""
     inner = value.items() if isinstance(value, dict) else None
     if isinstance(value, list) and any(isinstance(item, dict) for item in value):
         inner = enumerate(value)
@@ -207,7 +211,7 @@ def _digest(tree: dict[str, Any]) -> str:
 
 
 def run_directory(config: Config) -> Path:
-    """The directory of a run: below `runs`, by its name, or by its choices, seed and hash."""
+    """Return the directory of a run below `runs`: its name, or its choices, seed and hash."""
     if config.name:
         return Path(config.runs) / config.name
     labels = [re.sub(r"[^\w.+-]+", "_", config.labels[g]) for g in COMPONENTS if g in config.labels]

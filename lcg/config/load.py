@@ -1,10 +1,10 @@
-"""From overrides and YAML files to one mapping, to typed dataclasses, to parts that fit together.
+"""The loader: from overrides and YAML files to one mapping, to dataclasses, to checked configs.
 
-A value comes, later over earlier, from the experiment's `base`, its own file, a group's file
-(`model=small` reads configs/model/small.yaml), and the `key=value` overrides. Choices of groups and
-classes are made before fields are set, and no key may be given twice, so the order of overrides
-never matters. A relative path of a user's file (`name: ./mine.py:Mine`) is relative to the current
-folder, in a YAML file as on the command line.
+Later values override earlier ones: those of the experiment's `base`, of its own file, of a group's
+file (`model=small` reads configs/model/small.yaml), and of the `key=value` overrides. Groups and
+classes are chosen before fields are set, and no key may be given twice, so the order of overrides
+does not matter. The relative path of a user's file (`name: ./mine.py:Mine`) is relative to the
+current folder, in a YAML file as on the command line.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ GROUPS = re.compile(r"[^\[+]+:\d+(\+[^+]+:\d+)+")
 
 
 def load_config(overrides: list[str], fitting: bool = True) -> Config:
-    """The config that a list of `key=value` overrides describes.
+    """Return the config that a list of `key=value` overrides describes.
 
-    Raises ConfigError, in one line, for anything unknown or ill-typed, and, when it must be
-    `fitting`, for parts that cannot work together.
+    Raises ConfigError, in one line, for an unknown key or name or a wrong type, and, if it must be
+    `fitting`, for incompatible parts.
     """
     config = _build(_tree(read_overrides(overrides)))
     if config.labels["position"] == config.position.name:  # and not a file's
@@ -69,14 +69,15 @@ def load_config(overrides: list[str], fitting: bool = True) -> Config:
 
 
 def load_task(overrides: list[str]) -> Any:
-    """The task alone that overrides describe; the rest need not fit it. Raises ConfigError."""
+    """Return only the task that overrides describe; the rest need not fit it. Raises
+    ConfigError."""
     task = convert(registry.base_class("task"), _tree(read_overrides(overrides))["task"], "task")
     check_definition(task)
     return task
 
 
 def with_overrides(section: Any, overrides: list[str], path: str) -> Any:
-    """A section of a config with `field=value` laid over it, the section's name optional.
+    """Return a section of a config with `field=value` overrides; the section's name is optional.
 
     Raises ConfigError.
     """
@@ -85,7 +86,7 @@ def with_overrides(section: Any, overrides: list[str], path: str) -> Any:
 
 
 def config_from_tree(tree: dict[str, Any]) -> Config:
-    """A config from a nested mapping with every choice spelled out, as a run's config.yaml.
+    """Return a config from a nested mapping with every field, such as a run's config.yaml.
 
     Raises ConfigError.
     """
@@ -102,7 +103,7 @@ def config_from_tree(tree: dict[str, Any]) -> Config:
 
 
 def read_overrides(words: list[str]) -> dict[str, str]:
-    """`key=value` words as a mapping of dotted keys to texts.
+    """Return `key=value` words as a mapping of dotted keys to texts.
 
     Raises ConfigError for another form, an empty value, or a key that is given twice.
     """
@@ -130,7 +131,7 @@ def is_for_wandb(word: str) -> bool:
 
 
 def _meant(word: str, words: list[str]) -> str:
-    """`; did you mean …?` of a word without a key: a choice, or a key before its value."""
+    """Return `; did you mean …?` for a word without a key: a choice, or a key before its value."""
     following = [*words, "="][words.index(word) + 1] if word in words else "="
     keys = [f"{option}={following}" for option in options_called(word) if "=" not in following]
     for group in ("experiment", *COMPONENTS):
@@ -141,9 +142,9 @@ def _meant(word: str, words: list[str]) -> str:
 
 
 def _spelled_out(word: str) -> list[str]:
-    """A word, or the `key=value` words of the forms in which `wandb agent` hands them over.
+    """Return a word, or the `key=value` words of the forms that `wandb agent` passes.
 
-    These are JSON, a file of JSON, and `--section.field` for one that is true.
+    These are JSON, a file of JSON, and `--section.field` for a true value.
     """
     is_file = word.endswith(".json") and "=" not in word
     if not is_file and not word.startswith("{"):
@@ -167,26 +168,26 @@ def _spelled_out(word: str) -> list[str]:
 
 
 def config_folders() -> list[Path]:
-    """The folders that hold groups: the user's ./configs first, then the built-in ones."""
+    """Return the folders of groups: the user's ./configs first, then the built-in ones."""
     return [Path.cwd() / "configs", Path(__file__).resolve().parents[1] / "configs"]
 
 
 def choices(group: str) -> list[str]:
-    """Names of the files of a group, without .yaml."""
+    """Return the names of the files of a group, without .yaml."""
     roots = [folder / group for folder in config_folders()]
     files = [(root, file) for root in roots for file in root.rglob("*.yaml")]
     return sorted({file.relative_to(root).with_suffix("").as_posix() for root, file in files})
 
 
 def sweep_files() -> dict[str, Path]:
-    """The sweep files by name: the user's in ./sweeps, and the built-in ones."""
+    """Return the sweep files by name: the user's in ./sweeps, and the built-in ones."""
     folders = [folder.parent / "sweeps" for folder in reversed(config_folders())]
     files = {file.stem: file for folder in folders for file in folder.glob("*.yaml")}
     return dict(sorted(files.items()))
 
 
 def group_file(group: str, name: str) -> Path:
-    """The file of a choice. Raises ConfigError for a name that has none."""
+    """Return the file of a choice. Raises ConfigError for an unknown name."""
     for folder in config_folders():
         path = folder / group / f"{name}.yaml"
         if path.is_file():
@@ -197,7 +198,7 @@ def group_file(group: str, name: str) -> Path:
 
 
 def read_yaml(path: Path, resolve: bool = True) -> dict[str, Any]:
-    """The mapping in a YAML file, `${…}` left as it stands unless `resolve`.
+    """Return the mapping in a YAML file, with `${…}` kept unless `resolve`.
 
     Raises ConfigError, naming file and line.
     """
@@ -214,7 +215,7 @@ def read_yaml(path: Path, resolve: bool = True) -> dict[str, Any]:
 
 @lru_cache(maxsize=64)
 def _load(path: Path, changed: int, length: int) -> Any:
-    """Read a file again only when it has changed: every run of a grid reads the same few."""
+    """Read a file again only when it has changed: every run of a grid reads the same files."""
     read_node(path)
     return OmegaConf.load(path)
 
@@ -225,12 +226,12 @@ DEPTH = 50
 
 
 def read_node(path: Path, loader: type = yaml.SafeLoader) -> yaml.Node | None:
-    """The graph of a YAML file, anchors not yet written out; None of an empty file.
+    """Return the graph of a YAML file, anchors not expanded; None for an empty file.
 
-    A few lines of anchors that name each other stand for more values than any memory holds, and an
-    anchor inside itself is nested without end. Raises ConfigError, in one line without the file's
-    name, for a file of more than BYTES, one that stands for more than VALUES values or is nested
-    more than DEPTH deep, one that is no YAML, and one that cannot be read.
+    A few lines of anchors that name each other can expand to more values than any memory holds, and
+    an anchor that contains itself is nested without end. Raises ConfigError, in one line without
+    the file's name, for a file of more than BYTES, with more than VALUES values or nested more than
+    DEPTH deep, that is not YAML, or that cannot be read.
     """
     try:
         require_file(path)
@@ -255,7 +256,7 @@ def _problem(error: Exception) -> str:
 
 
 def _values(node: yaml.Node, depth: int = 0) -> Iterator[bool]:
-    """Yield once for each value that a node stands for, at each place where it stands."""
+    """Yield once for each value of a node, and for each place at which it is used."""
     if depth > DEPTH:
         raise RecursionError
     yield True
@@ -289,7 +290,7 @@ def _tree(values: dict[str, str]) -> dict[str, Any]:
 
 
 def _experiment(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
-    """An experiment's mapping, laid over that of the experiment it names as its `base`."""
+    """Return an experiment's mapping, merged over that of its `base`."""
     if name in above:
         raise ConfigError(f"experiment={above[0]}: base leads back to {name}")
     tree = read_yaml(group_file("experiment", name))
@@ -304,7 +305,8 @@ def _experiment(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _section(section: str, node: Any) -> dict[str, Any]:
-    """The fields that an experiment or an override gives to a section, or those of a file named."""
+    """Return the fields that an experiment or an override gives to a section, or those of a
+    named file."""
     if isinstance(node, str):
         return read_yaml(group_file(section, node))
     if not isinstance(node, dict | None):
@@ -313,17 +315,18 @@ def _section(section: str, node: Any) -> dict[str, Any]:
 
 
 def _flow(text: str) -> Any:
-    """`{a: 1}` as a mapping, `[a, b]` as a list, any other text as it is."""
+    """Return `{a: 1}` as a mapping, `[a, b]` as a list, any other text unchanged."""
     return read_text(text) if text.startswith(("{", "[")) else text
 
 
 def _named(node: Any) -> Any:
-    """`log` as {name: log}."""
+    """Return `log` as {name: log}."""
     return {"name": node} if isinstance(node, str) else node
 
 
 def _expand(group: str, node: Any) -> tuple[dict[str, Any], str]:
-    """A component's mapping and label, from `asentmax` or `{name: asentmax, …}` with changes."""
+    """Return a component's mapping and label, from `asentmax` or `{name: asentmax, …}` with
+    changes."""
     if group in ("position", "attention") and isinstance(node, list) and node:
         return _pattern(group, node)
     if group == "position" and isinstance(node, str) and GROUPS.fullmatch(node):
@@ -350,7 +353,7 @@ def _expand(group: str, node: Any) -> tuple[dict[str, Any], str]:
 
 
 def _pattern(group: str, members: list[Any]) -> tuple[dict[str, Any], str]:
-    """The mapping and label of a choice for each layer: [rope, rope, nope]."""
+    """Return the mapping and label of a choice for each layer: [rope, rope, nope]."""
     nodes, labels = zip(*(_expand(group, member) for member in members), strict=True)
     if group == "position":
         return {"name": "layers", "pattern": list(nodes)}, ",".join(labels)
@@ -358,7 +361,7 @@ def _pattern(group: str, members: list[Any]) -> tuple[dict[str, Any], str]:
 
 
 def _head_groups(text: str) -> tuple[dict[str, Any], str]:
-    """The mapping and label of an encoding for each group of heads: alibi:4+nope:4."""
+    """Return the mapping and label of an encoding for each group of heads: alibi:4+nope:4."""
     members = [member.rpartition(":") for member in text.split("+")]
     nodes, labels = zip(*(_expand("position", name) for name, *_ in members), strict=True)
     sizes = [int(size) for *_, size in members]
@@ -367,7 +370,7 @@ def _head_groups(text: str) -> tuple[dict[str, Any], str]:
 
 
 def _attention(node: dict[str, Any]) -> dict[str, Any]:
-    """An attention with its parts as mappings and `name` its normalizer's."""
+    """Return an attention with its parts as mappings and `name` its normalizer's."""
     parts = {key: _named(v) if key in ATTENTION_PARTS else v for key, v in node.items()}
     if "name" in parts:
         parts = _overlay({"normalizer": {"name": parts.pop("name")}}, parts)
@@ -375,7 +378,7 @@ def _attention(node: dict[str, Any]) -> dict[str, Any]:
 
 
 def _label(kind: str, name: str) -> str:
-    """The name that directories and tables show: of a user's class its own `name`."""
+    """Return the name that directories and tables show: the `name` of a user's class."""
     if ":" not in str(name):
         return str(name)
     cls = find_class(kind, name)
@@ -383,7 +386,7 @@ def _label(kind: str, name: str) -> str:
 
 
 def label_of(position: PositionEncoding) -> str:
-    """Return what the label of an encoding says: `randomised alibi` of one around another."""
+    """Return the label of an encoding: `randomised alibi` for one around another."""
     match position:
         case Heads():
             pairs = zip(position.groups_of, position.sizes, strict=True)
@@ -396,7 +399,7 @@ def label_of(position: PositionEncoding) -> str:
 
 
 def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Mappings merged key by key; a named component replaces one of another name whole."""
+    """Merge mappings key by key; a named component replaces one of another name whole."""
     merged = dict(below)
     for key, value in above.items():
         old = merged.get(key)
@@ -447,18 +450,18 @@ CHANGEABLE = ("position", "attention")
 
 
 def is_change(word: str) -> bool:
-    """True for a word that is about an option of the position encoding or of the attention."""
+    """Return True for an override of an option of the position encoding or of the attention."""
     return word.lstrip("-").partition("=")[0].strip().partition(".")[0] in CHANGEABLE
 
 
 def with_changes(config: Config, words: list[str]) -> tuple[Config, dict[str, Any]]:
-    """A run's config with other options of position and attention, and in what it differs.
+    """Return a run's config with other options of position and attention, and the differences.
 
-    The difference is what `Cell.changes` holds, empty where there is none. An option that is not
-    given stays as the run has it; so does one that another class has by the same name. The backend
-    is `auto`, as that of the run need not know the new parts.
+    The differences are `Cell.changes`, empty if there are none. Options that are not given keep the
+    run's values, also if the class changes and the new class has an option of the same name. The
+    backend is `auto`, since the run's need not support the new parts.
 
-    Raises ConfigError for other options, and for parts that cannot work together.
+    Raises ConfigError for other options, and for incompatible parts.
     """
     if not words:
         return config, {}

@@ -1,8 +1,8 @@
-"""The schema of a run: one field is one option, its type its values, the text under it its help.
+"""The schema of a run: one field is one option, with its type, its constraints and its help.
 
-Nothing else is to be written for a new option: reading, checking, help and listing go by its field.
-A run's identity covers the fields of task, attention, position, model, data and optimizer; one that
-is added to them needs the metadata ADDED_LATER.
+A new option needs nothing else: loader, checks, help and lists use its field. A run's identity
+covers the fields of task, attention, position, model, data and optimizer; a field that is added to
+them needs the metadata ADDED_LATER.
 """
 
 from __future__ import annotations
@@ -33,35 +33,35 @@ SEED = 2**63
 
 
 def shown(number: float) -> str:
-    """A number for a message: short, however large it is."""
+    """Return a number for a message: short, however large it is."""
     return f"{number:,}" if abs(number) < 10**15 else f"{float(number):.3g}"
 
 
 class TooLarge(ValueError):
-    """A number beyond what any machine has so much of."""
+    """A number that is too large for any machine."""
 
 
 class Rule(NamedTuple):
-    """A property of the values of an option; `Annotated[int, rule]` is the type of those it has."""
+    """A constraint on the values of an option, used as `Annotated[int, rule]`."""
 
     holds: Callable[[Any], bool]
     words: str
     error: type[ValueError] = ValueError
 
     def check(self, option: str, value: Any) -> None:
-        """Raise ValueError, in one line, for a value that does not have it."""
+        """Raise ValueError, in one line, for a value that violates the rule."""
         if not self.holds(value):
             got = shown(value) if isinstance(value, int | float) else f"{value!r:.80}"
             raise self.error(f"{option} must {self.words}, got {got}")
 
 
 def at_least(least: float) -> Rule:
-    """Make the rule that a number is not smaller."""
+    """Return the rule that a number is not smaller."""
     return Rule(lambda number: number >= least, f"be at least {least}")
 
 
 def at_most(most: float) -> Rule:
-    """Make the rule that a number is not larger."""
+    """Return the rule that a number is not larger."""
     return Rule(lambda number: number <= most, f"be at most {shown(most)}", TooLarge)
 
 

@@ -1,7 +1,7 @@
-"""From what YAML and a command line give to what the fields of a dataclass ask for.
+"""Conversion of YAML values and command-line text to the types of a dataclass's fields.
 
-A command line gives text only, and YAML 1.1 reads some numbers as text too; so text is read as
-what the field's type asks for, and anything that is not of that type is refused.
+A command line gives only text, and YAML 1.1 reads some numbers as text too. Text is therefore read
+as the type of its field; a value of another type is an error.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ LARGEST = 10**300  # of whole numbers: beyond, floats cannot follow, nor does Py
 
 
 def build(cls: type, values: Any, where: str) -> Any:
-    """An instance of a dataclass from a mapping, each value converted to its field's type.
+    """Return an instance of a dataclass from a mapping, each value converted to its field's type.
 
     `where` is the dotted path of the mapping. Raises ConfigError.
     """
@@ -58,7 +58,7 @@ def build(cls: type, values: Any, where: str) -> Any:
 
 
 def convert(kind: Any, value: Any, where: str) -> Any:
-    """A value as the type `kind`. Raises ConfigError, naming `where`."""
+    """Convert a value to the type `kind`. Raises ConfigError, naming `where`."""
     arms = typing.get_args(kind)
     origin = typing.get_origin(kind) or kind
     if origin is Annotated:
@@ -106,7 +106,7 @@ def convert(kind: Any, value: Any, where: str) -> Any:
 
 
 def read_text(text: str) -> Any:
-    """Read a text as YAML; the text itself where YAML makes nothing of it."""
+    """Read a text as YAML; return the text itself if that fails."""
     try:
         return OmegaConf.to_container(OmegaConf.create(f"value: {text}"))["value"]
     except Exception:
@@ -114,7 +114,7 @@ def read_text(text: str) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """A value as it can be given on the command line."""
+    """Return a value as it is written on the command line."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -128,7 +128,7 @@ def as_text(value: Any) -> str:
 
 @cache
 def types_of_fields(cls: type, where: str = "") -> dict[str, Any]:
-    """The types of a dataclass's fields. Raises ConfigError for one that is unknown."""
+    """Return the types of a dataclass's fields. Raises ConfigError for an unknown type."""
     tasks = {"Task": registry.base_class("task")}  # which the schema does not import
     try:
         return typing.get_type_hints(cls, localns=tasks, include_extras=True)
@@ -160,7 +160,7 @@ def _literal(options: tuple, value: Any, where: str) -> Any:
 
 
 def _elements(origin: type, arms: tuple, value: Any, where: str) -> list:
-    """The elements of 64,128 or [64, 128]; a single value is a list of one."""
+    """Return the elements of 64,128 or [64, 128]; a single value is a list of one."""
     if isinstance(value, dict):
         raise ConfigError(f"{where}: expected a list, got {value!r}")
     if isinstance(value, str) and value.startswith(("['", '["')):
@@ -197,7 +197,7 @@ def _int(value: Any) -> int | None:
 
 
 def _float(value: Any) -> float | None:
-    """A number; a whole one that is beyond floats as it is."""
+    """Return a number as a float; a whole number beyond floats unchanged."""
     if isinstance(value, str) and (NUMBER.match(value) or INFINITE.match(value)):
         value = float(value.replace(".inf", "inf"))
     if not isinstance(value, int | float) or isinstance(value, bool) or value != value:

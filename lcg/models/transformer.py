@@ -107,7 +107,7 @@ STYLES = {
 
 
 class MixerLayer(nn.Module):
-    """A layer that is no attention, called as one: it knows order by itself, and has no ids."""
+    """A layer without attention, with the interface of one; it has no position ids."""
 
     def __init__(self, mixer: Mixer, sizes: Sizes) -> None:
         super().__init__()
@@ -121,7 +121,7 @@ class MixerLayer(nn.Module):
         *,
         cache: NoCache = NO_CACHE,
     ) -> Float[Tensor, "b q w"]:
-        """As `MultiHeadAttention`. Raises ValueError where the module returns another shape."""
+        """Like `MultiHeadAttention`. Raises ValueError if the module returns another shape."""
         found = self.module(x, cache.state)
         if not isinstance(found, tuple) or len(found) != 2:
             raise ValueError(f"{self.name}: its module must return (y, state)")
@@ -133,7 +133,7 @@ class MixerLayer(nn.Module):
 class Block(nn.Module):
     """x + post(attention(pre(x))), then the same around the MLP.
 
-    attention: its layer of attention, or what stands in the place of one.
+    attention: the attention layer, or a mixer that replaces it.
     """
 
     def __init__(self, model: Model, attention: nn.Module) -> None:
@@ -166,7 +166,7 @@ class Block(nn.Module):
 
 
 class CrossBlock(Block):
-    """A block of a decoder that reads a source: cross-attention between self-attention and MLP."""
+    """A decoder block with cross-attention to a source between self-attention and MLP."""
 
     def __init__(
         self, model: Model, attention: Attention, position: PositionEncoding, sizes: Sizes
@@ -187,7 +187,7 @@ class CrossBlock(Block):
         memory: Memory,
         cache: LayerCache | NoCache = NO_CACHE,
     ) -> Tensor:
-        """As `Block`, and attends to the memory."""
+        """Like `Block`, with attention to the memory."""
         tokens, count = x.shape[1], cache.length + x.shape[1]
         own = torch.arange(count, device=x.device) if ids is None else ids
         x = self.attend(x, ids, select, cache=cache)
@@ -197,16 +197,16 @@ class CrossBlock(Block):
 
 
 def sizes_of(model: Model, layer: int = 0) -> Sizes:
-    """The sizes of one of its attention layers."""
+    """Return the sizes of one attention layer of a model."""
     return Sizes(model.heads, model.key_heads, model.width_of_head, model.d_model, layer)
 
 
 class Transformer(nn.Module):
-    """Embedding, blocks, and then a final norm and a head, as the style of the blocks has them.
+    """Embedding, blocks, and then a final norm and a head, as the style of the blocks defines them.
 
-    Weights are drawn in the order in which modules are made, so a seed gives the same model only
-    while that order stays. pad: the token that fills up rows, where there is one. Nothing depends
-    on a maximum length.
+    Weights are drawn in the order in which modules are created, so a seed gives the same model only
+    as long as that order is kept. pad: the token that fills up rows, if there is one. Nothing
+    depends on a maximum length.
     """
 
     attention_kind: ClassVar[Callable[..., MultiHeadAttention]] = staticmethod(causal_attention)
@@ -250,7 +250,7 @@ class Transformer(nn.Module):
             self.head.weight = self.embedding.weight
 
     def make_blocks(self, model: Model, attention: Attention) -> None:
-        """Make what lies between embedding and norm, with the encoding's own tensors."""
+        """Create the blocks, with the encoding's own tensors."""
         self.position_state = self.position_tensors(model)
         if isinstance(self.mixer, AttentionMixer):
             layers = self.attentions(model, attention, model.layers, self.attention_kind)
@@ -265,7 +265,7 @@ class Transformer(nn.Module):
         count: int,
         kind: Callable[..., MultiHeadAttention],
     ) -> Iterator[MultiHeadAttention]:
-        """Make the attention of each of `count` layers."""
+        """Create the attention of each of `count` layers."""
         for i in range(count):
             parts = attention.of_layer(i), self.position.of_layer(i), sizes_of(model, i)
             yield kind(*parts, self.style.biases)
@@ -280,12 +280,12 @@ class Transformer(nn.Module):
                 state[name] = first.setdefault(key, state[name])
 
     def position_tensors(self, model: Model) -> nn.ParameterDict:
-        """Make the tensors that the encoding learns for the embedding."""
+        """Create the tensors that the encoding learns for the embedding."""
         tensors = self.position.learned_embedding(sizes_of(model))
         return learned_tensors(self.position, tensors, "learned_embedding")
 
     def attention_layers(self) -> dict[str, MultiHeadAttention]:
-        """The attention layers by their names, in the order in which they are called."""
+        """Return the attention layers by their names, in the order in which they are called."""
         return {
             f"layer_{i}": block.attention
             for i, block in enumerate(self.blocks)
@@ -293,7 +293,7 @@ class Transformer(nn.Module):
         }
 
     def position_ids(self, length: int) -> Shaped[Tensor, " t"] | None:
-        """Position ids of a sequence of that length; None where they are the order of tokens."""
+        """Return position ids of a sequence of that length; None for the order of tokens."""
         if not self.position.has("positions"):
             return None
         ids = self.position.positions(length, device=self.embedding.weight.device)
@@ -306,10 +306,9 @@ class Transformer(nn.Module):
         learned: Mapping[str, Tensor] | Any,
         start: int = 0,
     ) -> Float[Tensor, "b t w"]:
-        """Embed the tokens, which come after `start` others, for the first block.
+        """Embed the tokens, which follow `start` others, for the first block.
 
-        ids: of all of them, the last those of the tokens; None: their order. learned: the
-        encoding's own tensors.
+        ids: of all these tokens; None: their order. learned: the encoding's own tensors.
         """
         x, count = self.embedding(tokens) * self.embedding_scale, tokens.shape[1]
         if self.position.has("embed"):
@@ -320,14 +319,14 @@ class Transformer(nn.Module):
         return self.dropout(x)
 
     def unpadded(self, sample: Sequence[Tensor]) -> list[Tensor]:
-        """Cut what the model reads of one sample, without the batch, to its tokens."""
+        """Cut the inputs of one sample, without the batch dimension, to their unpadded tokens."""
         if self.pad is None:
             return list(sample)
         length = int((sample[0] != self.pad).sum())
         return [tensor[..., :length] for tensor in sample]
 
     def loops(self, tokens: Int[Tensor, "b t"]) -> list[int]:
-        """The number of loops of each sequence: by its tokens that are no padding."""
+        """Return the number of loops of each sequence, by its number of unpadded tokens."""
         if isinstance(self.loop, FixedLoop):
             return [self.loop.loops]
         lengths = (tokens != self.pad).sum(dim=1).tolist()
@@ -341,10 +340,10 @@ class Transformer(nn.Module):
         select: Int[Tensor, " q"] | slice,
         loops: list[int],
     ) -> Float[Tensor, "b q w"]:
-        """Run x through the blocks as often as `loops` says of each sequence.
+        """Run x through the blocks, the number of `loops` for each sequence.
 
-        keywords: those of each block, or of each block in each loop; ids: all but the first level
-        are for the embedding alone.
+        keywords: those of each block, or of each block in each loop. ids: only the embedding uses
+        the levels after the first.
         """
         ids = ids[:, 0] if ids is not None and ids.dim() == 3 else ids
         if max(loops) == 1:
@@ -358,7 +357,7 @@ class Transformer(nn.Module):
         return x[:, select]
 
     def logits(self, x: Float[Tensor, "b t w"]) -> Float[Tensor, "b t v"]:
-        """Logits in float32, from the output of the last block."""
+        """Return the logits in float32, from the output of the last block."""
         return self.head(self.norm(x)).float()
 
 
@@ -381,7 +380,7 @@ def run_blocks(
 class Decoder(Transformer):
     """Blocks with causal attention between embedding and head.
 
-    Padding comes last, so a causal model needs no mask; `pad` is known for who looks at it.
+    Padding comes last, so a causal model needs no mask; `pad` is known for diagnostics.
     """
 
     def forward(
@@ -391,12 +390,12 @@ class Decoder(Transformer):
         select: Int[Tensor, " q"] | slice = ALL,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "b q v"]:
-        """Next-token logits in float32, of all tokens or at tokens[:, select].
+        """Return next-token logits in float32, of all tokens or at tokens[:, select].
 
         Only the selected positions have queries in the last layer and logits. With a cache, tokens
-        continue what the cache has read. ids: the position ids of the tokens where a task or a draw
-        says them, [t], [b t], or [b levels t] of which all but the first level are for the
-        embedding alone; with a cache they are those it was made with.
+        continue the cached sequence. ids: the position ids of the tokens from a task or a draw,
+        [t], [b t], or [b levels t]; only the embedding uses the levels after the first. With a
+        cache, they are given when it is created.
         """
         ids, caches, read = self.ids_and_caches(tokens, ids, cache)
         x = self.embed(tokens, ids, self.position_state, read)
@@ -407,18 +406,17 @@ class Decoder(Transformer):
     def ids_and_caches(
         self, tokens: Tensor, ids: Tensor | None, cache: KVCache | None
     ) -> tuple[Tensor | None, list[LayerCache | NoCache], int]:
-        """Position ids of what a cache has read and of the tokens, the cache of each block, and the
-        number of tokens read.
-        """
+        """Return the position ids of cached and new tokens, the cache of each block, and the
+        number of cached tokens."""
         if cache is None:
             own = self.position_ids(tokens.shape[1]) if ids is None else ids
             return own, [NO_CACHE] * len(self.blocks), 0
         return cache.next_ids(tokens.shape[1]), cache.layers, cache.length
 
     def make_cache(self, length: int, ids: Shaped[Tensor, "... t"] | None = None) -> KVCache:
-        """An empty cache for sequences of up to `length` tokens, with these position ids.
+        """Return an empty cache for sequences of up to `length` tokens, with these position ids.
 
-        `length` also says how many loops there are.
+        `length` also determines the number of loops.
         """
         layers = len(self.blocks) * loops_of(self.loop, length)
         return KVCache(layers, length, self.position_ids(length) if ids is None else ids)
@@ -430,18 +428,19 @@ class Decoder(Transformer):
         count: int,
         ids: Shaped[Tensor, "... n"] | None = None,
     ) -> Int[Tensor, "b {count}"]:
-        """Continue tokens by `count` greedy tokens, read one at a time; -1 where logits are not
-        finite. ids: the position ids of all tokens that are read, the last of the new ones is not.
+        """Continue tokens by `count` greedy tokens, one at a time; -1 if logits are not finite.
+
+        ids: the position ids of all tokens that are read; the last new token is not read.
         """
         cache = self.make_cache(tokens.shape[1] + count - 1, ids)
         return decode_greedily(partial(self, cache=cache), tokens, count)
 
 
 class Encoder(Transformer):
-    """As `Decoder`, with full attention and without a cache: for tagging and masked tokens.
+    """Like `Decoder`, with full attention and without a cache: for tagging and masked tokens.
 
-    Padding, the tokens that are `pad`, is never attended to. What is answered at a padded position
-    means nothing.
+    Padding, the tokens that are `pad`, is never attended to. The output at a padded position is
+    meaningless.
     """
 
     attention_kind = FullAttention
@@ -452,8 +451,9 @@ class Encoder(Transformer):
         ids: Shaped[Tensor, "... t"] | None = None,
         select: Int[Tensor, " q"] | slice = ALL,
     ) -> Float[Tensor, "b q v"]:
-        """Logits in float32, of all tokens or at tokens[:, select]; only these positions have
-        queries in the last layer. ids: as of `Decoder`.
+        """Return logits in float32, of all tokens or at tokens[:, select].
+
+        Only these positions have queries in the last layer. ids: as in `Decoder`.
         """
         ids = self.position_ids(tokens.shape[1]) if ids is None else ids
         keywords = [{"mask": real_tokens(tokens, self.pad)}] * len(self.blocks)
@@ -462,7 +462,7 @@ class Encoder(Transformer):
 
 
 def loops_of(loop: Loop, length: int) -> int:
-    """The number of loops of so many tokens. Raises ValueError for what is no number of loops."""
+    """Return the number of loops for this many tokens. Raises ValueError for an invalid number."""
     count = loop.count(length)
     if not isinstance(count, int) or not 1 <= count <= 1024:
         raise ValueError(
@@ -473,7 +473,7 @@ def loops_of(loop: Loop, length: int) -> int:
 
 
 def real_tokens(tokens: Int[Tensor, "b t"], pad: int) -> Bool[Tensor, "b t"] | None:
-    """Mark tokens that are no padding; None where it is known at no cost that all of them are."""
+    """Return True on unpadded tokens; None if it is known at no cost that there is no padding."""
     real = tokens != pad
     if tokens.device.type == "cpu" and bool(real.all()):  # elsewhere asking stalls the device
         return None
@@ -481,11 +481,11 @@ def real_tokens(tokens: Int[Tensor, "b t"], pad: int) -> Bool[Tensor, "b t"] | N
 
 
 class EncoderDecoder(Decoder):
-    """Blocks with full attention and a final RMSNorm over the source; blocks with causal attention,
-    cross-attention to that, and MLP over the target (1706.03762, with the norms of `Block`).
+    """An encoder over the source, and a decoder with cross-attention to it over the target.
 
-    Both sides share the embedding; each has its own tensors of an encoding that learns. Padding of
-    the source, the tokens that are `pad`, is never attended to; that of the target comes last.
+    The encoder has full attention and a final RMSNorm (1706.03762, with the norms of `Block`). Both
+    share the embedding; each has its own tensors of a learned encoding. Padding of the source, the
+    tokens that are `pad`, is never attended to; that of the target comes last.
     """
 
     def make_blocks(self, model: Model, attention: Attention) -> None:
@@ -512,7 +512,8 @@ class EncoderDecoder(Decoder):
         source: Int[Tensor, "b s"],
         select: Int[Tensor, " q"] | slice = ALL,
     ) -> Float[Tensor, "b q v"]:
-        """Next-token logits of the target in float32, of all tokens or at tokens[:, select]."""
+        """Return next-token logits of the target in float32, of all tokens or at tokens[:,
+        select]."""
         return self.decode(tokens, self.encode(source), select)
 
     def unpadded(self, sample: Sequence[Shaped[Tensor, " _"]]) -> list[Tensor]:
@@ -534,10 +535,10 @@ class EncoderDecoder(Decoder):
         select: Int[Tensor, " q"] | slice = ALL,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "b q v"]:
-        """As `forward`, from an encoded source.
+        """Like `forward`, from an encoded source.
 
         Only the selected positions have queries in the last layer and logits. With a cache, tokens
-        continue what the cache has read, and keys and values are made of the memory once.
+        continue the cached sequence, and keys and values of the memory are computed once.
         """
         ids, caches, read = self.ids_and_caches(tokens, None, cache)
         x = self.embed(tokens, ids, self.position_state, read)
@@ -548,8 +549,9 @@ class EncoderDecoder(Decoder):
     def greedy(
         self, tokens: Int[Tensor, "b t"], source: Int[Tensor, "b s"], count: int
     ) -> Int[Tensor, "b {count}"]:
-        """Continue the target's tokens by `count` greedy tokens, read one at a time; -1 where
-        logits are not finite. The source is encoded once.
+        """Continue the target's tokens by `count` greedy tokens; -1 if logits are not finite.
+
+        Tokens are read one at a time. The source is encoded once.
         """
         memory, cache = self.encode(source), self.make_cache(tokens.shape[1] + count - 1)
         return decode_greedily(partial(self.decode, memory=memory, cache=cache), tokens, count)
@@ -558,9 +560,9 @@ class EncoderDecoder(Decoder):
 def decode_greedily(
     read: Callable[..., Tensor], tokens: Int[Tensor, "b t"], count: int
 ) -> Int[Tensor, "b {count}"]:
-    """Continue tokens by the `count` best ones; -1 where logits are not finite.
+    """Continue tokens by the `count` best ones; -1 if logits are not finite.
 
-    read(tokens, select=…) gives the logits [b q v] after tokens that continue all those read
+    read(tokens, select=…) returns the logits [b q v] after tokens that continue all those read
     before.
     """
     last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
@@ -571,7 +573,7 @@ def decode_greedily(
 
 
 def best_tokens(logits: Float[Tensor, "b q v"]) -> Int[Tensor, "b q"]:
-    """The best token at each position; -1 where logits are not finite."""
+    """Return the best token at each position; -1 if logits are not finite."""
     return logits.argmax(dim=-1).masked_fill_(~logits.isfinite().all(dim=-1), -1)
 
 
@@ -602,7 +604,7 @@ def build_model(config: Config) -> Transformer:
 
 
 def batch_tensors(batch: Batch, device: Any = None) -> dict[str, Tensor]:
-    """A drawn batch as tensors by name: inputs, labels, and source where there is one."""
+    """Return a drawn batch as tensors by name: inputs, labels, and source if there is one."""
     arrays = {
         "inputs": batch.inputs,
         "labels": batch.labels,
@@ -617,7 +619,9 @@ def batch_tensors(batch: Batch, device: Any = None) -> dict[str, Tensor]:
 
 
 def model_inputs(batch: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-    """The positional arguments of a model of any kind, from `batch_tensors`: (inputs,), (inputs,
-    source) where an encoder reads the source, or (inputs, ids) where tokens are numbered.
+    """Return the positional arguments of a model of any kind, from `batch_tensors`.
+
+    They are (inputs,), (inputs, source) if an encoder reads the source, or (inputs, ids) if there
+    are position ids.
     """
     return tuple(batch[name] for name in ("inputs", "source", "ids") if name in batch)

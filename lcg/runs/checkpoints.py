@@ -1,7 +1,7 @@
-"""Checkpoints: written atomically, `previous` kept behind `last`, read only when whole.
+"""Checkpoints: written atomically, `previous` kept with `last`, read only if intact.
 
-A file may load and still be none of ours: callers pass a `check` of its content, which raises
-ValueError for what does not fit. `check_like` is what such checks are made of.
+A file may load and still not be a checkpoint of this run: callers pass a `check` of its content,
+which raises ValueError. `check_like` helps to write such checks.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Check = Callable[[dict[str, Any]], None]
 
 
 class UnreadableCheckpoint(ValueError):
-    """A checkpoint that the system does not let us read; the message is one line, with the file."""
+    """The system cannot read a checkpoint; the message is one line, with the file."""
 
 
 class DamagedCheckpoint(UnreadableCheckpoint):
-    """A file that is no checkpoint, or none of this run; the message is one line, with the file."""
+    """A file is not a checkpoint of this run; the message is one line, with the file."""
 
 
 class Resume(NamedTuple):
@@ -41,10 +41,10 @@ class Resume(NamedTuple):
 
 
 def load(path: Path, check: Check = lambda content: None) -> dict[str, Any]:
-    """Read a checkpoint, tensors on the CPU, no code executed.
+    """Read a checkpoint, tensors on the CPU, without executing code.
 
-    Raises FileNotFoundError, UnreadableCheckpoint when the system does not let us read it, and
-    DamagedCheckpoint when what it lets us read is not what was written, or `check` refuses it.
+    Raises FileNotFoundError, UnreadableCheckpoint when the system cannot read it, and
+    DamagedCheckpoint when its content is not what was written, or `check` rejects it.
     """
     try:
         require_file(path)
@@ -74,11 +74,11 @@ KINDS = (dict, list | tuple, torch.Tensor, None | bool, int | float)
 
 
 def check_like(found: Any, expected: Any, where: str) -> None:
-    """Raise ValueError, naming the part, unless `found` is built as `expected` is.
+    """Raise ValueError, naming the part, unless `found` has the structure of `expected`.
 
-    A mapping has all keys that are expected, a sequence as many items, a tensor the same shape and
-    floating point where that is expected; of other values the type counts, all numbers are one
-    type, and where None or a bool is expected both will do.
+    A mapping must have all expected keys, a sequence the same length, a tensor the same shape and a
+    floating type if that is expected. For other values the type counts: all numbers are one type,
+    and None and bool are interchangeable.
     """
     kind = next((kind for kind in KINDS if isinstance(expected, kind)), type(expected))
     if not isinstance(found, kind) or (isinstance(found, bool) and kind == int | float):
@@ -111,7 +111,7 @@ def check_weights(found: Any, model: torch.nn.Module, where: str = "state_dict")
 
 
 def check_step(content: dict[str, Any], key: str) -> None:
-    """Raise ValueError unless a checkpoint has a step, a whole number from 0 on."""
+    """Raise ValueError unless a checkpoint has a step, a whole number of at least 0."""
     check_like(content, {key: 0}, "its content")
     step = content[key]
     if type(step) is not int or step < 0:
@@ -119,7 +119,7 @@ def check_step(content: dict[str, Any], key: str) -> None:
 
 
 def save(content: dict[str, Any], path: Path) -> None:
-    """Write a checkpoint so that a crash leaves either the old one or the new one."""
+    """Write a checkpoint so that a crash leaves either the old file or the new one."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomic(path, buffer.getvalue())
@@ -128,8 +128,8 @@ def save(content: dict[str, Any], path: Path) -> None:
 def save_last(content: dict[str, Any], path: Path) -> None:
     """Write `last`, and keep the one before as `previous`.
 
-    The new one is whole on disk before any other is touched, so that at every moment `last` or
-    `previous` is whole, also when the disk is full.
+    The new file is complete on disk before any other is changed. So `last` or `previous` is intact
+    at every moment, also when the disk is full.
     """
     staged = path.with_name(NEXT)
     save(content, staged)
@@ -141,11 +141,11 @@ def save_last(content: dict[str, Any], path: Path) -> None:
 def newest_readable(
     folder: Path, warn: Callable[[str], None], check: Check = lambda content: None
 ) -> Resume | None:
-    """`last`, or `previous` when `last` cannot be used; None when there is nothing to go on from.
+    """Return `last`, or `previous` when `last` cannot be used; None when there is neither.
 
-    Calls `warn` with one line for a file that cannot be used: one that does not load, that `check`
-    refuses, or that the system does not let us read. Raises UnreadableCheckpoint, of a kind with
-    the worst of them, when that leaves none.
+    Calls `warn` with one line for a file that cannot be used: that does not load, that `check`
+    rejects, or that the system cannot read. If none is left, raises the worst of these errors, with
+    all of them in its message.
     """
 
     def check_all(content: dict[str, Any]) -> None:
@@ -174,9 +174,10 @@ def newest_readable(
 
 
 def set_aside(folder: Path, resume: Resume | None) -> None:
-    """Take out of the way what a save would trip over, or keep as `previous`.
+    """Rename files that a save would fail on, or keep as `previous`.
 
-    That is a `last` that could not be used, and what is no file in the place of a checkpoint.
+    These are a `last` that could not be used, and anything but a file with the name of a
+    checkpoint.
     """
     for name in (LAST, PREVIOUS, BEST, NEXT):
         path = folder / name
@@ -186,6 +187,6 @@ def set_aside(folder: Path, resume: Resume | None) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes were in the middle of writing."""
+    """Remove the temporary files of killed processes."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)

@@ -48,9 +48,9 @@ class Busy(RuntimeError):
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold the run directory for this process alone; the system lets go when it dies.
+    """Hold the run directory for this process; the system releases it when the process dies.
 
-    Inside, nothing is written to it once it has been removed or replaced: that raises OSError.
+    Once the directory was removed or replaced, writing to it raises OSError.
 
     Raises Busy when another process holds it, OSError when it cannot be written.
     """
@@ -87,10 +87,10 @@ def locked(directory: Path) -> Iterator[None]:
 
 
 def _take(file: TextIO) -> None:
-    """Lock a file. Raises BlockingIOError where another process has it for itself.
+    """Lock a file. Raises BlockingIOError if another process holds it exclusively.
 
-    Those who only look whether somebody has share it for a moment, as this does: they are waited
-    for, however long a busy machine keeps them.
+    Processes that only check for a lock share it for a moment, as this does: they are waited for,
+    also on a busy machine.
     """
     while True:
         with suppress(BlockingIOError):
@@ -101,7 +101,7 @@ def _take(file: TextIO) -> None:
 
 
 def is_held(directory: Path) -> bool:
-    """Tell whether some process trains this run now."""
+    """Tell whether a process trains this run now."""
     try:
         require_file(directory / LOCK)
         with (directory / LOCK).open("r") as file:
@@ -115,9 +115,9 @@ def is_held(directory: Path) -> bool:
 
 @contextmanager
 def exclusively(path: Path) -> Iterator[None]:
-    """Wait until nobody else is in here for the same lock file, which is made if missing.
+    """Wait for a lock file, which is created if missing, and hold it.
 
-    A file system without locks lets everybody in.
+    A file system without locks lets everyone in.
     """
     check_held(path)
     require_file(path)
@@ -146,7 +146,7 @@ def check_held(path: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have an OSError from in here name `path`: writing to an open file names none."""
+    """Add `path` to an OSError from this block: writing to an open file names none."""
     try:
         yield
     except OSError as error:
@@ -158,9 +158,9 @@ def naming(path: Path) -> Iterator[None]:
 def write_atomic(path: str | os.PathLike, content: str | bytes | Iterable[str]) -> Path:
     """Replace `path` by `content` so that a crash leaves either the old file or the new one.
 
-    Writes a hidden temporary file beside it, syncs, renames, and syncs the folder, which is created
-    if missing. Text is UTF-8, and may come in pieces. Raises OSError that names `path`, after it
-    has removed the temporary file.
+    Writes a hidden temporary file in the same folder, syncs, renames, and syncs the folder, which
+    is created if missing. Text is UTF-8 and may come in pieces. Raises OSError that names `path`,
+    after removing the temporary file.
     """
     path = Path(path)
     check_held(path)
