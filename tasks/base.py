@@ -165,6 +165,25 @@ class Task(ABC):
         where = [~scored, labels == self.eos, source < 0]
         return np.select(where, [-1, end if ends else -1, -1], source + 1)  # BOS is position 0
 
+    def evidence_distance(self, batch: Batch) -> np.ndarray | None:
+        """Tokens [batch, tokens] from each scored position to its evidence, -1 where it has none.
+
+        None where it is not stated, and where the source is read by an encoder. Raises ValueError
+        for evidence that is no earlier token.
+        """
+        if batch.source is not None or self.kind == "masked":
+            return None
+        if (evidence := self.evidence(batch.inputs, batch.labels)) is None:
+            return None
+        here = np.arange(batch.inputs.shape[1])
+        known = (batch.labels != IGNORE) & (evidence >= 0)
+        if evidence.shape != batch.labels.shape or (evidence[known] > np.nonzero(known)[1]).any():
+            raise ValueError(
+                f"{type(self).__name__}.evidence() must return positions of inputs "
+                "[batch, tokens], none of them after its label's"
+            )
+        return np.where(known, here - evidence, -1)
+
     def chance(self, length: int) -> float:
         """Return the percentage of rows that the best answer without the source gets right."""
         return 0.0

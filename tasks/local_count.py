@@ -1,3 +1,5 @@
+"""Counting repetitions."""
+
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 

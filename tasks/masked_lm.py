@@ -1,3 +1,5 @@
+"""Real text."""
+
 from __future__ import annotations
 
 import glob

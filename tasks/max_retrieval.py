@@ -1,3 +1,5 @@
+"""Retrieval of the largest item."""
+
 from dataclasses import dataclass
 from typing import ClassVar
 

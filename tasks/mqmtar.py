@@ -1,3 +1,5 @@
+"""Recall by key."""
+
 import math
 from copy import copy
 from dataclasses import dataclass, field

@@ -1,3 +1,5 @@
+"""Recall by distance."""
+
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 

@@ -1,3 +1,5 @@
+"""Copying and reordering a source."""
+
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,3 +1,5 @@
+"""Copying and reordering a source."""
+
 import math
 from dataclasses import dataclass, field
 from typing import ClassVar

@@ -18,7 +18,7 @@ ORDER = (
     "api",
     "report, sweeping",
     "sparsefinder, training",
-    "checks, diagnostics",
+    "catalogue, checks, diagnostics",
     "evaluation",
     "results",
     "models, runs",

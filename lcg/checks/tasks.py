@@ -243,11 +243,9 @@ def measures(subject: Subject, case: Draw) -> None:
 @PROPERTIES.declare("evidence", lambda subject: draws(subject, seeds=2))
 def evidence(subject: Subject, case: Draw) -> None:
     """`evidence` names, of every scored position, a token that was read by then, or none."""
-    from lcg.evaluation.scoring import evidence_distance
-
     batch = drawn(subject.task, case)
     try:
-        distance = evidence_distance(subject.task, batch)
+        distance = subject.task.evidence_distance(batch)
     except ValueError as error:
         expect(False, str(error))
     if distance is None:

@@ -1,4 +1,4 @@
-"""Print a few sequences of a task."""
+"""Print a few sequences of a task and what is known of it, or an encoding against distance."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from lcg.tasks.base import IGNORE, Task
 from lcg.text import align, in_blocks
 
 MOST = 1_000_000  # tokens that are shown
+LONGEST = 16_384  # tokens that an encoding is shown over
+SHORTCUT_TOKENS = 2**17  # of the samples that shortcuts are tried on
 INDENT = 11  # of the columns, after the name of their row
 
 
@@ -21,9 +23,14 @@ def run(words: list[str]) -> int:
     from lcg.config.schema import Model, shown
     from lcg.config.types import build, convert
 
+    if any(word.lstrip("-").partition("=")[0].partition(".")[0] == "position" for word in words):
+        return show_position(words)
     numbers, chosen, model = {"length": 8, "count": 3, "seed": 0}, [], Model()
     keys = ("task", "experiment", *numbers)
-    usage = "task=NAME [task.FIELD=VALUE …] [length=8] [count=3] [seed=0] [model.kind=KIND]"
+    usage = (
+        "task=NAME [task.FIELD=VALUE …] [length=8] [count=3] [seed=0] [model.kind=KIND]"
+        " | position=NAME [position.FIELD=VALUE …] [heads=8] [length=1024] [-o FILE]"
+    )
     parser = Parser("show", usage, __doc__, lambda name: [name] if name in keys else [])
     for word in parser.parse_known_args(words)[1]:
         key, _, value = word.lstrip("-").partition("=")
@@ -52,6 +59,66 @@ def run(words: list[str]) -> int:
     print(introduction(task, length, model.separate_source))
     for seed in range(first, first + count):
         print("\n" + sequence(task, length, seed, width, model.separate_source))
+    print("\n" + "\n".join(known(task, length)))
+    return 0
+
+
+def known(task: Task, length: int) -> list[str]:
+    """What a task states of itself and what shortcuts reach at this length, a line each."""
+    from lcg.catalogue import task_facts
+    from lcg.tasks.shortcuts import SHORTCUTS, shortcut_accuracy
+
+    lines = list(task_facts(task, length))
+    rows = min(1000, SHORTCUT_TOKENS // int(task.token_length(length)))
+    if task.kind != "masked" and not task.path_fields and rows >= 100:
+        lines.append(f"Labels right, EOS aside, by shortcuts learned from {rows} samples:")
+        for name, feature in SHORTCUTS.items():
+            lines.append(f"  {name}: {shortcut_accuracy(task, length, feature, rows):.1f} %")
+    return lines
+
+
+def show_position(words: list[str]) -> int:
+    """Print what an encoding does to scores, by head and distance, or draw it."""
+    from lcg.catalogue import against_distance, draw_against_distance
+    from lcg.config import load_config
+    from lcg.config.types import convert
+    from lcg.runs.files import write_atomic
+
+    numbers, chosen = {"heads": 8, "length": 1024}, []
+    usage = "position=NAME [position.FIELD=VALUE …] [heads=8] [length=1024] [-o FILE]"
+    parser = Parser("show", usage, __doc__, lambda name: [name] if name == "position" else [])
+    parser.add_argument("-o", "--output", help="draw to this file instead: .png, .svg or .pdf")
+    options, rest = parser.parse_known_args(words)
+    for word in rest:
+        key, _, value = word.lstrip("-").partition("=")
+        if key in numbers:
+            numbers[key] = convert(int, value, key)
+        elif key.partition(".")[0] == "position":
+            chosen.append(word)
+        else:
+            raise ValueError(
+                f"{word} changes nothing here: give a position, heads, length or --output"
+            )
+    heads, length = numbers.values()
+    if not (1 <= heads <= 64 and 2 <= length <= LONGEST):
+        raise ValueError(f"heads must lie in 1 to 64, and length in 2 to {LONGEST}")
+    sizes = [f"model.heads={heads}", f"model.d_model={16 * heads}"]
+    position = load_config(["task=copy", "attention=softmax", *chosen, *sizes]).position
+    about, by_head = against_distance(position, heads, length)
+    if options.output:
+        print(
+            write_atomic(
+                options.output, draw_against_distance(position, about, by_head, options.output)
+            )
+        )
+        return 0
+    shown = [0, *(2**i for i in range(length.bit_length()) if 2**i < length)]
+    if shown[-1] != length - 1:
+        shown.append(length - 1)
+    header = ("distance", *(f"head {head}" for head in range(heads)))
+    rows = [(str(d), *(f"{column[d]:.4g}" for column in by_head)) for d in shown]
+    print(f"{position.name}: {about}, of the last of {length} tokens")
+    print("\n".join(align([header, *rows], justify=str.rjust)))
     return 0
 
 

@@ -16,7 +16,6 @@ from lcg.evaluation.scoring import (
     PARTS,
     ROOM,
     Score,
-    evidence_distance,
     generated,
     labelled,
     references,
@@ -71,7 +70,7 @@ def _evaluate(model, test_set: TestSet, greedy: bool, batch_size, on_progress: P
 
     def scored(batch) -> Score:
         score_batch = score_greedy if greedy else score_teacher_forcing
-        distance = evidence_distance(task, batch)
+        distance = task.evidence_distance(batch)
         return score_batch(
             model,
             **batch_tensors(batch, device),

@@ -216,26 +216,6 @@ def _levenshtein(first: np.ndarray, second: np.ndarray) -> int:
     return int(row[-1])
 
 
-def evidence_distance(task: Task, batch: Batch) -> np.ndarray | None:
-    """Tokens [batch, tokens] from each scored position to its evidence, -1 where it has none.
-
-    None where a task does not state it, and where the source is read by an encoder. Raises
-    ValueError for evidence that is no earlier token.
-    """
-    if batch.source is not None or task.kind == "masked":
-        return None
-    if (evidence := task.evidence(batch.inputs, batch.labels)) is None:
-        return None
-    here = np.arange(batch.inputs.shape[1])
-    known = (batch.labels != IGNORE) & (evidence >= 0)
-    if evidence.shape != batch.labels.shape or (evidence[known] > np.nonzero(known)[1]).any():
-        raise ValueError(
-            f"{type(task).__name__}.evidence() must return positions of inputs [batch, tokens], "
-            "none of them after its label's"
-        )
-    return np.where(known, here - evidence, -1)
-
-
 @torch.no_grad()
 def generated(model, task: Task, batch: Batch) -> list[np.ndarray]:
     """Decode each row's target greedily, up to EOS or `ROOM` times the length.

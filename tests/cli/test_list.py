@@ -15,6 +15,7 @@ def test_one_list(title, call):
     kind, usage = LISTS[title]
     head, *rows = out.splitlines()
     assert head == f"{title} ({usage})"
+    rows = [row for row in rows if not row.endswith(":")]  # families
     names = [row.split()[0] for row in rows]
     known = set(sweep_files()) if title == "sweeps" else set(choices(kind))
     if kind in registry.HOMES:
@@ -35,7 +36,8 @@ def test_everything(call):
 def test_names_that_are_listed_can_be_chosen(title, call):
     """The help of the first name, and all of them as words of a config."""
     usage = LISTS[title][1]
-    names = [row.split()[0] for row in call("list", title)[1].splitlines()[1:]]
+    rows = call("list", title)[1].splitlines()[1:]
+    names = [row.split()[0] for row in rows if not row.endswith(":")]
     for word in usage.split(" or "):
         code, _, err = call("train", word.replace("NAME", names[0]), "--help")
         assert code == 0, err
@@ -57,3 +59,10 @@ def test_difference(call):
     assert code == 0
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()[1:]}
     assert rows["model.d_ff"] == ["512", "1024"]
+
+
+def test_the_catalogue(call):
+    code, out, err = call("list", "catalogue")
+    assert (code, err) == (0, "") and out.startswith("# Catalogue\n")
+    for name in (*registry.available("position"), *registry.available("task")):
+        assert f"### `{name}`" in out

@@ -49,7 +49,8 @@ def test_source_and_target_are_plain(call):
     code, out, err = call("show", "task=reverse", "task.symbols=9", "length=6", "count=2")
     assert (code, err) == (0, "")
     blocks = out.split("\n\n")
-    assert len(blocks) == 3  # what it is, and two sequences
+    assert len(blocks) == 4  # what it is, two sequences, what is known of it
+    assert "Tokens to the evidence at 64×" in blocks.pop()
     assert blocks[0].startswith(
         "reverse, nominal length 6: 6 source tokens, 15 in all; target and <eos> are scored"
     )
@@ -65,14 +66,14 @@ def test_what_is_shown_depends_on_the_seed_alone(call):
     first = call("show", "task=sort", "count=2")[1]
     assert first == call("show", "count=2", "task=sort", "seed=0")[1]
     second = call("show", "task=sort", "count=1", "seed=1")[1]
-    assert second.split("\n\n")[1] == first.rstrip("\n").split("\n\n")[2] + "\n"
+    assert second.split("\n\n")[1] == first.split("\n\n")[2]
 
 
 def test_a_task_of_labels_has_no_source_beside_them(call):
     out = call("show", "task=local_count", "length=5", "count=1")[1]
     assert "every symbol but <bos> is scored" in out
     assert "  source " not in out
-    marks = out.rstrip("\n").splitlines()[-1]
+    marks = out.split("\n\n")[1].splitlines()[-1]
     assert marks.split() == ["^"] * 5
 
 
@@ -107,3 +108,28 @@ def test_what_an_encoder_and_a_decoder_read(call):
     assert named["label"] == [*source[::-1], "<eos>"]
     code, _, err = call("show", "task=n_back", "model.kind=encoder_decoder")
     assert code == 2 and "tagging task" in err
+
+
+def test_an_encoding_against_distance(call, tmp_path):
+    code, out, err = call("show", "position=nape", "heads=4", "length=9")
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines()[2:]]
+    assert rows[2] == ["2", "-2", "-1", "0", "0"] and rows[-1] == ["8", "-8", "-4", "0", "0"]
+    file = tmp_path / "alibi.svg"
+    code, out, err = call("show", "position=alibi", "-o", str(file))
+    assert (code, out.strip()) == (0, str(file)) and b"<svg" in file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["position=nope"], "nope: scores do not depend on distance"),
+        (["position=alibi", "task=copy"], "task=copy changes nothing here"),
+        (["position=alibi", "length=100000"], "length in 2 to 16384"),
+        (["position=alibi", "-o", "alibi.gif"], "cannot draw to '.gif'"),
+        (["position=alibo"], "did you mean alibi?"),
+    ],
+)
+def test_an_encoding_that_cannot_be_shown(call, words, message):
+    code, out, err = call("show", *words)
+    assert code == 2 and message in err and not out
