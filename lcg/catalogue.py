@@ -16,6 +16,7 @@ from lcg import registry
 from lcg.attention import Attention
 from lcg.attention.backends import FORMS, usable
 from lcg.attention.normalizers.softmax import Softmax
+from lcg.config import load_config
 from lcg.config.help import field_help, first_sentence
 from lcg.config.types import as_text
 from lcg.positional.base import PositionEncoding, Sizes
@@ -79,7 +80,17 @@ def entry(kind: str, name: str, cls: type) -> str:
     text = re.sub(r"\n*^>>> .*\Z", "", inspect.cleandoc(cls.__doc__ or ""), flags=re.M | re.S)
     lines = [f"### `{name}`", "", *text.splitlines(), ""]
     lines += [f"- `{option}`: {about}" for option, about in _options(cls)]
-    return "\n".join([*lines, *(f"- {fact}" for fact in facts(kind, cls()))]).rstrip()
+    return "\n".join([*lines, *(f"- {fact}" for fact in facts(kind, _made(kind, cls)))]).rstrip()
+
+
+def _made(kind: str, cls: type) -> Any:
+    """A member as a config has it, which knows the training length."""
+    if kind not in ("position", "scaling"):
+        return cls()
+    option = "position" if kind == "position" else "attention.scaling"
+    sizes = [f"model.heads={SIZES.heads}", f"model.d_model={SIZES.d_model}"]
+    config = load_config(["task=copy", "attention=softmax", f"{option}={cls.name}", *sizes])
+    return config.position if kind == "position" else config.attention.scaling
 
 
 def _options(cls: type) -> Iterator[tuple[str, str]]:

@@ -1,3 +1,5 @@
+"""Brackets that must match."""
+
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 

@@ -1,3 +1,5 @@
+"""Flip-flop languages: a one-bit memory."""
+
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 

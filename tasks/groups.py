@@ -1,3 +1,5 @@
+"""State tracking: words of a group."""
+
 from dataclasses import dataclass
 from functools import cache
 from itertools import permutations

@@ -1,3 +1,5 @@
+"""Counting."""
+
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 

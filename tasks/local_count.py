@@ -1,4 +1,4 @@
-"""Counting repetitions."""
+"""Counting."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal

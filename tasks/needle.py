@@ -1,3 +1,5 @@
+"""Needles in a stream."""
+
 from dataclasses import dataclass
 from functools import cache
 from typing import ClassVar

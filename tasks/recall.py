@@ -1,3 +1,5 @@
+"""Recall by key."""
+
 import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal

@@ -1,3 +1,5 @@
+"""Chains of references."""
+
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
