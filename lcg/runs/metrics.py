@@ -1,6 +1,6 @@
-"""metrics.csv of a run: who reads it agrees here on what of it is whole.
+"""Readers and writers of metrics.csv.
 
-It is read row by row, since a long run has millions of them.
+It is read row by row, because a long run has millions of rows.
 """
 
 import csv
@@ -20,11 +20,11 @@ LARGEST = 1e100  # beyond what float32 has; pictures of more overflow
 
 
 class MetricsReader:
-    """The whole rows of a metrics.csv; asked again, it reads what was appended since.
+    """The complete rows of a metrics.csv; a later call reads the rows appended since.
 
-    The last row of a killed run may be cut short, inside a number even, and a disk may lose others:
-    only what ends with its line counts, has every column, and a step. A file that is missing or
-    cannot be read has no rows.
+    The last row of a killed run may be cut short, even inside a number, and a disk may lose others.
+    Only rows that end with a line break, have every column and a step are complete. A file that is
+    missing or cannot be read has no rows.
     """
 
     def __init__(self, path: Path) -> None:
@@ -33,9 +33,9 @@ class MetricsReader:
         self.end = 0  # of the last whole line that was read
 
     def rows(self) -> Iterator[tuple[int, dict[str, str]]]:
-        """Step and cells, by column, of each row; `columns` is read before the first.
+        """Yield step and cells, by column, of each row; `columns` is read before the first.
 
-        Raises OSError when the disk fails in the middle.
+        Raises OSError when the disk fails.
         """
         if not self.path.is_file():
             return
@@ -55,7 +55,7 @@ class MetricsReader:
                         yield int(step), row
 
     def _lines(self, file: BinaryIO) -> Iterator[list[str]]:
-        """The cells of each whole line."""
+        """Yield the cells of each complete line."""
         begins = True
         while line := file.readline(LONGEST):
             ends = line.endswith(b"\n")
@@ -70,7 +70,7 @@ class MetricsReader:
 
 
 def number(text: str) -> float | None:
-    """A number of at most LARGEST, or None for any other text."""
+    """Return a number of at most LARGEST, or None for any other text."""
     try:
         value = float(text)
     except ValueError:
@@ -85,10 +85,10 @@ EXACT = 4096  # points of a column up to which each is kept
 
 
 def read_curves(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> Series:
-    """Read the columns that are wanted and have numbers in them; of several at a step the last.
+    """Read the `wanted` columns that have numbers; of several at a step, the last.
 
-    Of a column with more than `EXACT` numbers, means over stretches of equally many rows are kept,
-    fewer than twice as many.
+    A column with more than `EXACT` numbers is averaged over stretches of equally many rows, to
+    fewer than twice as many points.
     """
     reader = MetricsReader(path)
     curves: dict[str, _Curve] = defaultdict(_Curve)
@@ -100,7 +100,7 @@ def read_curves(path: Path, wanted: Callable[[str], bool] = lambda name: True) -
 
 
 class _Curve:
-    """A curve that is thinned while it grows: means of `size` points each, and those since."""
+    """A curve that is thinned while it grows: means of `size` points each, and the points since."""
 
     def __init__(self) -> None:
         self.size = 1
@@ -113,7 +113,7 @@ class _Curve:
             self._gather()
 
     def _gather(self) -> None:
-        """Take the mean of what was added; twice as many points to a mean when there are many."""
+        """Append the mean of the points since; double the points per mean when there are many."""
         self.means.append(_mean(self.recent))
         self.recent = []
         if len(self.means) == EXACT:
@@ -121,7 +121,7 @@ class _Curve:
             self.means = list(map(_mean, zip(self.means[::2], self.means[1::2], strict=True)))
 
     def points(self) -> tuple[list[int], list[float]]:
-        """Steps, ascending, and values; of several at a step the last."""
+        """Return steps, ascending, and values; of several at a step, the last."""
         if self.recent:
             self._gather()
         points = sorted({round(step): value for step, value in self.means}.items())
@@ -133,33 +133,32 @@ def _mean(points: Sequence[tuple[float, float]]) -> tuple[float, ...]:
 
 
 class Tracking:
-    """Hand every row to all places; processes other than the main one have none."""
+    """Logs every row to all destinations; only the main process has any."""
 
     def __init__(self) -> None:
         self.places: list[Any] = []  # CSVMetrics, WandbMetrics
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
-        """Metrics of a step; several rows may have the same step."""
+        """Log the metrics of a step; several rows may have the same step."""
         for place in self.places:
             place.log(step, metrics)
 
     def summarize(self, values: dict[str, Any]) -> None:
-        """Take the run's summary, at its end."""
+        """Log the run's summary, at its end."""
         for place in self.places:
             place.summarize(values)
 
     def close(self, exit_code: int) -> None:
-        """Nothing follows; the code is the one that the process will end with."""
+        """Close all destinations; code: the exit code of the process."""
         for place in self.places:
             place.close(exit_code)
         self.places = []
 
 
 class CSVMetrics:
-    """One row per call, columns fixed at the start, appended to as training goes.
+    """One row per call, with fixed columns, appended during training.
 
-    Resuming drops the rows of steps that are done again, and keeps columns that are asked for no
-    more.
+    Resuming drops the rows of steps that are repeated, and keeps columns that are no longer logged.
     """
 
     def __init__(self, path: Path, columns: list[str], resume_step: int) -> None:
@@ -180,7 +179,7 @@ class CSVMetrics:
         return text.getvalue()
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
-        """Append one row; of one that the disk has no room for, nothing is left."""
+        """Append one row; if the disk has no room for it, remove what was written of it."""
         rest = memoryview(self._line({"step": step} | metrics).encode())
         end = self._file.tell()
         check_held(self.path)
@@ -194,9 +193,9 @@ class CSVMetrics:
                 raise
 
     def summarize(self, values: dict[str, Any]) -> None:
-        """Not here: a summary is in results.json."""
+        """Do nothing: the summary is in results.json."""
 
     def close(self, exit_code: int = 0) -> None:
-        """A row that could not be written has raised already."""
+        """Do nothing: a row that could not be written has raised already."""
         with suppress(OSError):
             self._file.close()

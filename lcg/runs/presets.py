@@ -1,4 +1,4 @@
-"""Names of attentions that say nothing false of a config: a preset's only while it is that preset.
+"""Labels of attentions by their presets, used only if the config keeps what the preset sets.
 
     attention=topk attention.normalizer.k=4         topk, k=4
     attention=entmax15 attention.normalizer.alpha=2 entmax, alpha=2
@@ -29,10 +29,10 @@ Parts = dict[str, dict[str, Any]]  # kind -> name and options
 
 
 def named(records: Iterable[RunRecord]) -> list[RunRecord]:
-    """Call all records of one config by the attention that it has, best by a preset's name.
+    """Give all records of one config the same attention label, preferably a preset's name.
 
-    Where none of their labels is true of it, the normalizer's name is the attention's. A mixer's
-    name stands in the place of that of an attention.
+    If none of their labels fits, the label is the normalizer's name. A mixer's name replaces that
+    of an attention.
     """
     records = list(records)
     ours = config_folders()[-1:]
@@ -44,7 +44,7 @@ def named(records: Iterable[RunRecord]) -> list[RunRecord]:
 
 
 def label_fits(record: RunRecord) -> bool:
-    """Tell a label that is true of the record's attention from one whose content was replaced."""
+    """Tell whether a label fits the record's attention."""
     label, parts = record.labels["attention"], _parts(record)
     if not parts["normalizer"] or label == _short(parts["normalizer"].get("name")):
         return True  # it says no more than the normalizer; `changed` has what else differs
@@ -62,7 +62,7 @@ def label_fits(record: RunRecord) -> bool:
 
 
 def changed(record: RunRecord) -> list[str]:
-    """The dotted fields in which an attention differs from what its label alone stands for."""
+    """Return the dotted fields in which an attention differs from the meaning of its label."""
     label, parts = record.labels["attention"], _parts(record)
     if not parts["normalizer"]:
         return []
@@ -98,12 +98,12 @@ def _names(parts: Parts) -> set[Any]:
 
 
 def _short(name: Any) -> Any:
-    """A class's name without its place and the hash of its code; any other value as it is."""
+    """Return a class's name without its module and the hash of its code; other values unchanged."""
     return name.partition("@")[0].rpartition(":")[2] if isinstance(name, str) else name
 
 
 def _preset(label: str) -> Parts | None:
-    """The content of a preset: the parts that it names and the options that it sets."""
+    """Return the content of a preset: the parts that it names and the options that it sets."""
     file = _file(label, config_folders())
     return None if file is None else _read(file)
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 
 def write(config: Config, directory: Path, device: torch.device, resumed: bool) -> dict[str, Any]:
-    """Write provenance.json and return its content; say so if a run resumes with different code."""
+    """Write provenance.json and return its content; log a note if a run resumes with different
+    code."""
     import torch
 
     before = read_provenance(directory)
@@ -52,7 +53,7 @@ def write(config: Config, directory: Path, device: torch.device, resumed: bool) 
 
 
 def adopt_wandb_id(directory: Path) -> bool:
-    """Note the W&B run that an agent gave to a run that was finished before; whether it is new."""
+    """Record the W&B run that an agent assigned to a finished run; return whether it is new."""
     facts = read_provenance(directory)
     known = _wandb_ids(facts)
     if known == facts.get("wandb_ids"):
@@ -68,9 +69,9 @@ def _save(directory: Path, facts: dict[str, Any], wandb_ids: list[str]) -> dict[
 
 
 def _wandb_ids(before: dict[str, Any]) -> list[str]:
-    """All W&B runs that a run has been, the present one last.
+    """Return all W&B ids that a run has had, the present one last.
 
-    The agent decides it, and may give another to a run that resumes after preemption.
+    The agent assigns the id, and may assign another to a run that resumes after preemption.
     """
     known = before.get("wandb_ids") or [before.get("wandb_id") or secrets.token_hex(4)]
     present = os.environ.get("WANDB_RUN_ID")
@@ -81,7 +82,7 @@ def _wandb_ids(before: dict[str, Any]) -> list[str]:
 
 
 def package_version(package: str) -> str | None:
-    """The version of a package, None where it is not installed."""
+    """Return the version of a package, None if it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -89,7 +90,8 @@ def package_version(package: str) -> str | None:
 
 
 def _git() -> dict[str, Any] | None:
-    """Commit and dirty flag of the checkout that the code runs from; None outside one."""
+    """Return commit and dirty flag of the checkout that the code runs from; None outside a
+    checkout."""
     here = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
@@ -114,7 +116,7 @@ CODE = (
 
 
 def code_digest() -> str:
-    """Hash of every source file of lcg that makes a run; users' own are in its identity."""
+    """Return a hash of every source file of lcg that affects a run, without users' own."""
     root = Path(__file__).resolve().parents[2]
     digest = hashlib.sha256()
     folders = [root / part for part in CODE]
@@ -143,7 +145,7 @@ KINDS = {
 
 
 def read_provenance(directory: Path) -> dict[str, Any]:
-    """Read provenance.json: empty if missing or damaged, without what is of a wrong type."""
+    """Read provenance.json: empty if missing or damaged, without values of a wrong type."""
     found = read_mapping(directory / PROVENANCE)
     kept = {name: v for name, v in found.items() if isinstance(v, KINDS.get(name, object))}
     if not all(isinstance(i, str) for i in kept.get("wandb_ids", [])):

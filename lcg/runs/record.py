@@ -44,15 +44,15 @@ SETTINGS = {"seed": Large, "lr": Annotated[float, (0, RATE)], "train_lengths": l
 
 
 class RecordError(ValueError):
-    """A record that cannot be read, or that contradicts itself: one line, naming the file."""
+    """A record cannot be read or is inconsistent; the message is one line, naming the file."""
 
 
 def report_problems(
     problems: Sequence[str], report: Callable[[str], None] | None, some_left: bool
 ) -> None:
-    """Call `report` with each problem of several records, of which `some_left` can be used.
+    """Call `report` with each problem of several records; `some_left`: some record can be used.
 
-    Raises RecordError, naming them all, without `report`, and where nothing can be used.
+    Raises RecordError, naming them all, without `report`, and if no record can be used.
     """
     if problems and (report is None or (not some_left and len(problems) == 1)):
         raise RecordError(" | ".join(problems))
@@ -146,7 +146,7 @@ class Cell:
 
     @property
     def key(self) -> tuple:
-        """Identity of an evaluation: the same key again replaces it, another is kept beside."""
+        """The identity of an evaluation: a cell with the same key replaces it, others are kept."""
         fields = (self.length, self.samples, self.seed, self.decode, self.step)
         return cell_key(*fields, self.changes)
 
@@ -159,7 +159,7 @@ def cell_key(
     step: int | None,
     changes: Mapping[str, Any],
 ) -> tuple:
-    """The `Cell.key` of a cell of these fields."""
+    """Return the `Cell.key` of a cell with these fields."""
     return length, samples, seed, decode, step, json.dumps(changes, sort_keys=True)
 
 
@@ -201,17 +201,16 @@ class Validation:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One training run and everything that was evaluated of it.
+    """One training run and all its evaluations.
 
-    group: hash of the config without seed and learning rate; who shares it is one experiment.
-    labels: at least task, attention, position.
-    settings: SETTINGS and others; kind, of the model, is a decoder where it is lacking; sources are
-    name and hash of the code (`digest`) of each user's own class, by kind.
-    task: the task's options, of which the samples are made; empty in records that lack them.
-    validation: the selected checkpoint, at the lengths it was validated at while it trained, and at
-    the longer ones that broke a tie between runs.
-    fate: what training's metrics say of it, plateau_left_at and others; empty while it runs.
-    config: the part of the config that `group` is a hash of; empty in records that lack it.
+    group: hash of the config without seed and learning rate; runs of one group are one experiment.
+    labels: at least task, attention, position. settings: SETTINGS and others; kind of the model is
+    decoder if missing; sources: name and hash of the code (`digest`) of each user's own class, by
+    kind. task: the task's options, which determine the samples; empty in records that lack them.
+    validation: the selected checkpoint, at the lengths validated in training, and at the longer
+    ones that broke a tie between runs. fate: statistics of the training metrics, such as
+    plateau_left_at; empty while the run trains. config: the part of the config that `group` hashes;
+    empty in records that lack it.
     """
 
     run: str
@@ -253,7 +252,8 @@ class RunRecord:
         return max(self.settings["train_lengths"])
 
     def merge(self, cells: Iterable[Cell]) -> "RunRecord":
-        """A copy with `cells` added: the same `Cell.key` is replaced, every other cell is kept."""
+        """Return a copy with `cells` added: the same `Cell.key` is replaced, every other cell is
+        kept."""
         merged = {cell.key: cell for cell in (*self.ladder, *cells)}
 
         def order(cell: Cell) -> list[tuple[bool, Any]]:  # an absent step before every other
@@ -262,11 +262,11 @@ class RunRecord:
         return replace(self, ladder=tuple(sorted(merged.values(), key=order)))
 
     def with_validation(self, found: Mapping[int, Validation]) -> "RunRecord":
-        """A copy that also has what was `found` at other validation lengths; its own stay."""
+        """Return a copy with results at other validation lengths; existing ones are kept."""
         return replace(self, validation=dict(sorted({**found, **self.validation}.items())))
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form, plain types only; numbers that are not finite become null."""
+        """Return the JSON form, plain types only; numbers that are not finite become null."""
         body = _plain({"schema": SCHEMA, **vars(self)})
         if self.selection is None:
             del body["selection"]
@@ -274,7 +274,7 @@ class RunRecord:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "RunRecord":
-        """The inverse of `to_dict`. Raises ValueError naming the part that does not fit."""
+        """Return the record of a JSON form. Raises ValueError naming the invalid part."""
         data = dict(_read(dict, data, "record"))
         if (schema := data.pop("schema", None)) not in READABLE:
             known = " and ".join(map(str, READABLE))
@@ -302,9 +302,9 @@ class RunRecord:
 
     @classmethod
     def load(cls, run_dir: str | os.PathLike, of: str | None = None) -> "RunRecord":
-        """Read `results.json` of a run directory; `of` is the hash of the run it must be of.
+        """Read `results.json` of a run directory; `of`: the hash that the run must have.
 
-        Raises RecordError: one line, file and remedy.
+        Raises RecordError: one line, with the file and what to do.
         """
         file = Path(run_dir) / RECORD
         try:
@@ -326,11 +326,11 @@ class RunRecord:
 
     @staticmethod
     def updating(run_dir: str | os.PathLike) -> AbstractContextManager[None]:
-        """Hold a run's record from `load` to `save`, so that of two who add to it both do."""
+        """Lock a run's record from `load` to `save`, so that no concurrent update is lost."""
         return exclusively(Path(run_dir) / RECORD_LOCK)
 
     def save(self, run_dir: str | os.PathLike) -> Path:
-        """Write `results.json` into a run directory atomically; returns its path.
+        """Write `results.json` into a run directory atomically; return its path.
 
         Raises ValueError, naming the part, for a record that could not be read again.
         """
@@ -340,10 +340,9 @@ class RunRecord:
 
 
 def load_json(text: str) -> Any:
-    """Parse JSON. Raises ValueError for what Python reads and nobody can use or write again.
+    """Parse JSON. Raises ValueError for values that Python reads but cannot use or write again.
 
-    That is a number that is not finite or beyond what a float holds, half of a character, or deep
-    nesting.
+    These are numbers that are not finite or beyond floats, unpaired surrogates, and deep nesting.
     """
     data = json.loads(text, parse_int=lambda digits: int(digits) if len(digits) < 500 else math.inf)
     _check_json(data, "it")
@@ -351,7 +350,7 @@ def load_json(text: str) -> Any:
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
-    """Read the mapping in a JSON file; empty where it is missing, damaged or no mapping."""
+    """Read the mapping in a JSON file; empty if missing, damaged or not a mapping."""
     try:
         require_file(file)
         content = load_json(file.read_text(encoding="utf-8"))
@@ -377,14 +376,14 @@ def _check_json(data: Any, where: str) -> None:
 
 @cache
 def _schema(cls: type) -> tuple[dict[str, Any], frozenset[str]]:
-    """The annotations of a dataclass, and which of its fields have no default."""
+    """Return the annotations of a dataclass, and its fields without a default."""
     required = (f.name for f in fields(cls) if f.default is f.default_factory)  # MISSING
     return get_type_hints(cls, include_extras=True), frozenset(required)
 
 
 @cache
 def _rule(hint: Any) -> tuple[tuple[type, ...], str, Any, Any]:
-    """The types of JSON that fit an annotation, their names, its limits, and it without these."""
+    """Return the JSON types of an annotation, their names, its limits, and it without these."""
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     first = options[0]
     main, limits = get_args(first) if get_origin(first) is Annotated else (first, None)
@@ -395,9 +394,9 @@ def _rule(hint: Any) -> tuple[tuple[type, ...], str, Any, Any]:
 
 
 def _read(hint: Any, value: Any, where: str) -> Any:
-    """JSON as an annotation has it: mappings as dataclasses, lists as tuples, numbers as keys.
+    """Convert JSON by an annotation: mappings to dataclasses, lists to tuples, numbers to keys.
 
-    An int fits float, a bool only bool. Raises ValueError, naming the part that does not fit.
+    An int fits float, a bool only bool. Raises ValueError, naming the invalid part.
     """
     types, names, limits, main = _rule(hint)
     if type(value) not in types:
@@ -430,7 +429,7 @@ def _whole(text: str) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """JSON types: records as mappings, keys as text, tuples as lists, NaN and infinity as null."""
+    """Convert to JSON types: records to mappings, keys to text, tuples to lists, NaN to null."""
     if is_dataclass(value):
         value = vars(value)
     if isinstance(value, dict):

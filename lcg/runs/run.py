@@ -1,4 +1,5 @@
-"""A run directory: `Run` reads what is in it, finds runs below folders, and says where one lies."""
+"""A run directory: `Run` reads its files, finds runs below folders, and locates the run of a
+config."""
 
 from __future__ import annotations
 
@@ -40,9 +41,9 @@ OF_TRAINER = ("steps", "precision")
 
 
 class Run:
-    """A run directory, there or yet to be made; each of its files is read when first asked for.
+    """A run directory, existing or not; each of its files is read on first access.
 
-    Another `Run` of the same path reads it anew. trust: which code of users' classes may run.
+    Another `Run` of the same path reads it again. trust: which code of users' classes may run.
     """
 
     def __init__(self, path: str | os.PathLike, trust: Trust = "own") -> None:
@@ -56,10 +57,11 @@ class Run:
 
     @classmethod
     def place(cls, config: Config) -> Run:
-        """The run of a config, whose directory need not be there yet.
+        """Return the run of a config, whose directory need not exist yet.
 
-        Raises ValueError, in one line, for one that cannot be made, since a part of its path is a
-        file, and for one inside a run or around a run, where `lcg table` would show only the outer.
+        Raises ValueError, in one line, if it cannot be created because a part of its path is a
+        file, and for a run inside or around another run, of which `lcg table` would show only the
+        outer.
         """
         directory = run_directory(config)
         asked = f"runs={config.runs}" if config.name is None else f"name={config.name}"
@@ -79,16 +81,16 @@ class Run:
     def find(
         cls, paths: Iterable[str | os.PathLike], report: Callable[[str], None] | None = None
     ) -> list[Run]:
-        """Every run under `paths`, with its record: run directories, or folders that hold some.
+        """Return every run under `paths`, with its record: run directories, or folders of runs.
 
-        Ordered by path within each argument; a directory reached twice is read once. A path that
-        holds no run, a record that cannot be read, a run that has no record yet, a folder that
-        cannot be entered and a run that lies in two places are problems: `report` is called with a
-        line for each and the rest goes on. Without `report`, or if no run could be read,
+        They are ordered by path within each argument; a directory reached twice is read once.
+        Problems are a path without a run, a record that cannot be read, a run without a record, a
+        folder that cannot be entered, and a run in two places. `report` is called with a line for
+        each, and the other runs are returned. Without `report`, or if no run could be read,
         RecordError names them.
 
-        Runs of one hash are one run, whatever they are called, and count once: the record that got
-        furthest, and of equal ones that whose label fits its attention.
+        Runs with the same hash are one run, under any name, and count once: the record that got
+        furthest, and of equal ones the one whose label fits its attention.
         """
         problems: list[str] = []
         found: dict[Path, bool] = {}
@@ -127,10 +129,11 @@ class Run:
     def config(self) -> Config:
         """The config it was trained with; users' classes come from their copies in the run.
 
-        A copy that differs from the user's own file is run with `trust` "any" alone, and said.
-        Nothing in the file is resolved: no environment variable gets in.
+        A copy that differs from the user's own file runs only with `trust` "any", and a warning is
+        logged. Interpolations in the file are not resolved, so no environment variable has an
+        effect.
 
-        Raises ValueError, naming the directory, when there is none or it cannot be used.
+        Raises ValueError, naming the directory, if there is no config or it cannot be used.
         """
         self.check()
         tree = read_yaml(self.config_file, resolve=False)
@@ -156,21 +159,22 @@ class Run:
         return self.curves()
 
     def curves(self, wanted: Callable[[str], bool] = lambda name: True) -> Series:
-        """The columns of metrics.csv that are wanted: steps and finite values; empty without one.
+        """Return the `wanted` columns of metrics.csv: steps and finite values; empty without a
+        file.
 
-        A row cut short by a crash is left out; where a step was logged twice the later one counts.
+        A row cut short by a crash is left out; of values logged twice at a step, the later counts.
         """
         return read_curves(self.metrics_file, wanted)
 
     @cached_property
     def provenance(self) -> dict[str, Any]:
-        """Command, code, versions and machine; empty where the file is missing or damaged."""
+        """Command, code, versions and machine; empty if the file is missing or damaged."""
         return read_provenance(self.path)
 
     def weights(self, model: Module) -> tuple[dict[str, Tensor], int]:
-        """The selected checkpoint's weights, which fit `model`, and its step.
+        """Return the selected checkpoint's weights, which must fit `model`, and its step.
 
-        Where best.ckpt cannot be used, a checkpoint of training of the same step stands in.
+        If best.ckpt cannot be used, a training checkpoint of the same step replaces it.
 
         Raises ValueError when there is no checkpoint, UnreadableCheckpoint when none can be used.
         """
@@ -205,11 +209,11 @@ class Run:
         ) from problem
 
     def lock(self) -> AbstractContextManager[None]:
-        """Hold the directory for this process alone: see `lcg.runs.files.locked`. Raises Busy."""
+        """Hold the directory for this process: see `lcg.runs.files.locked`. Raises Busy."""
         return locked(self.path)
 
     def finished(self, config: Config) -> RunRecord | None:
-        """The record, if this run needs no more training; says so when its code has changed.
+        """Return the record if the run is fully trained; log a note if its code has changed.
 
         Raises ValueError for a run of another config.
         """
@@ -225,7 +229,7 @@ class Run:
         return record
 
     def check(self) -> None:
-        """Raise ValueError for a path that is no run directory, naming a run below it if any."""
+        """Raise ValueError for a path that is not a run directory, naming a run below it if any."""
         if os.path.lexists(self.config_file):  # whatever it is: reading it says more
             return
         if not self.path.exists():
@@ -238,7 +242,7 @@ class Run:
 
     @property
     def is_selected(self) -> bool:
-        """A checkpoint was selected, whether or not it can be read."""
+        """True when a checkpoint was selected, whether or not it can be read."""
         return os.path.lexists(self.checkpoints / BEST)
 
     def check_selected(self) -> None:
@@ -260,7 +264,7 @@ class Run:
 
 
 def check_identity(held: str, config: Config, path: Path) -> None:
-    """Raise ValueError for a file or directory whose identity is that of another config."""
+    """Raise ValueError for a file or directory with the identity of another config."""
     if held != identity(config):
         raise ValueError(
             f"{path} belongs to a run of another config ({held}, this is {identity(config)}); "
@@ -273,7 +277,7 @@ def _worth(run: Run) -> tuple[int, int, bool]:
 
 
 def _expanded(paths: Iterable[str | os.PathLike]) -> list[Path]:
-    """Paths, a pattern (`runs/copy-*`) that a shell left as it is being expanded."""
+    """Return the paths, with a pattern (`runs/copy-*`) that the shell left expanded."""
     found: list[Path] = []
     for path in map(Path, paths):
         matching = [] if path.exists() else sorted(glob.glob(str(path)))
@@ -282,7 +286,8 @@ def _expanded(paths: Iterable[str | os.PathLike]) -> list[Path]:
 
 
 def _run_directories(path: Path, problems: list[str]) -> dict[Path, bool]:
-    """Resolved run directories at or below `path`, hidden folders left out: have they a record?"""
+    """Return resolved run directories at or below `path`, without hidden folders, and whether
+    they have a record."""
     if path.name == RECORD and path.is_file():
         return {path.parent.resolve(): True}
     found = {}
@@ -306,9 +311,9 @@ def _run_directories(path: Path, problems: list[str]) -> dict[Path, bool]:
 
 
 def _experiment(file: Path) -> dict[str, Any]:
-    """The config of a run whose record lacks it, as plain data; empty where it cannot be read.
+    """Return the config of a run whose record lacks it, as plain data; empty if it cannot be read.
 
-    As in `RunRecord.config`, fields that change no weight, seed and learning rate are left out.
+    As in `RunRecord.config`, without seed, learning rate and fields that do not affect the weights.
     """
     try:
         tree = read_yaml(file, resolve=False)
@@ -325,9 +330,9 @@ def _experiment(file: Path) -> dict[str, Any]:
 
 
 def check_folder(asked: str, folder: Path) -> None:
-    """Raise ValueError, beginning with what was asked for, when a file is in a folder's place.
+    """Raise ValueError, naming the requested path, if a part of it is a file.
 
-    Raises OSError for a path that may not be looked at.
+    Raises OSError for a path that may not be read.
     """
     for path in map(Path, ("/proc", "/sys")):
         if folder.resolve().is_relative_to(path):

@@ -1,4 +1,4 @@
-"""The code of users' own classes, kept in a run directory so that the run is whole without them.
+"""The code of users' own classes, copied into the run directory.
 
 RUN/sources/task/rotate.py, helper.py, …   the modules of the task, by kind of class
 RUN/sources/origins.json                   the user's own file that each was copied from
@@ -31,9 +31,9 @@ Trust = Literal["none", "own", "any"]
 
 
 def run_yaml(config: Config) -> str:
-    """The config as a run directory keeps it: users' classes are named by their copies there.
+    """Return the config as stored in a run directory: users' classes are named by their copies.
 
-    `locate_sources` leads these names to the copies.
+    `locate_sources` maps these names to the copies.
     """
     tree = to_tree(config)
     for kind, module in user_modules(config).items():
@@ -44,7 +44,7 @@ def run_yaml(config: Config) -> str:
 
 
 def copy_sources(config: Config, directory: Path) -> None:
-    """Write the modules of a run's user classes, and where they came from, into its directory."""
+    """Write the modules of a run's user classes, and their origins, into its directory."""
     modules = user_modules(config)
     _write(modules, directory / SOURCES)
     if modules:
@@ -56,9 +56,10 @@ def copy_sources(config: Config, directory: Path) -> None:
 
 
 def check_copies(config: Config) -> None:
-    """Raise ValueError for users' classes that could not be loaded from a copy of their code.
+    """Raise ValueError for users' classes that cannot be loaded from a copy of their code.
 
-    They import what is neither beside them nor installed, or read a file when they are imported.
+    Such classes import a module that is neither in their folder nor installed, or read a file when
+    they are imported.
     """
     modules = user_modules(config)
     with tempfile.TemporaryDirectory() as folder:
@@ -86,14 +87,13 @@ def _write(modules: dict[str, UserModule], folder: Path) -> None:
 
 
 def locate_sources(directory: Path, tree: dict[str, Any], trust: Trust) -> list[str]:
-    """Make the names of users' classes in a run's config lead to their copies; import nothing.
+    """Map the names of users' classes in a run's config to their copies; import nothing.
 
-    A copy is this machine's own code when each of its files says the same as the file that it was
-    copied from, which lies outside the folder of the run. Returns a line for all that differs, and
-    for each package that is of another version here.
+    A copy is trusted if each of its files has the same code as the file outside the run that it was
+    copied from. Returns a line for each difference, and for each package with another version here.
 
-    Raises ValueError where something differs and `trust` is not "any", and for any class of a
-    user's when it is "none".
+    Raises ValueError if there are differences and `trust` is not "any", and for any user's class if
+    it is "none".
     """
     origins = read_mapping(directory / SOURCES / ORIGINS)
     differences, notes, users = [], [], []
@@ -129,7 +129,7 @@ def locate_sources(directory: Path, tree: dict[str, Any], trust: Trust) -> list[
 def _differences(folder: Path, origin: dict[str, Any]) -> list[str]:
     """List how a copy differs from the code that a run of the user's own file would import.
 
-    Every file is looked at, whether or not an import is known to lead to it.
+    Every file is compared, whether or not it is known to be imported.
     """
     everything = [folder, *folder.rglob("*")]
     if any(path.is_symlink() for path in everything):
@@ -149,7 +149,8 @@ def _differences(folder: Path, origin: dict[str, Any]) -> list[str]:
 
 
 def _own_files(folder: Path, origin: dict[str, Any]) -> dict[str, Path]:
-    """The files of the user's own class by their places in a copy; none that came with the run."""
+    """Return the files of the user's own class by their paths in a copy; none from inside the
+    run."""
     root, name = origin.get("root"), origin.get("module")
     if not (isinstance(root, str) and isinstance(name, str) and Path(root).is_absolute()):
         return {}

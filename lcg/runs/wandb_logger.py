@@ -1,4 +1,4 @@
-"""Weights & Biases, online or offline: whatever happens to it, training goes on.
+"""Weights & Biases, online or offline; its errors never stop training.
 
 `wandb` is imported by the first run that uses it. Everything is in metrics.csv as well.
 """
@@ -34,11 +34,11 @@ START_SECONDS = 15
 
 
 def choose_mode(requested: str, timeout: float = 5.0) -> tuple[str, str]:
-    """The W&B mode to use, and why it is not online where that needs saying.
+    """Return the W&B mode to use, and a reason if it is unexpectedly not online.
 
-    `wandb.init` waits 100 s for a network that is not there, so this looks first: for a login, and
-    for a server that accepts a connection, in at most `timeout` seconds. An address that is none,
-    of the server or of a proxy, means offline.
+    `wandb.init` waits 100 s without a network, so this checks first for a login, and for a server
+    that accepts a connection, in at most `timeout` seconds. An invalid address of the server or of
+    a proxy means offline.
     """
     if requested != "auto":
         return requested, ""

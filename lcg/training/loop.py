@@ -70,15 +70,15 @@ class Outcome:
 def train(
     config: Config, progress: bool = True, then: Callable[[Outcome], None] = lambda outcome: None
 ) -> Outcome:
-    """Train a run to its end, from wherever it stands; returns how that went.
+    """Train a run to its end, or resume it; return the outcome.
 
-    `then` is what follows in the same run, such as the test ladder. The main process calls it when
-    training is over or was before, and all of it is saved; W&B and the lock are held until it
+    `then` follows in the same run, such as the test evaluation. The main process calls it when
+    training is over, or was before, and everything is saved; W&B and the lock are held until it
     returns. A signal stops it at once: the outcome is then `interrupted`.
 
-    Raises Busy, ValueError with one line: checkpoints that cannot be used (UnreadableCheckpoint), a
-    directory of another config, a machine that is not there; OSError, naming a file, when the disk
-    is full, gone or may not be written.
+    Raises Busy; ValueError, in one line, for checkpoints that cannot be used
+    (UnreadableCheckpoint), a directory of another config, or a missing device; OSError, naming a
+    file, when the disk is full, missing or read-only.
     """
     check_nodes(config.trainer.nodes)
     take_rank(config.trainer.devices, config.trainer.nodes)
@@ -117,7 +117,7 @@ class _Training:
         self.failed = False  # loss, gradients or weights were not finite
 
     def go(self) -> Outcome:
-        """Train, unless that has been done."""
+        """Train, unless the run is finished."""
         self.run.check_is_of(self.config)
         record = self.run.finished(self.config)
         with self.stop.listening():
@@ -157,7 +157,7 @@ class _Training:
             self.tracking.close(exit_code)
 
     def _finished(self, record: RunRecord) -> Outcome:
-        """Do what may still be missing of a run that is trained, here or on W&B."""
+        """Complete a trained run: what may be missing here or on W&B."""
         done, directory = record.training, self.run.path
         outcome = Outcome(directory, done.status, done.step, already=True, reason=done.reason)
         if not is_rank_zero():
@@ -169,7 +169,7 @@ class _Training:
         return outcome
 
     def _follow(self, outcome: Outcome) -> Outcome:
-        """Do what follows training, and tell W&B what the run has come to."""
+        """Call `then`, and send the final record to W&B."""
         try:
             with self.stop.at_once():
                 if self.stop.signal and outcome.status == "finished":  # it came with the last step
@@ -181,7 +181,7 @@ class _Training:
         return outcome
 
     def _outcome(self) -> Outcome:
-        """Return how the run stands now."""
+        """Return the present state of the run."""
         directory, step = self.run.path, self.step
         if self.failed:
             reason = f"loss, gradient or weights were not finite by step {step}"
@@ -192,7 +192,7 @@ class _Training:
         return Outcome(directory, "finished" if all_done else "interrupted", step, self.stop.signal)
 
     def _open(self, resume: checkpoints.Resume | None) -> None:
-        """Write what is known before the first step, and say it."""
+        """Write the files of the run before the first step, and log their location."""
         config, run, step = self.config, self.run, resume.step if resume else 0
         run.plots.mkdir(exist_ok=True)
         facts = provenance.write(config, run.path, self.fabric.device, bool(resume))
@@ -213,7 +213,7 @@ class _Training:
 
     @contextmanager
     def _processes(self) -> Iterator[None]:
-        """Start the other processes of the run, and see to their end."""
+        """Start the other processes of the run, and end them."""
         patience = 0
         try:
             with quiet(), block_signals():
@@ -229,10 +229,10 @@ class _Training:
                     process.wait()
 
     def _fit(self, module: TrainingModule, resume: checkpoints.Resume | None) -> None:
-        """Make the steps that are left; what is due after one happens in the order of lines.
+        """Train the remaining steps; what is due after a step happens in the order of the lines.
 
-        So nothing but metrics is written of a step that was not finite, a checkpoint holds what
-        validation at its step found, and a stop request is answered after all else is done.
+        So only metrics are written of a step that was not finite, a checkpoint contains the
+        validation of its step, and a stop request takes effect after everything else.
         """
         options, model = self.config.trainer, module.model
         learner = Learner(self.fabric, module)
@@ -296,10 +296,10 @@ class _Training:
         return itertools.islice(batches, config.trainer.steps - self.step)
 
     def _probe(self, model: nn.Module) -> None:
-        """Log what the heads do.
+        """Log head statistics.
 
-        Before validation, since a stop request may put a validation off until the run resumes; the
-        rows of a step then have the same order.
+        This comes before validation, since a stop request may postpone a validation until the run
+        resumes; the rows of a step then have the same order.
         """
         if self.fabric.is_global_zero:
             with self.metrics.pause():
@@ -320,7 +320,7 @@ class _Training:
         return self.fabric.broadcast(self.validation.solved)
 
     def _save(self, learner: Learner) -> None:
-        """Write last.ckpt, unless what it would hold is not finite."""
+        """Write last.ckpt, unless its values are not finite."""
         self.failed = not learner.is_finite()
         if self.fabric.is_global_zero and not self.failed:
             content = {

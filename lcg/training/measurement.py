@@ -1,4 +1,5 @@
-"""Measure a few steps and validation passes of a run, with as much of a batch as time allows."""
+"""Measure a few steps and validation passes of a run, on as large a part of a batch as time
+allows."""
 
 from __future__ import annotations
 
@@ -31,10 +32,10 @@ PASS_TOKENS = 65536  # of one timed validation pass
 def measure(config: Config, seconds: float = math.inf) -> Iterator[Projection]:
     """Time steps and validation passes of the real model, data and optimiser.
 
-    Yields one and the same projection whenever there is more in it. A batch is measured from one
-    sequence on, twice as many each time, until it is whole or another is not expected to end in
-    time: half of `seconds` is for steps. Raises ValueError when the config's accelerator is not
-    there.
+    Yields the same projection whenever it has new measurements. A batch is measured from one
+    sequence on, doubling the number each time, until it is whole or the next part is not expected
+    to end in time; half of `seconds` is for steps. Raises ValueError if the config's accelerator is
+    missing.
     """
     begin, options = time.perf_counter(), config.trainer
     device = device_of(config)
@@ -84,7 +85,7 @@ def _steps(found: Projection, learner: Learner, end: float) -> Iterator[Projecti
     peaks = {0: _peak_memory(device) + 3 * found.weight_bytes}  # by part; 0: gradients and moments
 
     def expected(part: int) -> int:
-        """The peak on the line through the last two parts."""
+        """Extrapolate the peak linearly from the last two parts."""
         (a, low), (b, high) = list(peaks.items())[-2:]
         return high + (high - low) * (part - b) // (b - a)
 
@@ -152,7 +153,7 @@ def _growing(
     end: float,
     fits: Callable[[int], bool] = lambda part: True,
 ) -> Iterator[int]:
-    """Time 1, 1, 2, 4, …, whole; yields each after it. What is done first takes longer.
+    """Time 1, 1, 2, 4, …, whole; yield after each. The first call takes longer than later ones.
 
     The first is always done; a later one only if it is expected to end in time and to fit.
     """
@@ -184,9 +185,9 @@ def _repeated(timing: Timing, work: Callable[[int], float], end: float) -> Itera
 
 
 def _step(learner: Learner, one_width: bool = False) -> Callable[[int], float]:
-    """A step of any number of sequences on this device: batch, forward, backward, clipping, update.
+    """Return a step of any number of sequences: batch, forward, backward, clipping, update.
 
-    It returns its seconds, the batch's not among them where other processes make it meanwhile.
+    It returns its seconds, without those of the batch if other processes prepare it.
     """
     config, device, numbers = learner.module.config, learner.fabric.device, itertools.count()
     processes = config.trainer.processes
@@ -209,7 +210,7 @@ def _step(learner: Learner, one_width: bool = False) -> Callable[[int], float]:
 
 
 def _validation(model, config: Config, length: int, samples: int) -> float:
-    """Seconds of a validation pass of so many samples; raises MemoryError."""
+    """Return the seconds of a validation pass of this many samples; raises MemoryError."""
     started = time.perf_counter()
     (cell,) = evaluate_lengths(model, [TestSet(config, "validation", length, samples)])
     if cell.state == "out_of_memory":
@@ -218,7 +219,7 @@ def _validation(model, config: Config, length: int, samples: int) -> float:
 
 
 def _weights(config: Config) -> tuple[int, int]:
-    """Count the weights and their bytes without taking the memory for them."""
+    """Return number and bytes of the weights without allocating them."""
     try:
         with torch.device("meta"):
             model = build_model(config)

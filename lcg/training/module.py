@@ -20,7 +20,8 @@ from lcg.training.data import batch_loader
 
 
 def learning_rate_factor(step: int, optimizer: Optimizer, steps: int) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then decay to final_lr."""
+    """Return the learning rate of a step as a fraction of the peak: linear warm-up, then decay
+    to final_lr."""
     if step < optimizer.warmup_steps:
         return (step + 1) / optimizer.warmup_steps
     done = (step - optimizer.warmup_steps) / max(1, steps - optimizer.warmup_steps)
@@ -31,9 +32,10 @@ def learning_rate_factor(step: int, optimizer: Optimizer, steps: int) -> float:
 
 
 class TrainingModule(LightningModule):
-    """Cross-entropy over the scored positions, by AdamW.
+    """Cross-entropy over the scored positions, minimised by AdamW.
 
-    `compile_steps` has torch compile them; evaluation, whose lengths differ, is never compiled.
+    `compile_steps` compiles training steps with torch; evaluation, whose lengths vary, is never
+    compiled.
     """
 
     def __init__(self, config: Config) -> None:
@@ -51,7 +53,7 @@ class TrainingModule(LightningModule):
         self.seed_dropout(self.global_step, self.global_rank)
 
     def seed_dropout(self, step: int, rank: int) -> None:
-        """Seed the random state from (seed, step, rank), so that a checkpoint need not hold it."""
+        """Seed the random state from (seed, step, rank), so that checkpoints need not store it."""
         mixed = ((self.config.seed * 1_000_003 + step) * 1009 + rank) % 2**63
         # As torch.manual_seed, which formats a stack trace each time where there is no GPU.
         torch.default_generator.manual_seed(mixed)
@@ -79,11 +81,11 @@ class TrainingModule(LightningModule):
         return F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORE, reduction="sum")
 
     def compile_steps(self, mode: str) -> None:
-        """From now on `summed_loss` is compiled, if torch can: that shows at the first call."""
+        """Compile `summed_loss` from now on, if torch can: this is known after the first call."""
         self.compiled = torch.compile(self._summed, mode=mode, dynamic=False)
 
     def _try_compiled(self, tensors: tuple[Tensor, ...]) -> None:
-        """Forward and backward, for nothing: what fails in here shall not end the run.
+        """Run forward and backward as a trial, whose errors must not end the run.
 
         Three times: with CUDA graphs the first compiles, the second records and the third replays.
         """
@@ -133,10 +135,10 @@ class TrainingModule(LightningModule):
 
 
 class TaskData(LightningDataModule):
-    """The training stream, from the step where a trainer stands.
+    """The training stream, from the current step of a trainer.
 
     Lightning replays an epoch's data from its start after a resume, so the loader itself starts at
-    the step that the trainer was restored to.
+    the restored step.
     """
 
     def __init__(self, config: Config) -> None:

@@ -1,4 +1,4 @@
-"""The record of a run while it trains: metrics of its steps, the bar, and results.json."""
+"""Metrics, progress bar and results.json of a run while it trains."""
 
 from __future__ import annotations
 
@@ -50,23 +50,23 @@ class Metrics:
         self.seconds, self.final_loss = state["seconds"], state.get("final_loss")
 
     def start(self, learner: Learner, step: int) -> None:
-        """Begin to count time, at the step where training stands."""
+        """Start measuring time, at the current step."""
         alphas = learned_alphas(learner.module.model)
         if alphas and step == 0:  # where each head starts
             self.tracking.log(0, alphas)
         self._since = time.perf_counter()
 
     def measure_gradients(self, learner: Learner) -> None:
-        """Take the norms of gradients that are whole and not yet clipped, as train/grad_norm is."""
+        """Measure the norms of complete gradients before clipping, as train/grad_norm is."""
         self._norms = group_norms(learner.module.model)
 
     def count(self, batch: dict[str, Tensor]) -> None:
-        """Count a step that was made on a batch."""
+        """Count a step on a batch."""
         self._tokens += sum(batch[name].numel() for name in ("inputs", "source") if name in batch)
         self._steps += 1
 
     def log(self, learner: Learner, step: int) -> str:
-        """Write a row on the steps since the last one; returns what the bar shows of it."""
+        """Write a row on the steps since the last one; return what the progress bar shows."""
         module, fabric, options = learner.module, learner.fabric, self.config.optimizer
         # Each process has its share of the batch; the mean is the loss of all of it.
         loss = self.final_loss = float(fabric.all_reduce(module.loss.clone(), reduce_op="mean"))
@@ -91,14 +91,14 @@ class Metrics:
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Do not count what is done inside as training time."""
+        """Exclude the time of this block from training time."""
         started = time.perf_counter()
         yield
         self._since += time.perf_counter() - started
 
 
 def progress_bar(label: str, step: int, steps: int, shown: bool) -> tqdm:
-    """Make a bar with the time left, which starts at a step."""
+    """Return a bar with the time left, which starts at a step."""
     return tqdm(
         total=steps,
         initial=step,
@@ -115,7 +115,7 @@ def progress_bar(label: str, step: int, steps: int, shown: bool) -> tqdm:
 class RecordWriter:
     """Writes results.json; lengths evaluated before are kept.
 
-    So is what else was validated of the checkpoint that is still the selected one.
+    Other validations of the checkpoint that is still selected are kept too.
     """
 
     config: Config
@@ -126,7 +126,7 @@ class RecordWriter:
     parameters: int
 
     def open(self, step: int) -> None:
-        """Say that the run is under way, before its first step."""
+        """Record that the run is training, before its first step."""
         with RunRecord.updating(self.directory):
             before = self._before()
             if before is not None:
@@ -136,7 +136,7 @@ class RecordWriter:
             self.save("running", step)
 
     def save(self, status: str, step: int, reason: str = "") -> RunRecord:
-        """Write the record as it stands at a step."""
+        """Write the record as of a step."""
         config, selected = self.config, self.validation.selection()
         best = self.validation.best or {"lengths": {}}
         settings = {
@@ -181,7 +181,7 @@ class RecordWriter:
         return record
 
     def _before(self) -> RunRecord | None:
-        """The record so far; one that cannot be read is set aside, and made anew."""
+        """Return the existing record; one that cannot be read is renamed and replaced."""
         path = Run(self.directory).record_file
         if not os.path.lexists(path):
             return None

@@ -1,6 +1,7 @@
-"""Signals: requests to stop, which processes hear them, and that none outlives the first.
+"""Signals: requests to stop, which processes receive them, and child processes that end with their
+parent.
 
-Does not import torch before a run of several processes asks for it.
+Does not import torch before a run of several processes needs it.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ _prctl = ctypes.CDLL(None).prctl if sys.platform.startswith("linux") else None
 
 @contextmanager
 def stop_requests(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Call `handler` for SIGINT, SIGTERM and SIGHUP in here; only the main thread can.
+    """Call `handler` for SIGINT, SIGTERM and SIGHUP in this block; only the main thread can.
 
-    A SIGHUP that is ignored from the start stays so: that is how nohup keeps a run going.
+    A SIGHUP that is ignored from the start stays ignored: this is how nohup keeps a run alive.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -43,9 +44,9 @@ def stop_requests(handler: Callable[[int, FrameType | None], None]) -> Iterator[
 
 @contextmanager
 def block_signals() -> Iterator[None]:
-    """Start processes in here that never hear a request to stop; this one answers it afterwards.
+    """Start processes that never receive a stop request; this process handles it after the block.
 
-    Ctrl-C reaches every process of a terminal, but the first one decides when the others stop.
+    Ctrl-C reaches every process of a terminal, but the main process decides when the others stop.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, REQUESTS)
     try:
@@ -55,9 +56,9 @@ def block_signals() -> Iterator[None]:
 
 
 def end_with(parent: int, number: int = signal.SIGKILL) -> None:
-    """Have this process get a signal when its parent dies, however that happens.
+    """Have this process receive a signal when its parent dies, in any way.
 
-    Linux alone can do that. Exits at once when the parent is dead already.
+    Linux only. Exits at once when the parent is dead already.
     """
     if _prctl is None:
         return
@@ -67,13 +68,13 @@ def end_with(parent: int, number: int = signal.SIGKILL) -> None:
 
 
 class Stopped(SystemExit):
-    """A request to stop where nothing needs to be saved first."""
+    """A stop request at a point where nothing needs to be saved."""
 
 
 class StopRequest:
-    """A request to stop sets a flag; the step under way is finished, saved, and then we stop.
+    """A stop request sets a flag; training finishes the current step, saves, and then stops.
 
-    Stopping inside a step would save new weights under an old step count. A second Ctrl-C stops at
+    Stopping inside a step would save new weights with an old step number. A second Ctrl-C stops at
     once. `signal` is the number received, 0 if none.
     """
 
@@ -83,12 +84,12 @@ class StopRequest:
         self._nothing_to_save = False
 
     def listening(self) -> AbstractContextManager[None]:
-        """Answer signals in here."""
+        """Handle signals in this block."""
         return stop_requests(self._received)
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Raise Stopped for a signal in here: a batch of a long length may take minutes."""
+        """Raise Stopped for a signal in this block: a batch of a long length may take minutes."""
         self._nothing_to_save = True
         try:
             yield
@@ -107,7 +108,7 @@ class StopRequest:
         self.signal = self.signal or number
 
     def share(self) -> None:
-        """From now on the processes of the run, of which each calls this, stop at the same step."""
+        """Make the processes of the run, of which each calls this, stop at the same step."""
         import torch
 
         # On the CPU, so that asking never waits for a GPU.

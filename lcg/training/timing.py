@@ -1,7 +1,6 @@
-"""Time a few steps of runs in a process of its own, which ends when its time is up.
+"""Time a few steps of runs in a separate process, which is killed when its time is up.
 
-It ends wherever it is: so an answer comes in time whatever the model, and nothing here imports
-torch.
+So the estimate arrives in time for any model, and nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ LEAST = 8.0  # of them to measure, however long imports take
 
 
 def project(config: Config, overrides: list[str]) -> str:
-    """Estimate what a run takes, as text. Raises ValueError when its steps fail."""
+    """Return the estimate of a run, as text. Raises ValueError when its steps fail."""
     (found,) = time_runs([overrides])
     return as_text(config, found)
 
@@ -36,10 +35,11 @@ def time_runs(
 ) -> list[Projection]:
     """Measure runs, given by their overrides, one after the other in one process.
 
-    `environment` is set in it. After `seconds`, or LEAST to measure where imports take long, it is
-    ended: what is not measured then stays so, and runs not begun are missing from the result.
+    The process gets `environment`, and is killed after `seconds`, or after LEAST seconds of
+    measuring if imports take long. Measurements not done by then are missing, and so are runs not
+    begun.
 
-    Raises ValueError when a run cannot be made.
+    Raises ValueError when a run cannot be created.
     """
     log.info(f"timing a few steps, for at most {duration(seconds)} …")
     context = multiprocessing.get_context("spawn")
@@ -69,7 +69,7 @@ def time_runs(
 
 
 def _note_the_end(results: list[Projection], number: int, waited: float) -> None:
-    """Note what the last run was doing when the process was ended by a signal."""
+    """Record what the last run was doing when the process was killed by a signal."""
     if not results:
         raise ValueError(f"timing steps failed: the process ended with {-number}")
     last = results[-1]
@@ -84,7 +84,7 @@ def _note_the_end(results: list[Projection], number: int, waited: float) -> None
 def _measure_and_send(
     sender, runs: Sequence[list[str]], environment: dict[str, str], seconds: float
 ) -> None:
-    """Send {i: what is known of run i} whenever there is more of it, or what is wrong, as text."""
+    """Send {i: measurements of run i} whenever there are new ones, or an error as text."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.environ.update(environment)
     log_to_stderr()  # as the process that started it

@@ -1,4 +1,4 @@
-"""The validation ladder, and the checkpoint that it selects."""
+"""Validation during training at several lengths, and the selection of the checkpoint."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ SCORES = ("exact_match", "token_accuracy")
 
 
 def selection_key(candidate: dict[str, Any]) -> tuple[float, float, int]:
-    """Return what a better checkpoint has more of: exact match, token accuracy, steps."""
+    """Return the sort key of checkpoints: exact match, token accuracy, steps."""
     return (*(candidate[name] for name in SCORES), candidate["step"])
 
 
 class LadderValidation:
     """Evaluates at the validation lengths and keeps the best checkpoint.
 
-    A validation that a stop request cuts short is `pending`: it is saved as such, and is the first
-    thing that a resumed run does, so that resuming changes nothing.
+    A validation that a stop request interrupts is `pending`: it is saved as such, and is done first
+    when the run resumes, so that resuming changes nothing.
     """
 
     def __init__(self, config: Config, folder: Path, tracking: Tracking, stop: StopRequest) -> None:
@@ -59,7 +59,7 @@ class LadderValidation:
             )
 
     def run(self, model: nn.Module, step: int) -> bool:
-        """Validate the weights of a step; returns False when a stop request cut it short."""
+        """Validate the weights of a step; return False when a stop request interrupted it."""
         asked = self.config.validation
         self.pending = step
         sets = [TestSet(self.config, "validation", n, asked.samples) for n in asked.lengths]
@@ -85,7 +85,7 @@ class LadderValidation:
             raise Stopped
 
     def _select(self, model: nn.Module, step: int, lengths: dict[str, Any], monitored) -> None:
-        """Keep these weights if they are the best so far, by the monitored length if it can be."""
+        """Keep these weights if they are the best so far, by the monitored length if possible."""
         used, missing = str(monitored.length), ""
         if used not in lengths:
             used = max(lengths, key=int)
@@ -104,7 +104,7 @@ class LadderValidation:
         return (by == self.monitored, by, *selection_key(candidate))
 
     def selection(self) -> dict[str, Any] | None:
-        """The selected checkpoint for the run record, flagged when the monitor did not select."""
+        """Return the selected checkpoint for the record, flagged if the monitor did not decide."""
         best = self.best
         if best is None:
             return None
