@@ -86,6 +86,19 @@ OF_OLD = {
 """Names of earlier versions and what to write now."""
 
 
+def filled_in(part: Any, name: str) -> int:
+    """The value of a field that a config fills in. Raises ValueError where none was read."""
+    value = getattr(part, name)
+    if value is None:
+        raise ValueError(f"{part.name}: {name} is not known without a config; set it")
+    return value
+
+
+def device_of_float64(x: Tensor) -> Any:
+    """The device of x, or the CPU where that has no float64, as MPS."""
+    return "cpu" if x.device.type == "mps" else x.device
+
+
 def __getattr__(name: str) -> Any:
     if name == "BiasContext":
         raise ImportError("BiasContext is now Tile(q_ids, k_ids, q, k), q_ids of shape [q 1]")
@@ -130,6 +143,13 @@ class PositionEncoding:
 
     def check(self, sizes: Sizes) -> None:
         """Raise ValueError, in one line, for unsupported sizes."""
+
+    def check_ids(self, counts: Sequence[int]) -> None:
+        """Raise ValueError, in one line, when ids 0 … count - 1 are more than there may be.
+
+        counts are those of each level. Asked before any work with the tokens of the longest
+        sequence, and for each batch where a task numbers the tokens.
+        """
 
     def learned(self, sizes: Sizes) -> dict[str, Tensor]:
         """Return the initial values of the learned tensors of one attention layer."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from lcg.positional.base import PositionEncoding, Sizes, Tile, torch
+from lcg.positional.base import ORDERING, PositionEncoding, Sizes, Tile, torch
 from lcg.positional.nope import NoPE
 from lcg.positional.slopes import ALiBi
 
@@ -127,6 +127,10 @@ class Grouped(PositionEncoding):
                     f"{shared}"
                 )
             group.encoding.check(_of_group(sizes, group))
+
+    def check_ids(self, counts: Sequence[int]) -> None:
+        for encoding in self.encodings():
+            encoding.check_ids(counts)
 
     def learned(self, sizes: Sizes) -> dict[str, Tensor]:
         return {
@@ -341,6 +345,14 @@ class Layers(PositionEncoding):
         return self.pattern[layer % len(self.pattern)]
 
     @property
+    def embedding_alone(self) -> PositionEncoding | None:
+        """The one encoding of the pattern that does anything, if all that it does is to embed."""
+        acting = [own for own in self.pattern if any(own.has(hook) for hook in ACTING)]
+        if any(own != acting[0] for own in acting):
+            return None
+        return next((own for own in acting if not any(map(own.has, ACTING - {"embed"}))), None)
+
+    @property
     def relative(self) -> bool:
         return all(encoding.relative for encoding in self.pattern)
 
@@ -355,6 +367,10 @@ class Layers(PositionEncoding):
         for encoding in self.pattern:
             encoding.check(sizes)
 
+    def check_ids(self, counts: Sequence[int]) -> None:
+        for encoding in self.pattern:
+            encoding.check_ids(counts)
+
     def learned_embedding(self, sizes: Sizes) -> dict[str, Tensor]:
         return _embedding_tensors(self.pattern, sizes)
 
@@ -366,6 +382,10 @@ class Layers(PositionEncoding):
 
     def draw_positions(self, rng, lengths, training):
         return _only(self, "draw_positions", self.pattern).draw_positions(rng, lengths, training)
+
+
+ACTING = {*ORDERING, "slopes"}
+"""The hooks by which an encoding acts on a model."""
 
 
 def _embedding_tensors(encodings: list[PositionEncoding], sizes: Sizes) -> dict[str, Tensor]:

@@ -53,6 +53,9 @@ class Wrapper(PositionEncoding):
     def check(self, sizes: Sizes) -> None:
         self.inner.check(sizes)
 
+    def check_ids(self, counts: Sequence[int]) -> None:
+        self.inner.check_ids(counts)
+
     def learned(self, sizes: Sizes) -> dict[str, Tensor]:
         return self.inner.learned(sizes)
 
@@ -118,13 +121,17 @@ class Randomised(Wrapper):
         if self.longest < 1:
             raise ValueError(f"randomised: longest must be at least 1, got {self.longest}")
 
+    def check_ids(self, counts: Sequence[int]) -> None:
+        if counts[0] > self.longest:
+            raise ValueError(
+                f"randomised: {counts[0]} tokens need as many different ids, but longest="
+                f"{self.longest}; set it to {counts[0]} or more"
+            )
+        self.inner.check_ids([self.longest, *counts[1:]])
+
     def draw_positions(self, rng, lengths, training):
         count = int(lengths.max())
-        if count > self.longest:
-            raise ValueError(
-                f"randomised: {count} tokens need as many different ids, but longest="
-                f"{self.longest}; set position.longest to {count} or more"
-            )
+        self.check_ids([count])
         ids = rng.choice(self.longest, count, replace=False)
         ids.sort()
         return ids[None].repeat(len(lengths), axis=0)

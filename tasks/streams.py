@@ -149,13 +149,16 @@ def position_ids(
 ) -> np.ndarray | None:
     """Return the position ids of a batch: the task's, or drawn by the encoding.
 
-    If both define ids, id n of the task becomes the n-th drawn id. Raises ValueError for other
-    shapes.
+    If both define ids, id n of the task's first level becomes the n-th drawn id. Raises ValueError
+    for other shapes, and for ids that the encoding does not have.
     """
     ids = task.position_ids(batch, rng, training)
     shape = batch.inputs.shape
     if ids is not None:
         ids = _checked(f"{type(task).__name__}.position_ids()", ids, shape)
+        if position is not None:
+            levels = ids[:, None] if ids.ndim == 2 else ids
+            position.check_ids([int(level.max()) + 1 for level in levels.swapaxes(0, 1)])
     if position is None or not position.has("draw_positions"):
         return ids
     counts = (batch.inputs != task.pad).sum(axis=1) if ids is None else _first(ids).max(axis=1) + 1
@@ -164,7 +167,8 @@ def position_ids(
     drawn = _checked(name, drawn, (shape[0], int(counts.max())))
     if ids is None:
         return np.pad(drawn, ((0, 0), (0, shape[1] - drawn.shape[1])), mode="edge")
-    return np.take_along_axis(drawn, _first(ids), axis=1)
+    first = np.take_along_axis(drawn, _first(ids), axis=1)
+    return first if ids.ndim == 2 else np.concatenate([first[:, None], ids[:, 1:]], axis=1)
 
 
 def _checked(name: str, ids: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from lcg.positional.base import torch
+from lcg.positional.base import filled_in, torch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -170,14 +170,6 @@ def check_filled_in(scaling: QueryScaling, name: str, least: int) -> None:
     value = getattr(scaling, name)
     if value is not None and value < least:
         raise ValueError(f"{scaling.name}: {name} must be at least {least}, got {value}")
-
-
-def filled_in(scaling: QueryScaling, name: str) -> int:
-    """Return the value of a field that the config sets. Raises ValueError if no config was read."""
-    value = getattr(scaling, name)
-    if value is None:
-        raise ValueError(f"{scaling.name}: {name} is not known without a config; set it")
-    return value
 
 
 @dataclass

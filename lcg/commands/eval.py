@@ -26,6 +26,7 @@ TRAINING_ONLY = ("after_training", "also")
 
 def run(words: list[str]) -> int:
     from lcg.config import ConfigError, with_changes, with_overrides
+    from lcg.config.compatibility import check_ids
     from lcg.config.help import describe_fields
     from lcg.config.load import is_change
     from lcg.config.schema import Evaluation
@@ -72,7 +73,9 @@ def run(words: list[str]) -> int:
         try:
             Run(run).check_selected()
             RunRecord.load(run)
-            configs[run] = config, *with_changes(config, changed_words)
+            changed, changes = with_changes(config, changed_words)
+            check_ids(changed, *config.evaluation.lengths)
+            configs[run] = config, changed, changes
         except ValueError as error:
             problems.append(f"{run}: {error}" if isinstance(error, ConfigError) else str(error))
     if not configs:

@@ -25,6 +25,7 @@ from lcg.config.schema import (
     shown,
 )
 from lcg.positional.base import PositionEncoding, Sizes
+from lcg.positional.groups import Layers
 from lcg.positional.nope import NoPE
 
 TASKS = {
@@ -66,8 +67,20 @@ def check_config(config: Config) -> None:
         with config_errors(type(task), where):
             for length in values:
                 check(length)
+    check_ids(config, config.data.max_length, *config.validation.lengths)
+    check_ids(config, *config.evaluation.lengths)
     with config_errors(type(task), ""):
         check_sizes(config)
+
+
+def check_ids(config: Config, *lengths: int) -> None:
+    """Raise ConfigError where the encoding has too few ids for sequences of a nominal length."""
+    from lcg.tasks.streams import is_numbered  # numpy is imported by now: there is a task
+
+    if is_numbered(config.task, None):  # its ids say how many there are, not its tokens
+        return
+    with config_errors(type(config.position), "position"):
+        config.position.check_ids([max(int(config.task.token_length(n)) for n in lengths)])
 
 
 def _clashes(config: Config) -> Iterator[str]:
@@ -166,6 +179,11 @@ def _without_effect(config: Config) -> Iterator[str]:
     drawn_alpha = normalizer.name == "entmax_learned" and normalizer.init == "normal"
     if drawn_alpha and normalizer.alpha != type(normalizer).alpha:
         yield "attention.normalizer.alpha has no effect with attention.normalizer.init=normal"
+    if isinstance(position, Layers) and (alone := position.embedding_alone):
+        yield (
+            f"position={config.labels.get('position', position.name)} is the same model as position"
+            f"={alone.name}, which changes the embedding alone, and all layers share that"
+        )
     interleaved = position.name == "alibi" and position.variant == "interleaved"
     if interleaved and heads.bit_count() == 1:
         yield f"position.variant=interleaved has no effect: model.heads={heads} is a power of two"

@@ -173,8 +173,9 @@ def changes_between(own: Config, changed: Config) -> dict[str, Any]:
     before, after = _changeable(own), _changeable(changed)
     length = int(own.task.token_length(own.data.max_length))
     filled_in = {"train_length": length, "head_dim": own.model.width_of_head}
-    for key in after.keys() - before.keys():
-        if after[key] == filled_in.get(key.rpartition(".")[2], ...):
+    for key in list(after):
+        name = key.rpartition(".")[2]
+        if before.get(key) is None and after[key] == filled_in.get(name, ...):
             del after[key]
     found = {key: value for key, value in after.items() if before.get(key, ...) != value}
     gone = (key for key in before if key not in after and key.endswith((".name", ".source")))

@@ -436,12 +436,20 @@ def _build(tree: dict[str, Any]) -> Config:
     config = build(Config, tree, "")
     check_definition(config.task)
     for part in parts(config).values():
-        if getattr(part, "train_length", ...) is None:  # a default that the data say
+        if _lacks_train_length(part):  # a default that the data say
             with config_errors(type(config.task), ""):
                 part.train_length = int(config.task.token_length(config.data.max_length))
         if isinstance(part, QueryScaling) and getattr(part, "head_dim", ...) is None:
             part.head_dim = config.model.width_of_head
     return config
+
+
+def _lacks_train_length(part: Any) -> bool:
+    """True for a part whose `train_length` is not set, and needed, as its metadata may say."""
+    field = type(part).__dataclass_fields__.get("train_length")
+    if field is None or part.train_length is not None:
+        return False
+    return field.metadata.get("needed", lambda part: True)(part)
 
 
 # ---- what changes at evaluation only

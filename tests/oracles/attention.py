@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import torch
 from oracles import encodings_bias as biases
+from oracles import encodings_rotary as rotary
 from oracles import normalizers
 from oracles.outputs import OUTPUT_NORMS as FURTHER_OUTPUT_NORMS
 from oracles.outputs import Heads
@@ -262,28 +263,6 @@ def nape_slope(head: int, heads: int, options: Options) -> float:
     return 1 / (head + 1) if options["variant"] == "linear" else 0.5**head
 
 
-def rope(vector: Tensor, position: int, options: Options) -> Tensor:
-    """Dimensions m and m + r/2 are a complex number, turned by position·base^(-2m/r)."""
-    turned = vector.clone()
-    r = round(options["fraction"] * len(vector))
-    for m in range(r // 2):
-        angle = position * options["base"] ** (-2 * m / r)
-        number = torch.complex(vector[m], vector[m + r // 2]) * complex(
-            math.cos(angle), math.sin(angle)
-        )
-        turned[m], turned[m + r // 2] = number.real, number.imag
-    return turned
-
-
-def sinusoidal(x: Tensor, position: int, options: Options, learned: State) -> Tensor:
-    """sin and cos of the position at wavelengths 2π … 2π·base, in turn."""
-    added = []
-    for m in range(len(x)):
-        angle = position / options["base"] ** (2 * (m // 2) / len(x))
-        added.append(math.cos(angle) if m % 2 else math.sin(angle))
-    return x + options["scale"] * torch.tensor(added, dtype=torch.float64)
-
-
 POSITIONS: dict[str, Encoding] = {
     "nope": Encoding(),
     "alibi": Encoding(bias=lambda p, o, _: -alibi_slope(p.head, p.heads, o) * abs(p.i - p.j)),
@@ -291,8 +270,12 @@ POSITIONS: dict[str, Encoding] = {
         bias=lambda p, o, _: -nape_slope(p.head, p.heads, o) * abs(p.i - p.j),
         scaled=lambda head, heads: head >= math.ceil(heads / 2),
     ),
-    "rope": Encoding(rotate=rope),
-    "sinusoidal": Encoding(embed=sinusoidal),
+    "rope": Encoding(rotate=rotary.rope, scores=rotary.dynamic_ntk),
+    "xpos": Encoding(scores=rotary.xpos),
+    "pope": Encoding(scores=rotary.pope),
+    "sinusoidal": Encoding(embed=rotary.sinusoidal),
+    "scaled_sinusoidal": Encoding(embed=rotary.scaled_sinusoidal),
+    "ape": Encoding(embed=rotary.ape),
     "t5": Encoding(bias=biases.t5),
     "kerple": Encoding(bias=biases.kerple),
     "sandwich": Encoding(bias=biases.sandwich),

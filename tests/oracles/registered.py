@@ -49,7 +49,13 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "head": [{"delta": 0.5, "offset": 2.0}],
     "alibi": [{"variant": "interleaved"}],
     "nape": [{"variant": "exponential"}],
-    "rope": [{"base": 100.0, "fraction": 0.5}],
+    "rope": [
+        {"base": 100.0, "fraction": 0.5},
+        {"keep": 0.5},
+        {"extension": "yarn", "scale": 4.0, "train_length": 9, "base": 10.0},
+        {"extension": "dynamic_ntk", "train_length": 4},
+    ],
+    "pope": [{"init": "uniform", "base": 50.0}],
     "kerple": [{"variant": "power"}],
     "fox": [{"gates": "bias", "init": "log_spaced"}],
     "sinusoidal": [{"base": 100.0, "scale": 0.3}],
@@ -67,7 +73,7 @@ SIZES = [
 ]
 
 
-COMPOSED = ("heads", "layers", "randomised", "dape")
+COMPOSED = ("heads", "layers", "randomised", "abacus", "dape")
 """Made of other encodings: tests/positional/test_wrappers.py and tests/extension test them."""
 
 
