@@ -1,1 +1,2 @@
-"""The commands: one module each, whose docstring is its help and whose `run` takes its words."""
+"""The commands: one module each, whose docstring is its help and whose `run` takes its
+arguments."""

@@ -1,4 +1,4 @@
-"""Arguments that commands share, how they are read, the exit codes, and progress bars."""
+"""Shared arguments of commands, their parser, the exit codes, and progress bars."""
 
 from __future__ import annotations
 
@@ -29,21 +29,22 @@ EXIT_CODES = """exit codes:
 
 
 def first_line(docstring: str | None) -> str:
-    """The first line of a docstring; empty where Python runs without docstrings (-OO)."""
+    """Return the first line of a docstring; empty if Python runs without docstrings (-OO)."""
     return (docstring or "").partition("\n")[0]
 
 
 def add_trust(parser: Parser, otherwise: Trust = "own") -> None:
-    """The option that lets all code of users' classes run; otherwise: which may without it."""
+    """Add the option that allows all copies of users' classes to run."""
     option = {"dest": "trust", "action": "store_const", "const": "any", "default": otherwise}
     parser.add_argument(FLAG, help=HELP, **option)
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises ValueError, in one line, where argparse would print its usage and exit.
+    """An argument parser that raises ValueError, in one line, instead of printing usage and
+    exiting.
 
-    `about` is the command's module docstring; its first line is what help says first. keys: of a
-    command that takes key=value, the options of which somebody who writes --name may mean one.
+    about: the command's module docstring; its first line is the description. keys: for a command
+    that takes key=value, returns the options that --name may mean.
     """
 
     def __init__(
@@ -65,7 +66,8 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_known_args(self, args=None, namespace=None):
-        """The options, and all other words in order; --key=value, as W&B has it, is one of them."""
+        """Return the options, and all other words in order, among them --key=value, as W&B
+        passes it."""
         self._given = list(args or ())
         options, words = super().parse_known_args(args, namespace)
         words = [word for word in words if word != "--"]
@@ -88,7 +90,7 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; {self.prog} --help says more")
 
     def _hint(self, option: str, value: str) -> str:
-        """Say what to write instead of an option that there is not."""
+        """Return what to write instead of an unknown option."""
         name = option.lstrip("-").replace("-", "_")
         arguments = [action.dest for action in self._actions if not action.option_strings]
         if found := self.keys and self.keys(name):
@@ -100,7 +102,7 @@ class Parser(argparse.ArgumentParser):
         return f"did you mean {close[0]}?" if close else f"{self.prog} --help says more"
 
     def _get_value(self, action, text):
-        """As argparse, but no number of any option is larger than a machine can count to."""
+        """Like argparse, with an upper limit on whole numbers."""
         from lcg.config.schema import COUNT, shown
 
         value = super()._get_value(action, text)
@@ -109,7 +111,7 @@ class Parser(argparse.ArgumentParser):
         return value
 
     def _print_message(self, message: str, file=None) -> None:
-        """As argparse, but a full disk is an error."""
+        """Like argparse, but raise an error for a full disk."""
         print(message, end="", file=file, flush=True)
 
 
@@ -145,7 +147,8 @@ def add_baseline(parser: Parser) -> None:
 
 
 def read_sources(options) -> list:
-    """Read the records they name; say what cannot be read. Raises ValueError for no record."""
+    """Return the records of the named runs; log those that cannot be read. Raises ValueError for
+    none."""
     from lcg.runs.run import Run
     from lcg.runs.wandb_reader import with_wandb
 
@@ -159,7 +162,7 @@ def read_sources(options) -> list:
 
 
 def tell_changed_sources(records: Iterable[RunRecord]) -> None:
-    """Say which users' classes are no longer those that runs were trained with; import none."""
+    """Log which users' classes changed since runs were trained with them; import none."""
     from lcg.registry import user_module
 
     runs: dict[tuple[str, str], list[str]] = {}
@@ -183,7 +186,8 @@ def tell_changed_sources(records: Iterable[RunRecord]) -> None:
 
 @contextmanager
 def progress_bars() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar for what is under way, gone when done; called with its title, what is done, and all."""
+    """Return a function that shows a bar for one task at a time: called with title, done and
+    total."""
     from tqdm import tqdm
 
     title = bar = None

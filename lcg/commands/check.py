@@ -55,7 +55,7 @@ def run(words: list[str]) -> int:
 
 
 def _subjects(chosen: dict[str, list[str]], longest: int) -> Iterator[tuple[str, Any, Any, Any]]:
-    """Group, instance, subject and properties of each class that was chosen."""
+    """Yield group, instance, subject and properties of each class that was chosen."""
     from lcg.config import load_config, load_task
 
     if chosen["task"]:
@@ -86,6 +86,6 @@ def _subjects(chosen: dict[str, list[str]], longest: int) -> Iterator[tuple[str,
 
 
 def _of_layers(choice: Any) -> list[Any]:
-    """An attention or an encoding, or those of its pattern over layers, each once."""
+    """Return an attention or an encoding, or the different members of its pattern over layers."""
     pattern = getattr(choice, "pattern", None) or [choice]
     return [own for i, own in enumerate(pattern) if own not in pattern[:i]]

@@ -116,7 +116,7 @@ def _parsed(words: list[str]) -> argparse.Namespace:
 
 
 def _checked(inspected: Run, options: argparse.Namespace) -> tuple[list[int], list[int]]:
-    """The layers and heads asked for; raises ValueError before any work."""
+    """Return the chosen layers and heads; raises ValueError before any work."""
     from lcg.training.devices import TOKEN_BYTES, too_much
 
     config = inspected.config
@@ -161,8 +161,8 @@ def _chosen(option: str, asked: str | None, count: int, what: str) -> list[int]:
 
 
 def _compared(inspected: Run, options: argparse.Namespace) -> tuple[list[Run], dict[str, Any]]:
-    """The run and those to compare it with, each once, and normalizers by name; raises ValueError,
-    in one line, before any work."""
+    """Return the run, those to compare it with, each once, and normalizers by name; raises
+    ValueError, in one line, before any work."""
     config, others = inspected.config, {}
     for place in map(Path, options.compare):
         if place.resolve() in others:
@@ -189,9 +189,8 @@ def _compared(inspected: Run, options: argparse.Namespace) -> tuple[list[Run], d
 
 
 def _same_task(*configs: Config) -> bool:
-    """Compare two tasks by all but where their files lie: a digest says what these hold, and each
-    run has a copy of a user's class.
-    """
+    """Compare two tasks by everything but the location of their files, which have digests, and
+    of copies of users' classes."""
     one, other = (
         {key: value for key, value in task_tree(own).items() if key not in own.task.path_fields}
         for own in configs
@@ -200,7 +199,8 @@ def _same_task(*configs: Config) -> bool:
 
 
 def _normalizer(name: str, config: Config) -> Any:
-    """The normalizer of that name, which can be laid over the scores of a run of this config."""
+    """Return the normalizer of that name, which can be applied to the scores of a run of this
+    config."""
     attention = load_config([f"attention={name}"]).attention
     found, own, problem = attention.normalizer, config.attention.normalizer, ""
     if type(found).learned is not Normalizer.learned:
@@ -216,7 +216,7 @@ def _normalizer(name: str, config: Config) -> Any:
 
 
 def _print_samples(task: Any, answers: Any, options: argparse.Namespace) -> int:
-    """Say which samples failed and how; returns the sample whose maps are drawn."""
+    """Print which samples failed and how; return the sample whose maps are drawn."""
     from lcg.diagnostics.errors import comparison, first_errors, histogram
     from lcg.tasks.base import IGNORE
 
@@ -241,7 +241,7 @@ def _print_samples(task: Any, answers: Any, options: argparse.Namespace) -> int:
 
 
 def _print_written(model: Any, config: Config, options: argparse.Namespace) -> None:
-    """The first samples as text, and what the model makes of them when it writes by itself."""
+    """Print the first samples as text, and the text that the model generates."""
     from lcg.evaluation.scoring import generated, references, sources
     from lcg.evaluation.test_sets import TestSet
 
@@ -257,7 +257,7 @@ def _print_written(model: Any, config: Config, options: argparse.Namespace) -> N
 def _draw_maps(
     config: Config, layers: list[Any], texts: list[list[str]], title: str, folder: Path
 ) -> None:
-    """Draw the maps of a sample: a picture per layer, whose name is put into the title."""
+    """Draw the maps of a sample: one figure per layer, named in its title."""
     from lcg.diagnostics.plots import Map, draw_maps, tokens_of, write_png
 
     every = {layer.name: layer for layer in attention_layers(config)}
@@ -282,7 +282,8 @@ def _draw_maps(
 def _analysed(
     runs: list[Run], model: Any, normalizers: dict[str, Any], options: argparse.Namespace
 ) -> list[Any]:
-    """The run, its scores under other normalizers, and the other runs: a list of Analysed."""
+    """Return the run, its scores under other normalizers, and the other runs: a list of
+    Analysed."""
     from lcg.diagnostics.heads import ANALYSES, measure
     from lcg.diagnostics.probe import alpha_trajectories
     from lcg.diagnostics.tables import Analysed

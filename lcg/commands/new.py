@@ -45,7 +45,7 @@ def run(words: list[str]) -> int:
 
 
 def _check_name(name: str, label: str, kind: str, text: str) -> None:
-    """Raise ValueError for what cannot be the name of a file, of a class and of a choice."""
+    """Raise ValueError for an invalid name of a file, a class and a choice."""
     if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", name):
         raise ValueError(
             f"NAME is {name!r:.80}; write a small letter, and then up to 63 small letters, digits "

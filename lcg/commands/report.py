@@ -80,7 +80,7 @@ def run(words: list[str]) -> int:
 
 
 def _check_output(output: Path) -> None:
-    """Raise ValueError for a file that could not be written, before anything is drawn."""
+    """Raise ValueError for a file that cannot be written, before anything is drawn."""
     folder, html = output.parent, output.suffix.lower() in (".html", ".htm")
     for wrong, text in (
         (output.is_dir(), f" is a folder; name a file, such as {output / 'report.html'}"),
@@ -93,7 +93,7 @@ def _check_output(output: Path) -> None:
 
 
 def _bar(planned: list):
-    """The figures, with a bar on a terminal."""
+    """Return the figures, with a progress bar on a terminal."""
     from tqdm import tqdm
 
     with tqdm(planned, unit="figure", leave=False, disable=None) as bar:

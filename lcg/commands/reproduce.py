@@ -47,7 +47,7 @@ def run(words: list[str]) -> int:
 
 
 def _reproduce(sweep, options) -> int:
-    """Sweep, selection, table, verdicts. A sweep that was stopped ends here."""
+    """Run sweep, selection, table and verdicts. A sweep that was stopped ends here."""
     from lcg.commands.select import select_runs
     from lcg.results import markdown_table, table, verdict_table, verdicts
     from lcg.runs.run import Run

@@ -73,7 +73,8 @@ def select_runs(
 
 
 def _reasons(choice: Choice, left: str, runs: int, metric: str) -> Iterator[str]:
-    """The selected run, what it and the runs that tied with it scored, what is doubtful."""
+    """Return lines on the selected run, the scores of it and of the runs that tied, and
+    warnings."""
     of = f"of {runs} runs" if runs > 1 else "the only run"
     yield f"seed {choice.record.seed}, lr {choice.record.lr:g}, {of}"
     if choice.monitored is None:

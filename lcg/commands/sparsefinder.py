@@ -100,7 +100,7 @@ def _numbers(option: str, text: str | None, least: int) -> list[int] | None:
 
 
 def _checked(directory: Path, options: argparse.Namespace) -> Config:
-    """The config; raises ValueError before any work, and fills in the default lengths."""
+    """Return the config; raises ValueError before any work, and sets the default lengths."""
     from lcg.sparsefinder import check_sparse
 
     run = Run(directory, options.trust)
@@ -129,8 +129,8 @@ def _checked(directory: Path, options: argparse.Namespace) -> Config:
 
 
 def _default_lengths(config: Config) -> list[int]:
-    """Those that the test split has, or all where it has none, to be refused; says what is left
-    out."""
+    """Return the lengths that the test split has, or all if it has none, to be rejected; log
+    those left out."""
     lengths, missing = [ratio * config.data.max_length for ratio in RATIOS], []
     for length in lengths:
         try:

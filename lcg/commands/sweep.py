@@ -56,9 +56,9 @@ def run(words: list[str]) -> int:
 
 
 def register(sweep) -> int:
-    """Hand the sweep to W&B, and print what starts an agent.
+    """Register the sweep with W&B, and print the command that starts an agent.
 
-    Raises ValueError when W&B cannot be asked, or does not take it.
+    Raises ValueError when W&B cannot be reached, or rejects it.
     """
     from lcg.config import load_config
     from lcg.runs.wandb_logger import choose_mode

@@ -1,7 +1,7 @@
-"""The runs of a sweep and the time they take, from a few timed steps of each kind of run.
+"""The runs of a sweep and an estimate of their time, from a few timed steps of each kind of run.
 
-Runs that differ only in seed and learning rate take the same time, so one of each is timed, on one
-worker's share of the machine, one after the other.
+Runs that differ only in seed and learning rate take the same time, so one of each kind is timed, on
+one worker's share of the machine, one after the other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EXAMPLES = 5  # runs that are drawn to stand for a sweep that draws
 
 
 class Planned(NamedTuple):
-    """A run, what it chooses of the parameters that the sweep varies, and how far it is."""
+    """A run, its choices of the swept parameters, and its progress."""
 
     chosen: dict[str, str]
     run: SweepRun
@@ -34,7 +34,7 @@ class Planned(NamedTuple):
 
 @dataclass
 class Kind:
-    """Runs that take the same time. timed: one of them; None where none was timed."""
+    """Runs that take the same time. timed: one of them; None if none was timed."""
 
     runs: list[Planned]
     label: str = ""
@@ -47,7 +47,7 @@ class Kind:
 
     @property
     def seconds(self) -> float:
-        """Seconds of all that are left, one after the other, from where they stand."""
+        """Seconds of all unfinished runs, one after the other, from their present step."""
         if self.timed is None:
             return 0.0
         return sum(
@@ -57,13 +57,13 @@ class Kind:
 
     @property
     def bound(self) -> str:
-        """`more than ` when they take longer, since something could not be measured."""
+        """`more than ` if the estimate is a lower bound, since something could not be measured."""
         is_bound = self.unfinished and (self.timed is None or self.timed.is_bound)
         return "more than " if is_bound else ""
 
     @property
     def common(self) -> dict[str, str]:
-        """The choices that its runs share, without those that make no kind of their own."""
+        """The choices that its runs share, without those that do not affect the time."""
         return {
             key: text
             for key, text in self.runs[0].chosen.items()
@@ -88,9 +88,9 @@ class Kind:
 def project_sweep(sweep: Sweep, workers: int | None = None) -> Iterator[str]:
     """Yield the runs of a sweep, at once, and then its estimated time, as texts.
 
-    These are all runs of a grid; of a sweep that draws a few that it could draw. Its draws repeat
-    where there is a choice of few values, and a run is made once: the different ones are counted,
-    in draws like those that the sweep will make. Raises ValueError when a run cannot be timed.
+    These are all runs of a grid, or examples of a sweep that draws. Draws from few values repeat,
+    and a run is trained only once: the number of different runs is counted in draws like those of
+    the sweep. Raises ValueError when a run cannot be timed.
     """
     grid = sweep.method == "grid"
     choices = combinations(sweep) if grid else sample(sweep, sweep.run_cap)
@@ -116,7 +116,7 @@ def project_sweep(sweep: Sweep, workers: int | None = None) -> Iterator[str]:
 
 
 def _time_text(runs: list[Planned], count: int, workers: int | None) -> str:
-    """The time of `count` runs, of which some stand for all."""
+    """Return the time of `count` runs as text; some of them stand for all."""
     slots = share(workers, runs[0].run.config.trainer if runs else Trainer())
     kinds = _kinds(runs)
     if unfinished := [kind for kind in kinds if kind.unfinished]:
@@ -138,7 +138,7 @@ def _time_text(runs: list[Planned], count: int, workers: int | None) -> str:
 
 
 def _kinds(runs: list[Planned]) -> list[Kind]:
-    """The kinds of runs, labelled: those of one name by what else the sweep varies in them."""
+    """Return the kinds of runs, labelled; those of one name by further swept parameters."""
     groups: dict[str, list[Planned]] = {}
     for planned in runs:
         groups.setdefault(experiment_identity(planned.run.config), []).append(planned)

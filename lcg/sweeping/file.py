@@ -1,7 +1,7 @@
-"""A W&B sweep file and the runs it asks for: `wandb sweep` and `lcg sweep` take the same ones.
+"""A W&B sweep file and its runs: `wandb sweep` and `lcg sweep` accept the same files.
 
-Every mistake is one line that names the file and the key. An impossible pair in a grid is one too:
-W&B's agent gives up after a few runs that fail at once, and a table with holes misleads.
+Every error is one line that names the file and the key. An invalid combination in a grid is an
+error too: W&B's agent gives up after a few runs that fail at once, and a table with holes misleads.
 """
 
 from __future__ import annotations
@@ -75,26 +75,26 @@ class Metric:
 
     @property
     def maximize(self) -> bool:
-        """True where more of it is better."""
+        """True if higher is better."""
         return self.goal == "maximize"
 
     @property
     def token_accuracy(self) -> Metric:
-        """The metric that tells runs apart that tie in exact match."""
+        """The metric that breaks ties in exact match."""
         return replace(self, name=self.name.replace("/exact_match", "/token_accuracy"))
 
     @property
     def worst(self) -> float:
-        """The value that counts for a run without one."""
+        """The value of a run without one."""
         return float("-inf") if self.maximize else float("inf")
 
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """Hyperband as W&B has it, counted in validations.
+    """W&B's Hyperband, counted in validations.
 
-    After validations `first`, `first`·eta, `first`·eta² … and at most `last`, a run goes on only
-    if it is in the best 1/eta of the runs that came so far.
+    After validations `first`, `first`·eta, `first`·eta² … and at most `last`, a run continues only
+    if it is in the best 1/eta of the runs so far.
     """
 
     type: Literal["hyperband"]
@@ -123,13 +123,13 @@ class EarlyStop:
 
     @property
     def last(self) -> int | None:
-        """The validation after which they are compared last; None: there is none."""
+        """The validation after which runs are last compared; None: no last one."""
         return self.max_iter and self.max_iter // self.eta
 
 
 @dataclass(frozen=True)
 class Keys:
-    """Everything that may stand in a sweep file."""
+    """The keys of a sweep file."""
 
     method: Literal["grid", "random", "bayes"]
     parameters: dict[str, Any]
@@ -155,10 +155,10 @@ class Keys:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A sweep: the words that all runs share, and what is varied.
+    """A sweep: the overrides that all runs share, and the parameters that vary.
 
-    content: the file, as it was read. fixed: `key=value` words of the command with the overrides of
-    the command line laid over them. overrides: those alone. macro: how W&B hands over arguments.
+    content: the file, as it was read. fixed: `key=value` words of the command, with command-line
+    overrides applied. overrides: only the latter. macro: the form in which W&B passes arguments.
     """
 
     path: Path
@@ -174,9 +174,9 @@ class Sweep:
 
     @cached_property
     def name(self) -> str:
-        """The file's name and a hash of what it varies: the same sweep goes on under it.
+        """The file's name and a hash of what it varies, under which the same sweep resumes.
 
-        More runs of a sweep that draws are the same sweep, and so are runs in another folder.
+        The number of draws and the folder of the runs are not part of it.
         """
         fixed = {key: text for key, text in self.fixed.items() if key != "runs"}
         varied = {key: repr(parameter) for key, parameter in self.parameters.items()}
@@ -199,21 +199,21 @@ class Sweep:
 
     @property
     def example(self) -> dict[str, str]:
-        """The first choice of everything."""
+        """The first choice of every parameter."""
         return {key: parameter.texts[0] for key, parameter in self.parameters.items()}
 
     def words(self, chosen: dict[str, str]) -> list[str]:
-        """The overrides of one run."""
+        """Return the overrides of one run."""
         if self.macro == "${args_no_boolean_flags}":  # what is false is left out
             chosen = {key: text for key, text in chosen.items() if text != "false"}
         return [f"{key}={text}" for key, text in (self.fixed | chosen).items()]
 
 
 def read_sweep(path: str | Path, overrides: list[str] | None = None) -> Sweep:
-    """A sweep file with `key=value` overrides laid over every run of it.
+    """Read a sweep file, with `key=value` overrides of every run.
 
-    An override of something that is varied fixes it. Raises ConfigError, in one line, for a file
-    that is not a sweep, a metric that is no column of the runs, or runs that are not possible.
+    An override of a parameter fixes it. Raises ConfigError, in one line, for a file that is not a
+    sweep, an unknown metric, or invalid runs.
     """
     file = find_sweep(str(path))
     given = read_overrides(overrides or [])
@@ -227,7 +227,7 @@ def read_sweep(path: str | Path, overrides: list[str] | None = None) -> Sweep:
 
 
 def find_sweep(name: str) -> Path:
-    """The file of that path, or of that name in ./sweeps or among the built-in ones."""
+    """Return the file of that path, or of that name in ./sweeps or among the built-in ones."""
     path = Path(name)
     if path.is_file():
         return path
@@ -241,7 +241,7 @@ def find_sweep(name: str) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """As W&B reads YAML, but a key that stands twice is a mistake."""
+    """A YAML loader like W&B's, except that a repeated key is an error."""
 
     def construct_mapping(self, node, deep=False):
         seen = set()
@@ -287,7 +287,7 @@ def _sweep(file: Path, content: dict[str, Any], overrides: dict[str, str]) -> Sw
 
 
 def _command(command: list[str]) -> tuple[dict[str, str], str]:
-    """The fixed words of a command that is `lcg train`, and the macro that its arguments are."""
+    """Return the fixed overrides of a command that is `lcg train`, and its arguments macro."""
     # As W&B: a variable that is not set is its own name.
     words = [ENVIRONMENT.sub(lambda m: os.environ.get(m[1], m[1]), word) for word in command]
     called = LCG_TRAIN.match("\n".join(words) + "\n")
@@ -310,14 +310,15 @@ def _command(command: list[str]) -> tuple[dict[str, str], str]:
 
 
 def combinations(sweep: Sweep, most: int | None = None) -> list[dict[str, str]]:
-    """The choices of each run of a grid, first parameter slowest, at most `most` or `run_cap`."""
+    """Yield the choices of each run of a grid, first parameter slowest, at most `most` or
+    `run_cap`."""
     texts = itertools.product(*(parameter.texts for parameter in sweep.parameters.values()))
     first = itertools.islice(texts, most or sweep.run_cap)
     return [dict(zip(sweep.parameters, chosen, strict=True)) for chosen in first]
 
 
 def _check_runs(sweep: Sweep) -> None:
-    """Raise ConfigError for runs that are not possible, or that would share a directory."""
+    """Raise ConfigError for invalid runs, or runs that would share a directory."""
     most = (sweep.run_cap or COUNT**2) if sweep.method == "grid" else MOST_CHECKED
     count = min(most, math.prod(len(parameter.texts) for parameter in sweep.parameters.values()))
     if count > MOST_RUNS:  # more than anybody trains: none of them is listed
@@ -367,7 +368,7 @@ def _check_runs(sweep: Sweep) -> None:
 
 
 def for_wandb(sweep: Sweep) -> dict[str, Any]:
-    """The content of the file with the overrides in it, for W&B to hand out."""
+    """Return the content of the file with the overrides applied, for W&B to distribute."""
     fixed, parameters = dict(sweep.fixed), dict(sweep.content["parameters"])
     for key in parameters:
         name = str(key).removesuffix(".name")
@@ -379,5 +380,5 @@ def for_wandb(sweep: Sweep) -> dict[str, Any]:
 
 
 def as_yaml(sweep: Sweep) -> str:
-    """The sweep with its overrides, as a file that W&B and `lcg sweep` take."""
+    """Return the sweep with its overrides as a file that W&B and `lcg sweep` accept."""
     return yaml.safe_dump(for_wandb(sweep), sort_keys=False, allow_unicode=True)

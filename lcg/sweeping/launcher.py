@@ -1,7 +1,7 @@
 """Trains the runs of a sweep, several at a time, until none is left.
 
-What is done stands in the run directories, who does what in the study; the launcher keeps nothing
-of its own, so it can be killed at any moment and started again with the same command.
+The run directories store what is done, and the study stores who trains what. The launcher has no
+state of its own, so it can be killed at any moment and started again with the same command.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ BAR = "{desc} |{bar:20}| {n}/{total}{postfix}"
 
 @dataclass
 class Job:
-    """A trial that this launcher has taken, and its process once there is one.
+    """A trial that this launcher has taken, and its process once it is started.
 
-    chosen: of what the sweep varies, as text. begin: the step at which the process started, at the
-    time `started`. progress: what was there then.
+    chosen: its choices, as text. begin: the step at which the process started, at the time
+    `started`. progress: the progress at that time.
     """
 
     trial: Trial
@@ -66,17 +66,17 @@ class Job:
 
     @property
     def steps(self) -> int:
-        """All of them."""
+        """The number of steps of the run."""
         return self.run.config.trainer.steps
 
     @property
     def step(self) -> int:
-        """The step that it has reached, as far as it is written."""
+        """The step that it has reached, as far as logged."""
         return max(self.begin, self.metric.step)
 
     @property
     def projected(self) -> float | None:
-        """Seconds that all its steps take at the speed so far."""
+        """Estimated seconds of all its steps at the speed so far."""
         done = self.step - self.begin
         return (time.monotonic() - self.started) * self.steps / done if done > 0 else None
 
@@ -90,8 +90,8 @@ class Launcher:
     """One launcher; others may share its study.
 
     workers: processes at a time; None: one for each GPU, or one. storage: an Optuna database that
-    several hosts share; None: a file beside the runs. command: what trains a run, given its words.
-    Raises ValueError, in one line, when the storage cannot be opened; then nothing was written.
+    several hosts share; None: a file next to the runs. command: the command that trains a run.
+    Raises ValueError, in one line, before anything is written, when the storage cannot be opened.
     """
 
     def __init__(
@@ -116,9 +116,9 @@ class Launcher:
         self._looked, self._uncertain = float("-inf"), False
 
     def launch(self) -> Summary:
-        """Train until nothing is left to do, or a signal says to stop.
+        """Train until no run is left, or a signal stops it.
 
-        Returns what has become of all runs.
+        Returns the summary of all runs.
         """
         form = {"bar_format": BAR, "dynamic_ncols": True, "disable": None}  # only on a terminal
         self.bar = tqdm(desc=self.sweep.path.stem, total=self.total, **form)
@@ -153,10 +153,8 @@ class Launcher:
 
     @contextmanager
     def _noting_trouble(self) -> Iterator[None]:
-        """Keep an error of the disk or the study in `summary.trouble`, which ends the sweep.
-
-        It is no run's fault.
-        """
+        """Store an error of the disk or the study in `summary.trouble`, which ends the sweep but
+        fails no run."""
         try:
             yield
         except Exception as error:
@@ -168,7 +166,7 @@ class Launcher:
             self.summary.trouble = self.summary.trouble or message
 
     def _say(self, text: str, job: Job | None = None) -> None:
-        """Log a line, above the bar where there is one."""
+        """Log a line, above the progress bar if there is one."""
         if job is not None:
             text = f"{job.run.name}: {text}{f' ({job.chosen})' if job.chosen else ''}"
         if self.bar.disable:
@@ -179,9 +177,9 @@ class Launcher:
     # ---- what was done before
 
     def _count_earlier(self) -> set[str]:
-        """Count what earlier launches finished; returns the choices that are to be done again.
+        """Count the runs that earlier launches finished; return the choices to repeat.
 
-        Those are runs that had failed, and runs finished on this host whose directory is gone.
+        These are failed runs, and finished runs of this host whose directory is gone.
         """
         again = set()
         for key, trial in self.queue.latest().items():
@@ -214,7 +212,7 @@ class Launcher:
     # ---- starting
 
     def _next(self) -> Job | None:
-        """A job to start now; runs that another process trains are held until it lets go."""
+        """Return a job to start now; runs that another process trains are held until it ends."""
         for job in list(self.held):
             if not is_held(job.run.directory):
                 self.held.remove(job)
@@ -231,7 +229,7 @@ class Launcher:
         return None
 
     def _job(self, trial: Trial, chosen: dict[str, str]) -> Job | None:
-        """The job of a trial; None for one whose choices are not possible together."""
+        """Return the job of a trial; None for an invalid combination of choices."""
         try:
             run = find_run(self.sweep.words(chosen))
         except ConfigError as error:
@@ -245,7 +243,7 @@ class Launcher:
         return Job(trial, run, file, metric, values_text(chosen), crashes)
 
     def _is_done(self, job: Job) -> bool:
-        """Tell whether somebody has finished the run; it is then recorded as such."""
+        """Tell whether the run is finished; if so, record it."""
         state = state_of(job.run)
         if state.done:
             self._complete(job, state)
@@ -265,7 +263,7 @@ class Launcher:
     # ---- while they run
 
     def _look(self) -> None:
-        """See, every so often, what is written by now, and what other launchers do."""
+        """Periodically read the progress of the runs and of other launchers."""
         if time.monotonic() - self._looked < LOOK:
             return
         self._looked = time.monotonic()
@@ -286,7 +284,7 @@ class Launcher:
         self.bar.set_postfix_str(shown)
 
     def _poll(self) -> None:
-        """Take note of processes that have ended."""
+        """Handle processes that have ended."""
         for job in list(self.jobs):
             code = job.process.poll()
             if code is not None:
@@ -319,7 +317,7 @@ class Launcher:
             self._crashed(job, code, state)
 
     def _crashed(self, job: Job, code: int, state: State) -> None:
-        """Start it once more, and again as long as it gets further; else record the failure."""
+        """Restart a run once, and again as long as it gets further; else record the failure."""
         line = last_line(job.log)
         if code == BAD_INPUT:
             reason = line
@@ -341,7 +339,7 @@ class Launcher:
     # ---- ends
 
     def _complete(self, job: Job, state: State) -> float | None:
-        """Record a run that is done; returns its metric."""
+        """Record a finished run; return its metric."""
         if self.sweep.early_stop is not None:  # others are compared with what came since a look
             self.queue.should_stop(job.trial, job.metric.read())
         value = value_of(job.run, self.sweep.metric, state)
@@ -386,9 +384,9 @@ class Launcher:
 
 
 def time_left(durations: list[float], pending: int, jobs: list[Job], workers: int) -> float | None:
-    """Seconds until the last run is done; None while nothing is known.
+    """Return the seconds until the last run is done; None if unknown.
 
-    Runs are taken to last as long as those that are done, or else as those under way.
+    Runs are assumed to take as long as the finished ones, or else as the running ones.
     """
     known = durations or [job.projected for job in jobs if job.projected is not None]
     if not known:
@@ -402,7 +400,8 @@ def time_left(durations: list[float], pending: int, jobs: list[Job], workers: in
 
 
 def _progress(run: SweepRun, state: State) -> tuple[int, int]:
-    """The state that changes when a run gets further: its last checkpoint, and its ladder."""
+    """Return a value that changes when a run gets further: its last checkpoint and its test
+    results."""
     try:
         saved = (Run(run.directory).checkpoints / LAST).stat().st_mtime_ns
     except OSError:

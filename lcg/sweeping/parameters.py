@@ -1,6 +1,6 @@
-"""The `parameters` of a W&B sweep file: what may be chosen, and how likely each choice is.
+"""The `parameters` of a W&B sweep file: their values and distributions.
 
-Only what both W&B and Optuna can draw is accepted; anything else is refused by its name.
+Only what both W&B and Optuna can draw is accepted; anything else is an error that names it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REFUSED = {
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some texts, each as it stands on the command line; one text alone is fixed."""
+    """One of several texts, written as on the command line; a single text is fixed."""
 
     texts: tuple[str, ...]
 
@@ -52,11 +52,11 @@ class Range:
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The lower end, which stands for all of it."""
+        """The lower end, as an example."""
         return (as_text(self.low),)
 
     def as_choice(self) -> Choice:
-        """Every value, where there are finitely many. Raises ValueError where there are not."""
+        """Return every value, if there are finitely many. Raises ValueError otherwise."""
         if not self.whole or self.log:
             raise ValueError("a grid needs values: […]; not a range")
         if self.high - self.low >= VALUES:
@@ -65,7 +65,8 @@ class Range:
 
 
 def read_parameter(node: Any) -> Choice | Range:
-    """One parameter. Raises ValueError, whose message goes on after `FILE: parameters.KEY: `."""
+    """Read one parameter. Raises ValueError, with a message to append to `FILE: parameters.KEY:
+    `."""
     if not isinstance(node, dict):
         raise ValueError(f"expected values: […], value: … or min and max, got {node!r}")
     kind = node.get("distribution")
@@ -90,7 +91,7 @@ def read_parameter(node: Any) -> Choice | Range:
 
 
 def _implied(node: dict[str, Any]) -> str:
-    """The distribution that W&B takes for these keys."""
+    """Return the distribution that W&B infers from these keys."""
     if "value" in node or "values" in node:
         return "constant" if "value" in node else "categorical"
     if not {*ENDS} <= node.keys():
@@ -108,7 +109,7 @@ def _choice(values: Any) -> Choice:
 
 
 def _text(value: Any) -> str:
-    """A value as an override has it."""
+    """Return a value as text for an override."""
     _refuse_disguised(value)
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_text(inner)}" for key, inner in value.items()) + "}"
@@ -150,7 +151,8 @@ def _number(value: Any, key: str) -> float:
 
 
 def _refuse_disguised(value: Any) -> None:
-    """YAML 1.1 reads 1e-3 as text, which W&B would hand on as such."""
+    """Raise ValueError for a number that YAML 1.1 reads as text, such as 1e-3, as W&B would pass
+    it on."""
     if isinstance(value, str) and NUMBER.match(value):
         if math.isinf(float(value)):
             raise ValueError(f"{value!r:.60} is too large for any option")

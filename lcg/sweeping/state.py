@@ -1,4 +1,4 @@
-"""The state of a sweep's runs, from their directories, which are the truth about them."""
+"""The state of a sweep's runs, read from their directories."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DONE = ("finished", "not_finite")
 
 @dataclass(frozen=True)
 class SweepRun:
-    """A run that a sweep asks for: its overrides, and the directory where it is, or will be."""
+    """A run of a sweep: its overrides and its directory, which need not exist yet."""
 
     words: tuple[str, ...]
     config: Config
@@ -26,7 +26,7 @@ class SweepRun:
 
     @property
     def name(self) -> str:
-        """Its directory below `runs`."""
+        """The path of its directory below `runs`."""
         return self.directory.name
 
 
@@ -34,7 +34,7 @@ class SweepRun:
 class State:
     """The progress of a run: new, resumes (trained in part, or not evaluated yet), or one of DONE.
 
-    stale: it was trained with different code than this.
+    stale: it was trained with different code.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class State:
 
     @property
     def done(self) -> bool:
-        """True when there is nothing left to do."""
+        """True when nothing is left to do."""
         return self.kind in DONE
 
     def __str__(self) -> str:
@@ -52,13 +52,14 @@ class State:
 
 
 def find_run(words: list[str]) -> SweepRun:
-    """The run of these overrides. Raises ConfigError where they are not possible."""
+    """Return the run of these overrides. Raises ConfigError for an invalid combination."""
     config = load_config(words)
     return SweepRun(tuple(words), config, run_directory(config))
 
 
 def state_of(run: SweepRun) -> State:
-    """Read how far a run is; a directory that cannot be read counts as new: training says why.
+    """Read the progress of a run; a directory that cannot be read counts as new: training reports
+    why.
 
     A run is finished when it is evaluated at all its test lengths too.
     """
@@ -82,7 +83,7 @@ def state_of(run: SweepRun) -> State:
 
 
 def value_of(run: SweepRun, metric: Metric | None, state: State) -> float | None:
-    """The metric of a finished run: of the selected checkpoint if it is a validation's.
+    """Return the metric of a finished run: a validation metric at the selected checkpoint.
 
     None if it has no value.
     """
@@ -98,9 +99,9 @@ def value_of(run: SweepRun, metric: Metric | None, state: State) -> float | None
 
 
 class MetricColumn:
-    """One column of metrics.csv, as far as it is written; what was read is not read again.
+    """One column of metrics.csv, read incrementally.
 
-    step: the last one of which anything is written. values: those of the column so far.
+    step: the last step with any value. values: the values of the column so far.
     """
 
     def __init__(self, directory: Path, column: str | None) -> None:
@@ -112,7 +113,7 @@ class MetricColumn:
         self.step, self.values = 0, []
 
     def read(self) -> list[float]:
-        """The values so far."""
+        """Read and return the values so far."""
         try:
             status = self.path.stat()
             file, size = (status.st_dev, status.st_ino), status.st_size

@@ -1,10 +1,10 @@
-"""The Optuna study behind a sweep: which runs there are, who trains which, and what came of them.
+"""The Optuna study of a sweep: which runs there are, who trains which, and their results.
 
-A trial is a run. WAITING ones are free for any launcher that shares the study, RUNNING ones belong
-to the launcher whose name is in their user attributes; Optuna's storage sees to it that only one
-gets a trial. A trial that a launcher left behind when it was killed is made WAITING again, with its
-parameters, so that its run goes on from its checkpoint. Optuna's own heartbeats are not used: its
-proxy has none, and they would let the runs of a launcher on this host wait for a silence.
+A trial is a run. WAITING trials can be taken by any launcher that shares the study; RUNNING ones
+belong to the launcher named in their user attributes. Optuna's storage ensures that only one
+launcher gets a trial. A trial of a killed launcher becomes WAITING again, with its parameters, so
+that its run resumes from its checkpoint. Optuna's own heartbeats are not used: its proxy has none,
+and with them the runs of a dead launcher on this host would wait for a timeout.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning
 
 
 def distribution_of(parameter: Choice | Range) -> BaseDistribution:
-    """A parameter as Optuna has it; choices are texts, as they stand on the command line."""
+    """Return a parameter as an Optuna distribution; choices are texts, as on the command line."""
     if isinstance(parameter, Choice):
         return CategoricalDistribution(parameter.texts)
     if parameter.whole:
@@ -61,9 +61,9 @@ def distribution_of(parameter: Choice | Range) -> BaseDistribution:
 
 
 def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorage:
-    """Open the database or proxy at a URL, or a file beside the runs.
+    """Open the database or proxy at a URL, or a file next to the runs.
 
-    Raises ValueError, in one line, when it does not open.
+    Raises ValueError, in one line, when it cannot be opened.
     """
     if url is None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorag
 
 
 def _open_proxy(address: str) -> optuna.storages.GrpcStorageProxy:
-    """Connect to Optuna's gRPC server, which alone reaches the database."""
+    """Connect to Optuna's gRPC server, which reaches the database."""
     where = re.fullmatch(r"grpc://(\[[^]]+\]|[^:/@]+):(\d{1,5})/?", address)
     if where is None:
         raise ValueError("a proxy's address is grpc://HOST:PORT")
@@ -96,11 +96,11 @@ def _open_proxy(address: str) -> optuna.storages.GrpcStorageProxy:
 
 
 def _open_database(url: str | None, file: Path) -> optuna.storages.RDBStorage:
-    """Open a database, or this very file, and make Optuna's tables in one that is empty.
+    """Open a database, or this file, and create Optuna's tables in an empty one.
 
-    Of launchers that make the tables at the same moment all but one fail at a statement: what it
-    would have made is there by now, so it tries again. Without a connection no statement is run,
-    and the error is raised at once.
+    If several launchers create the tables at the same moment, all but one fail at a statement; its
+    tables exist by then, so they retry. Without a connection no statement is run, and the error is
+    raised at once.
     """
     options: dict[str, Any] = {"pool_pre_ping": True}
     if url is None:  # as no URL can name a file with ?, # or % in it
@@ -118,7 +118,7 @@ def _open_database(url: str | None, file: Path) -> optuna.storages.RDBStorage:
 
 
 def study_error(error: Exception) -> str | None:
-    """Return what a database or proxy said when it failed, in one line; None for other errors."""
+    """Return the message of a database or proxy that failed, in one line; None for other errors."""
     if isinstance(error, StorageInternalError):
         error = error.__cause__
     if isinstance(error, DBAPIError):
@@ -131,11 +131,11 @@ def study_error(error: Exception) -> str | None:
 
 
 class TrialQueue:
-    """The trials of a sweep, as one launcher sees them, takes them and changes them.
+    """The trials of a sweep, for one launcher.
 
-    TPE stands for bayes; it takes the runs under way for poor ones (constant liar), so that workers
-    do not all draw the same. The trials of a grid are all queued beforehand. What W&B calls
-    hyperband has one bracket: asynchronous successive halving.
+    TPE implements `bayes`; it treats running trials as poor ones (constant liar), so that workers
+    do not all draw the same. The trials of a grid are all queued in advance. Hyperband has one
+    bracket: asynchronous successive halving.
     """
 
     def __init__(self, sweep: Sweep, storage: optuna.storages.BaseStorage) -> None:
@@ -158,18 +158,20 @@ class TrialQueue:
         self._beaten = 0.0
 
     def lock(self) -> AbstractContextManager[None]:
-        """Let one launcher of a runs folder in at a time.
+        """Admit one launcher of a runs folder at a time.
 
-        Two that ask SQLite for a trial at once may both get it, because Optuna's lock of a row,
-        which a database server honours, means nothing to SQLite.
+        Two that ask SQLite for a trial at once may both get it, because SQLite ignores Optuna's row
+        lock, which a database server honours.
         """
         self.sweep.directory.mkdir(parents=True, exist_ok=True)
         return exclusively(self.sweep.directory / LOCK)
 
     def fill(self, again: Iterable[str] = ()) -> None:
-        """Queue what a grid lacks, and another trial for those in `again` (keys of choices).
+        """Queue the missing trials of a grid, and another trial for those in `again` (keys of
+        choices).
 
-        What launchers of several hosts queue twice at the same moment, `trials` drops.
+        Trials that launchers of several hosts queue twice at the same moment are dropped by
+        `trials`.
         """
         known = self.latest()
         for trial in (known[key] for key in again if key in known):
@@ -184,7 +186,8 @@ class TrialQueue:
     # ---- taking
 
     def take(self) -> tuple[Trial, dict[str, str]] | None:
-        """A trial for this launcher and what it chooses; None when there is none to be had now."""
+        """Take a trial for this launcher; return it and its choices, None when there is none
+        now."""
         with self.lock():
             while self._has_more():
                 trial = self.study.ask(self._distributions)
@@ -200,7 +203,8 @@ class TrialQueue:
         return is_drawn or any(trial.state is TrialState.WAITING for trial in trials)
 
     def _is_surplus(self, trial: Trial) -> bool:
-        """Tell whether launchers at the same moment queued a run twice, or drew over the cap."""
+        """Tell whether launchers queued a run twice at the same moment, or drew more than the
+        cap."""
         trials = self.trials()
         if self.sweep.method == "grid":
             return all(other.number != trial.number for other in trials)
@@ -210,8 +214,8 @@ class TrialQueue:
     def reclaim_dead(self) -> list[bool]:
         """Free the trials of dead launchers.
 
-        Returns, of each that another launcher has, if that is certain to live: of one on another
-        host this is known when it has given a sign of life since this one looks.
+        Returns, for each trial of another launcher, whether that launcher is certain to live: one
+        on another host is if it sent a heartbeat since this one started watching.
         """
         others = []
         for trial in self.trials():
@@ -238,7 +242,7 @@ class TrialQueue:
     # ---- while it runs
 
     def beat(self, trials: Iterable[Trial]) -> None:
-        """Give a sign of life, every so often."""
+        """Send a heartbeat periodically."""
         if time.monotonic() - self._beaten > HEARTBEAT:
             self._beaten = time.monotonic()
             for trial in trials:
@@ -247,8 +251,8 @@ class TrialQueue:
     def should_stop(self, trial: Trial, values: list[float]) -> bool:
         """Tell whether a run may end early, after its validations so far, each reported once.
 
-        Validations are counted from 1, as W&B counts what it compares. The answer is noted before
-        it is acted upon: whoever takes the trial up from a launcher that died then gives the same.
+        Validations are counted from 1, as in W&B. The answer is stored before it is acted upon, so
+        that a launcher that takes over the trial gives the same answer.
         """
         frozen = self._frozen(trial)
         if frozen.user_attrs.get("stop"):
@@ -263,7 +267,7 @@ class TrialQueue:
         return False
 
     def note(self, trial: Trial, **facts: Any) -> None:
-        """Keep facts about a trial in the study."""
+        """Store facts about a trial in the study."""
         with suppress(UpdateFinishedTrialError):  # another launcher was quicker
             for key, value in facts.items():
                 trial.set_user_attr(key, value)
@@ -275,9 +279,9 @@ class TrialQueue:
         value: float | None = None,
         **facts: Any,
     ) -> None:
-        """Record what became of a run, or let others have it, WAITING.
+        """Record the outcome of a run, or release it with WAITING.
 
-        One that is COMPLETE without a value counts as the worst.
+        A COMPLETE trial without a value counts as the worst.
         """
         if state is TrialState.COMPLETE and value is None:
             value = self.sweep.metric.worst if self.sweep.metric else 0.0
@@ -289,11 +293,12 @@ class TrialQueue:
     # ---- reading
 
     def _frozen(self, trial: Trial | FrozenTrial) -> FrozenTrial:
-        """A trial as it stands in the storage now."""
+        """Return a trial as it is in the storage now."""
         return self.study._storage.get_trial(trial._trial_id)
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials but surplus ones: of those that are the same run of a grid, the first."""
+        """Return all trials but surplus ones: of those that are the same run of a grid, the
+        first."""
         trials = self.study.get_trials(deepcopy=False)
         trials = [trial for trial in trials if not trial.user_attrs.get("surplus")]
         if self.sweep.method != "grid":
@@ -310,7 +315,7 @@ class TrialQueue:
         return {k: as_text(parameters[k]) for k in self.sweep.parameters if k in parameters}
 
     def latest(self) -> dict[str, FrozenTrial]:
-        """The last trial of each choice, by its key."""
+        """Return the last trial of each choice, by its key."""
         return {key_of(self.chosen(trial)): trial for trial in self.trials()}
 
 
@@ -319,23 +324,23 @@ def _parameters(trial: FrozenTrial) -> dict[str, Any]:
 
 
 def _drawn(trials: Iterable[FrozenTrial]) -> int:
-    """Count the trials that are no repetition of another."""
+    """Count the trials that do not repeat another."""
     return sum("again_of" not in trial.user_attrs for trial in trials)
 
 
 def key_of(chosen: dict[str, str]) -> str:
-    """The text that identifies a choice."""
+    """Return the text that identifies a choice."""
     return " ".join(f"{key}={text}" for key, text in chosen.items())
 
 
 def values_text(chosen: dict[str, str]) -> str:
-    """A choice for a reader, each parameter by the shortest name that no other one has."""
+    """Return a choice as text, each parameter by its shortest unique name."""
     names = short_names(list(chosen))
     return ", ".join(f"{names[key]}={text}" for key, text in chosen.items())
 
 
 def sample(sweep: Sweep, count: int) -> list[dict[str, str]]:
-    """Some choices that the sweep could draw, from a study of no consequence."""
+    """Return some choices that the sweep could draw, from a temporary study."""
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=SEED))
     distributions = {key: distribution_of(p) for key, p in sweep.parameters.items()}
     trials = [study.ask(distributions) for _ in range(count)]
@@ -343,7 +348,7 @@ def sample(sweep: Sweep, count: int) -> list[dict[str, str]]:
 
 
 def process_start(pid: int) -> str:
-    """The time at which a process of this host was started; empty if there is none."""
+    """Return the start time of a process of this host; empty if there is none."""
     if not Path("/proc/self/stat").exists():
         with suppress(OSError):
             os.kill(pid, 0)

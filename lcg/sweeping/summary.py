@@ -1,4 +1,4 @@
-"""The outcome of a sweep, as its launcher fills it in, and as a reader sees it."""
+"""The outcome of a sweep: collected by its launcher, printed for the user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lcg.sweeping.study import values_text
 
 
 class Failure(NamedTuple):
-    """A run that could not be done. log: None if it was never started."""
+    """A failed run. log: None if it was never started."""
 
     run: str
     reason: str
@@ -24,9 +24,9 @@ class Failure(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The best finished run: metric first, token accuracy at its length next.
+    """The best finished run: by the metric, then by token accuracy at its length.
 
-    chosen: what the sweep varies in it. moved: False where more is better and every run has 0.
+    chosen: its choices. moved: False if higher is better and every run has 0.
     """
 
     directory: Path
@@ -39,10 +39,10 @@ class Best(NamedTuple):
 class Summary:
     """The outcome of a sweep.
 
-    counts: of runs that are finished, skipped, pruned and failed. directories: every run that is
-    finished, or was ended early, in order of their trials. elsewhere: how many runs other launchers
-    train. signal: what stopped this one, 0 if nothing. trouble: the error of the disk or the study
-    that stopped it, or "".
+    counts: numbers of finished, skipped, pruned and failed runs. directories: every run that is
+    finished, or was ended early, in order of their trials. elsewhere: number of runs that other
+    launchers train. signal: the signal that stopped this launcher, 0 if none. trouble: the error of
+    the disk or the study that stopped it, or "".
     """
 
     sweep: Sweep
@@ -56,7 +56,7 @@ class Summary:
     trouble: str = ""
 
     def add_runs(self, outcomes: list[tuple[dict[str, str], FrozenTrial]]) -> None:
-        """Note which runs there are, and the best: from each one's choices and its trial."""
+        """Add the runs and the best, from each one's choices and its trial."""
         metric, ranked = self.sweep.metric, []
         for choices, trial in outcomes:
             if trial.state not in (TrialState.COMPLETE, TrialState.PRUNED):
@@ -81,12 +81,12 @@ class Summary:
 
     @property
     def counts_text(self) -> str:
-        """Count the runs that are finished, and say what became of others."""
+        """Return the number of finished runs, and of others by outcome."""
         others = [kind for kind in ("skipped", "pruned", "failed") if self.counts[kind]]
         return ", ".join(f"{self.counts[kind]} {kind}" for kind in ("finished", *others))
 
     def as_text(self) -> str:
-        """The summary as lines to read."""
+        """Return the summary as lines."""
         lines = [self.counts_text]
         for failure in self.failures:
             log = f" (see {failure.log})" if failure.log else ""
@@ -121,5 +121,5 @@ class Summary:
 
 
 def _quoted(path: Path) -> str:
-    """A path as a shell takes it."""
+    """Quote a path for a shell."""
     return shlex.quote(str(path))

@@ -1,6 +1,6 @@
-"""One `lcg train` process: its share of the machine, how it is started, and what it left behind.
+"""One `lcg train` process: its share of the machine, its start, and its log.
 
-It is asked to stop and save when the launcher dies, however that happens.
+It saves and stops when the launcher dies in any way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ TRAIN = [sys.executable, "-m", "lcg", "train"]
 
 @dataclass(frozen=True)
 class Slot:
-    """A share of the machine: CPU threads and GPUs; shared: others have the rest."""
+    """A share of the machine: CPU threads and GPUs; shared: other slots have the rest."""
 
     threads: int
     gpus: str | None = None
@@ -32,22 +32,23 @@ class Slot:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that keep a process within it."""
+        """The environment variables that limit a process to it."""
         variables = {"OMP_NUM_THREADS": str(self.threads)}
         if self.shared:  # see `lcg.cli`
             variables |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
         return variables if self.gpus is None else variables | {"CUDA_VISIBLE_DEVICES": self.gpus}
 
     def threads_of(self, config: Config) -> list[str]:
-        """The override that keeps a run within its threads, unless its config names a number."""
+        """Return the override that limits a run to its threads, unless its config sets a number."""
         return [] if config.trainer.threads else [f"trainer.threads={self.threads}"]
 
 
 def share(workers: int | None, trainer: Trainer) -> list[Slot]:
-    """A slot for each worker: the GPUs in turn, as many as a run takes, and the cores divided.
+    """Return a slot for each worker: the GPUs in turn, as many as a run uses, and the cores
+    divided.
 
-    Without a number: one worker for each such set of GPUs, or one on a machine without. GPUs are
-    those of CUDA_VISIBLE_DEVICES, or those that nvidia-smi lists.
+    Without a number: one worker for each such set of GPUs, or one without GPUs. GPUs are those of
+    CUDA_VISIBLE_DEVICES, or those that nvidia-smi lists.
     """
     gpus, devices = [] if trainer.accelerator == "cpu" else _gpus(), trainer.devices
     sets = [",".join(gpus[i : i + devices]) for i in range(0, len(gpus) - devices + 1, devices)]
@@ -70,7 +71,7 @@ def _gpus() -> list[str]:
 
 
 def start_worker(words: list[str], slot: Slot, log: Path, command: list[str]) -> subprocess.Popen:
-    """Start a training process in a group of its own; what it prints goes to the end of a log."""
+    """Start a training process in its own process group; its output is appended to a log."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as file:
         file.write(f"\n--- lcg train {' '.join(words)}\n".encode())
@@ -87,14 +88,14 @@ def start_worker(words: list[str], slot: Slot, log: Path, command: list[str]) ->
 
 
 def kill(process: subprocess.Popen) -> None:
-    """End a training process and what it started at once."""
+    """Kill a training process and its children."""
     if process.poll() is None:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
 def last_line(log: Path) -> str:
-    """The last thing that a log says, without a progress bar."""
+    """Return the last line of a log that is not a progress bar."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 8192))
@@ -107,9 +108,9 @@ def last_line(log: Path) -> str:
 
 
 def storage_trouble(log: Path) -> str:
-    """Say what a log's last line, or writing to it now, tells of a full or broken disk; else "".
+    """Return the disk error in a log's last line, or that of writing to it now; else "".
 
-    A disk may be so full that the process could not say why it ended.
+    A disk may be so full that the process could not report why it ended.
     """
     said = last_line(log)
     if tells_storage_error(said):
