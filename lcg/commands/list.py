@@ -51,9 +51,11 @@ def run(words: list[str]) -> int:
         rows = align(listing(kind), justify=str.ljust)
         families = by_family(kind) if kind in FAMILIES else {}
         lines = [] if families else [f"  {row.rstrip()}" for row in rows]
-        for family, members in families.items():
+        classes = {name for members in families.values() for name in members}
+        presets = {row.split()[0] for row in rows} - classes
+        for family, members in {**families, "Presets": presets}.items() if families else ():
             own = [row for row in rows if row.split()[0] in members]
-            lines += [f"  {family}:", *(f"    {row.rstrip()}" for row in own)]
+            lines += [f"  {family}:", *(f"    {row.rstrip()}" for row in own)] if own else []
         blocks.append("\n".join([f"{title} ({usage})", *lines]))
     print("\n\n".join(blocks))
     return 0
