@@ -88,8 +88,9 @@ def _made(kind: str, cls: type) -> Any:
     if kind not in ("position", "scaling"):
         return cls()
     option = "position" if kind == "position" else "attention.scaling"
-    sizes = [f"model.heads={SIZES.heads}", f"model.d_model={SIZES.d_model}"]
-    config = load_config(["task=copy", "attention=softmax", f"{option}={cls.name}", *sizes])
+    words = [f"{option}={cls.name}", "task=copy", "evaluation.lengths=32", "validation.lengths=32"]
+    words += [f"model.heads={SIZES.heads}", f"model.d_model={SIZES.d_model}"]
+    config = load_config(words)
     return config.position if kind == "position" else config.attention.scaling
 
 
