@@ -29,6 +29,7 @@ from lcg.tasks.counting import Majority, Mode
 from lcg.tasks.languages import LANGUAGES, Automaton, Recognition, language_called
 from lcg.tasks.parity import CumulativeParity, Parity
 from lcg.tasks.sort import Sort
+from lcg.tasks.streams import eval_batch, train_batch
 
 OTHERS = ("dyck-1", "dyck-2", "dyck-1-2", "dyck-2-3", "dyck-5-4", "shuffle-2", "shuffle-3")
 OTHERS += ("counter-2", "counter-3")
@@ -143,6 +144,7 @@ def is_counted(task):
         return task.language in COUNTED
     counted = isinstance(task, Majority) and task.period == 1 and task.symbols == 2
     counted |= isinstance(task, Parity) and not task.scratchpad
+    counted |= isinstance(task, ModularArithmeticBrackets) and task.modulus == 2  # where - is +
     return counted or isinstance(task, CycleNavigation | MissingDuplicate)
 
 
@@ -318,6 +320,15 @@ def test_digits_of_one_weight_share_an_id():
     ids = task.position_ids(batch, np.random.default_rng(0), training=False)
     assert ids[0].tolist() == [0, 1, 1, 0, 1, 1, 0, 2, 2, 1, 1]
     assert Addition().position_ids(batch, np.random.default_rng(0), training=True) is None
+
+
+def test_coupled_ids_come_with_batches():
+    task = Addition(padded=True, order="reversed", coupled=30)
+    drawn = train_batch(task, 0, 0, 32, 3, 9)
+    assert drawn.ids.shape == drawn.inputs.shape and drawn.ids.max() > 20
+    assert ((drawn.ids == 0) == (drawn.inputs >= 10)).all()
+    fixed = eval_batch(task, 0, "test", 9, 0, 4)
+    assert fixed.ids.max() == 10 and (fixed.ids == fixed.ids[0]).all()
 
 
 def test_coupled_ids_need_one_sequence():

@@ -70,14 +70,30 @@ def test_golden_draws_in_another_process():
 
 
 FINGERPRINTS = {
+    "addition": "ebe4eb8cac86",
+    "binary_arithmetic": "48ce64a09ca5",
+    "compute_sqrt": "88016342fa9f",
     "copy": "24f3e9e18446",
+    "cumulative_parity": "b1a31add7d12",
+    "cycle_navigation": "039bda002b11",
+    "even_pairs": "28357102f462",
     "flip_flop": "54899e0e405c",
     "local_count": "c3e9a37fbe6c",
+    "majority": "4dcbf1f42a08",
     "max_retrieval": "abb70f7325ff",
+    "missing_duplicate": "a04a79b12ab5",
+    "mode": "111510d77edc",
+    "modular_arithmetic": "37cf04e9d1a0",
+    "modular_arithmetic_brackets": "06bc87472073",
     "mqmtar": "8c7ad9e334e1",
     "n_back": "8f5352762815",
+    "odds_first": "1c74da5cdb47",
+    "parity": "ba9e70f12678",
+    "recognition": "b1bca44ff023",
     "reverse": "9fbb33b0826a",
+    "solve_equation": "ee359368c93d",
     "sort": "76e065b2d25e",
+    "stack_manipulation": "ba92eb9123b1",
 }
 
 
