@@ -1,6 +1,6 @@
-"""Look into models: what heads do, what a model gets wrong, what became of the loss.
+"""Diagnostics of models: head statistics, errors, and the loss curve.
 
-`capture` takes what attention layers work on, `heads` measures it, `probe` does so while training,
-`tables` and `plots` show it; `columns` names what a run logs of it, `loss_plateau` reads it back.
-Importing this package does not import torch.
+`capture` captures the inputs of attention layers, `heads` measures heads, `probe` does so during
+training, `tables` and `plots` show the results; `columns` defines the logged columns, and
+`loss_plateau` reads them. Importing this package does not import torch.
 """

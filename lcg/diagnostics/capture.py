@@ -1,8 +1,8 @@
 # ruff: noqa: F722  (shapes in annotations)
-"""Capture what the attention layers of a model work on, from outside.
+"""Capture the inputs of a model's attention layers with hooks.
 
-A layer's input says everything: the layer itself gives its weights and scalers again from it. So
-nothing in a forward pass knows that it is observed, and it runs on whatever backend it runs on.
+A layer can recompute its weights and scalers from its input. So the forward pass needs no changes,
+and runs on any backend.
 
 Shapes: b batch, h heads, g key heads, t tokens of the input, k keys, q queries, w model width.
 """
@@ -27,14 +27,13 @@ from lcg.shapes import Bool, Float, Int, Shaped
 
 @dataclass(frozen=True)
 class LayerInput:
-    """One attention layer, and what it was called with.
+    """One attention layer, and the arguments of its call.
 
-    ids: its position ids, None where they are the order of tokens.
-    name: see `columns.attention_layers`. kind: causal, full or cross. memory: what keys are made of
-    in cross-attention, with memory_ids; else None, and keys are made of x. key_mask: False on
-    keys that are padding, None where the layer is not told of any. query_mask: False where the
-    query is padding, whose weights mean nothing; None where none is, as far as the model knows.
-    select: the queries that were asked for, of all.
+    ids: its position ids, None for the order of tokens. name: see `columns.attention_layers`. kind:
+    causal, full or cross. memory: in cross-attention, the tokens that keys are computed from, with
+    memory_ids; else None, and keys are computed from x. key_mask: False on padded keys, None if the
+    layer has no mask. query_mask: False on padded queries, whose weights are meaningless; None if
+    no padding is known. select: the selected queries.
     """
 
     layer: MultiHeadAttention
@@ -55,13 +54,13 @@ class LayerInput:
 
     @property
     def keywords(self) -> dict[str, Any]:
-        """The arguments that the layer was called with besides x and ids."""
+        """Return the arguments of the layer's call besides x and ids."""
         if self.memory is not None:
             return {"memory": Memory(self.memory, self.memory_ids, self.key_mask)}
         return {"mask": self.key_mask} if self.kind == "full" else {}
 
     def query_chunks(self, queries: Int[Tensor, " q"] | None = None) -> Iterator[Tensor]:
-        """The queries, or all that are no padding in some sample, a chunk at a time."""
+        """Yield the queries, or all that are not padding in some sample, in chunks."""
         if queries is None:
             queries = torch.arange(self.x.shape[1], device=self.x.device)
             if self.query_mask is not None:
@@ -70,24 +69,26 @@ class LayerInput:
         yield from queries.split(chunk_size(row))
 
     def weights(self, queries: Int[Tensor, " q"] | slice = ALL) -> Float[Tensor, "b h q k"]:
-        """The weights of all queries, or of some; float32, 0 on keys that a query does not see."""
+        """Return the weights of all queries, or of some; float32, 0 on keys that a query does
+        not see."""
         return self.layer.weights(self.x, self.ids, queries, **self.keywords)
 
     def scores(self, queries: Int[Tensor, " q"] | slice = ALL) -> Float[Tensor, "b h q k"]:
-        """The scores that these weights are made of: see `MultiHeadAttention.scores`."""
+        """Return the scores from which these weights are computed: see
+        `MultiHeadAttention.scores`."""
         return self.layer.scores(self.x, self.ids, queries, **self.keywords)
 
     def queries_and_keys(self) -> tuple[Float[Tensor, "b h t d"], Float[Tensor, "b g k d"]]:
-        """Queries and keys as `attend` got them: rotated, and queries scaled by the length scaling.
+        """Return queries and keys as passed to `attend`: rotated, queries scaled by the length
+        scaling.
 
-        Scores without any bias are their products by √d.
+        Scores without bias are their products divided by √d.
         """
         return self.layer.project(self.x, self.ids, **self.keywords)[:2]
 
     def visible(self, queries: Int[Tensor, " q"]) -> Bool[Tensor, "b q k"]:
-        """The keys that a query sees: no padding, and under a causal mask none after it, nor its
-        own where the normalizer never sees that.
-        """
+        """Return the keys that a query sees: no padding, under a causal mask none after it, and
+        not its own if the normalizer never sees that."""
         keys = torch.arange(self.key_count, device=self.x.device)
         seen = torch.ones(len(queries), len(keys), dtype=torch.bool, device=keys.device)
         if self.kind == "causal":
@@ -98,7 +99,8 @@ class LayerInput:
         return seen.expand(len(self.x), -1, -1)
 
     def scaler(self) -> Float[Tensor, "b h t"] | None:
-        """The factor of each query by the scaling, 1 in heads it leaves alone; None without."""
+        """Return the factor of each query by the scaling, 1 in heads that are not scaled; None
+        without."""
         found = self.layer.scaler(self.x, self.ids, **self.keywords)
         if found is None:
             return None
@@ -106,7 +108,7 @@ class LayerInput:
 
 
 def learned_alpha(layer: MultiHeadAttention) -> Float[Tensor, " h"] | None:
-    """α of each head where the normalizer learns it, else None."""
+    """Return α of each head if the normalizer learns it, else None."""
     normalizer = layer.normalizer
     if not normalizer.learns_alpha:
         return None
@@ -115,9 +117,9 @@ def learned_alpha(layer: MultiHeadAttention) -> Float[Tensor, " h"] | None:
 
 @contextmanager
 def capture_inputs(model: nn.Module) -> Iterator[list[LayerInput]]:
-    """Note what every attention layer is called with by forward passes inside, in call order.
+    """Capture the input of every attention layer in forward passes of this block, in call order.
 
-    All tokens of a call are noted, also where the model answers for some of them only.
+    All tokens of a call are captured, also if the model computes outputs for some only.
     """
     names = {layer: name for name, layer in model.attention_layers().items()}
     crosses = any(layer.kind == "cross" for layer in names)
@@ -177,12 +179,14 @@ LEAST = 8
 
 
 def chunk_size(row: int) -> int:
-    """The number of queries to treat at a time; row: weights of one, of all samples and heads."""
+    """Return the number of queries to process at a time; row: weights of one, of all samples and
+    heads."""
     return max(LEAST, TOGETHER // row)
 
 
 def obstacle(config: Config, tokens: int, scored: int, device: torch.device) -> str | None:
-    """Say why one sequence and the weights of some of its queries do not fit in memory, or None."""
+    """Return why one sequence and the weights of some of its queries do not fit in memory, or
+    None."""
     row = config.model.heads * tokens
     chunk = 4 * COPIES * row * min(chunk_size(row), tokens)  # the peak, a solver's tensors included
     need = memory.forward_bytes(config, 1, tokens, scored) + chunk

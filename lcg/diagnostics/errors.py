@@ -1,4 +1,4 @@
-"""Compare a model's answers with their targets: token by token, and where they first go wrong."""
+"""Compare a model's answers with their targets: token by token, and by the first error."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Answers:
 def answer(
     model, test_set: TestSet, progress: Callable[[int, int], None] = lambda done, total: None
 ) -> Answers:
-    """Answer a test set, as many samples at a time as fit in memory."""
+    """Answer a test set, with as many samples at a time as fit in memory."""
     import torch
 
     from lcg.evaluation import memory
@@ -73,7 +73,8 @@ def first_errors(target: np.ndarray, predicted: np.ndarray) -> np.ndarray:
 
 
 def histogram(first: np.ndarray, positions: int) -> str:
-    """One line: how many samples go wrong first in each stretch of the scored positions."""
+    """Return a line: the number of samples whose first error is in each stretch of scored
+    positions."""
     failed = first[first >= 0]
     stretches = min(40, positions)
     counts = np.bincount(failed * stretches // positions, minlength=stretches).tolist()
@@ -84,7 +85,7 @@ def histogram(first: np.ndarray, positions: int) -> str:
 
 
 def bars(counts: Sequence[int]) -> str:
-    """A bar per count: any at all shows, and the largest has the full one."""
+    """Draw a bar per count: any count is visible, and the largest is full."""
     top = max(1, *counts)
     return "".join(" " if c == 0 else BARS[-(-c * len(BARS) // top) - 1] for c in counts)
 

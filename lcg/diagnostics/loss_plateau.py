@@ -1,12 +1,12 @@
-"""Read off a run's metrics its loss plateau, and whether scalers exploded.
+"""Find the loss plateau in a run's metrics, and whether scalers exploded.
 
-A run that does not solve its task mostly sits on a plateau of its loss: MQMTAR's is near 0.53 nats,
-and the step at which a run leaves it decides how far it carries.
+A run that does not solve its task usually stays on a plateau of its loss: that of MQMTAR is near
+0.53 nats, and the step at which a run leaves it predicts its accuracy at longer lengths.
 
 Definition. Of the logged losses L(s) after half of the warm-up, not finite ones left out:
 
 1. Smoothed: ℓ(s) = log of the running median over w rows, w = the odd number next to rows/40, at
-   least 5. The median keeps steep drops where they are and is deaf to single spikes.
+   least 5. The median preserves steep drops and ignores single spikes.
 2. A stretch of rows is level when max ℓ - min ℓ ≤ band = max(0.05, 5·σ/√w), at most 0.2; σ is the
    noise of one row, 1.4826·median |Δ log L|/√2.
 3. A plateau is a level stretch of at least w rows and 3 % of the steps. It ends at 1.5 times the
@@ -36,17 +36,17 @@ STRETCH, PART, SLOPE = 1.5, 0.03, 0.3
 DONE = 0.05
 LEFT = 0.75
 EXPLODED = {"p95": 10.0, "max": 100.0}
-"""Scalers beyond are worth a remark; ASEntmax runs stuck on the plateau were seen at a p95 of 18 to
+"""Larger scalers are recorded; ASEntmax runs stuck on the plateau were seen at a p95 of 18 to
 84 and a maximum near 300."""
 ROWS = 4000
 """Rows that are read; of longer tables every n-th is enough."""
 
 
 def loss_plateau(metrics: Path, warmup_steps: int) -> dict[str, Any]:
-    """Return what a metrics.csv says of a run, in JSON types.
+    """Return the loss plateau and exploded scalers of a metrics.csv, in JSON types.
 
     plateau_loss: nats, None without a plateau; plateau_left_at: step, None if it was not left.
-    scaler_p95, scaler_max: the largest of any layer when last probed, only where one exploded.
+    scaler_p95, scaler_max: the largest of any layer in the last probe, only if one exploded.
     """
     steps, losses = array("q"), array("d")
     probe: dict[str, str] = {}
@@ -107,7 +107,7 @@ def plateau(losses: Iterable[tuple[int, float]], warmup_steps: int = 0) -> dict[
 
 
 def _level(steps: np.ndarray, smooth: np.ndarray, window: int, band: float) -> Iterator[slice]:
-    """Level stretches that cannot be extended to either side and are long enough."""
+    """Return level stretches that cannot be extended to either side and are long enough."""
     start = 0
     for stop in range(1, len(steps) + 1):
         while np.ptp(smooth[start:stop]) > band:

@@ -1,7 +1,7 @@
-"""Draw what heads do: attention maps, and α, density, diversity and positional heads of runs.
+"""Plots of heads: attention maps, and α, density, diversity and positional heads of runs.
 
-Maps: weights above 0 are blue, the darker the larger; exactly 0 is white, and what a query cannot
-see is grey. Analyses: runs have the same colour in every picture and a panel of their own.
+Maps: weights above 0 are blue, darker for larger ones; exactly 0 is white, and keys that a query
+cannot see are grey. Analyses: a run has the same colour in every figure and its own panel.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # ruff: noqa: F722  (shapes in annotations)
-"""Look at heads, gradients and α while training, cheaply, and read α back from metrics.csv.
+"""Measure heads, gradients and α during training, cheaply, and read α back from metrics.csv.
 
 A few samples of one length pass through the model, and a row of numbers is logged for every layer:
 see `columns.probe_columns`.

@@ -1,1 +1,1 @@
-"""The length ladder: exact match at lengths far beyond training."""
+"""Evaluation: exact match at lengths far beyond training."""

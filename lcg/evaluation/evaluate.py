@@ -1,6 +1,7 @@
-"""Evaluate a run's selected checkpoint: on the test ladder, and at longer lengths to break ties.
+"""Evaluate a run's selected checkpoint: at its test lengths, and at longer validation lengths to
+break ties.
 
-What is found is merged into the run's results.json before the next length is begun.
+Each result is merged into the run's results.json before the next length begins.
 """
 
 from __future__ import annotations
@@ -32,10 +33,10 @@ REACH = 8  # times the monitored length
 
 
 def load_model(directory: Path, config: Config, device: str | torch.device = "cpu"):
-    """The selected checkpoint's model and its step.
+    """Return the selected checkpoint's model and its step.
 
-    A run of attention.backend=triton is read anywhere: where its kernels cannot run, with `auto`,
-    which gives the same to rounding.
+    A run with attention.backend=triton can be loaded on any machine: if its kernels cannot run,
+    with `auto`, which gives the same to rounding.
 
     Raises ValueError when there is no checkpoint, UnreadableCheckpoint when it cannot be used.
     """
@@ -50,7 +51,7 @@ def load_model(directory: Path, config: Config, device: str | torch.device = "cp
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name, `auto` being a GPU if there is one. Raises ValueError."""
+    """Return the device of that name; `auto` is a GPU if there is one. Raises ValueError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -61,7 +62,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def check_tensors(own: Config, changed: Config) -> None:
-    """Raise ValueError, naming some that differ, unless both have the same learned tensors."""
+    """Raise ValueError, naming some differences, unless both have the same learned tensors."""
     shapes = (
         {name: list(tensor.shape) for name, tensor in build_model(config).state_dict().items()}
         for config in (own, changed)
@@ -126,7 +127,7 @@ def evaluate_and_log(
 
 
 def cell_text(cell: Cell) -> str:
-    """One result with its Wilson interval and time, or why there is none."""
+    """Return a result with its Wilson interval and time, or the reason why there is none."""
     if cell.state != "value":
         return f"{cell.state.replace('_', ' ')}: {cell.reason}"
     low, high = wilson(cell.correct, cell.samples)
@@ -138,9 +139,9 @@ def cell_text(cell: Cell) -> str:
 
 
 class LengthBar:
-    """A progress bar per length, gone when the length is done; nothing where there is no terminal.
+    """A progress bar per length, removed when the length is done; only on a terminal.
 
-    Called with the length, the samples done, and the samples in all.
+    Called with the length, the number of samples done, and the number of all samples.
     """
 
     def __init__(self) -> None:
@@ -168,12 +169,12 @@ def break_tie(
     metric: str,
     trust: Trust,
 ) -> tuple[Choice, str]:
-    """Validate the runs of one group that tie, until one is ahead or `longest` is passed.
+    """Validate the tied runs of one group, until one is ahead or `longest` is passed.
 
-    Returns the choice after that, and why a tie is left, or "". metric: see `choose`.
-    The lengths are those above the monitored one that only some of the tied have, then 2, 4, …
-    times the longest of all; without `longest`, up to REACH times the monitored length. Without
-    room in memory, or a file that can be read and written, a tie is left.
+    Returns the choice after that, and the reason if a tie is left, or "". metric: see `choose`. The
+    lengths are those above the monitored one that only some of the tied runs have, then 2, 4, …
+    times the longest of all; without `longest`, up to REACH times the monitored length. A tie is
+    left if memory is insufficient or a file cannot be read or written.
     """
     held = dict(runs)
     while True:
@@ -197,10 +198,10 @@ def break_tie(
 def validate(
     directory: Path, length: int, device: str, progress: Progress, trust: Trust
 ) -> RunRecord:
-    """Validate a run's selected checkpoint at one more length; returns the record as it now is.
+    """Validate a run's selected checkpoint at one more length; return its updated record.
 
-    The samples are those of the validation split, as many as while it trained, which neither
-    training nor test sees.
+    The samples are those of the validation split, as many as in training; neither training nor test
+    uses them.
 
     Raises MemoryError when it does not fit, ValueError when the run cannot be used, Busy when it is
     being trained.

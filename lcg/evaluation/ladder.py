@@ -1,4 +1,4 @@
-"""Evaluate at a ladder of lengths: one cell of results per length, whatever happens."""
+"""Evaluate at several lengths: one cell of results per length, also after errors."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def evaluate_lengths(
 
 
 def _evaluate(model, test_set: TestSet, greedy: bool, batch_size, on_progress: Progress) -> dict:
-    """The fields of a cell that depend on the model."""
+    """Return the fields of a cell that depend on the model."""
     device, score, task = next(model.parameters()).device, Score(), test_set.config.task
     ended = task.kind == "seq2seq"  # by EOS, which is scored
 
@@ -107,8 +107,9 @@ def _counts(tally: np.ndarray, bound: Callable[[int], int]) -> dict[int, list[in
 
 
 def measured(model, test_set: TestSet, batch_size: int | None = None) -> dict[str, float]:
-    """`task.measure` over the samples of a test set: of targets that are generated, as a
-    translation is, or of labels from one forward pass.
+    """Return `task.measure` over the samples of a test set.
+
+    The predictions are generated targets, as of a translation, or labels from one forward pass.
 
     Raises MemoryError as `memory.in_batches`, ValueError unless all metrics are finite numbers.
     """

@@ -1,7 +1,7 @@
-"""Estimate the memory that a forward pass takes, and ask how much there is.
+"""Estimate the memory of a forward pass, and compare it with the available memory.
 
-On a CPU many small allocations beyond memory do not raise: the kernel kills the process. So the
-need is estimated and held against what is available before anything is run.
+On a CPU many small allocations beyond memory raise no error: the kernel kills the process. So the
+requirement is estimated before anything runs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SHARE = 0.6  # of the available memory that one forward pass may plan to use
 
 
 def forward_bytes(config, batch: int, tokens: int, scored: int) -> int:
-    """An upper estimate of what one evaluation pass over batch × tokens allocates at its peak."""
+    """Return an upper estimate of the peak memory of one evaluation pass over batch × tokens."""
     model = config.model
     attentions = config.attention.pattern or [config.attention]
     queries = batch * model.heads * tokens
@@ -36,7 +36,7 @@ def forward_bytes(config, batch: int, tokens: int, scored: int) -> int:
 
 
 def available_bytes(device: torch.device) -> int:
-    """Free memory of a device; on a CPU what the kernel says can be had without swapping."""
+    """Return the free memory of a device; on a CPU, the memory available without swapping."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -45,9 +45,9 @@ def available_bytes(device: torch.device) -> int:
 
 
 def batch_size(config, tokens: int, scored: int, samples: int, device: torch.device) -> int:
-    """The most samples whose pass fits the planned share of memory, at least 1.
+    """Return the largest number of samples whose pass fits the planned share of memory, at least 1.
 
-    No more than 65,536 tokens at a time: beyond that a larger batch is not faster.
+    At most 65,536 tokens at a time: beyond that a larger batch is not faster.
     """
     budget = SHARE * available_bytes(device)
     size = max(1, min(samples, 65536 // tokens))
@@ -57,7 +57,7 @@ def batch_size(config, tokens: int, scored: int, samples: int, device: torch.dev
 
 
 def batch_size_of(test_set: TestSet, device: torch.device) -> int:
-    """The batch size for a test set; raises MemoryError when not even one sequence fits."""
+    """Return the batch size for a test set; raises MemoryError when not even one sequence fits."""
     config = test_set.config
     check_fits(config, test_set.token_length, device)  # before any sample is drawn
     tokens, scored = test_set.sample_size
@@ -68,8 +68,7 @@ def batch_size_of(test_set: TestSet, device: torch.device) -> int:
 def in_batches(test_set: TestSet, size: int, work: Callable[[Batch], Found]) -> Iterator[Found]:
     """Yield work(batch) for the samples of a test set, `size` at a time.
 
-    Batches are halved where memory runs out all the same. Raises MemoryError when one sample alone
-    does not fit.
+    Batches are halved if memory runs out. Raises MemoryError when a single sample does not fit.
     """
     done = 0
     while done < test_set.samples:
@@ -90,7 +89,7 @@ def in_batches(test_set: TestSet, size: int, work: Callable[[Batch], Found]) -> 
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Tell an error for want of memory from others; the CPU allocator has no error of its own."""
+    """Tell an out-of-memory error from others; the CPU allocator has no error class of its own."""
     return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 

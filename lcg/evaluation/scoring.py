@@ -1,9 +1,9 @@
 # ruff: noqa: F722  (shapes in annotations)
-"""Score a batch, by one forward pass or by decoding, and the answers a task may measure further.
+"""Score a batch by one forward pass or by decoding, and return answers for a task's metrics.
 
 Greedy decoding reproduces a target exactly if and only if the teacher-forced argmax is right at
-every scored position (induction over positions), so exact match needs one pass whatever the
-target's length. The two can part only where the two best logits tie.
+every scored position (induction over positions), so exact match needs one pass for any target
+length. The two can differ only if the two best logits tie.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Score:
 
 
 def scored_positions(labels: Int[Tensor, "b t"]) -> Int[Tensor, " m"]:
-    """Indices of the positions that are scored in any row: in most tasks the same in all rows."""
+    """Return the positions that are scored in any row: in most tasks the same in all rows."""
     return (labels != IGNORE).any(dim=0).nonzero().squeeze(-1)
 
 
@@ -130,7 +130,7 @@ def score_greedy(
 
 
 def _reads(*parts: Tensor | None) -> list[Tensor]:
-    """The arguments of a model: inputs, and source or position ids where there are any."""
+    """Return the arguments of a model: inputs, and source or position ids if there are any."""
     return [part for part in parts if part is not None]
 
 
@@ -233,20 +233,20 @@ def generated(model, task: Task, batch: Batch) -> list[np.ndarray]:
 
 @torch.no_grad()
 def labelled(model, task: Task, batch: Batch) -> list[np.ndarray]:
-    """The best symbol at each scored position of each row."""
+    """Return the best symbol at each scored position of each row."""
     device = next(model.parameters()).device
     best = model(*model_inputs(batch_tensors(batch, device))).argmax(dim=-1).cpu().numpy()
     return [row[labels != IGNORE] for row, labels in zip(best, batch.labels, strict=True)]
 
 
 def references(task: Task, batch: Batch) -> list[np.ndarray]:
-    """The right answer of each row, EOS not among it."""
+    """Return the right answer of each row, without EOS."""
     rows = [row[row != IGNORE] for row in batch.labels]
     return [row[:-1] for row in rows] if task.kind == "seq2seq" else rows
 
 
 def sources(task: Task, batch: Batch) -> list[np.ndarray]:
-    """The symbols of each row's source (seq2seq)."""
+    """Return the symbols of each row's source (seq2seq)."""
     if batch.source is not None:
         return [row[row < task.symbol_count] for row in batch.source]
     ends = (batch.labels != IGNORE).argmax(axis=1) + 1 - task.separator

@@ -1,4 +1,4 @@
-"""The samples that a run is validated and tested on, as its kind of model reads them.
+"""The samples on which a run is validated and tested, as inputs of its kind of model.
 
 Nothing here imports torch.
 """
@@ -16,9 +16,9 @@ from lcg.tasks.streams import EvalStream, samples_of
 
 
 class TestSet:
-    """The samples of a split at one length, `samples` of them, or all where there are fewer.
+    """The samples of a split at one length, `samples` of them, or all if there are fewer.
 
-    seed: of `config.evaluation`, says which samples they are.
+    seed: of `config.evaluation`, determines the samples.
     """
 
     __test__ = False  # pytest takes classes of this name for tests
@@ -31,7 +31,8 @@ class TestSet:
 
     @cached_property
     def stream(self) -> EvalStream:
-        """The stream that draws them; raises ValueError where the split has none of this length."""
+        """Return the stream that draws them; raises ValueError if the split has none of this
+        length."""
         config = self.config
         return EvalStream(
             *(config.task, self.seed, self.split, self.length),
@@ -41,10 +42,10 @@ class TestSet:
 
     @cached_property
     def sample_size(self) -> tuple[int, int]:
-        """Tokens of one sample, source and target together, and how many are scored.
+        """Return the tokens of one sample, source and target together, and how many are scored.
 
-        Where rows differ in length, the most there can be. An encoder–decoder counts as a decoder
-        over both in a row, which takes no less.
+        If rows differ in length, these are upper bounds. An encoder–decoder counts as a decoder
+        over both in a row, which needs at least as much memory.
         """
         task, separate_source = self.config.task, self.config.model.separate_source
         if task.variable_length or task.partly_scored:  # each row is scored elsewhere
@@ -54,7 +55,7 @@ class TestSet:
         return tokens, int((first.labels != IGNORE).sum())
 
     def batch(self) -> Batch:
-        """All samples in one batch."""
+        """Return all samples in one batch."""
         return self.stream.batch(0, self.samples)
 
     def decoding(self, decode: str) -> str:
@@ -63,19 +64,19 @@ class TestSet:
         return decode if self.config.task.kind == "seq2seq" else "teacher_forcing"
 
     def cell_key(self, decode: str, step: int | None, changes: Mapping[str, Any] = {}) -> tuple:
-        """The `Cell.key` of an evaluation of the checkpoint of a step on this test set."""
+        """Return the `Cell.key` of an evaluation of a checkpoint on this test set."""
         fields = (self.length, self.samples, self.seed, self.decoding(decode), step)
         return cell_key(*fields, changes)
 
     def cell(
         self, decode: str, step: int | None, changes: Mapping[str, Any] = {}, **found: Any
     ) -> Cell:
-        """The cell of such an evaluation, with the fields that it found."""
+        """Return the cell of such an evaluation, with the measured fields."""
         fields = (self.length, self.samples, self.seed, self.decoding(decode), step)
         return Cell(*fields, tokens=self.token_length, changes=dict(changes), **found)
 
 
 def ladder_of(config: Config) -> list[TestSet]:
-    """The test sets that `config.evaluation` asks for, the shortest first."""
+    """Return the test sets of `config.evaluation`, the shortest first."""
     asked = config.evaluation
     return [TestSet(config, "test", n, asked.samples) for n in sorted(asked.lengths)]

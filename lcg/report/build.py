@@ -1,4 +1,4 @@
-"""From runs to a page: find them, draw the figures one by one, fill the template."""
+"""Build the page: find the runs, draw the figures one by one, fill the template."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Sources:
-    """Runs that can be read, and one line for every one that cannot."""
+    """The runs that can be read, and one line for every one that cannot."""
 
     runs: tuple[Run, ...]
     problems: tuple[str, ...]
@@ -53,7 +53,7 @@ class Sources:
 
 
 def find(paths: Iterable[str | os.PathLike]) -> Sources:
-    """Every run at or below `paths`; what cannot be read is told and left out.
+    """Find every run at or below `paths`; runs that cannot be read are logged and left out.
 
     Raises ValueError if no run is left.
     """

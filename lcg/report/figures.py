@@ -305,7 +305,7 @@ LOSS = "train/loss"
 def draw_loss(
     name: str, groups: list[Group], styles: Styles, series: dict[str, Series]
 ) -> Drawing | str:
-    """The training loss of every seed, and when each left its plateau.
+    """Draw the training loss of every seed, and when each left its plateau.
 
     series: the metrics of each run, by its name.
     """

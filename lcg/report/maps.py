@@ -50,7 +50,7 @@ def default_heads(layers: int, heads: int, scaled: Sequence[int]) -> tuple[Head,
 
 
 def draw(name: str, group: Group, run: Run, choice: MapChoice) -> Drawing | str:
-    """The maps of a method's selected run, or a note why there are none."""
+    """Draw the maps of a method's selected run, or return a note why there are none."""
     from lcg.diagnostics.plots import Map, draw_maps, tokens_of
 
     about, record = f"{group.task}, {group.name}: no attention maps", group.best.record

@@ -1,4 +1,4 @@
-"""A report on W&B: the page and its figures as one artifact of a run of its own."""
+"""Upload a report to W&B: the page and its figures as one artifact of a separate run."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def upload(
 ) -> None:
     """Log `page` and every figure's SVG as the next version of the project's report.
 
-    Without a login or a network the same goes into an offline run beside the page, and the command
-    that sends it later is told. What W&B refuses is one line: the page is on disk already.
+    Without a login or a network they go into an offline run next to the page, and the command to
+    send it later is logged. An error of W&B is logged in one line: the page is on disk already.
     """
     mode, why = choose_mode("auto")
     if mode == "disabled":

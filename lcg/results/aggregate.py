@@ -1,4 +1,4 @@
-"""Runs arranged for reading: one cell per length, did it train, groups, the best of each."""
+"""Runs arranged for tables: one cell per length, whether it trained, groups, the best of each."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -28,9 +28,9 @@ TRAINED_AT = 0.5  # in-distribution exact match below this: the run did not trai
 
 @dataclass(frozen=True)
 class RunResult:
-    """A record as tables and plots read it: one cell per length, and did it train?
+    """A record for tables and plots: one cell per length, and whether the run trained.
 
-    changes: its cells are those of the run evaluated with these changes, see `Cell`; {}: its own.
+    changes: its cells are those of the run evaluated with these changes, see `Cell`; {}: unchanged.
     """
 
     record: RunRecord
@@ -57,23 +57,25 @@ class RunResult:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Name and hash: two runs that differ in neither are one."""
+        """Name and hash: two runs with equal ones are the same run."""
         return self.record.run, self.record.hash
 
     @property
     def judged(self) -> bool:
-        """True if exact match says whether it trained; not where the task has metrics of its own:
-        good translations seldom match exactly."""
+        """True if exact match determines whether it trained.
+
+        It does not if the task has metrics of its own: good translations seldom match exactly.
+        """
         return not any(cell.metrics for cell in self.cells.values())
 
     @cached_property
     def trained(self) -> bool | None:
         """True if in-distribution exact match is at least one half; None if it was never measured.
 
-        Read at the shortest test length within the training range, else at the longest such
-        validation length. A length shorter than any in training says nothing. Of runs that are not
-        judged by it, only one that was not finite did not train. What was changed at evaluation
-        says nothing of training.
+        It is that of the shortest test length within the training range, else of the longest such
+        validation length. Lengths shorter than any in training are ignored. A run that is not
+        judged by exact match counts as not trained only if it was not finite. Changes at evaluation
+        are ignored.
         """
         if self.changes:
             return RunResult(self.record).trained
@@ -135,9 +137,8 @@ class RunResult:
 class Group:
     """The runs of one experiment, which differ in seed and learning rate only.
 
-    name: its label among the groups of its task, see `labels`.
-    changes: at evaluation, see `Cell`; those of its runs that were evaluated with them. {}: none.
-    runs: by learning rate, then seed. best: the one that `choice` selects by validation.
+    name: its label among the groups of its task, see `labels`. changes: at evaluation, see `Cell`;
+    {}: none. runs: by learning rate, then seed. best: the run that `choice` selects by validation.
     """
 
     key: str
@@ -155,7 +156,7 @@ class Group:
 
     @cached_property
     def seeds(self) -> tuple[RunResult, ...]:
-        """The runs at the selected learning rate: what statistics over seeds are taken over."""
+        """The runs at the selected learning rate, over which statistics are taken."""
         return tuple(run for run in self.runs if run.record.lr == self.lr)
 
     @property
@@ -182,10 +183,11 @@ class Group:
         return sorted({length for run in self.seeds for length in run.cells})
 
     def over_seeds(self, lengths: Iterable[int], measure: Measure = EXACT_MATCH) -> list[OverSeeds]:
-        """Statistics over `seeds`: one per length, and last that of the mean beyond training.
+        """Return statistics over `seeds`: one per length, and last that of the mean beyond
+        training.
 
-        Over every value there is, those of runs that did not train included; what was skipped, ran
-        out of memory or was not finite is no value, and never taken for 0.
+        Runs that did not train are included; lengths that were skipped, ran out of memory or were
+        not finite have no value and are never counted as 0.
         """
         columns = [[run.value(n, measure) for run in self.seeds] for n in lengths]
         columns.append([run.mean_out_of_distribution(measure).value for run in self.seeds])
@@ -200,7 +202,7 @@ class Group:
     def beyond_grid(self) -> float | None:
         """The learning rate to try next if the selected one is at the edge of a grid, else None.
 
-        The grid continues by its own last ratio, at most tenfold; a single rate is no grid.
+        It continues the grid by its last ratio, at most tenfold; a single rate is not a grid.
         """
         grid = sorted({run.record.lr for run in self.runs})
         if len(grid) < 2 or self.lr not in (grid[0], grid[-1]):
@@ -210,10 +212,9 @@ class Group:
 
 
 def group_runs(records: Iterable[RunRecord], selected_by: str = "exact_match") -> list[Group]:
-    """Groups in the order of task and name; `selected_by`: see `choose`.
+    """Return groups in the order of task and name; `selected_by`: see `choose`.
 
-    What a group's runs were evaluated with besides, in place of their own options, is a group of
-    its own after it.
+    Evaluations of a group's runs with changed options are groups of their own, after it.
 
     Raises ValueError if there is no record.
     """

@@ -27,9 +27,9 @@ Counts = dict[int, list[int]]  # upper bound -> right and scored positions
 
 
 def breakdowns(groups: Iterable[Group], by: By) -> dict[str, list[tuple[Group, int, Counts]]]:
-    """Of each task that holds some: selected run by selected run, the counts at each length.
+    """Return, for each task with such counts, the counts of the selected runs at each length.
 
-    Raises ValueError, in one line, where no run holds any.
+    Raises ValueError, in one line, if no run has any.
     """
     found = {
         task: [

@@ -1,8 +1,8 @@
-"""Two methods on the same test samples: how far apart they are, and whether that can be chance.
+"""Two methods on the same test samples: their difference, and whether it is statistically
+significant.
 
-Samples that both got right, or both wrong, say nothing about the difference; what counts is how
-many only the one and only the other got right. All of it is about test samples: it does not say
-what another training seed would have done.
+Samples that both got right, or both wrong, carry no information on the difference; only those that
+exactly one got right do. All of this concerns test samples, not other training seeds.
 """
 
 import math
@@ -47,7 +47,7 @@ class Paired:
 
 
 def compare(first: Cell, second: Cell) -> Paired | None:
-    """The two cells sample by sample; None unless both have outcomes of the same samples."""
+    """Compare two cells sample by sample; None unless both have outcomes of the same samples."""
     a, b = first.bits, second.bits
     if a is None or b is None or not same_samples(first, second):
         return None
@@ -55,7 +55,7 @@ def compare(first: Cell, second: Cell) -> Paired | None:
 
 
 def same_samples(first: Cell, second: Cell) -> bool:
-    """Tell whether two cells are of one test set, answered in one way."""
+    """Tell whether two cells are of one test set, scored in the same way."""
     return first.key[:4] == second.key[:4]  # all but the checkpoint and what was changed
 
 
@@ -98,7 +98,7 @@ def tango(only_first: int, only_second: int, n: int, z: float = 1.96) -> tuple[f
 
 
 def _edge(inside: Callable[[float], bool], start: float, end: float) -> float:
-    """The last point that is `inside` on the way from start, which is, to end."""
+    """Return the last point from start to end that is `inside`; start is."""
     if inside(end):
         return end
     for _ in range(60):  # to the last bit of a float
@@ -112,21 +112,21 @@ def _edge(inside: Callable[[float], bool], start: float, end: float) -> float:
 
 @dataclass(frozen=True)
 class Difference:
-    """A group's selected run against that of its baseline, by test length."""
+    """A group's selected run compared with that of its baseline, by test length."""
 
     group: Group
     baseline: Group
     lengths: dict[int, Paired]
 
     def obstacle(self, length: int) -> str:
-        """Say in a few words why two values at a length are not compared."""
+        """Return, in a few words, why the values at a length are not compared."""
         first, second = self.group.best, self.baseline.best
         same = same_samples(first.cells[length], second.cells[length])
         return "outcomes not kept" if same and _same_task(first, second) else "other test set"
 
 
 def rule(baseline: str | None = None) -> str:
-    """Say which method is the baseline of another."""
+    """Return the rule that selects the baseline of a method."""
     default = "softmax, or the first method if there is none (--baseline NAME chooses another)"
     return f"""\
 The baseline is {baseline or default}.
@@ -178,7 +178,7 @@ def not_compared(groups: Sequence[Group], baseline: str | None = None) -> Iterat
 
 
 def _peers(group: Group, groups: Sequence[Group]) -> list[Group]:
-    """The groups of the same task and budget, itself among them."""
+    """Return the groups of the same task and budget, this one included."""
 
     def budget(group: Group) -> tuple:
         settings = group.best.record.settings
@@ -188,7 +188,7 @@ def _peers(group: Group, groups: Sequence[Group]) -> list[Group]:
 
 
 def _distance(group: Group, other: Group) -> tuple[bool, int, bool]:
-    """Sort baselines: those with samples in common, of few other fields, of the same position."""
+    """Return a sort key of baselines: samples in common, few other fields, the same position."""
     a, b = group.best.record, other.best.record
     first, second = config_fields(a), config_fields(b)
     keys = (first.keys() | second.keys()) - {"parameters"}  # they follow from the others
@@ -198,9 +198,9 @@ def _distance(group: Group, other: Group) -> tuple[bool, int, bool]:
 
 
 def _names(group: Group) -> list[str]:
-    """The label of a method, its attention, and the parts of its label: `shift=2`.
+    """Return the label of a method, its attention, and the parts of its label: `shift=2`.
 
-    Of one that was changed at evaluation only what the change is called.
+    For one that was changed at evaluation, only the label of the change.
     """
     if group.changes:
         _, change = group.name.split(" → ", 1)
@@ -209,7 +209,7 @@ def _names(group: Group) -> list[str]:
 
 
 def _is_unchanged(group: Group, other: Group) -> bool:
-    """Tell the method of a changed one, as it was trained."""
+    """Tell whether a group is the unchanged method of a changed one."""
     return not other.changes and (other.task, other.key) == (group.task, group.key)
 
 
@@ -221,6 +221,6 @@ def _paired(first: RunResult, second: RunResult) -> dict[int, Paired]:
 
 
 def _same_task(first: RunResult, second: RunResult) -> bool:
-    """Tell tasks of one name but other options, whose samples are others, apart."""
+    """Tell tasks of the same name with other options, and so other samples, apart."""
     a, b = first.record.task, second.record.task
     return not a or not b or a == b

@@ -1,9 +1,8 @@
-"""Select the run of a group by validation alone.
+"""Select the run of a group by validation only.
 
-The ordered rule: exact match at the monitored length, then token accuracy there (the other way
-round where token accuracy is asked for). Runs that tie in both are held against each other at the
-next longer validation length, and so on upward. What no validation tells apart is a tie, and said
-to be one. Test results have no say.
+The rule: exact match at the monitored length, then token accuracy there (the reverse if token
+accuracy is requested). Runs that tie in both are compared at the next longer validation length, and
+so on. Runs that no validation distinguishes are reported as a tie. Test results are not used.
 """
 
 import re
@@ -19,12 +18,12 @@ MONITOR = re.compile(r"val/len_(\d+)/exact_match")
 
 @dataclass(frozen=True)
 class Choice:
-    """The selected run, and how it came to be that.
+    """The selected run, and how it was selected.
 
     monitored: the length that decides first; None if nothing was validated.
     path: the lengths that were compared, in that order; at the last one the runs separated, or all
         those tied stayed tied.
-    tied: the runs that nothing tells apart, the selected one first; just that one if it won.
+    tied: the runs that tie to the end, the selected one first; only that one if it won.
     contenders: the runs that tie at the monitored length.
     degenerate: why the monitor could not choose, or "".
     """
@@ -86,7 +85,7 @@ def monitored_length(records: Sequence[RunRecord]) -> int | None:
 
 
 def longer_lengths(records: Iterable[RunRecord], length: int) -> list[int]:
-    """All validation lengths of the runs that are above `length`, ascending."""
+    """Return all validation lengths of the runs that are above `length`, ascending."""
     return sorted({n for record in records for n in record.validation if n > length})
 
 

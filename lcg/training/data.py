@@ -1,6 +1,6 @@
 """Batch t of the training stream: a pure function of (task, seed, t).
 
-Loader workers import this file, and nothing in it takes long to import.
+Loader workers import this file, so nothing in it may take long to import.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from lcg.training.signals import end_with
 
 
 class TaskError(ValueError):
-    """One line on a task that cannot draw a batch.
+    """A task cannot draw a batch; the message is one line.
 
     A loader's worker raises it again in the main process with a traceback as its text, of which
     only the last line is kept.
@@ -37,11 +37,11 @@ class TaskError(ValueError):
 
 
 class Batches(IterableDataset):
-    """Batch t by its number: the rows rank::world of the global batch; and all from `start` on.
+    """Batch t by its number: the rows rank::world of the global batch; or all from `start` on.
 
-    With `one_width` all are padded to the width of the longest there can be. The workers of a
-    loader take turns. Without a length and a sampler, Lightning leaves its order alone on any
-    number of devices.
+    With `one_width` all batches are padded to the longest possible width. The workers of a loader
+    take turns. Without a length and a sampler, Lightning does not change its order on any number of
+    devices.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Batches(IterableDataset):
 
 
 def _drawn(config: Config, t: int) -> Batch:
-    """The global batch t."""
+    """Return global batch t."""
     data = config.data
     lengths = (data.min_length, data.max_length, data.lengths_per)
     return train_batch(
@@ -112,7 +112,7 @@ def _drawn(config: Config, t: int) -> Batch:
 def batch_loader(
     config: Config, start: int, rank: int, world: int, device: torch.device
 ) -> DataLoader:
-    """Load a rank's batches from step `start` on, in as many workers as the config has."""
+    """Load a rank's batches from step `start` on, with the config's number of workers."""
     workers = config.data.workers
     one_width = compile_mode(config.trainer, device) is not None
     return DataLoader(
@@ -133,13 +133,13 @@ def _end_with_trainer(trainer: int, worker: int) -> None:
 
 
 def drawn_lengths(config: Config, batches: int) -> np.ndarray:
-    """Nominal lengths of the first training batches: one per sample, or one per batch."""
+    """Return nominal lengths of the first training batches: one per sample, or one per batch."""
     count = None if config.data.lengths_per == "sample" else 1
     return np.concatenate([_drawn(config, t).lengths[:count] for t in range(batches)])
 
 
 def realised_lengths(config: Config) -> str:
-    """One line on the lengths drawn, as found in the first batches."""
+    """Return a line on the lengths drawn in the first batches."""
     per = config.data.lengths_per
     batches = min(config.trainer.steps, 16 if per == "sample" else 64)
     drawn = drawn_lengths(config, batches)

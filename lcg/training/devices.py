@@ -1,4 +1,5 @@
-"""Check that a machine has what a config asks for: devices, nodes, memory. Imports torch late."""
+"""Check that a machine has the devices, nodes and memory that a config needs. Imports torch
+late."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ NEEDS_GPU = "trainer.precision=16-mixed needs a GPU; a CPU has bf16-mixed"
 
 
 def check_machine(trainer: Trainer) -> None:
-    """Raise ValueError for a device or other nodes that cannot be there. Does not import torch."""
+    """Raise ValueError for a missing device or missing nodes. Does not import torch."""
     check_nodes(trainer.nodes)
     possible = _possible_devices()
     if trainer.accelerator != "auto" and trainer.accelerator not in possible:
@@ -55,7 +56,7 @@ def _possible_devices() -> set[str]:
 
 
 def _built_for_cuda() -> bool:
-    """Return whether the torch that would be imported knows CUDA devices, AMD's among them."""
+    """Return whether the installed torch supports CUDA devices, AMD's included."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return True
@@ -67,11 +68,11 @@ def _built_for_cuda() -> bool:
 
 
 def memory_problem(config: Config) -> str | None:
-    """Say which option makes a run too large for this machine's memory; None where none does.
+    """Return which option makes a run too large for this machine's memory; None if none does.
 
-    Counted is what cannot be less: weights, gradients and the optimiser's moments, a batch and what
-    every layer keeps of it for the backward pass, and processes. On a GPU only what passes through
-    the host's memory. Does not import torch.
+    Counted are lower bounds: weights, gradients and the optimiser's moments, a batch and the
+    activations that every layer keeps for the backward pass, and processes. On a GPU, only what
+    passes through the host's memory. Does not import torch.
     """
     model, data, trainer = config.model, config.data, config.trainer
     on_host = trainer.accelerator == "cpu" or (
@@ -98,7 +99,7 @@ def memory_problem(config: Config) -> str | None:
 
 
 def evaluation_problem(config: Config) -> str | None:
-    """Say that a batch size that was asked for does not fit; None where it may."""
+    """Return a message if the requested batch size does not fit; None if it may."""
     asked = config.evaluation
     if asked.batch_size is None:
         return None
@@ -109,7 +110,7 @@ def evaluation_problem(config: Config) -> str | None:
 
 
 def too_much(work: str, needs: dict[str, int]) -> str | None:
-    """Name the option that needs most, where all together need more memory than there is.
+    """Return the option that needs most, if all together need more memory than available.
 
     needs: option=value -> bytes.
     """
@@ -123,7 +124,7 @@ def too_much(work: str, needs: dict[str, int]) -> str | None:
 
 
 def ladder_notes(config: Config) -> list[str]:
-    """Name the lengths of which no sequence fits in memory, and samples that take days; no error.
+    """Return notes on lengths of which no sequence fits in memory, and on samples that take days.
 
     Such a length is recorded as out of memory, and the others are evaluated. Does not import torch.
     """
@@ -148,9 +149,9 @@ def ladder_notes(config: Config) -> list[str]:
 
 
 def device_of(config: Config) -> torch.device:
-    """The device of `trainer.accelerator`.
+    """Return the device of `trainer.accelerator`.
 
-    Raises ValueError when there is none, or one that cannot do what the config asks for.
+    Raises ValueError when there is none, or it does not support the config.
     """
     import torch
 
@@ -170,14 +171,14 @@ def device_of(config: Config) -> torch.device:
 
 
 def compile_mode(options: Trainer, device: torch.device) -> str | None:
-    """The mode in which torch compiles the training step on a device; None: it does not."""
+    """Return the mode in which torch compiles the training step on a device; None: not at all."""
     if options.compile == "auto":
         return "reduce-overhead" if device.type == "cuda" and options.processes == 1 else None
     return None if options.compile == "none" else options.compile
 
 
 def slow_precision(trainer: Trainer, device: torch.device) -> str | None:
-    """Return a line about a precision that the device computes in without instructions for it."""
+    """Return a line about a precision for which the device has no instructions."""
     import torch
 
     if device.type != "cpu" or not trainer.precision.startswith("bf16"):

@@ -1,4 +1,4 @@
-"""Estimate the time, memory and disk of a run from what was measured of it."""
+"""Estimate the time, memory and disk space of a run from measurements."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ FIRST_STEP = "in a step of one sequence"
 
 @dataclass
 class Timing:
-    """Seconds that `part` of a batch's or a validation set's `whole` sequences took.
+    """Seconds for `part` of the `whole` sequences of a batch or a validation set.
 
-    A part of 0 was not measured; `obstacle` says why, or why the part is not larger.
+    A part of 0 was not measured; `obstacle` is the reason, or the reason why the part is not
+    larger.
     """
 
     whole: int
@@ -41,12 +42,12 @@ class Timing:
 
 @dataclass
 class Projection:
-    """Measurements of a run so far, and the estimates for the whole run that follow.
+    """Measurements of a run so far, and the estimates for the whole run.
 
-    checkpoints: 2, last and previous, or 1 in a run that saves only once. step: on the sequences
-    that one device has of a batch. lengths: one validation at each. weight_bytes: of the weights
-    alone. memory_bytes: at the peak, of the free_bytes that there are. startup: seconds of imports.
-    doing: what is being measured. waited: seconds of a first step that was not done in time.
+    checkpoints: 2, last and previous, or 1 in a run that saves only once. step: for the sequences
+    of a batch on one device. lengths: one validation at each. weight_bytes: of the weights only.
+    memory_bytes: peak, of free_bytes available. startup: seconds of imports. doing: what is being
+    measured. waited: seconds of a first step that did not finish in time.
     """
 
     steps: int
@@ -67,37 +68,37 @@ class Projection:
 
     @property
     def is_bound(self) -> bool:
-        """True where the estimates are too low, since something could not be measured."""
+        """True if the estimates are lower bounds, since something could not be measured."""
         return not all(timing.part for timing in (self.step, *self.lengths.values()))
 
     @property
     def step_seconds(self) -> float:
-        """One step; less than that where not one sequence was done."""
+        """Seconds of one step; a lower bound if not even one sequence was measured."""
         return (self.step.scaled or self.waited) + BOOKKEEPING
 
     @property
     def validation_seconds(self) -> float:
-        """One validation."""
+        """Seconds of one validation."""
         return sum(timing.scaled for timing in self.lengths.values())
 
     @property
     def seconds(self) -> float:
-        """All steps and validations."""
+        """Seconds of all steps and validations."""
         return self.steps * self.step_seconds + self.validations * self.validation_seconds
 
     @property
     def checkpoint_bytes(self) -> int:
-        """Weights and AdamW's two moments: last.ckpt, and previous.ckpt beside it."""
+        """Bytes of weights and AdamW's two moments: last.ckpt, and the same for previous.ckpt."""
         return 3 * self.weight_bytes
 
     @property
     def disk_bytes(self) -> int:
-        """All checkpoints when training is done; best.ckpt has the weights alone."""
+        """Bytes of all checkpoints after training; best.ckpt has the weights only."""
         return self.checkpoints * self.checkpoint_bytes + self.weight_bytes
 
 
 def as_text(config: Config, found: Projection) -> str:
-    """The estimate in words, with what it rests on."""
+    """Return the estimate as text, with the measurements behind it."""
     step, lengths = found.step, ", ".join(map(str, config.validation.lengths))
     timed = [timing.part > 0 for timing in found.lengths.values()]
     is_known = step.part > 0 or found.waited > 0

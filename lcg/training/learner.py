@@ -1,4 +1,4 @@
-"""One optimiser step after another, and what of it a checkpoint holds."""
+"""Optimiser steps, and the part of their state that a checkpoint stores."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def quiet() -> Iterator[None]:
 
 @quiet()
 def make_fabric(options: Trainer) -> Fabric:
-    """Make what runs steps on devices. Raises ValueError when these are not there."""
+    """Return the Fabric that runs steps on devices. Raises ValueError when these are missing."""
     try:
         return Fabric(
             accelerator=options.accelerator,
@@ -76,7 +76,7 @@ class Learner:
         self._schedule = schedule["scheduler"]
 
     def train_step(self, batch: dict[str, Tensor], step: int) -> None:
-        """Make step `step`, counted from 0, on this process's rows of a batch."""
+        """Perform step `step`, counted from 0, on this process's rows of a batch."""
         self.compute_gradients(batch, step)
         self.update()
 
@@ -91,22 +91,22 @@ class Learner:
         self.fabric.strategy.precision.unscale_gradients(self._optimizer.optimizer)
 
     def update(self) -> None:
-        """Clip the gradients, then make the optimiser's and the schedule's step."""
+        """Clip the gradients, then step the optimiser and the schedule."""
         self.module.configure_gradient_clipping(self._optimizer)
         self._optimizer.step()
         self._schedule.step()
 
     def is_finite(self) -> bool:
-        """Return whether loss and gradients so far and the weights now are finite, everywhere.
+        """Return whether loss and gradients so far and the weights now are finite, on all devices.
 
-        Asking at every step would make a GPU wait, so `module.finite` gathers the answers there.
+        Reading them at every step would make a GPU wait, so `module.finite` accumulates them there.
         """
         weights = [p.detach().isfinite().all() for p in self.module.model.parameters()]
         finite = torch.stack([self.module.finite, *weights]).all().float()
         return bool(self.fabric.all_reduce(finite, reduce_op="min"))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint holds of weights, moments, schedule and gradient scale."""
+        """Return weights, moments, schedule and gradient scale for a checkpoint."""
         state = {
             "state_dict": self.module.state_dict(),
             "optimizer_states": [self._optimizer.state_dict()],
@@ -116,7 +116,7 @@ class Learner:
         return state | ({SCALER: scaler} if scaler else {})
 
     def load_state_dict(self, content: dict[str, Any]) -> None:
-        """Go on from a checkpoint that `check_resumable` has let pass."""
+        """Restore the state of a checkpoint that `check_resumable` has accepted."""
         self.module.load_state_dict(content["state_dict"])
         self._optimizer.load_state_dict(content["optimizer_states"][0])
         self._schedule.load_state_dict(content["lr_schedulers"][0])
@@ -125,9 +125,9 @@ class Learner:
 
 
 def check_resumable(content: dict[str, Any], module: TrainingModule) -> None:
-    """Raise ValueError for a checkpoint that lacks what this run needs to go on, or has it wrong.
+    """Raise ValueError for a checkpoint with missing or invalid state for this run.
 
-    One of another config is not looked into: it is refused as such.
+    A checkpoint of another config is rejected without further checks.
     """
     if content["identity"] != identity(module.config):
         return
