@@ -1,4 +1,4 @@
-"""Addition of two numbers, in the formats that were tried to make it generalize over lengths."""
+"""Addition."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple

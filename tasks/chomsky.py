@@ -1,10 +1,11 @@
-"""Tasks of the Chomsky benchmark (arXiv 2207.02098) that are no options of others.
+"""The Chomsky benchmark (arXiv 2207.02098).
 
 The benchmark has fifteen: even pairs, parity check (`parity`), cycle navigation, modular
 arithmetic; stack manipulation, reverse string (`reverse`), modular arithmetic with brackets, solve
 equation; duplicate string (`copy`), missing duplicate, odds first, binary addition and
-multiplication, compute sqrt, bucket sort (`sort`). configs/task has those in parentheses, with the
-benchmark's options, under its names. As there, a nominal length is the number of source tokens.
+multiplication, compute sqrt, bucket sort (`sort`). Those in parentheses are options of other tasks;
+configs/task has them under the benchmark's names. As there, a nominal length is the number of
+source tokens.
 
 All differ from the benchmark in how they are asked: there a model reads the source and then as many
 empty tokens as the target has, and answers at these all at once; here it writes the target after

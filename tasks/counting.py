@@ -1,4 +1,4 @@
-"""Tasks whose answer follows from how often each symbol occurs."""
+"""Counting."""
 
 import math
 from dataclasses import dataclass

@@ -1,7 +1,8 @@
-"""Recognition of formal languages: regular ones by their automata, others by construction.
+"""Recognition of formal languages.
 
-A language draws members of a length and tells members from non-members. Words are [batch, symbols],
-the first `lengths` symbols of each row; what lies beyond is any symbol.
+A language draws members of a length, regular ones by their automata and others by construction,
+and tells members from non-members. Words are [batch, symbols], the first `lengths` symbols of each
+row; what lies beyond is any symbol.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Parity of bits: of all of them, step by step before the answer, or up to each of them."""
+"""Parity."""
 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
