@@ -63,15 +63,15 @@ def available(kind: str) -> dict[str, type]:
     home, base = HOMES[kind][0], base_class(kind)
     package = importlib.import_module(home)
     names = [info.name for info in pkgutil.iter_modules(getattr(package, "__path__", []))]
-    found: dict[str, type] = {}
+    classes: dict[str, type] = {}
     for module in [package, *(importlib.import_module(f"{home}.{name}") for name in names)]:
         for member in vars(module).values():
             is_named = inspect.isclass(member) and "name" in vars(member)
             if not (is_named and issubclass(member, base)):
                 continue
-            if found.setdefault(member.name, member) is not member:
+            if classes.setdefault(member.name, member) is not member:
                 raise ValueError(f"two {kind} classes are called {member.name!r}: {member}")
-    return dict(sorted(found.items()))
+    return dict(sorted(classes.items()))
 
 
 def find(kind: str, name: str) -> type:
@@ -96,9 +96,9 @@ def find(kind: str, name: str) -> type:
         classes = [name for name, value in vars(home).items() if inspect.isclass(value)]
         hint = nearest(attribute, classes) if classes else "it defines none"
         raise Unknown(f"{place} has no class {attribute}; {hint}")
-    found = getattr(home, attribute)
-    _check_class(kind, name, found)
-    if available(kind).get(found.name) is not found:
+    cls = getattr(home, attribute)
+    _check_class(kind, name, cls)
+    if available(kind).get(cls.name) is not cls:
         if module is not None and (module.alone or place.endswith(".py")):  # from any folder
             file = (
                 f"{module.root}:{module.name}"
@@ -106,8 +106,8 @@ def find(kind: str, name: str) -> type:
                 else module.root / f"{module.name}.py"
             )
             name = f"{file}:{attribute}"
-        _users[found] = name, _users.get(found, (name, module))[1]
-    return found
+        _users[cls] = name, _users.get(cls, (name, module))[1]
+    return cls
 
 
 def name_of(cls: type) -> str | None:
@@ -250,9 +250,9 @@ def fault(error: BaseException) -> str | None:
 
 def _files(cls: type) -> list[str]:
     """Return the source files of a user's class and of its base classes outside lcg."""
-    found = []
+    files = []
     for one in cls.__mro__:
         if one.__module__.partition(".")[0] not in ("lcg", "builtins", "abc"):
             with suppress(TypeError, OSError):
-                found.append(inspect.getfile(one))
-    return found
+                files.append(inspect.getfile(one))
+    return files

@@ -257,8 +257,8 @@ def _spec(top: str) -> ModuleSpec | None:
     """Find a module on the initial path of Python, ignoring modules already imported."""
     changed, sys.path[:] = sys.path[:], _PATH
     try:
-        found = (f.find_spec(top, None) for f in sys.meta_path if not isinstance(f, UserModule))
-        return next((spec for spec in found if spec is not None), None)
+        specs = (f.find_spec(top, None) for f in sys.meta_path if not isinstance(f, UserModule))
+        return next((spec for spec in specs if spec is not None), None)
     except ImportError:
         return None
     finally:

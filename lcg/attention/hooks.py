@@ -36,13 +36,13 @@ def _check_class(cls: type, base: type) -> None:
         if not inspect.isfunction(hook) or hook is own or name == "__init_subclass__":
             continue
         wanted = list(inspect.signature(hook).parameters)
-        found = inspect.signature(own).parameters.values()
-        if any(p.kind is p.VAR_POSITIONAL for p in found):
+        parameters = inspect.signature(own).parameters.values()
+        if any(p.kind is p.VAR_POSITIONAL for p in parameters):
             continue
-        required = [p.name for p in found if p.default is p.empty]
-        if len(required) > len(wanted) or len(found) < len(wanted):
+        required = [p.name for p in parameters if p.default is p.empty]
+        if len(required) > len(wanted) or len(parameters) < len(wanted):
             raise ValueError(
-                f"{cls.__name__}.{name}({', '.join(p.name for p in found)}) must take "
+                f"{cls.__name__}.{name}({', '.join(p.name for p in parameters)}) must take "
                 f"({', '.join(wanted)})"
             )
         for argument, now in RENAMED_ARGUMENTS.items():
@@ -123,11 +123,11 @@ def learned_tensors(
 
 
 def _got(owner: Any, method: str, value: Any) -> str:
-    found = f"a {type(value).__name__}"
+    description = f"a {type(value).__name__}"
     if value is None:
-        found = "None"
+        description = "None"
     elif isinstance(value, Tensor):
-        found = f"a tensor of shape {list(value.shape)}"
+        description = f"a tensor of shape {list(value.shape)}"
     elif isinstance(value, tuple):
-        found = f"a tuple of {len(value)}"
-    return f"{type(owner).__name__}.{method}() returned {found}"
+        description = f"a tuple of {len(value)}"
+    return f"{type(owner).__name__}.{method}() returned {description}"

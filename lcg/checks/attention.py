@@ -175,9 +175,9 @@ def elementwise(parts: Parts, row: Row) -> None:
     expect(fits, "row_statistics() must return a tuple of tensors [… q 1] or [… q 2]")
     whole = normalizer(scores, keys, state)
     for part in (slice(0, (row.keys + 1) // 2), slice(row.keys // 2, row.keys)):
-        found = normalizer.weights(scores[..., part], statistics, keys[part], state)
+        partial_weights = normalizer.weights(scores[..., part], statistics, keys[part], state)
         what = "weights() of some keys differ from those of the whole row"
-        expect_near(found, whole[..., part], what, NEAR)
+        expect_near(partial_weights, whole[..., part], what, NEAR)
 
 
 @NORMALIZER.declare("own key")

@@ -64,7 +64,7 @@ def check_gradients(
 
 
 def _compare(name: str, slope: float, moved: Callable[[float], float]) -> None:
-    found = []
+    slopes = []
     for step, tolerance in STEPS:
         here, ahead, behind = moved(0.0), moved(step), moved(-step)
         right, left = (ahead - here) / step, (here - behind) / step
@@ -77,7 +77,7 @@ def _compare(name: str, slope: float, moved: Callable[[float], float]) -> None:
         if abs(central - slope) <= bound:
             return
         kink = abs(right - left) > max(bound, 0.5 * abs(central - slope))
-        found.append((central, kink))
-    central, kink = found[0]
+        slopes.append((central, kink))
+    central, kink = slopes[0]
     what = f"the gradient in {name} is {slope:.4g} along some direction"
     expect(kink, f"{what} where finite differences give {central:.4g}")

@@ -29,8 +29,8 @@ def causal(parts: Parts, case: Case) -> None:
     """The output at a token does not depend on those that follow."""
     decoder, tokens = parts.model(case.sizes), case.tokens()
     more = torch.cat([tokens, tokens.flip(1)[:, :LATER]], dim=1)
-    found = decoder(more)[:, : case.length]
-    expect_near(found, decoder(tokens), "y of a token depends on tokens that follow,")
+    longer_output = decoder(more)[:, : case.length]
+    expect_near(longer_output, decoder(tokens), "y of a token depends on tokens that follow,")
 
 
 @LOOP.declare("shapes", each_case)

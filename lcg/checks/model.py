@@ -46,9 +46,9 @@ class Parts:
 
     def sizes(self) -> list[Sizes]:
         """The sizes that every choice accepts, from the smallest up."""
-        found = [sizes for sizes in SIZES if self._accepts(sizes)]
-        expect(found, "check(sizes) refuses all sizes that are tried")
-        return found
+        accepted = [sizes for sizes in SIZES if self._accepts(sizes)]
+        expect(accepted, "check(sizes) refuses all sizes that are tried")
+        return accepted
 
     def _accepts(self, sizes: Sizes) -> bool:
         try:
@@ -169,8 +169,8 @@ def selected(parts: Parts, case: Case) -> None:
     """Some queries give what they give among all."""
     model, tokens = parts.model(case.sizes), case.tokens()
     select = torch.arange(case.length - 1, -1, -2).flip(0)
-    found, whole = model(tokens, select=select), model(tokens)[:, select]
-    expect_near(found, whole, "some queries alone differ from all queries")
+    some_queries, whole = model(tokens, select=select), model(tokens)[:, select]
+    expect_near(some_queries, whole, "some queries alone differ from all queries")
 
 
 @PROPERTIES.declare("padded = unpadded", each_case)
@@ -184,9 +184,9 @@ def padded(parts: Parts, case: Case) -> None:
         model, tokens = parts.model(case.sizes, kind), case.tokens()
         longer = torch.nn.functional.pad(tokens, (0, 3), value=PAD)
         longer = torch.cat([longer, torch.zeros(1, case.length + 3, dtype=torch.long)])
-        found = model(longer)[: case.batch, : case.length]
+        padded_output = model(longer)[: case.batch, : case.length]
         what = f"a padded row of a {kind.__name__.lower()} differs from the row alone"
-        expect_near(found, model(tokens), what)
+        expect_near(padded_output, model(tokens), what)
 
 
 def _require(backend: str, parts: Parts) -> None:
@@ -202,9 +202,9 @@ def _require(backend: str, parts: Parts) -> None:
 def chunked(parts: Parts, case: Case) -> None:
     """Some queries and keys at a time give what the whole gives, forward and gradient."""
     _require("blockwise", parts)
-    found, expected = (_attend(parts, case, run) for run in (blockwise.in_tiles, reference.attend))
+    tiled, expected = (_attend(parts, case, run) for run in (blockwise.in_tiles, reference.attend))
     for name, tensor in expected.items():
-        expect_near(found[name], tensor, f"{name} of the blockwise backend differs", 1e-3)
+        expect_near(tiled[name], tensor, f"{name} of the blockwise backend differs", 1e-3)
 
 
 def _attend(parts: Parts, case: Case, run: Any) -> dict[str, Tensor]:
@@ -232,9 +232,9 @@ def backends(parts: Parts, case: Case) -> None:
     problem = triton.obstacle(q, v, normalizer, bias)
     if problem:
         raise DoesNotApply(f"triton {problem}")
-    found = triton.attend(q, k, v, normalizer, bias, layer.normalizer_state)
+    computed = triton.attend(q, k, v, normalizer, bias, layer.normalizer_state)
     expected = reference.attend(q, k, v, normalizer, bias, layer.normalizer_state)
-    expect_near(found, expected, "the triton backend differs", 1e-3)
+    expect_near(computed, expected, "the triton backend differs", 1e-3)
 
 
 @PROPERTIES.declare("draws repeat", each_case)
@@ -258,8 +258,8 @@ def learned(parts: Parts, _: None) -> None:
         if not own:
             raise DoesNotApply("learned() returns none")
         first = [tensor for _, tensor in owned(parts, parts.model(case.sizes, start=True))]
-        places = [tensor.data_ptr() for tensor in first if tensor.numel()]
-        same = len(set(places)) < len(places)
+        addresses = [tensor.data_ptr() for tensor in first if tensor.numel()]
+        same = len(set(addresses)) < len(addresses)
         expect(not same, "learned() returns the same tensor each time it is called", case)
         model(case.tokens()).square().sum().backward()
         for name, tensor in own.items():

@@ -34,8 +34,8 @@ def shapes(parts: Parts, case: Case) -> None:
         width = turned_k.shape[-1] if isinstance(turned_k, Tensor) else q.shape[-1]
         returned(position, "rotate_queries", turned_q, (*q.shape[:3], width))
         returned(position, "rotate_keys", turned_k, (*k.shape[:3], width))
-        found = {"embed": embedded, "rotate_queries": turned_q, "rotate_keys": turned_k}
-        for name, tensor in found.items():
+        returned_by = {"embed": embedded, "rotate_queries": turned_q, "rotate_keys": turned_k}
+        for name, tensor in returned_by.items():
             expect(tensor.dtype == dtype, f"{name}() made {tensor.dtype} of {dtype}")
     slopes = position.slopes(sizes.heads)
     if slopes is not None:

@@ -36,9 +36,9 @@ class Subject(NamedTuple):
         """Lengths that the task accepts, ascending: its least, odd and even ones, the longest."""
         least = int(self.task.min_length)
         asked = sorted({least, least + 1, *MORE_LENGTHS, self.longest})
-        found = [length for length in asked if self._accepts(length)]
-        expect(found, f"no length up to {self.longest} is accepted by check_length()")
-        return found
+        accepted = [length for length in asked if self._accepts(length)]
+        expect(accepted, f"no length up to {self.longest} is accepted by check_length()")
+        return accepted
 
     def few(self) -> list[int]:
         """The shortest of these."""
@@ -96,9 +96,9 @@ def mixed_lengths(subject: Subject, longest: int) -> None:
         return
     for row, nominal in zip(batch.inputs, batch.lengths, strict=True):
         declared = int(task.token_length(int(nominal))) - (task.kind == "seq2seq")
-        found = int((row != task.pad).sum())
-        what = f"a row of length {nominal} has {found} tokens, token_length() says {declared}"
-        expect(found == declared, what)
+        tokens = int((row != task.pad).sum())
+        what = f"a row of length {nominal} has {tokens} tokens, token_length() says {declared}"
+        expect(tokens == declared, what)
 
 
 @PROPERTIES.declare("scored positions", draws)
@@ -115,8 +115,8 @@ def same_address(subject: Subject, case: Draw | str) -> None:
     """A batch follows from its address alone, however often and after whatever it is drawn."""
     what = "the same address gives another batch when drawn again"
     if case == ELSEWHERE:  # where the first draws are those of `shapes`
-        found = _digests_elsewhere(subject)
-        changed = [i for i, text in enumerate(found) if text != found[0]]
+        digests = _digests_elsewhere(subject)
+        changed = [i for i, text in enumerate(digests) if text != digests[0]]
         expect(not changed, f"{what}, at repetition {sum(changed[:1])} of {REPEATS}")
         return
     first = drawn(subject.task, case)
@@ -129,8 +129,8 @@ def same_address(subject: Subject, case: Draw | str) -> None:
 @PROPERTIES.declare("same elsewhere", lambda subject: [ELSEWHERE])
 def same_process(subject: Subject, _: str) -> None:
     """Another process draws the same samples."""
-    there = _digests_elsewhere(subject)[-1]  # as often as `same when repeated` draws them here
-    same = there == digest(subject.task, subject.few())
+    elsewhere = _digests_elsewhere(subject)[-1]  # as often as `same when repeated` draws them here
+    same = elsewhere == digest(subject.task, subject.few())
     expect(same, "it draws other samples from the same address")
 
 
@@ -169,10 +169,10 @@ def evaluation(subject: Subject, length: int) -> None:
     """Both evaluation splits draw the same samples in any batches."""
     task = subject.task
     for split in SPLITS:
-        found = task.distinct_samples(split, length)
-        fits = found is None or (isinstance(found, int | np.integer) and found >= 0)
-        expect(fits, f"distinct_samples() returned {found!r}, expected a whole number or None")
-        if found == 0:
+        distinct = task.distinct_samples(split, length)
+        fits = distinct is None or (isinstance(distinct, int | np.integer) and distinct >= 0)
+        expect(fits, f"distinct_samples() returned {distinct!r}, expected a whole number or None")
+        if distinct == 0:
             continue
         whole = EvalStream(task, 0, split, length).batch(0, 70)
         stream = EvalStream(task, 0, split, length)
@@ -192,12 +192,12 @@ def own_target(subject: Subject, _: None) -> None:
         again = sum(map(len, alone)) - sum(len(dict(pairs)) for pairs in alone)
         if again < ENOUGH or any(len(dict(pairs)) < len(set(pairs)) for pairs in alone):
             continue  # too few to tell, or the target is drawn
-        tried, known = True, dict(alone[0])
+        tried, target_of = True, dict(alone[0])
         longer = [other for other in subject.lengths() if length < other <= 64][-1:] or [length]
         beside = [_answers(task, [length, *longer] * (ROWS // 2), seed)[::2] for seed in range(4)]
         for what, batches in (("in another batch", alone[1:]), ("beside longer rows", beside)):
-            pairs = [pair for pairs in batches for pair in pairs if pair[0] in known]
-            other = [pair for pair in pairs if known[pair[0]] != pair[1]]
+            pairs = [pair for pairs in batches for pair in pairs if pair[0] in target_of]
+            other = [pair for pair in pairs if target_of[pair[0]] != pair[1]]
             if len(other) > 0.2 * len(pairs):  # fewer may be noise that the task draws
                 source = f"{task.render(other[0][0])!r:.40}"
                 expect(False, f"the source {source} of length {length} has another target {what}")
@@ -234,10 +234,10 @@ def measures(subject: Subject, case: Draw) -> None:
         raise DoesNotApply("metrics is empty")
     rows = [row[row != IGNORE] for row in drawn(task, case).labels]
     rows = [row[:-1] for row in rows] if task.kind == "seq2seq" else rows
-    found = task.measure(rows, rows)
-    fits = set(found) == set(task.metrics) and all(np.isfinite(list(found.values())))
+    measured = task.measure(rows, rows)
+    fits = set(measured) == set(task.metrics) and all(np.isfinite(list(measured.values())))
     expected = f"expected finite numbers for {', '.join(task.metrics)}"
-    expect(fits, f"measure() returned {found!r}, {expected}")
+    expect(fits, f"measure() returned {measured!r}, {expected}")
 
 
 @PROPERTIES.declare("evidence", lambda subject: draws(subject, seeds=2))

@@ -93,12 +93,12 @@ class Parser(argparse.ArgumentParser):
         """Return what to write instead of an unknown option."""
         name = option.lstrip("-").replace("-", "_")
         arguments = [action.dest for action in self._actions if not action.option_strings]
-        if found := self.keys and self.keys(name):
-            return "write " + " or ".join(f"{key}={value or 'VALUE'}" for key in found)
+        if meant := self.keys and self.keys(name):
+            return "write " + " or ".join(f"{key}={value or 'VALUE'}" for key in meant)
         if name in arguments or f"{name}s" in arguments:
             return f"write {value or 'its value'} alone"
-        known = [text for text in self._option_string_actions if text.startswith("--")]
-        close = difflib.get_close_matches(option, known, n=1)
+        long_options = [text for text in self._option_string_actions if text.startswith("--")]
+        close = difflib.get_close_matches(option, long_options, n=1)
         return f"did you mean {close[0]}?" if close else f"{self.prog} --help says more"
 
     def _get_value(self, action, text):

@@ -202,17 +202,17 @@ def _normalizer(name: str, config: Config) -> Any:
     """Return the normalizer of that name, which can be applied to the scores of a run of this
     config."""
     attention = load_config([f"attention={name}"]).attention
-    found, own, problem = attention.normalizer, config.attention.normalizer, ""
-    if type(found).learned is not Normalizer.learned:
+    normalizer, own, problem = attention.normalizer, config.attention.normalizer, ""
+    if type(normalizer).learned is not Normalizer.learned:
         problem = "what it learns needs training; use --compare with a run"
     elif not isinstance(attention.scaling, NoScaling):  # an output norm changes no weight
         problem = f"it also scales the scores ({attention.scaling.name}), which needs training; "
         problem += "use --compare with a run"
-    elif found.sees_itself != own.sees_itself:
+    elif normalizer.sees_itself != own.sees_itself:
         problem = f"it sees other keys than {own.name}, whose scores would be used"
     if problem:
         raise ValueError(f"--normalizers {name}: {problem}")
-    return found
+    return normalizer
 
 
 def _print_samples(task: Any, answers: Any, options: argparse.Namespace) -> int:
@@ -306,7 +306,7 @@ def _analysed(
     most = min(options.samples, SAMPLES, max(1, WEIGHTS // weights))  # well under a minute
     count = TestSet(runs[0].config, "test", options.length, most).samples
     log.info(f"head analyses: test samples 0 to {count - 1}")
-    found = []
+    analysed = []
     with progress_bars() as progress:
         for label, (run, name, normalizer) in zip(string.ascii_uppercase, shown, strict=False):
             config, own = run.config, normalizer is None
@@ -314,9 +314,12 @@ def _analysed(
                 model, _ = load_model(run.path, config, device)
             batch = TestSet(config, "test", options.length, count).batch()
             samples = model_inputs(batch_tensors(batch, device))
-            told = {"normalizer": normalizer, "progress": partial(progress, f"analysing {label}")}
-            layers = measure(model, samples, ANALYSES, **told)
+            keywords = {
+                "normalizer": normalizer,
+                "progress": partial(progress, f"analysing {label}"),
+            }
+            layers = measure(model, samples, ANALYSES, **keywords)
             kinds = {layer.name: layer.kind for layer in attention_layers(config)} if own else {}
             curves = alpha_trajectories(run.path, kinds)
-            found.append(Analysed(label, run.path.name * own, name, layers, curves))
-    return found
+            analysed.append(Analysed(label, run.path.name * own, name, layers, curves))
+    return analysed

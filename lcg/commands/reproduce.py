@@ -59,9 +59,11 @@ def _reproduce(sweep, options) -> int:
         return summary.exit_code
     select_runs(summary.directories)
     records = [run.record for run in Run.find(summary.directories, report=log.warning)]
-    found = verdicts(records, options.block)
+    all_verdicts = verdicts(records, options.block)
     print(plain(table(records)))
-    print(f"## {options.block}, published and ours\n\n{markdown_table(verdict_table(found))}\n")
-    counts = [f"{sum(v.verdict == kind for v in found)} {kind}" for kind in KINDS]
-    print(f"of {len(found)} published numbers: {', '.join(counts)}")
+    print(
+        f"## {options.block}, published and ours\n\n{markdown_table(verdict_table(all_verdicts))}\n"
+    )
+    counts = [f"{sum(v.verdict == kind for v in all_verdicts)} {kind}" for kind in KINDS]
+    print(f"of {len(all_verdicts)} published numbers: {', '.join(counts)}")
     return summary.exit_code

@@ -114,5 +114,5 @@ def all_options() -> list[str]:
 
 def options_called(name: str) -> list[str]:
     """Return the options of the config that a name may mean: `lr` is optimizer.lr."""
-    known = ["experiment", *all_options()]
-    return [option for option in known if name in (option, _last(option))]
+    options = ["experiment", *all_options()]
+    return [option for option in options if name in (option, _last(option))]

@@ -115,8 +115,8 @@ def _fields(prefix: str, instance: Any, only: tuple[str, ...] = ()) -> list[str]
             lines += _fields(path, value)
             continue
         options = [str(option) for option in typing.get_args(kind)]
-        told = all(f"{option}:" in text for option in options)
-        if typing.get_origin(kind) is Literal and not told:
+        explained = all(f"{option}:" in text for option in options)
+        if typing.get_origin(kind) is Literal and not explained:
             text = f"{text} One of {', '.join(options)}."
         has_factory = f.default_factory is not dataclasses.MISSING
         default = f.default_factory() if has_factory else f.default
@@ -149,11 +149,11 @@ def listing(kind: str) -> list[tuple[str, str]]:
     """Return name and one line of text of every file of a group, or sweep, and every class of a
     kind."""
     files = sweep_files() if kind == "sweep" else {n: group_file(kind, n) for n in choices(kind)}
-    found = {name: first_sentence(_first_comment(file)) for name, file in files.items()}
+    texts = {name: first_sentence(_first_comment(file)) for name, file in files.items()}
     if kind in registry.HOMES:
         for name, cls in registry.available(kind).items():
-            found[name] = found.get(name) or summary(cls)
-    return sorted(found.items())
+            texts[name] = texts.get(name) or summary(cls)
+    return sorted(texts.items())
 
 
 def backends() -> str:

@@ -90,24 +90,24 @@ def parts(config: Config) -> dict[str, Any]:
     Keys are task, position, normalizer, …, and position.pattern.0 and the like for the members of
     these.
     """
-    found: dict[str, Any] = {}
+    by_key: dict[str, Any] = {}
     for kind in registry.HOMES:
         owner = config.attention if kind in ATTENTION_PARTS else config
-        found |= _with_members(kind, getattr(owner, kind))
+        by_key |= _with_members(kind, getattr(owner, kind))
     for i, attention in enumerate(config.attention.pattern):
         for kind in ATTENTION_PARTS:
-            found |= _with_members(f"pattern.{i}.{kind}", getattr(attention, kind))
-    return found
+            by_key |= _with_members(f"pattern.{i}.{kind}", getattr(attention, kind))
+    return by_key
 
 
 def _with_members(key: str, part: Any) -> dict[str, Any]:
     """Return a part and its members, such as the encodings of groups of heads, by key."""
-    found = {key: part}
+    by_key = {key: part}
     for f in dataclasses.fields(part):
         for own, member in _members(f"{key}.{f.name}", getattr(part, f.name, None)):
             if dataclasses.is_dataclass(member):
-                found |= _with_members(own, member)
-    return found
+                by_key |= _with_members(own, member)
+    return by_key
 
 
 def _members(key: str, value: Any) -> list[tuple[str, Any]]:
@@ -119,25 +119,25 @@ def _members(key: str, value: Any) -> list[tuple[str, Any]]:
 def part_nodes(tree: dict[str, Any]) -> dict[str, Any]:
     """Return the mappings of these parts in a config's tree, by key; others are left out."""
     inner = tree["attention"] if isinstance(tree.get("attention"), dict) else {}
-    found: dict[str, Any] = {}
+    by_key: dict[str, Any] = {}
     for kind in registry.HOMES:
-        found |= _with_inner(kind, (inner if kind in ATTENTION_PARTS else tree).get(kind))
+        by_key |= _with_inner(kind, (inner if kind in ATTENTION_PARTS else tree).get(kind))
     pattern = inner.get("pattern")
     for i, attention in enumerate(pattern if isinstance(pattern, list) else []):
         for kind in ATTENTION_PARTS if isinstance(attention, dict) else ():
-            found |= _with_inner(f"pattern.{i}.{kind}", attention.get(kind))
-    return found
+            by_key |= _with_inner(f"pattern.{i}.{kind}", attention.get(kind))
+    return by_key
 
 
 def _with_inner(key: str, node: Any) -> dict[str, Any]:
     if not isinstance(node, dict):
         return {}
-    found = {key: node}
+    by_key = {key: node}
     for name, value in node.items():
         for own, inner in _members(f"{key}.{name}", value):
             if isinstance(inner, dict) and "name" in inner:
-                found |= _with_inner(own, inner)
-    return found
+                by_key |= _with_inner(own, inner)
+    return by_key
 
 
 def kind_of(key: str) -> str:
@@ -147,8 +147,8 @@ def kind_of(key: str) -> str:
 
 def user_modules(config: Config) -> dict[str, registry.UserModule]:
     """Return the users' own modules of a config's parts, by kind."""
-    found = {kind: registry.user_module_of(type(part)) for kind, part in parts(config).items()}
-    return {kind: module for kind, module in found.items() if module is not None}
+    modules = {kind: registry.user_module_of(type(part)) for kind, part in parts(config).items()}
+    return {kind: module for kind, module in modules.items() if module is not None}
 
 
 def source_digests(config: Config) -> dict[str, dict[str, str]]:
@@ -177,9 +177,9 @@ def changes_between(own: Config, changed: Config) -> dict[str, Any]:
         name = key.rpartition(".")[2]
         if before.get(key) is None and after[key] == filled_in.get(name, ...):
             del after[key]
-    found = {key: value for key, value in after.items() if before.get(key, ...) != value}
+    changed_options = {key: value for key, value in after.items() if before.get(key, ...) != value}
     gone = (key for key in before if key not in after and key.endswith((".name", ".source")))
-    return found | dict.fromkeys(gone)
+    return changed_options | dict.fromkeys(gone)
 
 
 def _changeable(config: Config) -> dict[str, Any]:

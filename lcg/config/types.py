@@ -98,11 +98,11 @@ def convert(kind: Any, value: Any, where: str) -> Any:
     if kind not in SIMPLE:
         return value
     read, words = SIMPLE[kind]
-    if (found := read(value)) is None:
+    if (converted := read(value)) is None:
         raise ConfigError(f"{where}: {value!r:.60} is not {words}")
-    if type(found) is int and abs(found) >= LARGEST:
+    if type(converted) is int and abs(converted) >= LARGEST:
         raise ConfigError(f"{where}: {value!r:.60} is too large for any option")
-    return found
+    return converted
 
 
 def read_text(text: str) -> Any:

@@ -101,10 +101,10 @@ class LayerInput:
     def scaler(self) -> Float[Tensor, "b h t"] | None:
         """Return the factor of each query by the scaling, 1 in heads that are not scaled; None
         without."""
-        found = self.layer.scaler(self.x, self.ids, **self.keywords)
-        if found is None:
+        factors = self.layer.scaler(self.x, self.ids, **self.keywords)
+        if factors is None:
             return None
-        return found.float().expand(len(self.x), -1, -1).clone()
+        return factors.float().expand(len(self.x), -1, -1).clone()
 
 
 def learned_alpha(layer: MultiHeadAttention) -> Float[Tensor, " h"] | None:

@@ -49,9 +49,9 @@ def normalised_entropy(
     # H(w/Σw) = log Σw - Σ w·log w / Σw, without a normalised copy of all weights
     surprise = torch.special.entr(weights).sum(dim=-1)
     entropy = total.log() + surprise / total
-    known = (total > 0) & (visible > 1)
+    defined = (total > 0) & (visible > 1)
     ratio = entropy / visible.clamp_min(2).log()
-    return ratio.clamp_min(0.0).masked_fill(~known, torch.nan)
+    return ratio.clamp_min(0.0).masked_fill(~defined, torch.nan)
 
 
 def logit_range(
@@ -76,16 +76,16 @@ def rho(
     mean = inside.sum(dim=-1, keepdim=True) / n.clamp_min(1)[..., None]
     squares = (inside - mean).square().masked_fill(~visible, 0.0).sum(dim=-1)
     sigma = (squares / n.clamp_min(1)).sqrt()
-    found = logit_range(scores, visible) / (2 * sigma * (2 * n.clamp_min(2).log()).sqrt())
-    return found.masked_fill(sigma <= EQUAL * inside.abs().amax(dim=-1), torch.nan)
+    ratio = logit_range(scores, visible) / (2 * sigma * (2 * n.clamp_min(2).log()).sqrt())
+    return ratio.masked_fill(sigma <= EQUAL * inside.abs().amax(dim=-1), torch.nan)
 
 
 def quantiles(values: Tensor, shares: Mapping[str, float]) -> dict[str, float]:
     """Quantiles of all values by name, each a value that occurs: the ⌈share·N⌉-th smallest."""
     ordered = values.flatten().float().sort().values
     last = len(ordered) - 1
-    places = [min(last, max(0, -int(-share * len(ordered) // 1) - 1)) for share in shares.values()]
-    return dict(zip(shares, ordered[places].tolist(), strict=True))
+    indices = [min(last, max(0, -int(-share * len(ordered) // 1) - 1)) for share in shares.values()]
+    return dict(zip(shares, ordered[indices].tolist(), strict=True))
 
 
 def density(
@@ -131,14 +131,14 @@ def head_diversity(weights: Float[Tensor, "*rows h q k"]) -> Float[Tensor, "*row
     weight at a query is left out there, and NaN stands where fewer than two heads are left.
     """
     total = weights.sum(dim=-1, keepdim=True)
-    some = total > 0
-    p = weights / total.masked_fill(~some, 1.0)
-    left = some.sum(dim=-3)[..., 0]
+    has_weight = total > 0
+    p = weights / total.masked_fill(~has_weight, 1.0)
+    left = has_weight.sum(dim=-3)[..., 0]
     count = left.clamp_min(1)
     mean = p.sum(dim=-3) / count[..., None]
     own = torch.special.entr(p).sum(dim=-1).sum(dim=-2)
-    found = torch.special.entr(mean).sum(dim=-1) - own / count
-    return found.clamp_min(0.0).masked_fill(left < 2, torch.nan)
+    divergence = torch.special.entr(mean).sum(dim=-1) - own / count
+    return divergence.clamp_min(0.0).masked_fill(left < 2, torch.nan)
 
 
 class Rows(NamedTuple):
@@ -192,14 +192,14 @@ def row_measures(
     rows = Rows(weights[:, heads], visible.sum(dim=-1), queries, steepness)
     if pooled is not None:
         pooled.add(rows.weights, queries)
-    found = {name: of(rows) for name, of in OF_WEIGHTS.items() if name in names}
+    values = {name: of(rows) for name, of in OF_WEIGHTS.items() if name in names}
     asked = {name: of for name, of in OF_SCORES.items() if name in names}
     if asked:
         del weights, rows
         scores = captured.scores(queries)[:, heads]
         visible = visible & (scores > -torch.inf)  # an encoding may hide more
-        found |= {name: of(scores, visible) for name, of in asked.items()}
-    return found
+        values |= {name: of(scores, visible) for name, of in asked.items()}
+    return values
 
 
 @dataclass(frozen=True)
@@ -308,8 +308,8 @@ def measure(
                 shape = (len(chosen), captured.x.shape[1], captured.key_count)
                 pooled = maps[captured.name] = PooledMap(*shape, side)
             for queries in captured.query_chunks():
-                found = row_measures(captured, queries, names, chosen, normalizer, pooled)
-                for name, part in found.items():
+                layers_measured = row_measures(captured, queries, names, chosen, normalizer, pooled)
+                for name, part in layers_measured.items():
                     own[name].append(part[0].cpu())
             if "scaler" in names and (scaler := captured.scaler()) is not None:
                 scaled = captured.layer.scaled_heads
@@ -317,7 +317,7 @@ def measure(
                 scaler[:, unscaled] = torch.nan
                 own["scaler"].append(scaler[0, chosen].cpu())
             progress(index * len(seen) + done, len(samples[0]) * len(seen))
-    found = []
+    layers_measured = []
     for captured in seen:
         if not rows[captured.name]:
             raise ValueError(f"{captured.name} has no query outside the padding")
@@ -325,5 +325,5 @@ def measure(
         alpha = learned_alpha(captured.layer) if normalizer is None else None
         facts = (None if t is None else t[chosen].tolist() for t in (alpha, captured.layer.slopes))
         layer = (captured.name, captured.kind, chosen, own, *facts)
-        found.append(LayerHeads(*layer, maps.get(captured.name)))
-    return found
+        layers_measured.append(LayerHeads(*layer, maps.get(captured.name)))
+    return layers_measured

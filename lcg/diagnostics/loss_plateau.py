@@ -61,16 +61,16 @@ def loss_plateau(metrics: Path, warmup_steps: int) -> dict[str, Any]:
         name: max((number(v) or 0.0 for k, v in probe.items() if k.endswith(f"/{name}")), default=0)
         for name in EXPLODED
     }
-    found = plateau(zip(steps, losses, strict=True), warmup_steps)
+    facts = plateau(zip(steps, losses, strict=True), warmup_steps)
     if any(largest[name] > limit for name, limit in EXPLODED.items()):
-        found |= {f"scaler_{name}": round(value, 3) for name, value in largest.items()}
-    return found
+        facts |= {f"scaler_{name}": round(value, 3) for name, value in largest.items()}
+    return facts
 
 
 def plateau(losses: Iterable[tuple[int, float]], warmup_steps: int = 0) -> dict[str, Any]:
     """`plateau_loss` and `plateau_left_at` of logged (step, loss); see above."""
-    known = [(step, loss) for step, loss in losses if math.isfinite(loss)]
-    kept = [(step, max(loss, 1e-12)) for step, loss in known if step > warmup_steps / 2]
+    finite = [(step, loss) for step, loss in losses if math.isfinite(loss)]
+    kept = [(step, max(loss, 1e-12)) for step, loss in finite if step > warmup_steps / 2]
     nothing = {"plateau_left_at": None, "plateau_loss": None}
     kept = kept[:: -(-len(kept) // ROWS) or 1]
     if len(kept) < 2 * WINDOW:
@@ -82,7 +82,7 @@ def plateau(losses: Iterable[tuple[int, float]], warmup_steps: int = 0) -> dict[
     smooth = np.array([np.median(raw[max(0, i - half) : i + half + 1]) for i in range(len(raw))])
     noise = 1.4826 * float(np.median(np.abs(np.diff(raw)))) / math.sqrt(2)
     band = min(MOST, max(BAND, NOISE * noise / math.sqrt(window)))
-    first = float(np.median([loss for _, loss in known[:WINDOW]]))
+    first = float(np.median([loss for _, loss in finite[:WINDOW]]))
     floor = math.log(DONE * max(first, 1e-12))
     fall = max(BAND, SLOPE * (smooth[0] - smooth[-1]))
 
@@ -90,16 +90,16 @@ def plateau(losses: Iterable[tuple[int, float]], warmup_steps: int = 0) -> dict[
         slope = np.polyfit(steps[some], smooth[some], 1)[0]
         return bool(np.median(smooth[some]) > floor and -slope * steps[-1] < fall)
 
-    found = max(
+    longest = max(
         (some for some in _level(steps, smooth, window, band) if counts(some)),
         key=lambda some: steps[some.stop - 1] - steps[some.start],
         default=None,
     )
-    if found is None:
+    if longest is None:
         return nothing
-    level = float(np.median(smooth[found]))
+    level = float(np.median(smooth[longest]))
     above = np.flatnonzero(smooth >= level + math.log(LEFT))
-    left = max(found.start, above[-1] + 1 if len(above) else 0)
+    left = max(longest.start, above[-1] + 1 if len(above) else 0)
     return {
         "plateau_left_at": int(steps[left]) if left < len(steps) else None,
         "plateau_loss": round(math.exp(level), 4),

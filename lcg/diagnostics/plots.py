@@ -52,8 +52,8 @@ def palette() -> Any:
 
     blues = matplotlib.colormaps["Blues"]
     colours = [blues(FAINT + (FULL - FAINT) * i / 63) for i in range(64)]
-    found = LinearSegmentedColormap.from_list("weights", colours)
-    return found.with_extremes(under=ZERO, bad=FUTURE)
+    colormap = LinearSegmentedColormap.from_list("weights", colours)
+    return colormap.with_extremes(under=ZERO, bad=FUTURE)
 
 
 def scale(top: float = 1.0) -> Any:
@@ -269,8 +269,10 @@ def _diversity(runs: list[Analysed]) -> Any:
     most = max(layer.most_diverse for run in runs for layer in run.layers)
     figure, shown = _run_panels(runs, 0.32 * len(names) + 1.0, 2.0)
     for panel, run, colour in shown:
-        places = [names.index(layer.name) for layer in run.layers]
-        panel.bar(places, [layer.means["diversity"][0] for layer in run.layers], 0.7, color=colour)
+        positions = [names.index(layer.name) for layer in run.layers]
+        panel.bar(
+            positions, [layer.means["diversity"][0] for layer in run.layers], 0.7, color=colour
+        )
         for limit in sorted({layer.most_diverse for layer in run.layers}):
             panel.axhline(limit, color=SOFT, linestyle="--", linewidth=1)
         panel.set_ylim(0, 1.08 * most)

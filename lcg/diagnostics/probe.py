@@ -40,10 +40,10 @@ class Probe:
         self.config = config
         model = config.model
         test_set = TestSet(config, "validation", probed_length(config), SAMPLES)
-        found = model_inputs(batch_tensors(test_set.batch()))
-        longest = max(tokens.shape[1] for tokens in found)
+        inputs = model_inputs(batch_tensors(test_set.batch()))
+        longest = max(tokens.shape[1] for tokens in inputs)
         samples = min(SAMPLES, max(1, SCORES // (model.heads * longest**2)))
-        self.reads: tuple[Int[Tensor, "b t"], ...] = tuple(tokens[:samples] for tokens in found)
+        self.reads: tuple[Int[Tensor, "b t"], ...] = tuple(tokens[:samples] for tokens in inputs)
 
     def __call__(self, model: nn.Module) -> dict[str, float]:
         """Measure the heads; leaves model, gradients and random state as they were."""
@@ -66,8 +66,8 @@ class Probe:
         name, layer = captured.name, captured.layer
         queries = self.queries(captured.x.shape[1], captured.key_count).to(captured.x.device)
         measures = head_measures(layer.normalizer)
-        found = row_measures(captured, queries, measures)
-        rows = {measure: _of_tokens(part, captured, queries) for measure, part in found.items()}
+        values = row_measures(captured, queries, measures)
+        rows = {measure: _of_tokens(part, captured, queries) for measure, part in values.items()}
         row = {
             f"heads/{name}/{group}/{measure}": float(rows[measure][:, run_of(heads)].mean())
             for group, heads in head_groups(layer.position, self.config.model.heads).items()
@@ -78,8 +78,8 @@ class Probe:
             scaler = scaler[..., run_of(layer.scaled_heads), :]
             if scaler.dim() == 3:
                 scaler = _of_tokens(scaler, captured, slice(None))
-            found = quantiles(scaler, QUANTILES)
-            row |= {f"scaler/{name}/{key}": value for key, value in found.items()}
+            values = quantiles(scaler, QUANTILES)
+            row |= {f"scaler/{name}/{key}": value for key, value in values.items()}
         return row
 
     def queries(self, tokens: int, keys: int) -> Int[Tensor, " q"]:
@@ -109,11 +109,11 @@ def _of_tokens(values: Tensor, captured: LayerInput, queries: Tensor | slice) ->
 def learned_alphas(model: Any) -> dict[str, float]:
     """`columns.alpha_columns` -> value; empty where α is not learned. One read of the device."""
     layers = model.attention_layers().items()
-    found = {name: alpha for name, layer in layers if (alpha := learned_alpha(layer)) is not None}
-    rows = torch.stack(list(found.values())).tolist() if found else []
+    alphas = {name: alpha for name, layer in layers if (alpha := learned_alpha(layer)) is not None}
+    rows = torch.stack(list(alphas.values())).tolist() if alphas else []
     return {
         f"alpha/{name}/head_{head}": value
-        for name, row in zip(found, rows, strict=True)
+        for name, row in zip(alphas, rows, strict=True)
         for head, value in enumerate(row)
     }
 
@@ -141,8 +141,8 @@ def group_norms(model: nn.Module) -> dict[str, Tensor]:
         if parameter.grad is not None:
             gradients[group_of(name)].append(parameter.grad)
     return {
-        group: torch.stack(torch._foreach_norm(some)).float().norm()
-        for group, some in gradients.items()
+        group: torch.stack(torch._foreach_norm(group_gradients)).float().norm()
+        for group, group_gradients in gradients.items()
     }
 
 
@@ -166,9 +166,9 @@ def alpha_trajectories(run: Path, kinds: Mapping[str, str]) -> dict[str, list[Tr
     values at one step the last counts.
     """
     curves = Run(run).curves(lambda name: bool((m := ALPHA.fullmatch(name)) and m[1] in kinds))
-    found: dict[str, list[Trajectory]] = {}
+    by_kind: dict[str, list[Trajectory]] = {}
     for name, (steps, values) in curves.items():
         match = ALPHA.fullmatch(name)
         head = Trajectory(match[1], int(match[2]), steps, values)
-        found.setdefault(kinds[match[1]], []).append(head)
-    return found
+        by_kind.setdefault(kinds[match[1]], []).append(head)
+    return by_kind

@@ -42,11 +42,11 @@ class Analysed:
 
     def alphas(self) -> dict[str, list[float]]:
         """Attention kind -> α of all its heads where it is learned."""
-        found: dict[str, list[float]] = {}
+        by_kind: dict[str, list[float]] = {}
         for layer in self.layers:
             if layer.alpha is not None:
-                found.setdefault(layer.kind, []).extend(layer.alpha)
-        return found
+                by_kind.setdefault(layer.kind, []).extend(layer.alpha)
+        return by_kind
 
 
 class Column(NamedTuple):
@@ -224,13 +224,13 @@ def _table(
     blocks = [[""] * labelled + align([titles, *(row[:2] for row in rows)])]
     shown = []
     for column in columns:
-        told = []
+        titled = []
         for run in runs:
             cells = [column.cell(run.layer(name), place) for name, _, place in rows]
             if any(map(column.relevant, run.layers)) and any(cells):
-                told.append([run.label] * labelled + [cell or "–" for cell in cells])
-        if told:
-            lines = align(zip(*told, strict=True))
+                titled.append([run.label] * labelled + [cell or "–" for cell in cells])
+        if titled:
+            lines = align(zip(*titled, strict=True))
             title = column.title.center(len(lines[0])) if labelled else column.title
             blocks.append([title, *lines])
             shown.append(column)

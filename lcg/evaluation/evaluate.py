@@ -224,11 +224,11 @@ def validate(
     )
     if cell.state == "out_of_memory":
         raise MemoryError(f"out of memory ({cell.reason})")
-    found = {length: Validation(cell.exact_match, cell.token_accuracy)}
+    results = {length: Validation(cell.exact_match, cell.token_accuracy)}
     with run.lock(), RunRecord.updating(directory):
         record = RunRecord.load(directory, before.hash)
         if record.selection != selection:
             raise ValueError("its training continued and selected another checkpoint meanwhile")
-        record = record.with_validation(found)
+        record = record.with_validation(results)
         record.save(directory)
     return record

@@ -52,13 +52,13 @@ def evaluate_lengths(
         for test_set in test_sets:
             started = time.perf_counter()
             greedy = test_set.decoding(decode) == "greedy"
-            found = _evaluate(model, test_set, greedy, batch_size, on_progress)
-            if found.get("state") != "out_of_memory":
-                if "state" not in found and metrics and test_set.config.task.metrics:
+            measured_fields = _evaluate(model, test_set, greedy, batch_size, on_progress)
+            if measured_fields.get("state") != "out_of_memory":
+                if "state" not in measured_fields and metrics and test_set.config.task.metrics:
                     with suppress(MemoryError):  # then the cell has what is known without them
-                        found["metrics"] = measured(model, test_set, batch_size)
-                found["seconds"] = round(time.perf_counter() - started, 3)
-            yield test_set.cell(decode, step, changes, **found)
+                        measured_fields["metrics"] = measured(model, test_set, batch_size)
+                measured_fields["seconds"] = round(time.perf_counter() - started, 3)
+            yield test_set.cell(decode, step, changes, **measured_fields)
     finally:
         model.train(training)
 
@@ -124,12 +124,12 @@ def measured(model, test_set: TestSet, batch_size: int | None = None) -> dict[st
     ):
         predicted += answers
         reference += right
-    found = task.measure(predicted, reference)
+    values = task.measure(predicted, reference)
     with suppress(AttributeError, TypeError, ValueError, OverflowError):
-        numbers = {str(name): float(value) for name, value in found.items()}
+        numbers = {str(name): float(value) for name, value in values.items()}
         if all(map(math.isfinite, numbers.values())):
             return numbers
     raise ValueError(
-        f"{type(task).__name__}.measure() returned {found!r:.80}, expected finite numbers for "
+        f"{type(task).__name__}.measure() returned {values!r:.80}, expected finite numbers for "
         f"{', '.join(task.metrics)}"
     )

@@ -74,7 +74,7 @@ def in_batches(test_set: TestSet, size: int, work: Callable[[Batch], Found]) -> 
     while done < test_set.samples:
         batch = test_set.stream.batch(done, min(size, test_set.samples - done))
         try:
-            found = work(batch)
+            result = work(batch)
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -85,7 +85,7 @@ def in_batches(test_set: TestSet, size: int, work: Callable[[Batch], Found]) -> 
             size //= 2
             continue
         done += len(batch.inputs)
-        yield found
+        yield result
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -122,12 +122,12 @@ class MixerLayer(nn.Module):
         cache: NoCache = NO_CACHE,
     ) -> Float[Tensor, "b q w"]:
         """Like `MultiHeadAttention`. Raises ValueError if the module returns another shape."""
-        found = self.module(x, cache.state)
-        if not isinstance(found, tuple) or len(found) != 2:
+        outputs = self.module(x, cache.state)
+        if not isinstance(outputs, tuple) or len(outputs) != 2:
             raise ValueError(f"{self.name}: its module must return (y, state)")
-        returned(self, "make()", found[0], x.shape)
-        cache.proceed(found[1], x.shape[1])
-        return found[0][:, select]
+        returned(self, "make()", outputs[0], x.shape)
+        cache.proceed(outputs[1], x.shape[1])
+        return outputs[0][:, select]
 
 
 class Block(nn.Module):

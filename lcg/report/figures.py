@@ -403,8 +403,8 @@ def is_drawn(column: str) -> bool:
 def _columns(series: Series, pattern: str) -> Columns:
     """(layer, head, quantile or group) -> its points, in order."""
     matches = {name: re.fullmatch(pattern, name) for name in series}
-    found = {match.groups(): series[name] for name, match in matches.items() if match}
-    return dict(sorted(found.items(), key=lambda item: _place(*item[0])))
+    curves = {match.groups(): series[name] for name, match in matches.items() if match}
+    return dict(sorted(curves.items(), key=lambda item: _place(*item[0])))
 
 
 def _place(layer: str, part: str = "") -> tuple:
@@ -415,8 +415,8 @@ def _place(layer: str, part: str = "") -> tuple:
 
 def draw_heads(name: str, group: Group, style: dict[str, Any], series: Series) -> Drawing | str:
     """The heads of a method's selected run while it trained: α, scalers, support, weights."""
-    found = {label: _columns(series, pattern) for label, pattern in PATTERNS.items()}
-    shown = {label: columns for label, columns in found.items() if columns}
+    curves = {label: _columns(series, pattern) for label, pattern in PATTERNS.items()}
+    shown = {label: columns for label, columns in curves.items() if columns}
     if not shown:
         return f"{group.task}, {group.name}: its metrics.csv has no columns for heads."
     layers = sorted({layer for columns in shown.values() for layer, _ in columns}, key=_place)

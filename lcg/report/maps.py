@@ -62,15 +62,15 @@ def draw(name: str, group: Group, run: Run, choice: MapChoice) -> Drawing | str:
     except (ValueError, OSError, RuntimeError) as error:
         return f"{about}, {' '.join(str(error).split())}."
     every, count = attention_layers(config), config.model.heads
-    places = {key: i for i, layer in enumerate(every) for key in (i, layer.name)}
+    index_of = {key: i for i, layer in enumerate(every) for key in (i, layer.name)}
     heads = choice.heads or default_heads(len(every), count, config.position.scaled_heads(count))
-    absent = [f"{layer}:{head}" for layer, head in heads if layer not in places or head >= count]
+    absent = [f"{layer}:{head}" for layer, head in heads if layer not in index_of or head >= count]
     if absent:
         return f"{about}, the model has no head {', '.join(absent)} (LAYER:HEAD, from 0)."
     sides = answers.reads[: 1 + config.model.separate_source]  # position ids are no text
     texts = [[config.task.text(token) for token in side[0].tolist()] for side in sides]
     maps = []
-    for place, head in ((places[key], head) for key, head in heads):
+    for place, head in ((index_of[key], head) for key, head in heads):
         layer = layers[place]
         maps.append(
             Map(
@@ -82,7 +82,7 @@ def draw(name: str, group: Group, run: Run, choice: MapChoice) -> Drawing | str:
             )
         )
     svg = svg_of(draw_maps(maps, group.name, 2, SIDE))
-    size = max(layers[places[key]].map.size for key, _ in heads)
+    size = max(layers[index_of[key]].map.size for key, _ in heads)
     wrong = int((answers.predicted != answers.target).sum())
     right = "all right" if wrong == 0 else f"{wrong} of {answers.target.size} wrong"
     future = ", grey is the future" if any(shown.kind == "causal" for shown in maps) else ""

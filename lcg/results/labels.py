@@ -102,10 +102,10 @@ def change_labels(changes: Sequence[Mapping[str, Any]]) -> list[str]:
             parts.append(text if bare else f"{names[key]}={text}")
         return ", ".join(parts)
 
-    found = [label(own, False) for own in changes]
-    for index in [*_repeated(found), *(i for i, text in enumerate(found) if not text)]:
-        found[index] = label(changes[index], True)
-    return found
+    texts = [label(own, False) for own in changes]
+    for index in [*_repeated(texts), *(i for i, text in enumerate(texts) if not text)]:
+        texts[index] = label(changes[index], True)
+    return texts
 
 
 def change_label(changes: Mapping[str, Any]) -> str:

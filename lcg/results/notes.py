@@ -148,7 +148,7 @@ def _published(task: str, block: Block, groups: list[Group]) -> Iterator[str]:
 
 def _evaluation(task: str, runs: list[RunResult]) -> Iterator[str]:
     """Lengths at which rows of one task were not measured on the same samples."""
-    found: dict[str, list[str]] = {}
+    test_sets: dict[str, list[str]] = {}
     for length in sorted({length for run in runs for length in run.cells}):
         setups: dict[tuple[int, int], list[str]] = {}
         for run in runs:
@@ -156,8 +156,8 @@ def _evaluation(task: str, runs: list[RunResult]) -> Iterator[str]:
             if cell is not None and cell.state == "value":
                 setups.setdefault((cell.samples, cell.seed), []).append(_title(run))
         if len(setups) > 1:
-            found.setdefault(_describe(setups), []).append(str(length))
-    for text, lengths in found.items():
+            test_sets.setdefault(_describe(setups), []).append(str(length))
+    for text, lengths in test_sets.items():
         yield f"{task} at {', '.join(lengths)}: rows differ in their test set: {text}."
 
 

@@ -148,7 +148,7 @@ def differences(groups: Sequence[Group], baseline: str | None = None) -> list[Di
     names = {name for group in groups for name in _names(group)}
     if baseline is not None and baseline not in names:
         raise ValueError(f"no method is called {baseline}; {nearest(baseline, sorted(names))}")
-    found = []
+    compared = []
     for group in groups:
         peers = _peers(group, groups)
         candidates = [other for other in peers if (baseline or DEFAULT) in _names(other)]
@@ -160,8 +160,8 @@ def differences(groups: Sequence[Group], baseline: str | None = None) -> list[Di
         if candidates:
             nearest_one = min(candidates, key=partial(_distance, group))
             pairs = _paired(group.best, nearest_one.best)
-            found.append(Difference(group, nearest_one, pairs))
-    return found
+            compared.append(Difference(group, nearest_one, pairs))
+    return compared
 
 
 def not_compared(groups: Sequence[Group], baseline: str | None = None) -> Iterator[str]:

@@ -73,14 +73,14 @@ class Block:
     def deviations(self, record: RunRecord) -> list[str]:
         """Name what differs from the authors' model and budget, as a verdict must."""
         steps, batch, parameters = map(record.settings.get, ("steps", "batch_size", "parameters"))
-        (low, high), found = self.parameters, []
+        (low, high), deviations = self.parameters, []
         if steps not in (None, self.steps):
-            found.append(f"{steps} training steps, the authors {self.steps}")
+            deviations.append(f"{steps} training steps, the authors {self.steps}")
         if batch not in (None, self.batch_size):
-            found.append(f"batches of {batch}, the authors {self.batch_size}")
+            deviations.append(f"batches of {batch}, the authors {self.batch_size}")
         if parameters is not None and not low <= parameters <= high:
-            found.append(f"{parameters:,} parameters, the authors {low:,} to {high:,}")
-        return found
+            deviations.append(f"{parameters:,} parameters, the authors {low:,} to {high:,}")
+        return deviations
 
 
 @dataclass(frozen=True)
@@ -109,12 +109,12 @@ def blocks() -> dict[str, Block]:
 
     data = yaml.safe_load(FILE.read_text(encoding="utf-8"))
     common = {key: data[key] for key in ("source", "samples", "position")}
-    found = {}
+    by_name = {}
     for name, content in data["blocks"].items():
         pairs = {key: tuple(content[key]) for key in ("train_lengths", "parameters", "multiples")}
         rows = (_row(pairs["multiples"], data["transcribers"], **row) for row in content["rows"])
-        found[name] = Block(name=name, **(common | content | pairs | {"rows": tuple(rows)}))
-    return found
+        by_name[name] = Block(name=name, **(common | content | pairs | {"rows": tuple(rows)}))
+    return by_name
 
 
 def _row(multiples: tuple[float, ...], transcribers: dict[str, str], **row: Any) -> Row:
@@ -145,12 +145,12 @@ def verdicts(records: Iterable[RunRecord], block: str = "table1/sort") -> list[V
         raise ValueError(f"there is no published block {block}; choose from {', '.join(blocks())}")
     chosen = blocks()[block]
     fitting = [one for record in records if chosen.fits(record) for one in named([record])]
-    found = []
+    verdicts_so_far = []
     for row in chosen.rows:
         own = [r for r in fitting if r.labels["attention"] == row.method and not changed(r)]
         run = RunResult(choose(own).record) if own else None
-        found += [_verdict(chosen, row, multiple, run) for multiple in row.values]
-    return found
+        verdicts_so_far += [_verdict(chosen, row, multiple, run) for multiple in row.values]
+    return verdicts_so_far
 
 
 def _verdict(block: Block, row: Row, multiple: float, run: RunResult | None) -> Verdict:

@@ -56,7 +56,7 @@ def compare_runs(
     """Arrange runs; the arguments are those of `table`, and so are the errors."""
     groups = group_runs(records)
     measure = measure_named(metric, [run.record for group in groups for run in group.runs])
-    found = differences(groups, baseline)
+    compared = differences(groups, baseline)
     beside = published_beside(groups, forced=published)
     tasks = {task: list(own) for task, own in groupby(groups, lambda group: group.task)}
     exact = measure == EXACT_MATCH
@@ -67,11 +67,11 @@ def compare_runs(
         held = {task: task_measures(own) for task, own in records.items()}
         for extra in dict.fromkeys(each for own in held.values() for each in own):
             tables += [metric_table(tasks[task], extra) for task in tasks if extra in held[task]]
-        for task, pairs in groupby(found, lambda each: each.group.task):
+        for task, pairs in groupby(compared, lambda each: each.group.task):
             tables.append(difference_table(list(pairs), tasks[task], baseline))
     tables += [run_table(own, measure) for own in tasks.values()]
     lines = notes(groups, measure, beside, baseline)
-    return Comparison(groups, measure, found, beside, tables, lines)
+    return Comparison(groups, measure, compared, beside, tables, lines)
 
 
 def table(

@@ -72,20 +72,20 @@ def changed(record: RunRecord) -> list[str]:
         if not _names(parts).issuperset(pieces):
             return []  # a class's own name for itself, or a preset that is not here
         preset = {k: {"name": p["name"]} for k, p in parts.items() if _short(p["name"]) in pieces}
-    found = []
+    differing = []
     for kind, own in parts.items():
-        said = {"name": "none"} | preset.get(kind, {})
-        if _short(said["name"]) != _short(own.get("name")):
-            found.append(f"attention.{kind}.name")
-            said = {}
+        meant = {"name": "none"} | preset.get(kind, {})
+        if _short(meant["name"]) != _short(own.get("name")):
+            differing.append(f"attention.{kind}.name")
+            meant = {}
         cls = registry.available(kind).get(own.get("name"))  # None for a user's
-        usual = ({f.name: f.default for f in dataclasses.fields(cls)} if cls else {}) | said
-        found += [
+        usual = ({f.name: f.default for f in dataclasses.fields(cls)} if cls else {}) | meant
+        differing += [
             f"attention.{kind}.{key}"
             for key, value in own.items()
             if key != "name" and key in usual and value != usual[key]
         ]
-    return found
+    return differing
 
 
 def _parts(record: RunRecord) -> Parts:

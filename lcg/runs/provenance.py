@@ -55,10 +55,10 @@ def write(config: Config, directory: Path, device: torch.device, resumed: bool) 
 def adopt_wandb_id(directory: Path) -> bool:
     """Record the W&B run that an agent assigned to a finished run; return whether it is new."""
     facts = read_provenance(directory)
-    known = _wandb_ids(facts)
-    if known == facts.get("wandb_ids"):
+    ids = _wandb_ids(facts)
+    if ids == facts.get("wandb_ids"):
         return False
-    _save(directory, facts, known)
+    _save(directory, facts, ids)
     return True
 
 
@@ -73,12 +73,12 @@ def _wandb_ids(before: dict[str, Any]) -> list[str]:
 
     The agent assigns the id, and may assign another to a run that resumes after preemption.
     """
-    known = before.get("wandb_ids") or [before.get("wandb_id") or secrets.token_hex(4)]
+    ids = before.get("wandb_ids") or [before.get("wandb_id") or secrets.token_hex(4)]
     present = os.environ.get("WANDB_RUN_ID")
     if present is None:
-        return known
-    known = known if "wandb_id" in before else []
-    return [*(i for i in known if i != present), present]
+        return ids
+    ids = ids if "wandb_id" in before else []
+    return [*(i for i in ids if i != present), present]
 
 
 def package_version(package: str) -> str | None:
@@ -92,15 +92,15 @@ def package_version(package: str) -> str | None:
 def _git() -> dict[str, Any] | None:
     """Return commit and dirty flag of the checkout that the code runs from; None outside a
     checkout."""
-    here = Path(__file__).resolve().parents[2]
+    checkout = Path(__file__).resolve().parents[2]
 
     def git(*words: str) -> str:
-        command = ["git", "-C", str(here), *words]
+        command = ["git", "-C", str(checkout), *words]
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
         return done.stdout.strip()
 
     try:
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != here:
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != checkout:
             return None  # installed inside somebody else's checkout
         return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
@@ -146,8 +146,8 @@ KINDS = {
 
 def read_provenance(directory: Path) -> dict[str, Any]:
     """Read provenance.json: empty if missing or damaged, without values of a wrong type."""
-    found = read_mapping(directory / PROVENANCE)
-    kept = {name: v for name, v in found.items() if isinstance(v, KINDS.get(name, object))}
+    content = read_mapping(directory / PROVENANCE)
+    kept = {name: v for name, v in content.items() if isinstance(v, KINDS.get(name, object))}
     if not all(isinstance(i, str) for i in kept.get("wandb_ids", [])):
         del kept["wandb_ids"]
     return kept

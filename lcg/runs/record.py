@@ -277,9 +277,9 @@ class RunRecord:
         """Return the record of a JSON form. Raises ValueError naming the invalid part."""
         data = dict(_read(dict, data, "record"))
         if (schema := data.pop("schema", None)) not in READABLE:
-            known = " and ".join(map(str, READABLE))
+            readable = " and ".join(map(str, READABLE))
             raise ValueError(
-                f"schema {schema!r}, this version reads {known}: use the lcg that wrote it"
+                f"schema {schema!r}, this version reads {readable}: use the lcg that wrote it"
             )
         record = _read(cls, data, "record")
         for part, required in (("labels", REQUIRED_LABELS), ("settings", SETTINGS)):
@@ -404,12 +404,12 @@ def _read(hint: Any, value: Any, where: str) -> Any:
     if value is None:
         return None
     if is_dataclass(main):
-        known, required = _schema(main)
-        if unknown := sorted(value.keys() - known.keys()):
+        hints, required = _schema(main)
+        if unknown := sorted(value.keys() - hints.keys()):
             raise ValueError(f"{where} has unknown {', '.join(unknown)}")
         if missing := sorted(required - value.keys()):
             raise ValueError(f"{where} lacks {', '.join(missing)}")
-        return main(**{k: _read(known[k], item, f"{where}.{k}") for k, item in value.items()})
+        return main(**{k: _read(hints[k], item, f"{where}.{k}") for k, item in value.items()})
     if limits and not limits[0] <= value <= limits[1]:
         raise ValueError(f"{where} is {value!r:.40}, not from {limits[0]} to {limits[1]}")
     arms = get_args(main)

@@ -278,11 +278,11 @@ def _worth(run: Run) -> tuple[int, int, bool]:
 
 def _expanded(paths: Iterable[str | os.PathLike]) -> list[Path]:
     """Return the paths, with a pattern (`runs/copy-*`) that the shell left expanded."""
-    found: list[Path] = []
+    expanded: list[Path] = []
     for path in map(Path, paths):
         matching = [] if path.exists() else sorted(glob.glob(str(path)))
-        found += map(Path, matching or [path])
-    return found
+        expanded += map(Path, matching or [path])
+    return expanded
 
 
 def _run_directories(path: Path, problems: list[str]) -> dict[Path, bool]:

@@ -111,9 +111,9 @@ def locate_sources(directory: Path, tree: dict[str, Any], trust: Trust) -> list[
         elif not is_for_lcg(name.rpartition(":")[0]):
             differences.append(f"{name} is of an installed package that does not require lcg")
         for package, version in _mapping(origin.get("packages")).items():
-            if (here := package_version(package)) != version:
+            if (installed := package_version(package)) != version:
                 notes.append(
-                    f"it was trained with {package} {version}; installed is {here or 'none'}"
+                    f"it was trained with {package} {version}; installed is {installed or 'none'}"
                 )
     if users and trust == "none":
         raise ValueError(
@@ -138,14 +138,16 @@ def _differences(folder: Path, origin: dict[str, Any]) -> list[str]:
     if not copies:
         return [f"{folder} has no code"]
     owns = _own_files(folder, origin)
-    found = []
+    differences = []
     for place, copy in sorted(copies.items()):
         if place not in owns:
-            found.append(f"{copy} has no original on this machine in {origin.get('root')}")
+            differences.append(f"{copy} has no original on this machine in {origin.get('root')}")
         elif not same_code(copy, owns[place]):
-            found.append(f"{copy} differs from {owns[place]}, and is what the run was trained with")
+            differences.append(
+                f"{copy} differs from {owns[place]}, and is what the run was trained with"
+            )
     missing = sorted(owns.keys() - copies.keys())
-    return found + [f"{owns[place]} has no copy in {folder}" for place in missing]
+    return differences + [f"{owns[place]} has no copy in {folder}" for place in missing]
 
 
 def _own_files(folder: Path, origin: dict[str, Any]) -> dict[str, Path]:

@@ -149,11 +149,11 @@ def send_record(config: Config, directory: Path, exit_code: int = 0, new: bool =
     A `new` one has no metrics yet, and a sweep that chose its arguments waits for some: it gets the
     selected checkpoint's validation. A run that W&B never knew gets nothing.
     """
-    known = provenance.read_provenance(directory).get("wandb_id")
-    if known is None:
+    run_id = provenance.read_provenance(directory).get("wandb_id")
+    if run_id is None:
         return
     record = RunRecord.load(directory)
-    metrics = WandbMetrics(config, directory, known)
+    metrics = WandbMetrics(config, directory, run_id)
     if new and record.selection:
         values = record.validation.items()
         row = {f"val/len_{length}/exact_match": value.exact_match for length, value in values}

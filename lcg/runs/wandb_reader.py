@@ -35,16 +35,16 @@ def with_wandb(
     if not places:
         return known
     problems: list[str] = []
-    found: dict[tuple[str, str], RunRecord] = {}
+    by_key: dict[tuple[str, str], RunRecord] = {}
     for place in places:
         for record in _read(place, problems):
             key = (record.group, record.hash)
-            if _progress(record) > _progress(found.setdefault(key, record)):
-                found[key] = record
-    report_problems(problems, report, bool(found))
+            if _progress(record) > _progress(by_key.setdefault(key, record)):
+                by_key[key] = record
+    report_problems(problems, report, bool(by_key))
     for record in known:
-        found.pop((record.group, record.hash), None)
-    return known + sorted(found.values(), key=lambda record: (record.run, record.hash))
+        by_key.pop((record.group, record.hash), None)
+    return known + sorted(by_key.values(), key=lambda record: (record.run, record.hash))
 
 
 def _progress(record: RunRecord) -> tuple[int, int]:

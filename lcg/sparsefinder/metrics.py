@@ -138,9 +138,11 @@ def _identity(gold: Gold, graph: Tensor) -> Identity:
     if not bool(full.any()):
         return Identity()
     alone = gold.heads.weights_on(gold.scores, graph)
-    apart = (alone - weights).abs().amax(dim=-1)[full]
+    difference = (alone - weights).abs().amax(dim=-1)[full]
     same = ((alone > 0) == linked)[full]
-    return Identity(int(full.sum()), int((apart > 0).sum()), float(apart.max()), bool(same.all()))
+    return Identity(
+        int(full.sum()), int((difference > 0).sum()), float(difference.max()), bool(same.all())
+    )
 
 
 def evenly(count: int, most: int, device: torch.device | str = "cpu") -> Tensor:

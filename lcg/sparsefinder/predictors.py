@@ -179,10 +179,12 @@ def shared_clusters(q: Tensor, k: Tensor, centroids: Tensor, nearest: int = 1) -
 
     def membership(x: Tensor) -> Tensor:
         """1 where a token is in a cluster, else 0: float [b h n c]."""
-        apart = squared_distances(x, centroids)
-        last = apart.topk(min(nearest, centroids.shape[1]), dim=-1, largest=False).values[..., -1:]
+        distances = squared_distances(x, centroids)
+        last = distances.topk(min(nearest, centroids.shape[1]), dim=-1, largest=False).values[
+            ..., -1:
+        ]
         rounding = ROUNDING * (x.square().sum(dim=-1, keepdim=True) + squares)
-        return (apart <= last + rounding).to(x.dtype)
+        return (distances <= last + rounding).to(x.dtype)
 
     q, k = membership(q), membership(k)
     return lambda queries: q[:, :, queries] @ k.mT > 0

@@ -103,7 +103,7 @@ def run_study(model: nn.Module, config: Any, plan: Plan, progress: Progress) -> 
     if reason := obstacle(config, plan.learned_at, device):
         raise MemoryError(reason)
     batch = draw(config, "validation", plan.learned_at, plan.learn_samples, model)
-    known, losses = learn_layers(model, batch, plan, progress)
+    learned, losses = learn_layers(model, batch, plan, progress)
     study = Study(plan, len(batch["inputs"]), losses, [])
     for length in plan.lengths:
         result = LengthResult(length, int(config.task.token_length(length)), 0)
@@ -111,7 +111,7 @@ def run_study(model: nn.Module, config: Any, plan: Plan, progress: Progress) -> 
         if result.skipped is None:
             samples = max(1, round(plan.samples * min(plan.lengths) / length))
             batch = draw(config, "test", length, samples, model)
-            _measure_length(result, model, batch, plan.grid.methods(), known, progress)
+            _measure_length(result, model, batch, plan.grid.methods(), learned, progress)
         study.lengths.append(result)
     return study
 
@@ -128,7 +128,7 @@ def learn_layers(
 ) -> tuple[dict[str, Known], dict[str, list[float]]]:
     """Projections and centroids of every layer, by name, and the losses on the way."""
     layers = collect(model, model_inputs(batch))
-    known, losses, done = {}, {}, count(1)
+    learned, losses, done = {}, {}, count(1)
 
     def step() -> None:
         progress("learning projections", next(done), plan.steps * len(layers))
@@ -138,9 +138,9 @@ def learn_layers(
         data = examples(heads, seed)
         projection, losses[heads.name] = learn(data, plan.rank, plan.shared, plan.steps, seed, step)
         counts = sorted(set(plan.grid.clusters)), list(plan.grid.routing)
-        known[heads.name] = learn_centroids(heads, projection, *counts, seed)
+        learned[heads.name] = learn_centroids(heads, projection, *counts, seed)
         progress("learning clusters", index + 1, len(layers))
-    return known, losses
+    return learned, losses
 
 
 def _measure_length(
@@ -184,5 +184,5 @@ def measured(method: Method, layers: list[Gold], known: dict[str, Known]) -> Cel
 
 def _accuracies(model: nn.Module, batch: dict[str, Tensor]) -> tuple[float, float]:
     """Exact match and token accuracy, by one forward pass."""
-    found = score_teacher_forcing(model, **batch)
-    return found.correct / found.samples, found.right / max(1, found.positions)
+    score = score_teacher_forcing(model, **batch)
+    return score.correct / score.samples, score.right / max(1, score.positions)

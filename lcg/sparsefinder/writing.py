@@ -83,17 +83,17 @@ def fronts_of(lengths: list[LengthResult]) -> list[str]:
 def identity_text(study: Study) -> str:
     """The result of the identity check over all methods, lengths and heads, in a line."""
     cells = (cell.identity for result in study.lengths for cell in result.cells)
-    found = sum(cells, Identity())
-    if not found.queries:
+    identity = sum(cells, Identity())
+    if not identity.queries:
         return "no query was fully predicted, so there is no identity to check"
-    support = "the same" if found.same_support else "NOT the same"
+    support = "the same" if identity.same_support else "NOT the same"
     bits = "the same weights bit for bit"
-    if found.different:
+    if identity.different:
         bits = (
-            f"weights of {found.different:,} not the same bit for bit, "
-            f"by at most {found.largest_difference:.2g}"
+            f"weights of {identity.different:,} not the same bit for bit, "
+            f"by at most {identity.largest_difference:.2g}"
         )
-    return f"{found.queries:,} fully predicted queries: {support} support, {bits}"
+    return f"{identity.queries:,} fully predicted queries: {support} support, {bits}"
 
 
 def document(study: Study, title: str) -> str:

@@ -231,10 +231,10 @@ def find_sweep(name: str) -> Path:
     path = Path(name)
     if path.is_file():
         return path
-    known = sweep_files()
-    if path.name == name and (found := known.get(name.removesuffix(".yaml"))):
-        return found
-    raise ConfigError(f"there is no sweep file {name}; {nearest(path.stem, list(known))}")
+    files = sweep_files()
+    if path.name == name and (known_file := files.get(name.removesuffix(".yaml"))):
+        return known_file
+    raise ConfigError(f"there is no sweep file {name}; {nearest(path.stem, list(files))}")
 
 
 # ---- the content of the file
@@ -328,7 +328,7 @@ def _check_runs(sweep: Sweep) -> None:
         )
     if count > MANY_RUNS:
         log.info(f"{sweep.path}: {count:,} runs to check")
-    places: dict[Path, dict[str, str]] = {}
+    by_directory: dict[Path, dict[str, str]] = {}
     impossible: dict[str, list[str]] = {}
     runs = combinations(sweep, count)
     for chosen in tqdm(runs, "checked", unit=" runs", leave=False, disable=None, delay=2):
@@ -338,12 +338,12 @@ def _check_runs(sweep: Sweep) -> None:
             named = " ".join(f"{key}={text}" for key, text in chosen.items()) or "the one run"
             impossible.setdefault(str(error), []).append(named)
             continue
-        if sweep.metric and sweep.metric.name not in (known := columns(config)):
+        if sweep.metric and sweep.metric.name not in (metrics := columns(config)):
             name = sweep.metric.name
             raise ConfigError(
-                f"metric.name={name} is not a column of metrics.csv; {nearest(name, known)}"
+                f"metric.name={name} is not a column of metrics.csv; {nearest(name, metrics)}"
             )
-        other = places.setdefault(run_directory(config), chosen)
+        other = by_directory.setdefault(run_directory(config), chosen)
         if other is not chosen:
             differ = [f"{k}={other[k]} and {v}" for k, v in chosen.items() if other[k] != v]
             raise ConfigError(
@@ -351,7 +351,7 @@ def _check_runs(sweep: Sweep) -> None:
                 f"{', '.join(differ)}"
             )
     for reason, which in impossible.items():
-        if not places and len(impossible) == 1:  # whatever is chosen
+        if not by_directory and len(impossible) == 1:  # whatever is chosen
             raise ConfigError(reason)
         more = f" (and {len(which) - 1} more)" if len(which) > 1 else ""
         raise ConfigError(f"{which[0]}{more} is not possible: {reason}; leave it out of the file")

@@ -190,8 +190,10 @@ class Launcher:
             elif trial.state is TrialState.COMPLETE:
                 run = find_run(self.sweep.words(self.queue.chosen(trial)))
                 state = state_of(run)
-                here = trial.user_attrs.get("owner", {}).get("host") == self.queue.owner["host"]
-                if here and not state.done:
+                on_this_host = (
+                    trial.user_attrs.get("owner", {}).get("host") == self.queue.owner["host"]
+                )
+                if on_this_host and not state.done:
                     again.add(key)
                 else:
                     self._count("skipped", run, state)
@@ -388,10 +390,10 @@ def time_left(durations: list[float], pending: int, jobs: list[Job], workers: in
 
     Runs are assumed to take as long as the finished ones, or else as the running ones.
     """
-    known = durations or [job.projected for job in jobs if job.projected is not None]
-    if not known:
+    estimates = durations or [job.projected for job in jobs if job.projected is not None]
+    if not estimates:
         return None
-    mean = sum(known) / len(known)
+    mean = sum(estimates) / len(estimates)
     total = pending * mean
     for job in jobs:
         whole = mean if job.projected is None else job.projected

@@ -92,8 +92,8 @@ def value_of(run: SweepRun, metric: Metric | None, state: State) -> float | None
     _, _, rest = metric.name.partition("val/len_")
     if rest:
         length, _, name = rest.partition("/")
-        found = state.record.validation.get(int(length))
-        return None if found is None else getattr(found, name)
+        validation = state.record.validation.get(int(length))
+        return None if validation is None else getattr(validation, name)
     values = MetricColumn(run.directory, metric.name).read()
     return values[-1] if values else None
 

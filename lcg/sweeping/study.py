@@ -81,8 +81,8 @@ def open_storage(url: str | None, directory: Path) -> optuna.storages.BaseStorag
             extra = EXTRAS.get(scheme)
             remedy = f"pip install 'lcg[{extra}]'" if extra else f"install the driver of {scheme}"
             reason = f"its driver is not installed: {remedy}"
-        what = f"{file} cannot" if url is None else f"--storage {shown}: cannot"
-        raise ValueError(f"{what} be opened: {reason}") from None
+        subject = f"{file} cannot" if url is None else f"--storage {shown}: cannot"
+        raise ValueError(f"{subject} be opened: {reason}") from None
 
 
 def _open_proxy(address: str) -> optuna.storages.GrpcStorageProxy:
@@ -122,12 +122,12 @@ def study_error(error: Exception) -> str | None:
     if isinstance(error, StorageInternalError):
         error = error.__cause__
     if isinstance(error, DBAPIError):
-        said = str(error.orig)
+        message = str(error.orig)
     elif type(error).__module__.startswith("grpc"):
-        said = error.details()
+        message = error.details()
     else:
         return None
-    return " ".join(said.split())[:200]
+    return " ".join(message.split())[:200]
 
 
 class TrialQueue:
@@ -173,14 +173,14 @@ class TrialQueue:
         Trials that launchers of several hosts queue twice at the same moment are dropped by
         `trials`.
         """
-        known = self.latest()
-        for trial in (known[key] for key in again if key in known):
+        latest = self.latest()
+        for trial in (latest[key] for key in again if key in latest):
             if trial.state.is_finished():
                 again_of = {"again_of": trial.number}
                 self.study.enqueue_trial(_parameters(trial), user_attrs=again_of)
         if self.sweep.method == "grid":
             for chosen in combinations(self.sweep):
-                if key_of(chosen) not in known:
+                if key_of(chosen) not in latest:
                     self.study.enqueue_trial(chosen)
 
     # ---- taking

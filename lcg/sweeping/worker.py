@@ -103,8 +103,8 @@ def last_line(log: Path) -> str:
     except OSError:
         return ""
     lines = [line.strip() for line in re.split(r"[\r\n]+", text)]
-    said = [line for line in lines if line and not re.search(r"\d+% \|.*\| \d+/\d+", line)]
-    return "" if not said or said[-1].startswith("--- lcg train") else said[-1][:300]
+    messages = [line for line in lines if line and not re.search(r"\d+% \|.*\| \d+/\d+", line)]
+    return "" if not messages or messages[-1].startswith("--- lcg train") else messages[-1][:300]
 
 
 def storage_trouble(log: Path) -> str:
@@ -112,9 +112,9 @@ def storage_trouble(log: Path) -> str:
 
     A disk may be so full that the process could not report why it ended.
     """
-    said = last_line(log)
-    if tells_storage_error(said):
-        return said.removeprefix("lcg: ")
+    message = last_line(log)
+    if tells_storage_error(message):
+        return message.removeprefix("lcg: ")
     try:
         with log.open("ab") as file:
             file.write(b"\n")

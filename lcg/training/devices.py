@@ -156,11 +156,11 @@ def device_of(config: Config) -> torch.device:
     import torch
 
     trainer = config.trainer
-    there = ["cuda"] if torch.cuda.is_available() else []
-    there += ["mps"] if torch.backends.mps.is_available() else []
-    there += ["cpu"]
-    name = {"gpu": "cuda", "auto": there[0]}.get(trainer.accelerator, trainer.accelerator)
-    if name not in there:
+    available = ["cuda"] if torch.cuda.is_available() else []
+    available += ["mps"] if torch.backends.mps.is_available() else []
+    available += ["cpu"]
+    name = {"gpu": "cuda", "auto": available[0]}.get(trainer.accelerator, trainer.accelerator)
+    if name not in available:
         raise ValueError(NOTHING_THERE.format(trainer.accelerator))
     if trainer.precision == "16-mixed" and name == "cpu":
         raise ValueError(NEEDS_GPU)

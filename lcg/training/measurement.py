@@ -43,7 +43,7 @@ def measure(config: Config, seconds: float = math.inf) -> Iterator[Projection]:
     if options.threads:
         torch.set_num_threads(options.threads)
     parameters, weight_bytes = _weights(config)
-    found = Projection(
+    projection = Projection(
         steps=options.steps,
         validations=math.ceil(options.steps / config.validation.every),
         checkpoints=min(2, math.ceil(options.steps / options.checkpoint_every)),
@@ -61,22 +61,22 @@ def measure(config: Config, seconds: float = math.inf) -> Iterator[Projection]:
         notes=list(filter(None, [slow_precision(options, device)])),
         doing="while the model was made",
     )
-    if found.memory_bytes > found.free_bytes:
-        found.step.obstacle = "weights, gradients and AdamW's moments do not fit in memory"
-        for timing in found.lengths.values():
+    if projection.memory_bytes > projection.free_bytes:
+        projection.step.obstacle = "weights, gradients and AdamW's moments do not fit in memory"
+        for timing in projection.lengths.values():
             timing.obstacle = "as the model does not fit in memory"
-        yield found
+        yield projection
         return
-    yield found
+    yield projection
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     one_device = replace(options, accelerator=device.type, devices=1, nodes=1)
     learner = Learner(make_fabric(one_device), TrainingModule(config))
     until = [begin + share * seconds for share in ((0.25, 0.5, 1.0) if mode else (0.5, 1.0))]
-    yield from _steps(found, learner, until[0])
-    yield from _validations(found, learner, until[1])
-    if mode and found.step.part == found.step.whole:
-        yield from _compiled_steps(found, learner, mode, until[2])
+    yield from _steps(projection, learner, until[0])
+    yield from _validations(projection, learner, until[1])
+    if mode and projection.step.part == projection.step.whole:
+        yield from _compiled_steps(projection, learner, mode, until[2])
 
 
 def _steps(found: Projection, learner: Learner, end: float) -> Iterator[Projection]:

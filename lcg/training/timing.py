@@ -24,8 +24,8 @@ LEAST = 8.0  # of them to measure, however long imports take
 
 def project(config: Config, overrides: list[str]) -> str:
     """Return the estimate of a run, as text. Raises ValueError when its steps fail."""
-    (found,) = time_runs([overrides])
-    return as_text(config, found)
+    (projection,) = time_runs([overrides])
+    return as_text(config, projection)
 
 
 def time_runs(
@@ -48,7 +48,7 @@ def time_runs(
     process = context.Process(target=_measure_and_send, args=arguments)
     process.start()
     sender.close()
-    found: dict[int, Projection] = {}
+    projections: dict[int, Projection] = {}
     heard = time.monotonic()
     try:
         with suppress(EOFError):
@@ -57,12 +57,12 @@ def time_runs(
                 heard = time.monotonic()
                 if isinstance(message, str):
                     raise ValueError(message)
-                found |= message
+                projections |= message
         process.join()
     finally:
         process.kill()
         process.join()
-    results = list(found.values())
+    results = list(projections.values())
     if process.exitcode:
         _note_the_end(results, -process.exitcode, time.monotonic() - heard)
     return results
