@@ -37,6 +37,7 @@ from lcg.config.schema import ATTENTION_PARTS, COMPONENTS, LABELLED, SECTIONS, C
 from lcg.config.types import as_text, build, convert, read_text
 from lcg.positional.base import PositionEncoding
 from lcg.positional.groups import Heads, Layers
+from lcg.positional.nope import NoPE
 from lcg.system import require_file
 
 DEFAULTS = {
@@ -386,7 +387,9 @@ def _label(kind: str, name: str) -> str:
 
 
 def label_of(position: PositionEncoding) -> str:
-    """Return the label of an encoding: `randomised alibi` for one around another."""
+    """Return the label of an encoding: `randomised alibi` for one around another, `window` for one
+    around nothing.
+    """
     match position:
         case Heads():
             pairs = zip(position.groups_of, position.sizes, strict=True)
@@ -394,7 +397,8 @@ def label_of(position: PositionEncoding) -> str:
         case Layers():
             return ",".join(map(label_of, position.pattern))
     inner = getattr(position, "inner", None)
-    within = [label_of(inner)] if isinstance(inner, PositionEncoding) else []
+    named = isinstance(inner, PositionEncoding) and not isinstance(inner, NoPE)
+    within = [label_of(inner)] if named else []
     return " ".join([position.name, *within])
 
 

@@ -432,6 +432,19 @@ def test_an_encoding_of_the_past_runs_in_causal_attention_only(name):
 
 
 @pytest.mark.parametrize(
+    ("words", "label"),
+    [
+        ("position=window", "window"),
+        ("position=window position.inner=rope", "window rope"),
+        ("position=scale_invariant", "scale_invariant"),
+        ("position=dape", "dape kerple"),
+    ],
+)
+def test_labels(words, label):
+    assert load_config(["task=copy", *words.split()]).labels["position"] == label
+
+
+@pytest.mark.parametrize(
     ("cls", "options"),
     [
         (T5, {"buckets": 6}),
