@@ -55,7 +55,7 @@ def test_a_rotation_against_distance():
 
 
 @pytest.mark.parametrize("name", ["nope", "sinusoidal"])
-def test_no_distance_is_told_in_a_line(name):
+def test_no_distance_is_an_error_of_one_line(name):
     with pytest.raises(ValueError, match=f"{name}: scores do not depend on distance"):
         against_distance(registry.available("position")[name](), 2, 5)
 

@@ -31,7 +31,7 @@ def _shown(before: str) -> str:
         ),
     ],
 )
-def test_only_the_command_shows_lines_by_itself(before, shown):
+def test_only_the_command_shows_log_messages_by_default(before, shown):
     assert _shown(before) == shown
 
 

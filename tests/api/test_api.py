@@ -124,7 +124,7 @@ def test_a_finished_run_is_not_trained_again(runs):
         ({"lengths": [1, 2]}, "lengths is not an option"),
     ],
 )
-def test_what_cannot_work_is_one_line(options, said, tmp_path):
+def test_unsupported_combinations_are_one_line(options, said, tmp_path):
     with pytest.raises(ConfigError, match=said) as error:
         lcg.train(f"runs={tmp_path}", "attention=softmax", **options)
     assert "\n" not in str(error.value)
@@ -162,7 +162,7 @@ def test_an_interrupted_call_resumes(tmp_path):
 # ---- runs
 
 
-def test_what_a_run_holds(runs):
+def test_contents_of_a_run(runs):
     run = lcg.load(runs[0].path)
     assert run.config.seed == run.record.seed
     steps, loss = run.metrics["train/loss"]
@@ -242,7 +242,7 @@ def test_tables_pictures_and_rows(runs):
 
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("attention", ["asentmax", "softmax", "entmax_learned", "relu"])
-def test_a_layer_in_a_model_of_ones_own(attention, causal):
+def test_a_layer_in_a_users_model(attention, causal):
     torch.manual_seed(0)
     layer = lcg.attention_layer(
         d_model=16, heads=4, attention=attention, position="nape", causal=causal, kv_heads=2
@@ -269,7 +269,7 @@ def test_options_of_a_layer():
     assert "\n" not in str(error.value)
 
 
-def test_the_package_hands_on_what_the_module_has():
+def test_the_package_exports_the_names_of_the_module():
     for name in lcg.__all__:
         home = "lcg.attention.functional" if name == "attend" else "lcg.api"
         assert getattr(importlib.import_module(home), name) is getattr(lcg, name)

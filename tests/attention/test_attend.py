@@ -100,7 +100,7 @@ def test_a_normalizer_that_learns_gets_its_tensors():
         ({"slopes": SLOPES, "bias": Bias(*2 * [torch.arange(2)])}, "give either a bias or slopes"),
     ],
 )
-def test_what_does_not_fit_is_one_line(change, said):
+def test_mismatches_are_one_line(change, said):
     with pytest.raises(ValueError, match=said):
         attend(*3 * [torch.ones(1, 2, 2, 4)], **change)
 
@@ -110,7 +110,7 @@ def test_causal_queries_are_no_more_than_the_keys():
         attend(torch.ones(1, 2, 3, 4), *2 * [torch.ones(1, 2, 2, 4)])
 
 
-def test_a_layer_of_ones_own_module():
+def test_a_layer_of_a_users_module():
     """`layer(x)` is all it takes: positions are the encoding's."""
     attention, position, sizes = Attention(Entmax(), AdaptiveScaling()), NAPE(), SIZES[1]
     layer = MultiHeadAttention(attention, position, sizes)

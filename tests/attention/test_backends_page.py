@@ -25,7 +25,7 @@ def marks(start: str) -> list[str]:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_an_encoding_with_a_form_runs_where_the_table_says(form):
+def test_an_encoding_with_a_form_runs_on_the_backends_of_the_table(form):
     """An encoding that fills in this hook alone is refused by the backends without a mark."""
     cls = type("Form", (PositionEncoding,), {"name": "form", form: lambda self, *arguments: None})
     for backend, mark in zip(BACKENDS, marks(f"| `{form}`:"), strict=True):
@@ -37,7 +37,7 @@ def test_an_encoding_with_a_form_runs_where_the_table_says(form):
 
 
 @pytest.mark.parametrize("name", registry.available("normalizer"))
-def test_a_normalizer_runs_where_the_table_says(name):
+def test_a_normalizer_runs_on_the_backends_of_the_table(name):
     normalizer = registry.available("normalizer")[name]()
     for backend, mark in zip(BACKENDS, marks(f"| `{name}` |"), strict=True):
         if mark.startswith("yes"):
@@ -48,7 +48,7 @@ def test_a_normalizer_runs_where_the_table_says(name):
 
 
 @pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_runs_where_the_table_says(option):
+def test_an_option_runs_on_the_backends_of_the_table(option):
     value = {"sink": "zero", "softcap": 9.0, "selective": True}[option]
     for backend, mark in zip(BACKENDS, marks(f"| `attention.{option}` |"), strict=True):
         if mark.startswith("yes"):

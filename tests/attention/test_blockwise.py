@@ -196,7 +196,7 @@ def test_memory_is_linear_forward_and_backward(normalizer, monkeypatch):
     assert largest[1] < 2 * HEADS * 1024 * 1024 / 8
 
 
-def test_what_a_slope_head_reads_does_not_grow_with_the_sequence(monkeypatch):
+def test_keys_read_by_a_slope_head_do_not_grow_with_the_sequence(monkeypatch):
     """At 512 tokens from its end, and no more of it at 4,096 than at 2,048."""
     monkeypatch.setattr(blockwise, "KEPT", 2**20)
     read = []

@@ -235,7 +235,7 @@ def test_a_key_below_the_threshold_changes_nothing():
         assert torch.equal(one, other[:3]) and (other[3:] == 0).all()
 
 
-def test_learned_alpha_starts_where_it_is_told_and_learns_above_its_floor():
+def test_learned_alpha_starts_at_its_option_and_learns_above_its_floor():
     start = LearnedEntmax(init="constant", alpha=1.25).learned(SIZES)["a"]
     assert_near(start.sigmoid(), torch.full((HEADS,), 0.25), 1e-6)
     a = torch.tensor([-10.0, 0.0, 3.0], requires_grad=True)

@@ -64,7 +64,7 @@ PROPERTIES = {  # shift-invariant, rows sum to one, exact zeros
 
 
 @pytest.mark.parametrize("preset", PROPERTIES)
-def test_presets_are_shift_invariant_sum_to_one_and_have_zeros_as_the_literature_says(preset):
+def test_presets_have_the_properties_of_the_literature(preset):
     normalizer = load_config([f"attention={preset}"], fitting=False).attention.weighting
     learned = normalizer.learned(SIZES._replace(heads=1))
     invariant, one, zeros = PROPERTIES[preset]

@@ -259,7 +259,7 @@ def test_a_config_fills_in_training_length_and_head_dimension():
     assert set_by_hand.attention.scaling.head_dim == 8
 
 
-def test_without_a_config_one_line_says_what_is_missing():
+def test_without_a_config_one_line_names_what_is_missing():
     for scaling in (LogRatio(), InfoScale(train_length=8)):
         with pytest.raises(ValueError, match=f"^{scaling.name}: .* without a config; set it"):
             scaling(torch.zeros(1, 3, 6), N, {})

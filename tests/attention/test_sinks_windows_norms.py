@@ -200,7 +200,7 @@ def test_queries_and_keys_are_normed_before_they_are_rotated():
 
 
 @pytest.mark.parametrize("window", [[0, 1, 2, 3], [1, 2], [1.0, 2, 3, 4]])
-def test_a_window_that_is_none_is_refused(window):
+def test_an_invalid_window_is_refused(window):
     @dataclass
     class Wrong(PositionEncoding):
         name: ClassVar[str] = "wrong"

@@ -85,7 +85,7 @@ def test_a_cap_keeps_more_keys_out_of_reach(monkeypatch):
     assert 0 < 2 * read[5.0] < read[None]
 
 
-def test_a_cap_that_is_none_is_refused():
+def test_an_invalid_cap_is_refused():
     with pytest.raises(ValueError, match=r"attention\.softcap must be positive, got 0"):
         Attention(softcap=0.0)
     with pytest.raises(ValueError, match=r"attention\.softcap has no triton backend; use backend="):

@@ -140,7 +140,7 @@ def test_slopes_that_learn_have_a_gradient_or_are_refused(monkeypatch):
     )
 
 
-def test_top_k_shows_what_is_no_number():
+def test_top_k_propagates_nan():
     q, bias = problem()
     k = q.clone()
     k[:, :, 1] = torch.nan

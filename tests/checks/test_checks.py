@@ -126,7 +126,7 @@ def test_the_command(capsys):
     assert captured.err == "lcg: 1 property failed\n"
 
 
-def test_the_command_on_what_layers_have(capsys):
+def test_the_command_on_layers_with_different_parts(capsys):
     words = ["position=[rope,nope,rope]", "attention=[softmax,entmax15]"]
     assert main(["check", *words, f"mixer={FILE}:Forgets"]) == 2
     out = capsys.readouterr().out.splitlines()
@@ -148,6 +148,6 @@ def test_the_command_on_what_layers_have(capsys):
         (["length=long"], "'long' is not a whole number"),
     ],
 )
-def test_what_cannot_be_checked(words, said, capsys):
+def test_unsupported_checks(words, said, capsys):
     assert main(["check", *words]) == 2
     assert said in capsys.readouterr().err

@@ -94,9 +94,7 @@ def test_training_evaluates_it_also(call, folder, tiny, timed_by_a_fork):
         ("model.layers=3", "model.layers cannot change"),
     ],
 )
-def test_what_cannot_be_evaluated_also_is_refused_before_training(
-    call, folder, tiny, also, problem
-):
+def test_invalid_also_is_refused_before_training(call, folder, tiny, also, problem):
     code, _, err = call("train", *tiny("position=rope", f"evaluation.also={also}"))
     assert code == 2 and err.startswith(f"lcg: evaluation.also={also}: ") and problem in err
     assert not (folder / "runs").exists()

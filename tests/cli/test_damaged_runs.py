@@ -47,7 +47,7 @@ SPOILED = {
 
 @pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
 @pytest.mark.parametrize("file", ["config.yaml", "results.json"])
-def test_eval_names_the_file_and_goes_on(call, runs, file, spoil):
+def test_eval_names_the_file_and_continues(call, runs, file, spoil):
     spoil(runs / "bad" / file)
     words = ("lengths=5", "samples=4")
     code, _, err = call("eval", str(runs / "bad"), str(runs / "good"), *words)
@@ -61,7 +61,7 @@ def test_eval_names_the_file_and_goes_on(call, runs, file, spoil):
 
 
 @pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
-def test_a_damaged_record_is_set_aside_and_training_goes_on(trained, here, call, tiny, spoil):
+def test_a_damaged_record_is_renamed_and_training_continues(trained, here, call, tiny, spoil):
     run = here / "runs" / trained.name
     shutil.copytree(trained, run)
     before = record(run)
@@ -95,7 +95,7 @@ def test_a_current_folder_that_is_gone(process, runs, words):
         assert done.stderr.splitlines()[-1].startswith("lcg: ")
 
 
-def test_a_run_that_may_not_be_written_is_told_before_the_work(call, runs, monkeypatch):
+def test_a_read_only_run_is_refused_before_the_work(call, runs, monkeypatch):
     from lcg.runs import record as records
 
     def refuse(path):

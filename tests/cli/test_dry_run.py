@@ -125,7 +125,7 @@ def test_a_step_that_does_not_end_is_ended(here, tiny, timed_by_a_fork):
     assert "Timing ran out of time in a step of one sequence, after " in text
 
 
-def test_what_is_wrong_in_a_run_is_one_line(here, tiny, timed_by_a_fork):
+def test_errors_in_a_run_are_one_line(here, tiny, timed_by_a_fork):
     with pytest.raises(ValueError, match="cannot be drawn"):
         wrong = ENDLESS.replace("time.sleep(10**6)", "raise ValueError('cannot be drawn')")
         (here / "wrong.py").write_text(wrong.replace("ITIMER_REAL, 0.001", "ITIMER_REAL, 0"))
@@ -211,7 +211,7 @@ def test_every_precision_of_a_cpu(precision, measured):
     assert found.weight_bytes == width * found.parameters
 
 
-def test_validation_that_does_not_fit_is_said(measured, monkeypatch, tiny):
+def test_validation_that_does_not_fit_is_reported(measured, monkeypatch, tiny):
     def refuse(config, tokens, device, scored=1):
         if tokens > 15:
             raise MemoryError("one sequence needs more")
@@ -231,7 +231,7 @@ def test_an_accelerator_that_is_not_there(call, tiny, monkeypatch):
     assert err.splitlines()[-1] == "lcg: trainer.accelerator=cuda: this machine has none"
 
 
-def test_a_precision_without_instructions_for_it_is_said(measured, monkeypatch):
+def test_a_precision_without_instructions_is_a_warning(measured, monkeypatch):
     from lcg.training import devices
 
     cpu = torch.device("cpu")

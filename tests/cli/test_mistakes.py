@@ -98,7 +98,7 @@ def test_a_mistake_is_one_line(words, folders, call, written):
 
 
 @pytest.mark.parametrize("words", ["table", "table --format=csv", "select", "plot -o x.png"])
-def test_unreadable_runs_are_one_line_each_and_the_rest_goes_on(words, folders, call, here):
+def test_unreadable_runs_are_one_line_each_and_the_rest_is_shown(words, folders, call, here):
     record = """{"schema": 1, "run": "good", "hash": "h", "group": "g", "labels": {"task": "copy",
         "attention": "softmax", "position": "nape"}, "settings": {"seed": 0, "lr": 0.001,
         "train_lengths": [8, 32]}, "training": {"status": "finished", "step": 9}, "ladder":

@@ -66,7 +66,7 @@ def test_the_probe_logs_every_layer(kind, trained):
         assert float(probed[-1][f"scaler/{name}/p50"]) > 0
 
 
-def test_the_record_says_its_kind(kind, trained):
+def test_the_record_has_its_kind(kind, trained):
     assert RunRecord.load(trained).settings["kind"] == kind
 
 

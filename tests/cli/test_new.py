@@ -39,7 +39,7 @@ def test_a_skeleton_passes_its_checks_and_its_test(group, call, here, fork_serve
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_what_is_refused_writes_nothing(words, call, written):
+def test_refused_commands_write_nothing(words, call, written):
     code, out, err = call("new", *words.split())
     assert (code, out) == (2, "")
     assert err.startswith(f"lcg: {REFUSED[words]}") and err.count("\n") == 1
@@ -47,7 +47,7 @@ def test_what_is_refused_writes_nothing(words, call, written):
 
 
 @pytest.mark.parametrize("file", ["mine.py", "test_mine.py"])
-def test_what_is_there_stays(file, call, written):
+def test_existing_files_are_kept(file, call, written):
     Path(file).write_text("# mine\n")
     code, _, err = call("new", "task", "mine")
     assert (code, err) == (

@@ -93,7 +93,7 @@ def test_add_a_task(run_small):
 
 
 @pytest.mark.parametrize("path", re.findall(r"\]\((?!http)([^)#]+)\)", README))
-def test_what_it_links_to_is_there(path):
+def test_links_lead_to_existing_files(path):
     assert (Path(__file__).parents[2] / path).exists()
 
 

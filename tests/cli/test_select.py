@@ -122,7 +122,7 @@ def constant(cell: dict):
     return evaluate_lengths
 
 
-def test_a_tie_that_lasts_is_followed_to_the_limit_and_said(call, tied, monkeypatch):
+def test_a_lasting_tie_is_followed_to_the_limit_and_reported(call, tied, monkeypatch):
     equal = {"correct": 16, "token_accuracy": 1.0}
     monkeypatch.setattr(evaluate, "evaluate_lengths", constant(equal))
     code, out, _ = call("select", "runs")
@@ -134,7 +134,7 @@ def test_a_tie_that_lasts_is_followed_to_the_limit_and_said(call, tied, monkeypa
     assert lengths(tied[1])[-1] == 128
 
 
-def test_what_does_not_fit_in_memory_ends_it(call, tied, monkeypatch):
+def test_out_of_memory_ends_the_comparison(call, tied, monkeypatch):
     full = {"state": "out_of_memory", "reason": "needs 31 GiB"}
     monkeypatch.setattr(evaluate, "evaluate_lengths", constant(full))
     code, out, _ = call("select", "runs")
@@ -158,7 +158,7 @@ def test_a_run_without_its_checkpoint_or_with_another(call, tied):
     assert "has no best.ckpt" in call("select", "runs")[1]
 
 
-def test_a_degenerate_monitor_is_said(call, tied):
+def test_a_degenerate_monitor_is_reported(call, tied):
     for directory in tied:
         edit(directory, validation={8: (0.0, 0.1)})
     code, out, _ = call("select", "runs", "--longest=8")

@@ -62,7 +62,7 @@ def test_source_and_target_are_plain(call):
         assert named["^"] == ["^"] * 6
 
 
-def test_what_is_shown_depends_on_the_seed_alone(call):
+def test_shown_samples_depend_on_the_seed_alone(call):
     first = call("show", "task=sort", "count=2")[1]
     assert first == call("show", "count=2", "task=sort", "seed=0")[1]
     second = call("show", "task=sort", "count=1", "seed=1")[1]
@@ -96,7 +96,7 @@ def test_introduction_counts_tokens():
     assert "nominal length 64: 76 source tokens, 91 in all" in mqmtar
 
 
-def test_what_an_encoder_and_a_decoder_read(call):
+def test_inputs_of_encoder_and_decoder(call):
     code, out, err = call(
         "show", "task=reverse", "length=6", "count=1", "model.kind=encoder_decoder"
     )

@@ -43,13 +43,13 @@ def test_closed_and_full_streams(command, shell):
     assert (done.returncode, done.stderr) == (1, "lcg: cannot write: No space left on device\n")
 
 
-def test_mistakes_keep_their_exit_code_where_nobody_hears_of_them(shell):
+def test_mistakes_keep_their_exit_code_with_closed_streams(shell):
     for closed in (">&-", "2>&-", "<&- >&- 2>&-", "2>/dev/full"):
         assert shell(f"lcg train task=cop {closed}").returncode == 2
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_what_can_be_printed_is(command, shell):
+def test_output_is_printed_in_every_environment(command, shell):
     usual = shell(f"lcg {command}").stdout
     for surroundings, environment in SURROUNDINGS.items():
         done = shell(f"lcg {command}", **environment)
@@ -92,7 +92,7 @@ FULL = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 2)"
 
 
 @pytest.mark.parametrize("before", [CLOSED, FULL], ids=["closed", "full"])
-def test_a_run_is_trained_though_nobody_hears_of_it(before, here, tiny, fork_server):
+def test_a_run_is_trained_with_closed_streams(before, here, tiny, fork_server):
     """The streams are as Python starts with them, in a process that need not import torch."""
     words = tiny("name=mine", "wandb.mode=offline")
     assert fork_server.run("train", *words, folder=here, before=before).code == 0

@@ -47,14 +47,14 @@ def test_the_experiments_resolve_and_set_nothing_in_vain(name, corpora):
 
 
 @pytest.mark.parametrize("name", ["text/translate", "text/masked_lm"])
-def test_without_its_corpus_an_experiment_says_what_makes_it(name, call):
+def test_without_its_corpus_an_experiment_names_the_command_for_it(name, call):
     code, out, err = call("train", f"experiment={name}")
     assert (code, out) == (2, "")
     assert "python -m lcg.tasks.corpora." in err
     assert err.count("\n") == 1
 
 
-def test_the_words_for_text_of_ones_own_run_on_a_small_file(here):
+def test_the_commands_for_a_users_text_run_on_a_small_file(here):
     """The lengths of the docs are those of ordinary sentences: 180 pairs of 14 to 38 letters."""
     page = (Path(__file__).parents[2] / "docs/real-text.md").read_text(encoding="utf-8")
     found = re.search(r"lcg train (task=parallel_text task\.source=a\.de .*?)\n```", page, re.S)

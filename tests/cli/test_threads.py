@@ -43,7 +43,7 @@ def test_threads_sleep_at_once_only_on_a_busy_machine(waiting):
     assert waiting(busy=False) == (None, cli.SPINS)
 
 
-def test_what_another_lcg_chose_is_chosen_anew(waiting):
+def test_a_policy_chosen_by_another_lcg_is_chosen_again(waiting):
     assert waiting(busy=True, spins=cli.SPINS) == ("PASSIVE", None)
     assert waiting(busy=False, spins=cli.SPINS) == (None, cli.SPINS)
     assert waiting(busy=False, policy="PASSIVE", spins="0") == ("PASSIVE", "0")  # a sweep's

@@ -51,7 +51,7 @@ def test_the_same_command_again_trains_nothing(call, tiny, here):
     assert (here / first.strip() / "checkpoints" / "last.ckpt").stat().st_mtime_ns == stamp
 
 
-def test_options_without_effect_are_said(call, tiny, timed_by_a_fork):
+def test_options_without_effect_are_warnings(call, tiny, timed_by_a_fork):
     words = tiny("data.min_length=4", "data.lengths_per=batch", "optimizer.warmup_steps=6")
     code, _, err = call("train", *words, "--dry-run")
     assert code == 0
@@ -179,7 +179,7 @@ def test_stopped_is_128_and_the_signal(number, code, here, tiny, fork_server):
     assert (here / "runs" / "mine" / "checkpoints" / "last.ckpt").is_file()
 
 
-def test_a_closed_pipe_is_no_error(process):
+def test_a_closed_pipe_is_not_an_error(process):
     program = (
         "import subprocess, sys;"
         "child = subprocess.Popen([sys.executable, '-m', 'lcg', 'train', '--help'],"

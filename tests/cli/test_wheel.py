@@ -32,7 +32,7 @@ def wheel(tmp_path_factory) -> Path:
     return found
 
 
-def test_what_is_in_it(wheel):
+def test_contents_of_the_wheel(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for folder, inside in (("configs", "lcg/configs"), ("sweeps", "lcg/sweeps")):
         files = [p.relative_to(ROOT / folder) for p in (ROOT / folder).rglob("*.yaml")]

@@ -26,7 +26,7 @@ def test_every_field_has_a_meaning(cls):
 
 
 @pytest.mark.parametrize("cls", COMPONENTS)
-def test_every_class_says_what_it_is(cls):
+def test_every_class_has_a_summary(cls):
     from lcg.config.help import summary
 
     assert len(summary(cls)) > 10

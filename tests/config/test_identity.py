@@ -51,7 +51,7 @@ NO_CHANGE = [
 
 
 @pytest.mark.parametrize("word", CHANGES)
-def test_what_changes_the_weights_changes_both(word, here):
+def test_settings_of_the_weights_change_both_hashes(word, here):
     plain, changed = load_config([]), load_config([word])
     assert identity(plain) != identity(changed)
     assert experiment_identity(plain) != experiment_identity(changed)
@@ -65,11 +65,11 @@ def test_seed_and_learning_rate_make_runs_of_one_method(word, here):
 
 
 @pytest.mark.parametrize("word", NO_CHANGE)
-def test_what_does_not_change_the_weights(word, here):
+def test_settings_that_do_not_affect_the_weights(word, here):
     assert identity(load_config([])) == identity(load_config([word]))
 
 
-def test_the_hash_of_a_config_is_what_it_was(here):
+def test_the_hash_of_a_config_is_unchanged(here):
     """A new option of the schema, at its default, must not rename the runs that people have."""
     assert identity(load_config([])) == "720603c5"
     assert identity(load_config(["experiment=demo/asentmax"])) == "c81b77d2"
@@ -87,7 +87,7 @@ def test_an_option_that_was_added_later_counts_only_where_it_is_set():
     assert to_tree(Section()) == {"first": 1, "later": 2, "unseen": 3}
 
 
-def test_the_layers_of_an_encoder_count_however_they_are_said(here):
+def test_the_layers_of_an_encoder_count_in_every_spelling(here):
     words = ["model.kind=encoder_decoder"]
     plain, said, other = (
         identity(load_config([*words, *more]))
@@ -96,7 +96,7 @@ def test_the_layers_of_an_encoder_count_however_they_are_said(here):
     assert plain == said != other
 
 
-def test_ways_to_say_the_same_are_one_run(write):
+def test_equivalent_overrides_are_one_run(write):
     write("configs/experiment/mine.yaml", "task: {name: copy, symbols: 32}\nattention: softmax\n")
     write("configs/experiment/other.yaml", "base: mine\nmodel: {d_model: 64}\n")
     words = [[], ["experiment=mine"], ["experiment=other"], ["optimizer.lr=1e-3"]]

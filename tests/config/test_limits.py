@@ -85,7 +85,7 @@ class Lines(Copy):
 
 
 @pytest.mark.parametrize("words", ABSURD)
-def test_what_is_absurd_is_one_line_and_writes_nothing(words, write, here, capsys):
+def test_absurd_values_are_one_line_and_write_nothing(words, write, here, capsys):
     write("file.md", "a file")
     write("odd.py", ODD)
     for run in ("runs/run", "runs/outer/inner"):
@@ -148,7 +148,7 @@ TOO_LARGE = {
 
 
 @pytest.mark.parametrize("words", TOO_LARGE)
-def test_what_is_too_large_for_this_machine(words, here, capsys, monkeypatch):
+def test_options_too_large_for_this_machine(words, here, capsys, monkeypatch):
     """An error before anything is written; a warning of a dry run, which says what it can."""
     monkeypatch.setattr(system, "_meminfo", lambda: 2**30)
     words = ["trainer.accelerator=cpu", *words.split()]

@@ -33,7 +33,7 @@ def test_the_order_of_words_never_matters(here):
     assert configs[0]["labels"] == {"task": "sort", "attention": "asentmax", "position": "nape"}
 
 
-def test_what_lies_over_what(write):
+def test_order_of_overlays(write):
     write("configs/experiment/base.yaml", "model: {layers: 3, heads: 4, d_ff: 9}\nseed: 1\n")
     write("configs/experiment/mine.yaml", "base: base\nmodel: {heads: 2, d_ff: 10}\n")
     write("configs/model/wide.yaml", "d_ff: 11\nd_model: 32\n")

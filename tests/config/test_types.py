@@ -102,7 +102,7 @@ def test_refuses(kind, value):
 
 
 @given(st.integers() | st.floats(allow_nan=False) | st.booleans() | st.lists(st.integers()))
-def test_what_is_printed_can_be_typed(value):
+def test_printed_options_can_be_typed(value):
     kind = list[int] if isinstance(value, list) else type(value)
     assert convert(kind, as_text(value), "here") == value
 

@@ -28,13 +28,13 @@ COUNTS = [
 
 
 @pytest.mark.parametrize("words", NO_EFFECT)
-def test_no_effect_is_said(words, here):
+def test_no_effect_is_a_warning(words, here):
     (remark,) = warnings(load_config(words.split()))
     assert NO_EFFECT[words] in remark
 
 
 @pytest.mark.parametrize("words", COUNTS)
-def test_nothing_is_said_of_what_counts(words, here):
+def test_options_with_an_effect_have_no_warning(words, here):
     assert warnings(load_config(words.split())) == []
 
 

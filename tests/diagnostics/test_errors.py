@@ -76,7 +76,7 @@ def test_columns_are_aligned_and_marked(name):
     assert ("reads" in text) == (task.kind != "seq2seq")
 
 
-def test_what_is_right_is_counted_and_colour_marks_what_is_wrong():
+def test_correct_blocks_are_counted_and_colour_marks_errors():
     task = TASKS["copy"]()
     target = np.arange(200) % 10
     predicted = target.copy()

@@ -95,7 +95,7 @@ def test_rows_that_are_not_finite_are_left_out():
     assert found(np.full(len(STEPS), math.nan))["plateau_loss"] is None
 
 
-def test_few_rows_say_nothing_and_a_short_run_can():
+def test_few_rows_have_no_plateau_and_a_short_run_can():
     steps = np.arange(250, 2001, 250)
     assert found(stuck(steps), steps)["plateau_loss"] is None
     steps = np.arange(50, 2001, 50)

@@ -381,7 +381,7 @@ def test_the_oracle_on_cases_known_by_hand() -> None:
     assert np.allclose(entmax_rows(np.array([1.0, 0.0]), 1.5), [r * r, (r - 0.5) ** 2])
 
 
-def test_scratch_memory_is_nobody_s():
+def test_results_do_not_share_scratch_memory():
     """Calls of one size share it, whatever mode they run in, and what they return is their own."""
     scores = torch.randn(2, 40, 33, generator=torch.Generator().manual_seed(5))
     for alpha in (1.5, 1.3):

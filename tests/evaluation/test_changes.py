@@ -46,7 +46,7 @@ def what_was_found(cells):
     return [(c.key, c.correct, c.outcomes, c.token_accuracy, c.prefix) for c in cells]
 
 
-def test_what_is_not_given_stays_as_the_run_has_it(run):
+def test_options_not_given_keep_the_runs_values(run):
     own = Run(run).config
     config, changes = with_changes(own, YARN)
     assert (config.position.name, config.position.base, config.position.scale) == ("yarn", 500, 4)
@@ -65,7 +65,7 @@ def test_what_is_not_given_stays_as_the_run_has_it(run):
 
 
 @pytest.mark.parametrize("words", [[], ["position.base=500"], ["position=rope"]])
-def test_what_changes_nothing_is_the_run(run, words):
+def test_changes_equal_to_the_run_are_the_run(run, words):
     config, changes = with_changes(Run(run).config, words)
     assert changes == {} and config.position == Run(run).config.position
 
@@ -154,7 +154,7 @@ def test_a_tensor_of_another_shape_is_refused():
         ("position=yarn", "position=yarn is not known"),
     ],
 )
-def test_what_cannot_be_changed_is_one_line(run, word, problem):
+def test_options_that_cannot_change_are_one_line(run, word, problem):
     with pytest.raises(ConfigError, match=problem):
         with_changes(Run(run).config, [word])
 

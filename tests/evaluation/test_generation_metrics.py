@@ -40,7 +40,7 @@ def one_by_one(model, prompt: list[int], source: torch.Tensor | None, count: int
 
 
 @pytest.mark.parametrize("kind", ["encoder_decoder", "decoder"])
-def test_what_is_written_is_what_a_loop_writes(kind):
+def test_generated_rows_equal_decoding_in_a_loop(kind):
     config, model, stream = drawn("parallel_text", kind)
     task, batch = config.task, stream.batch(0, 5)
     rows = generated(model, task, batch)
@@ -129,7 +129,7 @@ def test_labels_are_never_recorded_as_decoded():
 
 
 @pytest.mark.parametrize("found", [{"bleu": float("nan")}, {"bleu": "high"}, 3])
-def test_a_measure_that_is_no_number_is_refused(monkeypatch, found):
+def test_a_measure_that_is_not_a_number_is_refused(monkeypatch, found):
     config, model, _ = drawn("parallel_text", "encoder_decoder")
     monkeypatch.setattr(ParallelText, "measure", lambda self, own, right: found)
     with pytest.raises(

@@ -75,7 +75,7 @@ def test_validation_and_test_samples_differ_and_are_the_run_seeds_business_never
     assert (test != validation).any(axis=1).mean() > 0.9
 
 
-def test_length_without_room_is_recorded_and_the_ladder_goes_on(monkeypatch):
+def test_a_length_out_of_memory_is_recorded_and_the_next_follows(monkeypatch):
     config = load_config(["task=copy", *SMALL])
     model = build_model(config)
     room = memory.forward_bytes(config, 1, 40, 20) / memory.SHARE

@@ -51,7 +51,7 @@ def slow(choice):
 
 
 @pytest.mark.parametrize("choice", STILL_RUN)
-def test_what_runs_as_it_is(choice, capsys, tmp_path, monkeypatch):
+def test_earlier_classes_that_run_unchanged(choice, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", choice.format(FOLDER), *TINY]) == 0, capsys.readouterr()
 
@@ -62,7 +62,7 @@ def test_what_has_the_properties_that_are_checked(choice, capsys):
 
 
 @pytest.mark.parametrize("choice", TOLD)
-def test_what_is_told(choice, capsys, tmp_path, monkeypatch):
+def test_messages_about_renamed_members(choice, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", choice.format(FOLDER), *TINY]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
@@ -70,12 +70,12 @@ def test_what_is_told(choice, capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("choice", [*map(slow, list(TOLD)[:-1]), list(TOLD)[-1]])
-def test_what_is_told_by_a_check(choice, capsys):
+def test_messages_of_a_check(choice, capsys):
     assert main(["check", choice.format(FOLDER)]) == 2
     captured = capsys.readouterr()
     assert TOLD[choice].format(FOLDER) in captured.out + captured.err
 
 
-def test_what_the_page_had_its_reader_import():
+def test_imports_of_earlier_pages_are_explained():
     with pytest.raises(ImportError, match=r"^BiasContext is now Tile\(q_ids, k_ids, q, k\)"):
         runpy.run_path(str(FOLDER / "formula_of_kerple.py"))

@@ -21,7 +21,7 @@ def test_folders_named_like_ours_shadow_nothing(way, lcg):
 
 
 @every_way
-def test_a_file_of_one_s_own(way, lcg, write):
+def test_a_users_file(way, lcg, write):
     write("tasks/rotate.py", ROTATE)  # beside the traps
     out = lcg("show task=./tasks/rotate.py:Rotate task.shift=2 length=5 count=1", way)
     named = {line.split()[0]: line.split()[1:] for line in out.split("\n\n")[1].splitlines()}
@@ -32,7 +32,7 @@ def test_a_file_of_one_s_own(way, lcg, write):
 
 
 @every_way
-def test_a_package_of_one_s_own(way, lcg, write):
+def test_a_users_package(way, lcg, write):
     write("my_pkg/__init__.py", "")
     write("my_pkg/helper.py", "SYMBOLS = 6\n")
     write(
@@ -81,7 +81,7 @@ def test_two_files_of_one_name_are_two_modules(lcg, write):
     assert "attention.normalizer.heat=1" in out
 
 
-def test_a_whole_run_of_one_s_own_classes(lcg, write, folder, fork_server):
+def test_a_whole_run_of_a_users_classes(lcg, write, folder, fork_server):
     """All three kinds, in YAML and on the command line; found again from another folder."""
     write("rotate.py", ROTATE)
     write("mine.py", NORMALIZER)

@@ -126,7 +126,7 @@ def follow(page, folder, command) -> list[str]:
     return outputs
 
 
-def test_the_page_on_a_trainer_of_ones_own(folder, command):
+def test_the_page_on_a_users_trainer(folder, command):
     *_, output = follow("lightning.md", folder, command)
     assert re.findall(r"^(\d+) \d", output, re.MULTILINE) == [str(step) for step in range(1, 9)]
     assert (folder / "own" / "last.ckpt").exists()
@@ -240,7 +240,7 @@ def contribute(page: str, repository: Path, definition: str) -> str:
 @pytest.mark.slow
 @every_page
 @pytest.mark.parametrize("right", [True, False], ids=["right", "wrong"])
-def test_what_the_page_says_of_contributing(page, right, tmp_path, shell):
+def test_the_page_on_contributing(page, right, tmp_path, shell):
     """With its definition the suite covers the class and passes; with a wrong one it fails."""
     (definition,) = [block.text for block in blocks(page) if block not in own(page)]
     if not right:

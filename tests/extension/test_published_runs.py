@@ -264,7 +264,7 @@ def test_an_lstm_in_one_table_with_two_attentions(lcg, folder):
     assert "lstm · nape" in page
 
 
-def test_what_has_no_heads_is_said(lcg):
+def test_runs_without_heads_are_an_error(lcg):
     words = tiny(*WORDS, "trainer.steps=4", "task=./parity.py:Parity", "mixer=./lstm.py:LSTM")
     run = lcg("train", *words).strip()
     said = lcg("inspect", run, "--length", LONGER, "--layer", "0", code=2)
@@ -294,7 +294,7 @@ def page_blocks(language: str) -> list[tuple[str, str]]:
     return re.findall(pattern, PAGE.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def test_the_table_of_the_page_names_what_each_class_fills_in():
+def test_the_table_of_the_page_names_the_members_of_each_class():
     rows = re.findall(r"^\| .* \| `(\w+\.py):(\w+)` \| (.*) \|$", PAGE.read_text(), re.MULTILINE)
     assert {file for file, *_ in rows} == {file.name for file in FILES.glob("*.py")}
     for file, cls, hooks in rows:

@@ -80,7 +80,7 @@ def again(folder: Path, run: str) -> None:
         ("helper.py", lambda text: text.replace("6", "5")),
     ],
 )
-def test_an_edited_class_is_said_and_the_run_keeps_its_own(lcg, trained, folder, file, edit):
+def test_an_edited_class_is_reported_and_the_run_keeps_its_copy(lcg, trained, folder, file, edit):
     run, _, first = trained
     own = folder / file
     own.write_text(edit(own.read_text()))
@@ -311,7 +311,7 @@ class Stale(RoPE):
 """
 
 
-def test_what_an_encoding_draws_is_the_same_in_every_evaluation(lcg, write, folder):
+def test_draws_of_an_encoding_are_the_same_in_every_evaluation(lcg, write, folder):
     write("drawn.py", RANDOM)
     run = train(lcg, "task=copy position=./drawn.py:Drawn")
     found = []
@@ -323,13 +323,13 @@ def test_what_an_encoding_draws_is_the_same_in_every_evaluation(lcg, write, fold
     assert found[0] == found[1] == found[2]
 
 
-def test_an_encoding_that_draws_where_nothing_is_repeated_is_told(write, folder):
+def test_an_encoding_whose_draws_cannot_repeat_is_refused(write, folder):
     write("stale.py", STALE)
     with pytest.raises(ValueError, match=r"Stale\.positions\(\) draws, .* draw in draw_positions"):
         build_model(load_config([f"position={folder}/stale.py:Stale"]))
 
 
-def test_another_version_of_a_package_is_said(lcg, write, folder, monkeypatch):
+def test_another_version_of_a_package_is_reported(lcg, write, folder, monkeypatch):
     """And is part of what the class is, but keeps nobody from evaluating the run."""
     import importlib.metadata
 

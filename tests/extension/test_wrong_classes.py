@@ -92,7 +92,7 @@ def test_a_wrong_attention(name, capsys, tmp_path, monkeypatch):
     assert told(ATTENTIONS[name], line), line
 
 
-def test_what_goes_wrong_at_longer_lengths_only(capsys, tmp_path, monkeypatch):
+def test_errors_at_longer_lengths_only(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["train", f"position={FILE}:Long", "name=long", *TINY]
     assert main(words) == 0

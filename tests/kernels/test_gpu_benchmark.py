@@ -29,7 +29,7 @@ def test_the_benchmark_runs_to_its_end():
     assert [f"# {section}" in done.stdout for section in gpu.SECTIONS] == [True] * 5
 
 
-def test_it_says_what_is_missing(capsys, monkeypatch):
+def test_it_names_the_missing_package(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert gpu.main([]) == 2
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)

@@ -67,7 +67,7 @@ def test_what_cannot_be_recorded_is_called_where_it_was(monkeypatch, capsys):
         (AssertionError("only\nsome lengths"), "AssertionError: only some lengths"),
     ],
 )
-def test_what_fails_is_not_timed(monkeypatch, error, said):
+def test_failing_steps_are_not_timed(monkeypatch, error, said):
     with pytest.raises(graphs.Unready, match=said):
         graphs.recorded("theirs", Pretended(monkeypatch, refuses=error), capture=True)
 

@@ -72,7 +72,7 @@ def test_one_query(normalizer):
 @pytest.mark.filterwarnings("ignore:invalid value")
 @pytest.mark.parametrize("what", ["a query of NaN", "a key of NaN", "an infinite query"])
 @normalizers
-def test_what_is_not_finite_is_seen_in_the_output(normalizer, what):
+def test_values_that_are_not_finite_reach_the_output(normalizer, what):
     """A model that has overflowed must not go on with finite numbers."""
     torch.manual_seed(8)
     q, k, v = inputs()

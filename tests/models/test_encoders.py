@@ -144,7 +144,7 @@ def test_greedy_is_the_teacher_forced_argmax(row):
     assert torch.equal(logits.argmax(dim=-1), written)
 
 
-def test_greedy_reads_the_source_once_and_says_where_logits_are_not_finite():
+def test_greedy_encodes_the_source_once_and_marks_logits_that_are_not_finite():
     model, *_ = small("encoder_decoder", ROW)
     calls, made = [], []
     model.source_blocks[0].register_forward_hook(lambda *words: calls.append(1))

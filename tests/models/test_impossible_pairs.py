@@ -126,7 +126,7 @@ class Scalar(Softmax):
         return {"sink": torch.zeros(())}
 
 
-def test_what_a_normalizer_learns_has_a_row_per_head():
+def test_learned_tensors_of_a_normalizer_have_a_row_per_head():
     """A backend may treat some heads at a time."""
     with pytest.raises(ValueError) as error:
         MultiHeadAttention(Attention(Scalar()), NoPE(), Sizes(2, 2, 4, 8))

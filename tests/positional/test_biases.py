@@ -376,7 +376,7 @@ def test_reading_in_parts_with_ids_of_each_sequence_is_reading_at_once(position)
     "position", [FIRE(train_length=64), TransformerXL(), DAPE(), T5(farthest=3000)], ids=label
 )
 @torch.no_grad()
-def test_neighbours_far_away_are_told_apart_in_bfloat16(position):
+def test_neighbours_far_away_differ_in_bfloat16(position):
     layer = layer_of(position, normalizer=Softmax())
     layer.query.weight.zero_()
     x = torch.ones(1, 1200, 16)

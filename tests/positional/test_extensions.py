@@ -53,7 +53,7 @@ def test_keeping_none_is_no_encoding_and_keeping_all_is_rope():
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.55])
-def test_a_share_that_is_no_whole_number_of_pairs_is_refused(keep):
+def test_a_share_with_a_fraction_of_a_pair_is_refused(keep):
     with pytest.raises(ValueError, match=r"^rope: keep·4 frequencies must be a whole number"):
         RoPE(keep=keep).check(Sizes(2, 2, 8, 16))
 
@@ -205,7 +205,7 @@ def test_options_that_mean_nothing_are_refused(words, said):
         load_config(["position=rope", *words.split()])
 
 
-def test_without_a_config_one_line_says_what_is_missing():
+def test_without_a_config_one_line_names_what_is_missing():
     with pytest.raises(ValueError, match=r"^rope: train_length is not known without a config"):
         RoPE(extension="yarn", scale=2).frequencies(8)
 

@@ -120,7 +120,7 @@ def read(model, words, positions, chunks):
 
 @pytest.mark.parametrize("row", sampled(OWN, variants("normalizer")), ids=labels)
 @torch.no_grad()
-def test_what_is_decoded_continues_what_was_read(row):
+def test_decoding_continues_the_input(row):
     """Whatever the chunks, one set of position ids, drawn once, serves a sequence."""
     position, normalizer = row
     model = small_decoder(normalizer, LogScaling(), position)

@@ -22,7 +22,7 @@ def test_it_writes_one_page_and_prints_its_path(folder: Path, tmp_path: Path, ca
     assert list(tmp_path.iterdir()) == [page], "nothing beside it, no temporary file"
 
 
-def test_unreadable_runs_are_told_and_the_rest_goes_on(
+def test_unreadable_runs_are_reported_and_the_rest_is_shown(
     tmp_path: Path, run_of, write, capsys
 ) -> None:
     good = write(tmp_path / "runs", run_of({32: 200, 64: 100}), rows=3)

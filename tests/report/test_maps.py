@@ -84,7 +84,7 @@ def test_heads_are_named_by_what_they_have(choices: str, expected: tuple[str, st
     assert tuple(head_text(config, layer, head) for head in (0, 2)) == expected
 
 
-def test_what_cannot_be_drawn_is_a_note(trained: Path, folder: Path, made) -> None:
+def test_maps_that_cannot_be_drawn_are_a_note(trained: Path, folder: Path, made) -> None:
     absent = make(find([trained]), "lcg report", made, MapChoice(None, ((2, 0), (0, 9))))
     assert "the model has no head 2:0, 0:9" in absent.html
     assert not any(d.name.endswith("-maps") for d in absent.drawings)

@@ -280,14 +280,14 @@ def test_steps_are_whole_numbers(tmp_path: Path, run_of, write, made) -> None:
     assert "20" in ticks and all(tick.isdecimal() for tick in ticks)
 
 
-def test_no_figure_says_things_in_tex(tmp_path: Path, run_of, write, made) -> None:
+def test_no_figure_has_tex_markup(tmp_path: Path, run_of, write, made) -> None:
     """Log axes of less than a decade have labels between the powers of ten."""
     write(tmp_path, run_of({32: 200}), heads=False, rows=3)
     report = make(find([tmp_path]), "lcg report", made, None)
     assert "mathdefault" not in report.html
 
 
-def test_damaged_metrics_cost_only_what_they_hold(tmp_path: Path, run_of, write) -> None:
+def test_damaged_metrics_lose_only_their_rows(tmp_path: Path, run_of, write) -> None:
     directory = write(tmp_path, run_of({32: 200}), heads=False, rows=3)
     with (directory / "metrics.csv").open("a") as file:
         file.write("400,nan\n500,0.25\nx,1\n600\n700,0.5,9\n500,0.125\n800,inf\n900,0.0")
@@ -305,7 +305,7 @@ def test_thinning_keeps_the_mean() -> None:
     assert thinned(steps[:5], values[:5], most=100) == (steps[:5], values[:5])
 
 
-def test_provenance_says_what_is_known(report: Report, folder: Path) -> None:
+def test_provenance_shows_known_facts(report: Report, folder: Path) -> None:
     assert "0123456789ab, changed files" in report.html
     assert "lcg 0.1.0, torch 2.13.0+cpu" in report.html
     assert "2023-11-14 22:13" in report.html, "when metrics.csv was last written"

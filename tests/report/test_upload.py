@@ -89,7 +89,7 @@ def test_page_and_figures_are_one_artifact(
     assert "https://wandb.example/run" in capsys.readouterr().err
 
 
-def test_what_goes_wrong_there_is_a_line(
+def test_errors_of_wandb_are_a_line(
     alone: Path, tmp_path: Path, stand: Stand, monkeypatch, capsys
 ) -> None:
     monkeypatch.setenv("WANDB_MODE", "online")

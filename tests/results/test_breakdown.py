@@ -51,7 +51,7 @@ def test_tables_by_distance_and_by_part(records):
     assert r"\begin{table}" in table(records, "latex", by="part")
 
 
-def test_what_no_run_holds_is_told_in_a_line(records):
+def test_metrics_that_no_run_has_are_an_error_of_one_line(records):
     with pytest.raises(ValueError, match="no run holds token accuracy by tokens to the evidence"):
         table(records[1:], by="distance")
     with pytest.raises(ValueError, match="--by part is for markdown and latex"):

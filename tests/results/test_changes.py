@@ -62,7 +62,7 @@ def test_a_row_of_its_own_beside_the_runs_own(records) -> None:
     assert numbers["topk · rope"] == ["70.0", "20.0", "—"]
 
 
-def test_validation_selects_whatever_the_changed_cells_hold(records) -> None:
+def test_validation_selects_regardless_of_changed_cells(records) -> None:
     groups = group_runs(records)
     assert choose(records[:2]).record.seed == 0
     assert [group.best.record.seed for group in groups[:2]] == [0, 0]

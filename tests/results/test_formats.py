@@ -104,7 +104,7 @@ def test_latex_prints_how_to_read_a_table(make: Make) -> None:
     assert "\\parbox" not in table([make({32: 900})], "latex"), "nothing needs to be said"
 
 
-def test_another_metric_says_what_it_leaves_out(records) -> None:
+def test_another_metric_names_the_omitted_columns(records) -> None:
     text = table(records, metric="token_accuracy")
     assert "Intervals, differences from a baseline and published rows are of exact match" in text
     assert "up to which token accuracy is at least 90 % at every tested one" in text

@@ -99,7 +99,7 @@ def test_any_field_names_a_method_where_it_differs(record, word, values, shown) 
     assert names(*found) == [f"softmax · nape, {shown}={text}" for text in texts]
 
 
-def test_what_follows_from_the_method_is_not_repeated(record) -> None:
+def test_choices_implied_by_the_method_are_not_repeated(record) -> None:
     found = [record(f"attention={name}") for name in ("softmax", "asentmax", "topk", "rela")]
     assert names(*found) == [f"{name} · nape" for name in ("asentmax", "rela", "softmax", "topk")]
     assert names(record("attention=softmax"), record("attention=asentmax", "model.layers=3")) == [
@@ -126,7 +126,7 @@ def test_what_follows_from_the_method_is_not_repeated(record) -> None:
         ("{normalizer:_entmax,_scaling:_log} scaling=none", "entmax · nape"),
     ],
 )
-def test_a_label_says_nothing_false(record, words, label) -> None:
+def test_a_label_fits_its_config(record, words, label) -> None:
     """Alone in a table too, an attention is not called by a preset that it is not."""
     attention, *others = [word.replace("_", " ") if "{" in word else word for word in words.split()]
     assert names(record(f"attention={attention}", *(f"attention.{o}" for o in others))) == [label]
@@ -192,7 +192,7 @@ def write(path: Path, name: str) -> Path:
     return path
 
 
-def test_two_classes_of_one_name_are_told_apart(record, tmp_path: Path) -> None:
+def test_two_classes_of_one_name_have_different_labels(record, tmp_path: Path) -> None:
     files = [write(tmp_path / folder / "mine.py", "Mine") for folder in ("a", "b")]
     files[1].write_text(files[1].read_text().replace("0.0", "1.0"))
     found = [record(f"attention={file}:Mine") for file in files]

@@ -76,7 +76,7 @@ def test_large_counts_do_not_overflow() -> None:
 
 
 @pytest.mark.parametrize("counts", [(-1, 2, 5), (3, 3, 5), (0, 0, 0)])
-def test_what_is_no_count(counts: tuple[int, int, int]) -> None:
+def test_invalid_counts(counts: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="are not counts"):
         tango(*counts)
 

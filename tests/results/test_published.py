@@ -87,7 +87,7 @@ def test_verdicts_by_interval(make: Make) -> None:
     assert next(v for v in few if v.length == 256 and v.correct).verdict == "agrees"
 
 
-def test_a_state_is_not_run_and_what_did_not_train_is_said(make: Make) -> None:
+def test_a_state_is_not_run_and_untrained_runs_are_named(make: Make) -> None:
     untrained = ours(make, {64: 10, 128: 0, 256: "not_finite"})
     mine = {v.length: v for v in verdicts([untrained]) if v.method == "softmax"}
     assert (mine[64].verdict, mine[128].verdict) == ("differs", "agrees")

@@ -168,7 +168,7 @@ def test_load_names_file_and_fault(
     assert "\n" not in str(error.value)
 
 
-def test_what_is_saved_is_read(make: Make, tmp_path: Path) -> None:
+def test_saved_checkpoints_are_read(make: Make, tmp_path: Path) -> None:
     """Options of a user's class may be larger than a machine's whole numbers."""
     options = {"prime": 2**89 - 1, "base": 1e300, "least": -(10**299), "rate": float("inf")}
     record = replace(make({64: 993}, options=options), config={"task": options})
@@ -176,14 +176,14 @@ def test_what_is_saved_is_read(make: Make, tmp_path: Path) -> None:
     assert RunRecord.load(tmp_path).config["task"] == options | {"rate": None}
 
 
-def test_what_could_not_be_read_is_not_saved(make: Make, tmp_path: Path) -> None:
+def test_unreadable_results_are_not_saved(make: Make, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="'prime' is not a finite number"):
         make({64: 993}, options={"prime": 10**400}).save(tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("content", [b'{"schema": 1,', b"\xff\xfe", b"[]", b""])
-def test_load_refuses_what_is_no_record(tmp_path: Path, content: bytes) -> None:
+def test_load_refuses_other_json(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "results.json").write_bytes(content)
     with pytest.raises(RecordError, match=r"results\.json: .*restore the file"):
         RunRecord.load(tmp_path)
@@ -266,7 +266,7 @@ def broken_runs(make: Make, folder: Path) -> None:
     make(seed=3).save(folder / "project" / "runs" / "run3")
 
 
-def test_load_runs_reports_every_problem_and_goes_on(make: Make, tmp_path: Path) -> None:
+def test_load_runs_reports_every_problem_and_continues(make: Make, tmp_path: Path) -> None:
     broken_runs(make, tmp_path)
     lines: list[str] = []
     runs = Run.find([tmp_path, tmp_path / "nowhere"], lines.append)
@@ -326,9 +326,7 @@ def mutations(data, path=()):
             yield (*path, key)
 
 
-def test_whatever_is_wrong_with_a_record_is_one_line_or_harmless(
-    make: Make, tmp_path: Path
-) -> None:
+def test_any_defect_of_a_record_is_one_line_or_harmless(make: Make, tmp_path: Path) -> None:
     """Each part in turn is taken away or replaced by something else."""
     make(seed=5).save(tmp_path / "good")
     original = make({64: 993, 128: "skipped"}).to_dict()

@@ -99,7 +99,7 @@ def test_no_validation_and_no_runs(make: Make) -> None:
         choose([])
 
 
-def test_the_test_set_has_no_say(make: Make) -> None:
+def test_the_test_set_does_not_affect_selection(make: Make) -> None:
     worse = make({128: 1000}, seed=0, validation={128: (0.1, 0.2)})
     better = make({128: 0}, seed=1, validation={128: (0.2, 0.2)})
     assert chosen(worse, better).record.seed == 1

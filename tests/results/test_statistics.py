@@ -41,7 +41,7 @@ def test_wilson_contains_the_proportion_and_mirrors(pair: tuple[int, int]) -> No
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 0), (-1, 5), (6, 5)])
-def test_wilson_refuses_what_is_no_proportion(correct: int, n: int) -> None:
+def test_wilson_refuses_invalid_counts(correct: int, n: int) -> None:
     with pytest.raises(ValueError, match="not a proportion"):
         wilson(correct, n)
 

@@ -75,7 +75,7 @@ def test_lengths_are_headed_as_multiples_of_a_shared_training_maximum(make: Make
     assert "(2×)" not in table(mixed) and "(train)" not in table(mixed)
 
 
-def test_what_did_not_train_is_marked_and_in_no_mean_of_the_trained(make: Make) -> None:
+def test_untrained_runs_are_marked_and_in_no_mean_of_the_trained(make: Make) -> None:
     """They are shown and in the median, which is marked; the mean of the trained lacks them."""
     records = [make({32: 1000, 64: 800}), make({32: 150, 64: 20}, seed=1)]
     assert rows(table(records), "softmax")[2][1:5] == ["1", "0.001", "15.0 †", "2.0 †"]

@@ -12,7 +12,7 @@ def file(tmp_path):
     return tmp_path / "metrics.csv"
 
 
-def test_what_is_appended_is_read_and_nothing_twice(file):
+def test_appended_rows_are_read_once(file):
     file.write_text("step,a\n1,x\n2,y\n3,")
     reader = MetricsReader(file)
     assert list(reader.rows()) == [(1, {"step": "1", "a": "x"}), (2, {"step": "2", "a": "y"})]
@@ -52,7 +52,7 @@ def test_a_file_without_values_has_no_curves(file, content):
     assert read_curves(file) == {}
 
 
-def test_what_is_no_file_has_no_curves(file):
+def test_without_a_readable_file_there_are_no_curves(file):
     assert read_curves(file) == {}
     file.mkdir()
     assert read_curves(file) == {}

@@ -148,7 +148,7 @@ def test_no_two_fronts_look_the_same():
         assert style["color"] == methods[name.partition(" + ")[0]]["color"]
 
 
-def test_the_summary_says_what_a_dash_is():
+def test_the_summary_explains_the_dash():
     assert UNREACHED in summary(of_every_method())
 
 
@@ -179,7 +179,7 @@ def test_nothing_is_cut_off_a_picture_of_one_length(monkeypatch, tmp_path):
             assert box.y0 >= 0 and box.y1 <= figure.bbox.y1, text.get_text()
 
 
-def test_what_it_refuses_in_one_line(run, capsys, tmp_path):
+def test_refusals_are_one_line(run, capsys, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     (tmp_path / "file").write_text("")
     for words, reason in (
@@ -233,7 +233,7 @@ def test_stopped_it_leaves_nothing(run, capsys, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_what_is_learned_never_sees_the_test_stream(run, monkeypatch):
+def test_learning_never_sees_the_test_stream(run, monkeypatch):
     asked = []
     draw = module.draw
     monkeypatch.setattr(module, "draw", lambda *words: asked.append(words[1:3]) or draw(*words))

@@ -174,7 +174,7 @@ def test_only_normalizers_with_zeros_are_taken():
         check_identity(normalizer, {"a": torch.randn(4)}, 4)
 
 
-def test_a_user_s_normalizer_is_told_what_to_declare():
+def test_a_users_normalizer_gets_an_error_naming_the_declaration():
     class Sharper(Entmax):
         name = "sharper"
 

@@ -132,7 +132,7 @@ def test_dry_run(tiny, call, tmp_path, monkeypatch):
     assert set(tmp_path.rglob("*")) == written
 
 
-def test_kinds_alike_in_their_choices_are_told_apart(tmp_path, call, monkeypatch):
+def test_kinds_with_equal_choices_have_different_labels(tmp_path, call, monkeypatch):
     """By what the sweep varies in them; neither by seeds and rates nor by what is common."""
     varied = {
         "seed": [0, 1],

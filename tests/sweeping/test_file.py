@@ -199,7 +199,7 @@ def laughs(form: str, first: str = "lol") -> str:
         ("parameters: !!python/object:os.system {}\n", "could not determine a constructor"),
     ],
 )
-def test_a_file_that_is_no_sweep(text, said, tmp_path):
+def test_a_file_that_is_not_a_sweep(text, said, tmp_path):
     file = tmp_path / "broken.yaml"
     file.write_text(text)
     with pytest.raises(ConfigError, match=r"broken\.yaml: ") as error:
@@ -225,7 +225,7 @@ def test_runs_that_would_share_a_directory_are_refused(tmp_path):
         read_sweep(write(tmp_path, {"parameters": parameters}))
 
 
-def test_a_name_that_is_no_file(tmp_path):
+def test_a_name_without_a_file(tmp_path):
     with pytest.raises(ConfigError, match="there is no sweep file quick_cop; did you mean quick_c"):
         read_sweep("quick_cop")
 
@@ -275,7 +275,7 @@ def test_overrides_lie_over_every_run(tmp_path):
     assert [sorted(words) for words in registered] == [sorted(w) for w in configs(sweep)]
 
 
-def test_what_a_sweep_is_called_by(tmp_path):
+def test_the_name_of_a_sweep(tmp_path):
     """Another folder or a larger cap is the same sweep; another value is another."""
     same = BAYES | {"method": "random"}
     file = write(tmp_path, same)
@@ -330,7 +330,7 @@ def test_the_files_that_come_with_it(name, tmp_path, monkeypatch):
         assert config.labels["position"] == "nape"
 
 
-def test_the_one_on_real_text_says_how_to_make_its_corpus(tmp_path, monkeypatch):
+def test_the_sweep_on_real_text_names_the_command_for_its_corpus(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="gettext_pairs"):
         configs(read_sweep("real_text"))
@@ -407,7 +407,7 @@ def test_every_macro_means_what_wandb_agent_makes_of_it(command, tmp_path, monke
     assert yaml.safe_load(as_yaml(sweep))["command"][-1] == command[-1]
 
 
-def test_what_is_false_is_left_out_without_boolean_flags(tmp_path):
+def test_false_values_are_left_out_without_boolean_flags(tmp_path):
     changes = {
         "command": ["lcg", "train", "experiment=quick/copy", "${args_no_boolean_flags}"],
         "parameters": {"evaluation.after_training": {"values": [True, False]}},

@@ -90,7 +90,7 @@ def trials(asked):
     return queue(asked).trials()
 
 
-def test_a_full_disk_is_no_runs_failure(sweep, plan):
+def test_a_full_disk_fails_no_run(sweep, plan):
     """The sweep ends, other runs are asked to save, and the same command goes on."""
     plan(s0=["full", "ok"], s1=["wait", "ok"], s2=["ok"])
     asked = sweep(3)
@@ -106,7 +106,7 @@ def test_a_full_disk_is_no_runs_failure(sweep, plan):
     assert "failed" not in again.as_text()
 
 
-def test_a_database_that_goes_away_is_no_runs_failure(sweep, plan, monkeypatch):
+def test_a_lost_database_fails_no_run(sweep, plan, monkeypatch):
     """The sweep ends with what the database said, and the same command goes on later."""
     asked = sweep(2)
     with monkeypatch.context() as outage:
@@ -253,7 +253,7 @@ def load_words(failure):
 
 
 @pytest.mark.slow
-def test_a_crash_after_progress_is_no_second_one(sweep, plan):
+def test_a_crash_after_progress_does_not_count_as_the_second(sweep, plan):
     """A run that gets further each time is worth going on with."""
     plan(s0=["progress", "progress", "progress", "ok"], s1=["progress", "crash", "ok"])
     asked = sweep(2)
@@ -273,7 +273,7 @@ def test_a_run_that_is_not_finite_is_a_result(sweep, plan):
     assert done.best.value == 0.0
 
 
-def test_what_a_worker_is_given(sweep, plan, monkeypatch):
+def test_the_threads_of_a_worker(sweep, plan, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(6))
     asked = sweep(1)
     run(asked, workers=2)
@@ -433,7 +433,7 @@ def test_two_launchers_never_train_a_run_twice(sweep, plan):
     assert attempts(asked) == [1] * 8
 
 
-def test_a_run_counts_as_finished_when_its_ladder_is_climbed(sweep, plan):
+def test_a_run_is_finished_when_all_lengths_are_evaluated(sweep, plan):
     asked = sweep(1)
     run(asked)
     found = find_run(configs(asked)[0])

@@ -55,7 +55,7 @@ def test_a_distribution(node, expected):
 
 
 @pytest.mark.parametrize("name", NOT_DRAWN)
-def test_what_optuna_cannot_draw_is_refused_by_name(name):
+def test_unsupported_distributions_are_refused_by_name(name):
     with pytest.raises(ValueError, match=f"distribution {name} cannot be drawn"):
         read_parameter({"distribution": name, "mu": 0.0, "min": 1, "max": 2})
 
@@ -103,7 +103,7 @@ def test_a_sweep_that_draws_ends_at_its_cap(method, tmp_path):
     assert len(set(rates)) == 4 and all(0.001 <= rate <= 0.1 for rate in rates)
 
 
-def test_two_launchers_share_what_there_is(tmp_path):
+def test_two_launchers_share_the_runs(tmp_path):
     """Each trial of a grid goes to one of them, and the cap holds for both together."""
     seeds = {"seed": {"values": list(range(7))}}
     grid = sweep(tmp_path, method="grid", run_cap=None, parameters=seeds)
@@ -164,7 +164,7 @@ def test_launchers_that_make_the_database_at_the_same_moment(tmp_path):
         assert set(pool.map(opened, range(8))) == {1}
 
 
-def test_a_trial_of_a_dead_launcher_goes_on_with_its_parameters(tmp_path):
+def test_a_trial_of_a_dead_launcher_resumes_with_its_parameters(tmp_path):
     one, other = queues(sweep(tmp_path), 2)
     one.owner = one.owner | {"born": "long ago"}  # its number now belongs to another process
     _, chosen = one.take()
@@ -286,7 +286,7 @@ def test_a_storage_whose_driver_is_missing(module, address, said, tmp_path, monk
 @pytest.mark.parametrize(
     "name", ["q?x", "p%41x", "a#b", "mit Leerzeichen", "größe", "a:b@c", "\udcff"]
 )
-def test_the_study_lies_where_its_runs_lie_whatever_their_folder_is_called(name, tmp_path):
+def test_the_study_is_in_the_folder_of_its_runs(name, tmp_path):
     folder = tmp_path / name / "sweeps"
     storage = study.open_storage(None, folder)
     optuna.create_study(storage=storage, study_name=name.encode("utf-8", "replace").decode())

@@ -361,7 +361,7 @@ def test_coupled_ids_need_one_sequence():
         (BinaryArithmetic, {"operation": "divide"}, None, "operation must be add or multiply"),
     ],
 )
-def test_what_cannot_be_is_one_line(cls, options, length, said):
+def test_impossible_values_are_one_line(cls, options, length, said):
     with pytest.raises(ValueError) as error:
         cls(**options).check_length(length)
     assert str(error.value).startswith(f"{cls.name}: {said}") and "\n" not in str(error.value)

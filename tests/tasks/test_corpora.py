@@ -133,7 +133,7 @@ def test_cleaning(text, expected):
         ("x y" * 150, "y x" * 150, False),
     ],
 )
-def test_what_can_be_a_translation(one, other, fits):
+def test_usable_translations(one, other, fits):
     assert usable(one, other) is fits
 
 

@@ -120,7 +120,7 @@ def test_no_line_is_in_two_splits(files):
         assert not seen[one] & seen[other]
 
 
-def test_what_hangs_together_stays_together():
+def test_pairs_that_share_a_line_stay_together():
     """a-1, b-1, b-2, 2-c: one piece, whatever the order, and on whichever side a line is."""
     pairs = [("a", "1"), ("b", "1"), ("b", "2"), ("2", "c")]
     alone = [(f"x{i}", f"y{i}") for i in range(200)]
@@ -212,7 +212,7 @@ def test_files_without_a_pair_are_called_empty(files, content):
         ParallelText(**files)
 
 
-def test_a_byte_order_mark_is_no_text(files):
+def test_a_byte_order_mark_is_dropped(files):
     digest = ParallelText(**files).digest
     path = Path(files["source"])
     path.write_text(path.read_text(encoding="utf-8"), encoding="utf-8-sig")
@@ -241,7 +241,7 @@ def test_lines_that_end_in_crlf_are_the_same_lines(files):
 
 
 @pytest.mark.parametrize("content", [b"ein Wort\xff\n", "wort\n".encode("utf-16")])
-def test_what_is_no_utf_8_is_refused(files, content):
+def test_text_that_is_not_utf_8_is_refused(files, content):
     Path(files["target"]).write_bytes(content)
     with pytest.raises(ValueError, match=r"^parallel_text: .*text\.target is not UTF-8 text$"):
         ParallelText(**files)

@@ -46,7 +46,7 @@ def test_apart_is_bos_source_eos_and_bos_target(some_task):
     assert scored == [[*t, task.eos] for t in targets]
 
 
-def test_a_masked_task_scores_what_its_labels_say():
+def test_a_masked_task_scores_its_masked_symbols():
     task, lengths = RaggedMasked(), np.array([5, 9, 7])
     batch = task.encode(np.random.default_rng(0), lengths)
     assert batch.source is None and batch.inputs.shape == batch.labels.shape

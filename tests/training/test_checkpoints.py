@@ -45,7 +45,7 @@ def damage(path, how):
 HOWS = ("truncated", "empty", "not a checkpoint", "a flipped bit in a tensor")
 
 
-def test_what_was_saved_is_loaded(folder):
+def test_saved_records_are_loaded(folder):
     write(folder, "last.ckpt", 7)
     assert differences(CONTENT, checkpoints.load(folder / "last.ckpt")) == []
 

@@ -82,7 +82,7 @@ class Fails(torch.autograd.Function):
 
 
 @pytest.mark.parametrize("at_once", [True, False], ids=["forward", "backward"])
-def test_what_cannot_be_compiled_trains_all_the_same(config, monkeypatch, capsys, at_once):
+def test_training_continues_uncompiled(config, monkeypatch, capsys, at_once):
     def refuses(function, **options):
         return lambda *given: Fails.apply(function(*given), at_once)
 

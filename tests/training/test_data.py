@@ -48,7 +48,7 @@ def test_lengths_are_drawn_per_sample_or_per_batch(config, per, several):
     assert len(set.union(*scored)) > 1
 
 
-def test_the_realised_lengths_are_said_from_the_data(config):
+def test_the_realised_lengths_are_logged_from_the_data(config):
     options = config("data.batch_size=4", "data.min_length=5", "data.max_length=5")
     assert realised_lengths(options) == (
         "training lengths 5–5, drawn per sample: mean 5.0, median 5, 80 % in 5–5 (first 16 batches)"

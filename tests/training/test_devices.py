@@ -39,7 +39,7 @@ def test_a_precision_that_needs_one(no_gpu):
     check_machine(Trainer(precision="bf16-mixed"))
 
 
-def test_what_may_be_there_is_left_to_torch(monkeypatch):
+def test_devices_that_may_exist_are_left_to_torch(monkeypatch):
     monkeypatch.setattr(devices, "_built_for_cuda", lambda: True)
     check_machine(Trainer(accelerator="cuda", precision="16-mixed"))
     monkeypatch.setattr(devices, "_built_for_cuda", lambda: False)
@@ -47,7 +47,7 @@ def test_what_may_be_there_is_left_to_torch(monkeypatch):
     check_machine(Trainer(accelerator="mps"))
 
 
-def test_what_torch_was_built_for():
+def test_devices_that_torch_was_built_for():
     import torch
 
     assert devices._built_for_cuda() == bool(torch.version.cuda or torch.version.hip)
@@ -62,7 +62,7 @@ def test_what_torch_was_built_for():
     ],
     ids=str,
 )
-def test_nobody_waits_for_torch_to_hear_no(tmp_path, words):
+def test_errors_do_not_import_torch(tmp_path, words):
     (tmp_path / "runs" / "held").mkdir(parents=True)
     (tmp_path / "runs" / "held" / "config.yaml").write_text("seed: 1")
     before = sorted(tmp_path.rglob("*"))
@@ -75,7 +75,7 @@ def test_nobody_waits_for_torch_to_hear_no(tmp_path, words):
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_what_the_ladder_cannot_hold_or_takes_days_for_is_said_before_training():
+def test_lengths_out_of_memory_or_of_days_are_reported_before_training():
     from lcg.config import load_config
     from lcg.training.devices import ladder_notes
 

@@ -37,7 +37,7 @@ def snapshot(directory):
 # ---- what is there
 
 
-def test_what_a_run_leaves(config):
+def test_files_that_a_run_leaves(config):
     outcome = train(config(), progress=False)
     found = {str(p.relative_to(outcome.directory)) for p in outcome.directory.rglob("*")}
     assert found == {
@@ -137,7 +137,7 @@ def test_who_only_looks_is_waited_for(tmp_path, monkeypatch):
         assert len(waits) == 1000, "who has it for itself is not waited for"
 
 
-def test_a_second_process_is_told_who_trains(lcg, tmp_path):
+def test_a_second_process_gets_busy_with_the_trainer(lcg, tmp_path):
     words = tiny(f"runs={tmp_path}", "trainer.steps=100000")
     first = lcg.start("train", *words)
     wait_until(lambda: list(tmp_path.glob("*/checkpoints/last.ckpt")), explain=lambda: first.err)
@@ -153,7 +153,7 @@ def test_a_second_process_is_told_who_trains(lcg, tmp_path):
     wait_until(lambda: "resuming" in third.err)
 
 
-def test_a_file_system_without_locks_is_said_not_fatal(config, monkeypatch, capsys):
+def test_a_file_system_without_locks_is_a_warning(config, monkeypatch, capsys):
     def no_locks(file, operation):
         raise OSError(38, "Function not implemented")
 
@@ -316,7 +316,7 @@ def test_any_write_that_fails_is_one_line_and_spoils_nothing(
     assert differences(uninterrupted, essence(run)) == []
 
 
-def test_what_a_killed_process_was_writing_is_removed(config):
+def test_temporary_files_of_killed_processes_are_removed(config):
     train(config("trainer.steps=15"), progress=False)
     run = only_run(Path(config().runs))
     for left in (run / ".results.json.1-ab.tmp", run / "checkpoints" / ".next.ckpt.1-ab.tmp"):

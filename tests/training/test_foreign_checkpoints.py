@@ -122,7 +122,7 @@ def test_a_whole_one_is_taken(find):
 
 
 @pytest.mark.parametrize("edit", FOREIGN.values(), ids=FOREIGN)
-def test_what_is_no_checkpoint_is_one_line_and_previous_is_used(run, find, edit):
+def test_an_invalid_checkpoint_is_one_line_and_previous_is_used(run, find, edit):
     content = copy.deepcopy(checkpoint(run))
     edit(content)
     checkpoints.save(content, run / "checkpoints" / "last.ckpt")
@@ -152,7 +152,7 @@ UNREADABLE = {"a folder": folder, "a link to itself": loop, "an empty file": lam
 
 
 @pytest.mark.parametrize("make", UNREADABLE.values(), ids=UNREADABLE)
-def test_what_cannot_be_read_is_set_aside_and_costs_only_time(lcg, uninterrupted, run, make):
+def test_unreadable_checkpoints_are_renamed_and_cost_only_time(lcg, uninterrupted, run, make):
     last = run / "checkpoints" / "last.ckpt"
     last.unlink()
     make(last)
@@ -165,7 +165,7 @@ def test_what_cannot_be_read_is_set_aside_and_costs_only_time(lcg, uninterrupted
     assert os.path.lexists(last.with_name("last.ckpt.damaged"))
 
 
-def test_permission_is_no_damage(run, find, monkeypatch):
+def test_a_missing_permission_is_not_damage(run, find, monkeypatch):
     """Running as root, a test cannot take it away; so the system's answer is made up."""
     path_open = type(run).open
 
@@ -222,7 +222,7 @@ BEST = {
 
 
 @pytest.mark.parametrize("change", BEST.values(), ids=BEST)
-def test_a_best_that_is_none_is_one_line(run, change):
+def test_invalid_best_checkpoint_is_an_error_of_one_line(run, change):
     from lcg.evaluation.evaluate import load_model
     from lcg.runs.run import Run
 
@@ -234,7 +234,7 @@ def test_a_best_that_is_none_is_one_line(run, change):
     assert str(path) in line and "\n" not in line and len(line) < 500
 
 
-def test_a_best_that_is_none_is_replaced_by_one_of_its_step(lcg, run, capsys):
+def test_invalid_best_checkpoint_is_replaced_by_one_of_its_step(lcg, run, capsys):
     from lcg.evaluation.evaluate import load_model
     from lcg.runs.run import Run
 
@@ -251,7 +251,7 @@ def test_a_best_that_is_none_is_replaced_by_one_of_its_step(lcg, run, capsys):
 
 
 @pytest.mark.parametrize("command", [("eval", "lengths=4"), ("inspect", "--length", "4")])
-def test_the_commands_say_it_in_one_line(lcg, run, command):
+def test_the_commands_report_it_in_one_line(lcg, run, command):
     path = run / "checkpoints" / "best.ckpt"
     torch.save({"hello": 1}, path)
     process = lcg.run(command[0], str(run), *command[1:])

@@ -73,7 +73,7 @@ def test_a_real_divergence(lcg, tmp_path):
     assert record(only_run(tmp_path))["training"]["final_loss"] is None
 
 
-def test_a_stop_request_does_not_save_what_is_not_finite(lcg, tmp_path):
+def test_a_stop_request_does_not_save_values_that_are_not_finite(lcg, tmp_path):
     """Between the step that spoils and the next one at which anybody looks."""
     stop = SPOIL + at_step(17, "os.kill(os.getpid(), signal.SIGTERM)")
     words = ("validation.every=100", "trainer.log_every=100")

@@ -45,7 +45,7 @@ def server(monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["online", "offline", "disabled"])
-def test_what_is_asked_for_is_not_questioned(mode, monkeypatch):
+def test_an_explicit_mode_is_used(mode, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "online" if mode == "disabled" else "disabled")
     assert choose_mode(mode) == (mode, "")
 
@@ -181,7 +181,7 @@ class CommError(Exception):
     ],
     ids=lambda value: "+".join(value) if isinstance(value, list) else "",
 )
-def test_trouble_is_a_line_and_training_goes_on(config, monkeypatch, capsys, where, said):
+def test_trouble_is_a_line_and_training_continues(config, monkeypatch, capsys, where, said):
     fake = Fake(dict.fromkeys(where, CommError("broken")))
     monkeypatch.setitem(sys.modules, "wandb", fake)
     outcome = train(config("wandb.mode=online"), progress=False)
@@ -195,7 +195,7 @@ def test_trouble_is_a_line_and_training_goes_on(config, monkeypatch, capsys, whe
     ]
 
 
-def test_what_it_is_told(config, monkeypatch):
+def test_options_of_wandb_init(config, monkeypatch):
     fake = Fake({})
     monkeypatch.setitem(sys.modules, "wandb", fake)
     words = ("wandb.mode=online", "wandb.project=p", "wandb.group=g", "wandb.tags=a,b")

@@ -159,7 +159,7 @@ def assert_exact(run: Path, fork_server, tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_a_preempted_run_goes_on_under_another_id(server, agent, fork_server, tmp_path):
+def test_a_preempted_run_resumes_under_another_id(server, agent, fork_server, tmp_path):
     """The run directory is the same, its result exact, and provenance names both W&B runs."""
     hand_out_twice(server, tmp_path / "bin", "os.kill(os.getpid(), signal.SIGTERM)")
     process = agent()
@@ -172,7 +172,7 @@ def test_a_preempted_run_goes_on_under_another_id(server, agent, fork_server, tm
 
 
 @pytest.mark.slow
-def test_a_run_of_a_host_that_is_lost_goes_on_elsewhere(server, agent, fork_server, tmp_path):
+def test_a_run_of_a_lost_host_resumes_elsewhere(server, agent, fork_server, tmp_path):
     """Agent and run are killed; another agent, in another folder, finds the shared run directory.
 
     W&B resumes no runs of a sweep. What the run had sent stays with its first id.
@@ -191,7 +191,7 @@ def test_a_run_of_a_host_that_is_lost_goes_on_elsewhere(server, agent, fork_serv
 
 
 @pytest.mark.slow
-def test_the_agent_gives_up_after_early_failures(server, agent):
+def test_the_agent_stops_after_early_failures(server, agent):
     """After five in a row, or three in its first minute: a sweep file has to exclude them.
 
     The minute is W&B's own affair, and switched off here.

@@ -31,7 +31,7 @@ def alone(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("name", "value"), [(name, value) for name, values in NO_ADDRESS.items() for value in values]
 )
-def test_what_is_no_address_means_offline(name, value, alone):
+def test_an_invalid_address_means_offline(name, value, alone):
     for known, text in (LOGIN | {name: value}).items():
         alone.setenv(known, text)
     mode, why = choose_mode("auto")
@@ -48,7 +48,7 @@ def test_without_a_home_there_is_no_login(alone):
     assert choose_mode("auto") == ("offline", "there is no W&B login (wandb login)")
 
 
-def test_a_netrc_that_is_no_text_holds_no_login(alone, tmp_path):
+def test_a_netrc_that_is_not_text_has_no_login(alone, tmp_path):
     (tmp_path / ".netrc").write_bytes(b"\xff\xfe machine")
     alone.setenv("WANDB_BASE_URL", "http://localhost:9")
     assert choose_mode("auto") == ("offline", "there is no W&B login (wandb login)")

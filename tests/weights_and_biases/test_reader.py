@@ -65,7 +65,7 @@ def test_a_project_of_several_pages(server, logged_in):
     assert server.asked.count("Runs") == 2
 
 
-def test_unreadable_records_are_named_and_the_rest_goes_on(server, logged_in):
+def test_unreadable_records_are_named_and_the_rest_is_shown(server, logged_in):
     put(server, "good", a_record(0))
     put(server, "half", '{"schema": 1, "run":')
     put(server, "new", '{"schema": 99}')
