@@ -4,10 +4,12 @@ The numbers are in published.yaml, each row with its source, version and who tra
 with the cells that transcribers contradict each other on.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from lcg.results.aggregate import Group, RunResult
@@ -46,6 +48,8 @@ class Block:
 
     options: the task's. steps, batch_size, parameters (fewest and most): of the authors'
     configuration, as the paper and as their repository have it. samples: behind each proportion.
+    runs: how many runs that learned the training lengths a value is the mean of, over all lengths
+    above the multiple before it; None: it is of one selected run at one length.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Block:
     parameters: tuple[int, int]
     multiples: tuple[float, ...]
     rows: tuple[Row, ...]
+    runs: int | None = None
 
     def fits(self, record: RunRecord) -> bool:
         """Tell whether task and options, training lengths and position encoding are the same."""
@@ -126,7 +131,8 @@ def _row(multiples: tuple[float, ...], transcribers: dict[str, str], **row: Any)
 
 def published_beside(groups: Iterable[Group], forced: bool = False) -> dict[str, Block]:
     """Task -> the block under its runs, where a selected run fits it or it is forced."""
-    of_task = {block.task: block for block in reversed(blocks().values())}
+    single = [block for block in blocks().values() if block.runs is None]
+    of_task = {block.task: block for block in reversed(single)}
     pairs = [(of_task[group.task], group) for group in groups if group.task in of_task]
     return {b.task: b for b, group in pairs if forced or b.fits(group.best.record)}
 
@@ -138,7 +144,8 @@ def verdicts(records: Iterable[RunRecord], block: str = "table1/sort") -> list[V
     row's attention. The published value is a proportion of the block's samples. The two agree if
     and only if our Wilson interval and the published value's overlap: not overlapping is stronger
     than a test at 5 % (of the order of 0.6 % for like sample sizes), so what differs does so beyond
-    the chance of test samples; whether other training seeds would is not asked.
+    the chance of test samples; whether other training seeds would is not asked. A mean over runs
+    agrees if it lies where the mean of as many other runs of ours would, see `_mean_verdict`.
     Raises ValueError for a block that does not exist.
     """
     if block not in blocks():
@@ -148,6 +155,9 @@ def verdicts(records: Iterable[RunRecord], block: str = "table1/sort") -> list[V
     verdicts_so_far = []
     for row in chosen.rows:
         own = [r for r in fitting if r.labels["attention"] == row.method and not changed(r)]
+        if chosen.runs is not None:
+            found += [_mean_verdict(chosen, row, multiple, own) for multiple in row.values]
+            continue
         run = RunResult(choose(own).record) if own else None
         verdicts_so_far += [_verdict(chosen, row, multiple, run) for multiple in row.values]
     return verdicts_so_far
@@ -169,3 +179,40 @@ def _verdict(block: Block, row: Row, multiple: float, run: RunResult | None) -> 
         ours = (cell.correct, cell.samples, interval)
         verdict = "agrees" if interval[0] <= high and low <= interval[1] else "differs"
     return Verdict(row.method, row.name, length, published, *ours, verdict, "; ".join(notes))
+
+
+T_QUANTILES = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+"""Number of runs -> the 97.5 % quantile of Student's t with one degree of freedom less."""
+
+
+def _mean_verdict(block: Block, row: Row, multiple: float, own: list[RunRecord]) -> Verdict:
+    """A published mean over runs that learned the training lengths, beside that of our first ones.
+
+    The interval is where the mean of as many other runs would lie with 95 %, mean ± t·s·√(2/n),
+    widened to the Wilson interval of all samples together.
+    """
+    end = block.train_lengths[1]
+    index = block.multiples.index(multiple)
+    low = round((block.multiples[index - 1] if index else 1) * end)
+    high = round(multiple * end)
+    learned = [r for r in own if r.selection is not None and r.selection.value == 1]
+    learned.sort(key=lambda record: record.seed)
+    cells = [
+        [c for n, c in RunResult(r).cells.items() if low < n <= high and c.state == "value"]
+        for r in learned[: block.runs]
+    ]
+    counts = [(sum(c.correct for c in run), sum(c.samples for c in run)) for run in cells if run]
+    notes = [f"{len(learned)} of {len(own)} runs learned lengths up to {end}"]
+    values = row.method, row.name, high, row.values[multiple]
+    if len(counts) < block.runs:
+        notes.insert(0, f"{block.runs} that did are needed, {len(counts)} are there")
+        return Verdict(*values, None, None, None, "not run", "; ".join(notes))
+    notes += block.deviations(learned[0])
+    correct, samples = (sum(column) for column in zip(*counts, strict=True))
+    shares = [right / of for right, of in counts]
+    half = T_QUANTILES[block.runs] * stdev(shares) * math.sqrt(2 / block.runs)
+    wide = wilson(correct, samples)
+    middle = fmean(shares)
+    interval = max(0.0, min(wide[0], middle - half)), min(1.0, max(wide[1], middle + half))
+    verdict = "agrees" if interval[0] <= row.values[multiple] <= interval[1] else "differs"
+    return Verdict(*values, correct, samples, interval, verdict, "; ".join(notes))

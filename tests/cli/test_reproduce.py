@@ -19,7 +19,37 @@ def test_a_block_that_is_not_published_is_refused_at_once(here, capsys):
     assert not list(here.iterdir())
 
 
-@pytest.mark.parametrize("block", blocks())
+CRASP = [name for name in blocks() if name.startswith("crasp/")]
+
+
+@pytest.mark.parametrize("block", CRASP)
+def test_every_row_of_crasp_is_in_its_sweep(block):
+    """The runs have task, encoding, lengths and model that were published, and fit the block."""
+    from lcg.config import load_config
+    from lcg.config.compatibility import parameter_count
+    from lcg.sweeping import read_sweep
+    from lcg.sweeping.file import combinations
+
+    published, sweep = blocks()[block], read_sweep("crasp", [f"experiment={block}"])
+    configs = [load_config(sweep.words(chosen)) for chosen in combinations(sweep)]
+    assert {c.seed for c in configs} == {*range(7)}
+    config = configs[0]
+    assert (config.labels["task"], config.labels["position"]) == (
+        published.task,
+        published.position,
+    )
+    assert {getattr(config.task, name) for name in published.options} == {
+        *published.options.values()
+    }
+    assert (config.data.min_length, config.data.max_length) == published.train_lengths
+    assert config.trainer.steps == published.steps and config.data.batch_size == 64
+    count = parameter_count(config.model, config.task.vocabulary)
+    assert published.parameters == (count, count)
+    bins = [[n for n in config.evaluation.lengths if low < n <= low + 50] for low in (50, 100)]
+    assert [sum(lengths) / len(lengths) for lengths in bins] == [75.5, 125.5]
+
+
+@pytest.mark.parametrize("block", sorted(blocks().keys() - set(CRASP)))
 def test_every_block_has_its_sweep(block):
     """The sweep has the methods, task, training lengths and encoding that were published."""
     from lcg.config import load_config
