@@ -7,7 +7,7 @@ with the cells that transcribers contradict each other on.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -156,10 +156,10 @@ def verdicts(records: Iterable[RunRecord], block: str = "table1/sort") -> list[V
     for row in chosen.rows:
         own = [r for r in fitting if r.labels["attention"] == row.method and not changed(r)]
         if chosen.runs is not None:
-            found += [_mean_verdict(chosen, row, multiple, own) for multiple in row.values]
-            continue
-        run = RunResult(choose(own).record) if own else None
-        verdicts_so_far += [_verdict(chosen, row, multiple, run) for multiple in row.values]
+            judge = partial(_mean_verdict, own=own)
+        else:
+            judge = partial(_verdict, run=RunResult(choose(own).record) if own else None)
+        verdicts_so_far += [judge(chosen, row, multiple) for multiple in row.values]
     return verdicts_so_far
 
 
@@ -188,8 +188,9 @@ T_QUANTILES = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 def _mean_verdict(block: Block, row: Row, multiple: float, own: list[RunRecord]) -> Verdict:
     """A published mean over runs that learned the training lengths, beside that of our first ones.
 
-    The interval is where the mean of as many other runs would lie with 95 %, mean ± t·s·√(2/n),
-    widened to the Wilson interval of all samples together.
+    Our interval is where the mean of as many other runs would lie with 95 %, mean ± t·s·√(2/n),
+    widened to the Wilson interval of all samples together; it agrees with a published mean whose
+    own Wilson interval it overlaps.
     """
     end = block.train_lengths[1]
     index = block.multiples.index(multiple)
@@ -214,5 +215,7 @@ def _mean_verdict(block: Block, row: Row, multiple: float, own: list[RunRecord])
     wide = wilson(correct, samples)
     middle = fmean(shares)
     interval = max(0.0, min(wide[0], middle - half)), min(1.0, max(wide[1], middle + half))
-    verdict = "agrees" if interval[0] <= row.values[multiple] <= interval[1] else "differs"
+    of = block.runs * block.samples
+    theirs = wilson(round(row.values[multiple] * of), of)
+    verdict = "agrees" if interval[0] <= theirs[1] and theirs[0] <= interval[1] else "differs"
     return Verdict(*values, correct, samples, interval, verdict, "; ".join(notes))
