@@ -56,26 +56,28 @@ class Attention:
     def __post_init__(self) -> None:
         if self.softcap is not None and not 0 < self.softcap < math.inf:
             raise ValueError(f"attention.softcap must be positive, got {self.softcap:g}")
-        for option in self._options() if self.backend != "auto" else ():
-            if self.backend not in OPTIONS[option]:
+        check_backend(self.backend, self.normalizer)
+        for part, able in self._limits().items():
+            if self.backend not in ("auto", *able):
                 raise ValueError(
-                    f"attention.{option} has no {self.backend} backend; "
-                    f"use backend={' or '.join(OPTIONS[option])}"
+                    f"{part} has no {self.backend} backend; use backend={' or '.join(able)}"
                 )
         check_backend(self.backend, self.weighting)
         if self.selective:  # memory is estimated by the backend
             self.backend = "reference"
 
-    def _options(self) -> list[str]:
-        """Return the options in use that not every backend runs."""
+    def _limits(self) -> dict[str, tuple[str, ...]]:
+        """Return the backends that run each option in use, and the output norm."""
         used = self.sink != "none", self.softcap is not None, self.selective
-        return [option for option, is_used in zip(OPTIONS, used, strict=True) if is_used]
+        options = (option for option, is_used in zip(OPTIONS, used, strict=True) if is_used)
+        limits = {f"attention.{option}": OPTIONS[option] for option in options}
+        return limits | {f"output_norm={self.output_norm.name}": self.output_norm.backends}
 
     @property
     def backends(self) -> list[str]:
-        """Return the backends that run the normalizer and all options."""
-        able = [OPTIONS[option] for option in self._options()]
-        return [name for name in self.weighting.backends if all(name in some for some in able)]
+        """Return the backends that run the normalizer, all options and the output norm."""
+        limits = self._limits().values()
+        return [name for name in self.normalizer.backends if all(name in able for able in limits)]
 
     @property
     def weighting(self) -> Normalizer:

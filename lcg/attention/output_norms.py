@@ -23,6 +23,8 @@ class OutputNorm:
     """
 
     name: ClassVar[str]
+    backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise", "triton")
+    """The backends that run its `values`; triton only those as wide as queries."""
 
     def check(self, sizes: Sizes) -> None:
         """Raise ValueError, in one line, for unsupported sizes."""
@@ -117,6 +119,7 @@ class Differential(OutputNorm):
     """
 
     name: ClassVar[str] = "differential"
+    backends: ClassVar[tuple[str, ...]] = ("reference", "blockwise")
 
     eps: float = 1.0e-5
     """Keeps an all-zero pair from dividing by zero."""

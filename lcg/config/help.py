@@ -167,6 +167,9 @@ def backends() -> str:
         "normalizer": {
             f"`{name}`": cls.backends for name, cls in registry.available("normalizer").items()
         },
+        "output norm": {
+            f"`{name}`": cls.backends for name, cls in registry.available("output_norm").items()
+        },
         "option": {f"`attention.{name}`": able for name, able in OPTIONS.items()},
         "position": {
             f"`{name}`": usable(softmax, cls())

@@ -57,3 +57,14 @@ def test_an_option_runs_on_the_backends_of_the_table(option):
             with pytest.raises(ValueError, match=rf"attention\.{option} has no {backend} backend"):
                 Attention(**{option: value}, backend=backend)
             assert backend not in Attention(**{option: value}).backends
+
+
+@pytest.mark.parametrize("name", registry.available("output_norm"))
+def test_an_output_norm_runs_where_the_table_says(name):
+    norm = registry.available("output_norm")[name]()
+    for backend, mark in zip(BACKENDS, marks(f"| `{name}` |"), strict=True):
+        if mark.startswith("yes"):
+            assert backend in Attention(output_norm=norm, backend=backend).backends
+        else:
+            with pytest.raises(ValueError, match=f"output_norm={name} has no {backend} backend"):
+                Attention(output_norm=norm, backend=backend)

@@ -7,6 +7,7 @@ from typing import ClassVar
 import pytest
 import torch
 from oracles import attention as oracle
+from oracles.encodings_rotary import rope
 from oracles.registered import assert_near, label, randomize, variants
 
 from lcg.attention import Attention
@@ -193,8 +194,8 @@ def test_queries_and_keys_are_normed_before_they_are_rotated():
     for h in range(4):
         for i in range(6):
             for j in range(i + 1):
-                q = oracle.rope(normed["query"][i][h], i, {"base": 10000.0, "fraction": 1.0})
-                k = oracle.rope(normed["key"][j][h // 2], j, {"base": 10000.0, "fraction": 1.0})
+                q = rope(normed["query"][i][h], i, vars(RoPE()))
+                k = rope(normed["key"][j][h // 2], j, vars(RoPE()))
                 expected = float(q @ k) / math.sqrt(8)
                 assert scores[h, i, j].item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
