@@ -9,6 +9,7 @@ from oracles.registered import (
     SIZES,
     assert_near,
     choices,
+    fitting,
     labels,
     pairwise,
     small_decoder,
@@ -33,6 +34,7 @@ PAIRS = sampled(*map(variants, KINDS), SIZES, whole=pairwise, seed="capture")
 @pytest.mark.parametrize("row", PAIRS, ids=labels)
 def test_weights_times_values_is_the_output_of_every_layer(row):
     normalizer, scaling, position, output_norm, sizes = row
+    sizes = fitting(output_norm, sizes)
     model = small_decoder(normalizer, scaling, position, sizes=sizes, output_norm=output_norm)
     outputs = []
     for block in model.blocks:
@@ -42,9 +44,10 @@ def test_weights_times_values_is_the_output_of_every_layer(row):
         for captured, output in zip(seen, outputs, strict=True):
             layer = captured.layer
             v = layer.value(captured.x).unflatten(-1, (sizes.kv_heads, -1)).transpose(1, 2)
+            v = output_norm.values(v, layer.output_norm_state)
             v = v.repeat_interleave(sizes.heads // sizes.kv_heads, dim=1)
-            joined = rearrange(captured.weights() @ v, "b h q d -> b q (h d)")
-            expected = layer.output(output_norm(joined, layer.output_norm_state))
+            joined = output_norm.join(captured.weights() @ v, captured.x, layer.output_norm_state)
+            expected = layer.output(joined)
             assert_near(output, expected, NEAR, "output")
 
 
