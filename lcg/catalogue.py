@@ -114,7 +114,7 @@ def facts(kind: str, member: Any) -> Iterator[str]:
         also = f"; changes {' and '.join(changed)}" if changed else ""
         yield f"Form of bias: {', '.join(forms) or 'none'}{also}"
         yield f"Backends: {', '.join(usable(Softmax(), member))}"
-    if kind == "normalizer":
+    if kind in ("normalizer", "output_norm"):
         yield f"Backends: {', '.join(member.backends)}"
     count, of_model = learned_numbers(kind, member)
     model = f", and {of_model} per model" if of_model else ""
