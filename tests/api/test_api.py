@@ -171,7 +171,7 @@ def test_contents_of_a_run(runs):
 
 
 def test_a_place_without_a_run(tmp_path):
-    with pytest.raises(ValueError, match="no run directory"):
+    with pytest.raises(ValueError, match="not a run directory"):
         lcg.load(tmp_path)
     with pytest.raises(ValueError, match=r"no results\.json"):
         lcg.load_runs(tmp_path)

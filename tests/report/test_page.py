@@ -328,7 +328,7 @@ def test_another_metric_and_baseline(folder: Path, tmp_path: Path, run_of, write
     rows = Page(report.html).rows
     assert any(row[3:5] == ["12.5 †", "25.0 †"] for row in rows)
     assert "token accuracy (%)" in words(drawing(report, "accuracy").svg)
-    with pytest.raises(ValueError, match=r"the runs hold exact_match, token_accuracy$"):
+    with pytest.raises(ValueError, match=r"the runs have exact_match, token_accuracy$"):
         make(find([tmp_path]), "lcg report", made, None, metric="bleu")
     compared = make(find([folder]), "lcg report", made, None, baseline="asentmax")
     rows = Page(compared.html).rows

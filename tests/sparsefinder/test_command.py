@@ -115,7 +115,7 @@ def test_default_lengths_are_those_that_the_split_has(run, capsys, tmp_path, mon
     assert code == 0 and "recall at 24 |" in out and "at 96" not in out
     assert "left out, because the test split has no samples that long: 96\n" in err
     code, out, err = call(capsys, run, *few, "--length", "6,96")
-    assert (code, out) == (2, "") and "nothing of length 96" in err and err.count("\n") == 1
+    assert (code, out) == (2, "") and "no samples of length 96" in err and err.count("\n") == 1
 
 
 def test_every_predictor_also_comes_with_a_window_and_globals():

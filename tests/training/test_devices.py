@@ -29,7 +29,7 @@ def no_gpu(monkeypatch):
 
 @pytest.mark.parametrize("accelerator", ["cuda", "gpu", "mps"])
 def test_an_accelerator_that_cannot_be_there(no_gpu, accelerator):
-    with pytest.raises(ValueError, match=f"^trainer.accelerator={accelerator}: there is none"):
+    with pytest.raises(ValueError, match=f"^trainer.accelerator={accelerator}: this machine has none"):
         check_machine(Trainer(accelerator=accelerator))
 
 
