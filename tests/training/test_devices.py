@@ -29,7 +29,8 @@ def no_gpu(monkeypatch):
 
 @pytest.mark.parametrize("accelerator", ["cuda", "gpu", "mps"])
 def test_an_accelerator_that_cannot_be_there(no_gpu, accelerator):
-    with pytest.raises(ValueError, match=f"^trainer.accelerator={accelerator}: this machine has none"):
+    said = f"^trainer.accelerator={accelerator}: this machine has none"
+    with pytest.raises(ValueError, match=said):
         check_machine(Trainer(accelerator=accelerator))
 
 
