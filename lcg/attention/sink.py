@@ -37,7 +37,7 @@ class WithSink(Normalizer):
             )
         if not self.inner.rows_sum_to_one:
             raise ValueError(
-                f"attention.sink={self.score} has no effect with normalizer={self.inner.name}, "
+                f"attention.sink={self.score} is not for normalizer={self.inner.name}, "
                 "whose rows need not sum to one; use attention.sink=none"
             )
         self.name = self.inner.name

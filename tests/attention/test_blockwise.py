@@ -14,8 +14,10 @@ from lcg.attention.backends import blockwise
 from lcg.attention.backends.reference import attention_weights
 from lcg.attention.functional import Bias, attend
 from lcg.attention.normalizers.entmax import Entmax, LearnedEntmax
-from lcg.attention.normalizers.relu import ReLU
+from lcg.attention.normalizers.relu import ReLU, ReLUPerKey, ThresholdReLU
+from lcg.attention.normalizers.sigmoid import Sigmoid
 from lcg.attention.normalizers.softmax import Softmax
+from lcg.attention.normalizers.softpick import Softpick
 from lcg.attention.normalizers.topk import TopK
 from lcg.positional.base import Sizes
 
@@ -179,7 +181,13 @@ class Largest(TorchDispatchMode):
         return out
 
 
-@pytest.mark.parametrize("normalizer", [Entmax(), LearnedEntmax(), Softmax(), TopK(k=8)], ids=label)
+LONG = [Entmax(), LearnedEntmax(), Softmax(), TopK(k=8), Softpick()]
+SLOW = [Sigmoid(), ReLUPerKey(), ThresholdReLU()]
+
+
+@pytest.mark.parametrize(
+    "normalizer", [*LONG, *(pytest.param(n, marks=pytest.mark.slow) for n in SLOW)], ids=label
+)
 def test_memory_is_linear_forward_and_backward(normalizer, monkeypatch):
     monkeypatch.setattr(blockwise, "TILE", 2**13)
     monkeypatch.setattr(blockwise, "SMALL", 2**13)
