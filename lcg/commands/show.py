@@ -1,4 +1,4 @@
-"""Print a few sequences of a task and what is known of it, or an encoding against distance."""
+"""Print sequences of a task and its properties, or the effect of an encoding by distance."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def show_position(words: list[str]) -> int:
             chosen.append(word)
         else:
             raise ValueError(
-                f"{word} changes nothing here: give a position, heads, length or --output"
+                f"{word} has no effect here: give a position, heads, length or --output"
             )
     heads, length = numbers.values()
     if not (1 <= heads <= 64 and 2 <= length <= LONGEST):

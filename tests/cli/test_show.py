@@ -124,7 +124,7 @@ def test_an_encoding_against_distance(call, tmp_path):
     ("words", "message"),
     [
         (["position=nope"], "nope: scores do not depend on distance"),
-        (["position=alibi", "task=copy"], "task=copy changes nothing here"),
+        (["position=alibi", "task=copy"], "task=copy has no effect here"),
         (["position=alibi", "length=100000"], "length in 2 to 16384"),
         (["position=alibi", "-o", "alibi.gif"], "cannot draw to '.gif'"),
         (["position=alibo"], "did you mean alibi?"),
