@@ -134,6 +134,22 @@ def test_cached_decoding_is_the_whole_and_padding_changes_nothing(key, normalize
 
 
 @encodings
+@torch.no_grad()
+def test_sequences_may_have_ids_of_their_own(key):
+    """Ids that a task gives may repeat and fall: a batch is as each sequence alone, and chunks are
+    as the whole."""
+    position = encoding(key)
+    model = decoder_of(position)
+    words, ids = torch.randint(10, (2, 9)), torch.tensor([[0, 1, 2, 1, 2, 1, 5, 3, 3], [*range(9)]])
+    whole = model(words, ids=ids)
+    for row in range(2):
+        assert_near(model(words[[row]], ids=ids[row]), whole[[row]], 2e-5)
+    cache = model.make_cache(9, ids)
+    chunks = [model(part, cache=cache) for part in words.split([4, 1, 4], dim=1)]
+    assert_near(torch.cat(chunks, dim=1), whole, 2e-5)
+
+
+@encodings
 @pytest.mark.parametrize("normalizer", [Softmax(), Entmax(), Entmax(2.0)], ids=["1", "1.5", "2"])
 def test_tiles_are_as_the_whole(small, key, normalizer):
     position = encoding(key)

@@ -50,7 +50,7 @@ def t5(g: Given, h: int, i: int, j: int) -> float:
     if distance >= half:
         share = math.log(distance / half) / math.log(g.options["farthest"] / half)
         bucket = min(last, half + math.floor(share * half))
-    return g.product(h, i, j) + float(g.learned["table"][h, bucket])
+    return g.product(h, i, j) + float(g.learned["before"][h, bucket])
 
 
 def fire(g: Given, h: int, i: int, j: int) -> float:

@@ -36,6 +36,7 @@ class FIRE(PositionEncoding):
         c, least = torch.nn.functional.softplus(learned["raw"].float().clamp(max=1e4))
         farthest = torch.maximum(least, tile.q_ids.float())
         ratio = torch.log1p(c * tile.distance.abs()) / torch.log1p(c * farthest)
+        ratio = ratio[:, 0] if ratio.dim() > 2 else ratio  # ids of each sequence: [b 1 q k]
         inner = ratio[..., None] * learned["inner"].float()[:, 0] + learned["inner_bias"].float()
         found = inner.relu() @ learned["outer"].float().mT + learned["outer_bias"].float()
         return found.movedim(-1, -3)

@@ -25,14 +25,20 @@ class T5(PositionEncoding):
     """Distances from here on share one bucket."""
 
     def learned(self, sizes):
-        return {"table": 0.02 * torch.randn(sizes.heads, self.buckets)}
+        sides = {"before": self.buckets}
+        if not sizes.causal:
+            sides = dict.fromkeys(("before", "after"), self.buckets // 2)
+        return {side: 0.02 * torch.randn(sizes.heads, count) for side, count in sides.items()}
 
     def table(self, distances, learned):
-        buckets, after = self.buckets, 0
-        if bool((distances < 0).any()):  # no causal mask
-            buckets //= 2
-            after = buckets * (distances < 0)
-        distance, near = distances.abs(), buckets // 2
-        ratio = (distance.clamp(min=near).double() / near).log() / math.log(self.farthest / near)
-        far = (near + (ratio * (buckets - near)).long()).clamp(max=buckets - 1)
-        return learned["table"][:, torch.where(distance < near, distance, far) + after]
+        found = self.bias_at(distances, learned["before"])
+        if "after" in learned:
+            found = torch.where(distances < 0, self.bias_at(-distances, learned["after"]), found)
+        return found
+
+    def bias_at(self, distances, biases):
+        distances, count = distances.clamp(min=0), biases.shape[1]
+        near = count // 2
+        ratio = (distances.clamp(min=near).double() / near).log() / math.log(self.farthest / near)
+        far = (near + (ratio * (count - near)).long()).clamp(max=count - 1)
+        return biases[:, torch.where(distances < near, distances, far)]
