@@ -3,6 +3,7 @@
 Nothing may import these modules before the hook is there, so it is set when pytest starts.
 """
 
+import gc
 import os
 from functools import cache
 from pathlib import Path
@@ -30,6 +31,11 @@ install_import_hook(CHECKED, "beartype.beartype")
 from lcg.log import log_to_stderr  # noqa: E402
 
 log_to_stderr()  # as the command does: tests read what it shows
+os.fsync = lambda file: None  # takes long, and no test ends the machine; as in fork_server.py
+
+
+def pytest_collection_finish():
+    gc.freeze()  # torch and all tests are there to stay: they need not be looked through
 
 
 def pytest_configure(config):

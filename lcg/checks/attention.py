@@ -226,8 +226,9 @@ def scaling_shapes(parts: Parts, case: Case) -> None:
         with torch.no_grad():
             scaler = parts.owner(case.states(), n, state)
         if scaler is not None:
-            per_head = case.sizes.heads, case.length
-            returned(parts.owner, "__call__", scaler, per_head, (case.batch, *per_head))
+            shapes = [(heads, case.length) for heads in (case.sizes.heads, 1)]
+            shapes += [(case.batch, *shape) for shape in shapes]
+            returned(parts.owner, "__call__", scaler, *dict.fromkeys(shapes))
             expect(scaler.isfinite().all(), f"the multiplier is not finite at n = {n.min():g}")
     runs(parts, case)
 

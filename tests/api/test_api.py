@@ -4,7 +4,6 @@ import importlib
 import inspect
 import pkgutil
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -49,19 +48,30 @@ def test_importing_it_imports_nothing_else(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_no_name_is_a_module_once_all_are_imported(tmp_path):
+@pytest.fixture
+def forked(fork_server, tmp_path):
+    """As `python`, in a process that need not import torch; returns exit code, stdout, stderr."""
+
+    def forked(code: str) -> tuple[int, str, str]:
+        done = fork_server.run(folder=tmp_path, before=f"{code}\nraise SystemExit")
+        return done.code, done.out, done.err
+
+    yield forked
+    fork_server.clean()
+
+
+def test_no_name_is_a_module_once_all_are_imported(forked):
     modules = {m.name for m in pkgutil.iter_modules(lcg.__path__)}
     assert not modules & set(lcg.__all__)
-    done = python(
+    code, _, err = forked(
         "import importlib, inspect, pkgutil, lcg\n"
         "for module in pkgutil.walk_packages(lcg.__path__, 'lcg.'):\n"
         "    if not module.name.startswith(('lcg.__main__', 'lcg.attention.backends.triton.')):\n"
         "        importlib.import_module(module.name)\n"
         "assert not any(inspect.ismodule(getattr(lcg, name)) for name in lcg.__all__)\n"
-        "assert callable(lcg.attention.attend)\n",
-        tmp_path,
+        "assert callable(lcg.attention.attend)\n"
     )
-    assert done.returncode == 0, done.stderr
+    assert code == 0, err
 
 
 @pytest.mark.parametrize("name", lcg.__all__)
@@ -83,22 +93,24 @@ def test_an_unknown_name_is_an_attribute_error():
 # ---- the page
 
 
-def test_the_page_runs(tmp_path):
+def test_the_page_runs(forked, tmp_path):
     text = (ROOT / "docs" / "python.md").read_text()
     blocks = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    done = python("\n".join(blocks), tmp_path, timeout=900)
-    assert done.returncode == 0, done.stderr
-    assert "finished" in done.stdout and "## Exact match" in done.stdout
+    text = "\n".join(blocks)
+    assert '"trainer.steps=200"' in text and '"validation.every=100"' in text
+    text = text.replace("trainer.steps=200", "trainer.steps=40").replace("every=100", "every=20")
+    code, out, err = forked(text)
+    assert code == 0, err
+    assert "finished" in out and "## Exact match" in out
     assert (tmp_path / "n_back.svg").is_file()
 
 
 # ---- training
 
 
-def test_it_is_the_run_of_the_command(runs, tmp_path):
+def test_it_is_the_run_of_the_command(runs, tmp_path, fork_server):
     words = tiny(f"runs={tmp_path}", *LADDER, "attention=entmax15")
-    command = [sys.executable, "-m", "lcg", "train", *words]
-    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
+    assert fork_server.run("train", *words, folder=tmp_path).code == 0
     (other,) = lcg.load_runs(tmp_path)
     run = runs[0]
     assert other.path.name == run.path.name
@@ -136,7 +148,7 @@ def test_several_processes_are_for_the_command(tmp_path):
         lcg.train(*tiny(f"runs={tmp_path}", "trainer.devices=2"))
 
 
-def test_an_interrupted_call_resumes(tmp_path):
+def test_an_interrupted_call_resumes(forked, tmp_path):
     """Ctrl-C in the middle saves, then stops the script; the same call ends as one in one go."""
     words = tiny(f"runs={tmp_path / 'stopped'}")
     code = f"import lcg\nlcg.train(*{words!r})"
@@ -147,11 +159,11 @@ def test_an_interrupted_call_resumes(tmp_path):
         "    if step == 4: os.kill(os.getpid(), signal.SIGINT)\n"
         "CSVMetrics.log = stop\n"
     )
-    done = python(stop + code, tmp_path)
-    assert done.returncode in (1, 130, -signal.SIGINT), done.stderr
-    assert "KeyboardInterrupt: stopped at step 4" in done.stderr
-    done = python(code, tmp_path)
-    assert done.returncode == 0, done.stderr
+    ended, _, err = forked(stop + code)
+    assert ended == 1, err
+    assert "KeyboardInterrupt: stopped at step 4" in err
+    ended, _, err = forked(code)
+    assert ended == 0, err
     whole = lcg.train(*tiny(f"runs={tmp_path / 'whole'}"))
     (resumed,) = lcg.load_runs(tmp_path / "stopped")
     assert resumed.record.training.status == "finished"

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from oracles.registered import FIRST, VOCABULARY, randomize
+from sampling import sampled
 
 from lcg.attention import Attention
 from lcg.attention.normalizers.entmax import Entmax
@@ -96,9 +97,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "normalizer", "padded"), CASES)
-@pytest.mark.parametrize("together", [3, 2**22])
-def test_heads_are_those_of_naive_loops(kind, normalizer, padded, together, monkeypatch):
+@pytest.mark.parametrize("row", sampled(CASES, [3, 2**22], seed="loops"), ids=str)
+def test_heads_are_those_of_naive_loops(row, monkeypatch):
+    (kind, normalizer, padded), together = row
     monkeypatch.setattr(capture, "TOGETHER", together)
     monkeypatch.setattr(capture, "LEAST", 2)
     model, reads = small(kind, normalizer), reads_of(kind, padded)
@@ -129,12 +130,15 @@ def test_heads_are_those_of_naive_loops(kind, normalizer, padded, together, monk
     assert text.count("null") == 2 * (normalizer in ("relu", "stick_breaking"))  # legend and column
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("normalizer", ["softmax", "entmax", "entmax_learned", "relu", "topk"])
-def test_repeated_symbols_have_the_same_strongest_key_in_chunks(kind, normalizer, monkeypatch):
+REPEATED = sampled(KINDS, ["softmax", "entmax", "entmax_learned", "relu", "topk"], seed="heads")
+
+
+@pytest.mark.parametrize("row", REPEATED, ids="-".join)
+def test_repeated_symbols_have_the_same_strongest_key_in_chunks(row, monkeypatch):
     """In the first layer, without position, the same symbol has the same score everywhere; its last
     occurrence counts, however many queries are treated together.
     """
+    kind, normalizer = row
     model = small(kind, normalizer, NoPE())
     generator = torch.Generator().manual_seed(0)
     reads = [torch.randint(3, (3, 33 + 4 * i), generator=generator) for i in range(len(KINDS))]

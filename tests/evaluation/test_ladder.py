@@ -50,7 +50,11 @@ def test_cell_counts_samples_tokens_and_prefix():
     assert cell.outcomes == "e" + "f" * 16 + "d" + "f" * 7
 
 
-@pytest.mark.parametrize("task", ["copy", "flip_flop", "n_back", "max_retrieval"])
+@pytest.mark.parametrize(
+    "task",
+    ["copy", "n_back"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in ("flip_flop", "max_retrieval")],
+)
 def test_result_does_not_depend_on_batch_size(task):
     words = [f"task={task}", *SMALL[:-1], "data.min_length=12", "validation.lengths=12"]
     config = load_config(words)

@@ -4,7 +4,8 @@ import copy
 
 import pytest
 import torch
-from oracles.registered import VOCABULARY, label, randomize, tokens
+from oracles.registered import VOCABULARY, labels, randomize, tokens
+from sampling import sampled
 
 from lcg.attention import Attention
 from lcg.attention.normalizers.entmax import LearnedEntmax
@@ -39,10 +40,12 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("position", [ALiBi(), NAPE(), RoPE(), Sinusoidal()], ids=label)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "row", sampled([ALiBi(), NAPE(), RoPE(), Sinusoidal()], KINDS, seed="meta"), ids=labels
+)
 @torch.no_grad()
-def test_a_model_made_on_the_meta_device(kind, position):
+def test_a_model_made_on_the_meta_device(row):
+    position, kind = row
     reads = [tokens(2, 9, seed) for seed in range(2 if kind == "encoder_decoder" else 1)]
     model = make(kind, position)
     randomize(model)

@@ -69,7 +69,7 @@ def test_up_to_a_number_every_point_is_kept(file):
 
 def test_a_long_file_is_thinned_while_it_is_read(file):
     """Neither the rows nor the points are ever all in memory, and the means are right."""
-    rows = 50 * EXACT
+    rows = 34 * EXACT
     with file.open("w") as out:
         out.write("step,a,unwanted\n")
         out.writelines(f"{i},{i % 2},0.123456789\n" for i in range(rows))

@@ -1,10 +1,15 @@
-"""`task` in a test's arguments: the test runs for every task that draws its sources. `drawn_class`
-are the classes of these, `task_class` those of all tasks.
+"""`task` in a test's arguments: the test runs for every task that draws its sources, in the quick
+suite either as it is by default or with a small alphabet. `drawn_class` are the classes of these,
+`task_class` those of all tasks.
 """
 
 import importlib
 import inspect
 import pkgutil
+from itertools import product
+
+import pytest
+from sampling import sampled
 
 import lcg.tasks
 from lcg.tasks.base import Task
@@ -57,7 +62,17 @@ def pytest_generate_tests(metafunc):
     if "drawn_class" in metafunc.fixturenames:
         metafunc.parametrize("drawn_class", drawn, ids=[cls.name for cls in drawn])
     if "task" in metafunc.fixturenames:
-        variants = [(cls, {}) for cls in drawn]
-        variants += [(cls, SMALL[cls.name]) for cls in drawn if cls.name in SMALL]
-        ids = [cls.name + ("-small" if options else "") for cls, options in variants]
-        metafunc.parametrize("task", [cls(**options) for cls, options in variants], ids=ids)
+        name = metafunc.function.__name__
+        rows = sampled(drawn, ["default", "small"], whole=both_where_there_are, seed=name)
+        metafunc.parametrize("task", [made(row) for row in rows])
+
+
+def both_where_there_are(classes, sizes):
+    return product([cls for cls in classes if cls.name in SMALL], sizes)
+
+
+def made(row):
+    """The row with an instance of its class, and an id."""
+    ((cls, size),) = row.values
+    options = SMALL.get(cls.name, {}) if size == "small" else {}
+    return pytest.param(cls(**options), marks=row.marks, id=cls.name + "-small" * bool(options))

@@ -63,7 +63,9 @@ def test_variables_that_wandb_refuses_are_left_out_and_named(alone):
     assert wandb_logger._drop_refused_variables() == ""
 
 
-@pytest.mark.parametrize("name", ["WANDB_BASE_URL", "HTTPS_PROXY"])
+@pytest.mark.parametrize(
+    "name", ["WANDB_BASE_URL", pytest.param("HTTPS_PROXY", marks=pytest.mark.slow)]
+)
 def test_a_run_with_no_address_is_trained_offline(name, lcg, words, tmp_path):
     asked = {"WANDB_BASE_URL": "https://api.wandb.ai", name: "http://proxy:abc"}
     process = lcg("train", *words("evaluation.after_training=false"), environment=asked)

@@ -71,7 +71,9 @@ def test_the_record_arrives_with_the_ladder_and_after_each_evaluation(server, lc
     assert again.exit_code == 0
 
 
-@pytest.mark.parametrize("name, code", [("SIGTERM", 143), ("SIGINT", 130)])
+@pytest.mark.parametrize(
+    "name, code", [("SIGTERM", 143), pytest.param("SIGINT", 130, marks=pytest.mark.slow)]
+)
 def test_a_stop_in_the_ladder_is_answered_at_once(server, lcg, words, tmp_path, name, code):
     """In the middle of a batch, with nothing to wait for: what was climbed is on disk and on W&B.
 
