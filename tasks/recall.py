@@ -29,11 +29,11 @@ class MQAR(Task):
     after updates differ from all of the sequence.
 
     >>> print(MQAR(pairs=2, keys=6, values=6).example(14, seed=1))
-    inputs <bos> k2 v4 k3 v5 k2 k5 k1 k1 k3 k1 k1 k4 k4 k0
-    labels .     .  .  .  .  v4 .  .  .  v5 .  .  .  .  .
+    inputs <bos> k2 v4 k3 v5 k3 k5 k1 k1 k2 k1 k1 k4 k4 k0
+    labels .     .  .  .  .  v5 .  .  .  v4 .  .  .  .  .
     >>> print(MQAR(pairs=4, keys=8, values=6, form="compositional").example(26))
-    inputs <bos> k2 k5 v4 k3 k5 v3 k2 k6 v2 k3 k6 v5 k2 k6 k4 k3 k6 k4 k3 k5 k0 k2 k5 k4 k0 k1
-    labels .     .  .  .  .  .  .  .  .  .  .  .  .  .  v2 .  .  v5 .  .  v3 .  .  v4 .  .  .
+    inputs <bos> k2 k5 v4 k3 k5 v3 k2 k6 v2 k3 k6 v5 k3 k6 k4 k3 k5 k4 k2 k6 k0 k2 k5 k4 k0 k1
+    labels .     .  .  .  .  .  .  .  .  .  .  .  .  .  v5 .  .  v3 .  .  v2 .  .  v4 .  .  .
     """
 
     name: ClassVar[str] = "mqar"

@@ -3,14 +3,12 @@
 import time
 import tracemalloc
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pytest
 from oracles.algorithms import SOLVERS, belongs, printed
 from oracles.shortcuts import bag, majority, reaches, window
 
-from lcg.config import load_task
 from lcg.tasks.addition import Addition, add
 from lcg.tasks.chomsky import (
     BinaryArithmetic,
@@ -365,28 +363,3 @@ def test_impossible_values_are_one_line(cls, options, length, said):
     with pytest.raises(ValueError) as error:
         cls(**options).check_length(length)
     assert str(error.value).startswith(f"{cls.name}: {said}") and "\n" not in str(error.value)
-
-
-# ---- presets
-
-PRESETS = {
-    "binary_addition": BinaryArithmetic(),
-    "binary_majority": Majority(symbols=2),
-    "binary_multiplication": BinaryArithmetic(operation="multiply"),
-    "bucket_sort": Sort(symbols=5),
-    "coupled_addition": Addition(padded=True, order="reversed", coupled=512),
-    "duplicate_string": Copy(symbols=2, times=2),
-    "hinted_addition": Addition(padded=True, order="reversed", hints=128),
-    "interleaved_majority": Majority(symbols=2, period=3),
-    "parity_check": Parity(ones="binomial"),
-    "repeat_copy": Copy(symbols=2),
-    "unique_copy": Copy(symbols=150, distinct=True),
-    "unique_sort": Sort(symbols=150, distinct=True),
-}
-
-
-def test_presets_by_the_names_of_their_sources():
-    for name, task in PRESETS.items():
-        assert load_task([f"task={name}"]) == task
-    files = Path(__file__).parents[2] / "configs/task"
-    assert {*PRESETS, "reverse_string"} == {file.stem for file in files.glob("*.yaml")}

@@ -484,6 +484,45 @@ def test_a_product_depends_on_every_element_and_but_for_sums_on_their_order(grou
     assert all(same) if group == "Z60" else not all(same)
 
 
+# ---- options
+
+
+@pytest.mark.parametrize(
+    ("cls", "options", "length", "said"),
+    [
+        (WordProblem, {"group": "S4"}, None, "group must be one of S5, A5, Z60, A4xZ5, got 'S4'"),
+        (FlipFlopLanguage, {"write": 0.6, "ignore": 0.6}, None, "write and ignore must be at le"),
+        (FlipFlopLanguage, {"test": "rare"}, None, "test must be one of same, sparse, dense"),
+        (MQAR, {"form": "grid"}, None, "form must be one of plain, compositional, stacked"),
+        (MQAR, {"pairs": 5, "form": "compositional"}, None, "pairs must be a square for a grid"),
+        (MQAR, {"updates": 5}, None, "updates must lie in 0 to pairs=4, got 5"),
+        (MQAR, {"keys": 4}, None, "keys must be more than the 4 of a sequence, got 4"),
+        (MQAR, {"values": 3}, None, "values must be at least pairs + updates = 4, got 3"),
+        (MQAR, {"form": "stacked"}, None, "stacked pairs need keys · values = 16777216 symbols"),
+        (MQAR, {"power": 0.0}, None, "power must be above 0, got 0.0"),
+        (MQAR, {}, 15, "length 15 is too short, the least possible is 16"),
+        (FuzzyRecall, {"keys": 3, "symbols": 2, "longest": 1}, None, "keys=3, but only 2 words"),
+        (FuzzyRecall, {"noise": 1.0}, None, "noise must lie in [0, 1), got 1.0"),
+        (SelectiveCopy, {"copied": 0}, None, "copied must be at least 1, got 0"),
+        (NGramLookup, {"key": "middle"}, None, "key must be suffix or prefix, got 'middle'"),
+        (Needle, {"queries": 2}, None, "queries must be at most keys=1, got 2"),
+        (Needle, {"words": 21}, None, "words must be even and at least 3, got 21"),
+        (VariableTracking, {"ask": "all"}, None, "ask must be names or value, got 'all'"),
+        (VariableTracking, {"hops": 338}, None, "chains · (hops + 1) must be at most 676, the"),
+        (LEGO, {"names": 9}, 10, "length 10 needs as many names, but names=9"),
+        (PathStar, {"nodes": 9}, 5, "length 5 needs 11 nodes, but nodes=9"),
+        (PathStar, {"arms": 9, "nodes": 9}, None, "nodes must be more than arms=9, got 9"),
+        (DyckBracket, {"depth": 0}, None, "depth must be at least 1, got 0"),
+        (Count, {"symbols": 9}, 10, "length 10 needs as many numbers, but symbols=9"),
+        (Histogram, {"modulus": 1}, None, "modulus must be at least 2, got 1"),
+    ],
+)
+def test_what_cannot_be_is_one_line(cls, options, length, said):
+    with pytest.raises(ValueError) as error:
+        cls(**options).check_length(length)
+    assert str(error.value).startswith(f"{cls.name}: {said}") and "\n" not in str(error.value)
+
+
 # ---- cost
 
 FAMILIES = [

@@ -94,6 +94,19 @@ FINGERPRINTS = {
     "solve_equation": "ee359368c93d",
     "sort": "76e065b2d25e",
     "stack_manipulation": "ba92eb9123b1",
+    "word_problem": "7dc2e859cf19",
+    "ffl": "7c1fefea19aa",
+    "mqar": "2ace695564fd",
+    "fuzzy_recall": "df46f0d600af",
+    "selective_copy": "bc35fd6ce822",
+    "ngram_lookup": "d0f3f328c3e1",
+    "needle": "5cd8340f2023",
+    "variable_tracking": "9b4e345562c4",
+    "lego": "21a7d81ae878",
+    "path_star": "d7928b96ba98",
+    "dyck_bracket": "335652e3bd59",
+    "count": "fb63c3748fae",
+    "histogram": "031053360643",
 }
 
 
