@@ -17,8 +17,9 @@ class DyckBracket(Task):
     elsewhere either with probability 1/2; the kind of an opening bracket is uniform. Scored are the
     positions that a closing bracket follows (after the end of the source one follows if it can), or
     with `everywhere` all at which a bracket is open.
-    Hard because: the bracket to be closed lies beyond any number of others that were opened and
-    closed since; a count of depth and the last bracket of that depth find it.
+    Hard because: the bracket to be closed lies beyond all that were opened and closed since; it
+    takes the count of open ones and the last bracket of that depth. Distances grow with `depth`,
+    not with the length: many are 0, some of any size.
     Source: Dyck-(k, m), arXiv 2010.07515; closing brackets as the score, arXiv 2105.11115. Differs
     from them in that sources are not whole words but begin one, so that every length exists.
 

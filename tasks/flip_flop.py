@@ -93,7 +93,8 @@ class FlipFlopLanguage(Task):
     p_i = `ignore`, p_r = 1 - p_w - p_i. The bit after a read is that of the last write, other bits
     are drawn uniformly. Scored is the bit that follows each read.
     Hard because: the last write lies geometrically far back, without bound; attention glitches
-    there though a rule of two states solves it.
+    there though a rule of two states solves it. The distance does not grow with the length but with
+    p_i, in the sparse test set.
     Test sets: `test=sparse` makes p_i 0.98 in the test split, `test=dense` 0.1, with
     p_w = p_r = (1 - p_i) / 2; validation has the probabilities of training.
     Source: arXiv 2306.00946. Differs from ASEntmax, arXiv 2506.16640, whose one final read finds

@@ -181,18 +181,19 @@ class MQAR(Task):
 class FuzzyRecall(Task):
     """Recall in context of words: where a key comes again, its value is to be told, token by token.
 
-    Each sequence draws `keys` keys and a value for each, words of 1 to `longest` tokens, from
-    alphabets of their own. The stream is pairs, each a key drawn uniformly and its value; a pair is
-    followed by a token of noise with probability `noise`. The pair at the end is cut. Scored is
-    each token, in the stream, of the value of a key that came before. `longest=1` with noise is
-    noisy recall. A length of L is L tokens.
+    Each sequence draws keys and a value for each, words of 1 to `longest` tokens, from alphabets of
+    their own; by default so many keys that each comes some four times, however long the sequence.
+    The stream is pairs, each a key drawn uniformly and its value; a pair is followed by a token of
+    noise with probability `noise`. The pair at the end is cut. Scored is each token, in the stream,
+    of the value of a key that came before. `longest=1` with noise is noisy recall. A length of L is
+    L tokens.
     Hard because: words of unknown size must be joined, all their tokens must match, and noise moves
-    them about.
-    Source: MAD, arXiv 2403.17844. Differs from the authors' data: a number of keys for each
-    sequence, where theirs has ever new ones; noise of one token; every token of a recurring value
-    is scored; tokens of a word may be equal; test words are as long as those of training.
+    them about; with the number of keys the distances grow. Where `keys` is fixed they do not.
+    Source: MAD, arXiv 2403.17844. Differs from the authors' data: keys are those of the sequence,
+    where theirs are drawn from all words; noise of one token; every token of a recurring value is
+    scored; tokens of a word may be equal; test words are as long as those of training.
 
-    >>> print(FuzzyRecall(keys=2, symbols=3, longest=2, noise=0.3).example(20, seed=1))
+    >>> print(FuzzyRecall(symbols=3, longest=2, noise=0.3).example(20, seed=1))
     inputs <bos> k0 k0 v0 k0 k0 v0 k2 k2 v2 v1 k2 k2 v2 v1 n0 k0 k0 v0 k0 k0
     labels .     .  .  .  .  v0 .  .  .  .  .  .  v2 v1 .  .  .  v0 .  .  .
     """
@@ -200,8 +201,8 @@ class FuzzyRecall(Task):
     name: ClassVar[str] = "fuzzy_recall"
     kind: ClassVar[Literal["labelled"]] = "labelled"
 
-    keys: int = 4
-    """Number of keys of a sequence."""
+    keys: int = 0
+    """Number of keys of a sequence; 0: in proportion to its length."""
     symbols: int = 16
     """Size of each alphabet: of keys, of values, of noise."""
     longest: int = 3
@@ -211,7 +212,7 @@ class FuzzyRecall(Task):
 
     def __post_init__(self):
         super().__post_init__()
-        for name, least in (("keys", 1), ("symbols", 2), ("longest", 1)):
+        for name, least in (("keys", 0), ("symbols", 2), ("longest", 1)):
             value = getattr(self, name)
             self.require(value >= least, f"{name} must be at least {least}, got {value}")
         self.require(0 <= self.noise < 1, f"noise must lie in [0, 1), got {self.noise}")
@@ -219,13 +220,26 @@ class FuzzyRecall(Task):
             self.longest * math.log2(self.symbols + 1) < 52,
             f"longest={self.longest} gives too many words of {self.symbols} symbols; use less",
         )
+        self._check_words(self.keys)
+
+    def _check_words(self, keys):
         words = sum(self.symbols**n for n in range(1, self.longest + 1))
-        self.require(self.keys <= words, f"keys={self.keys}, but only {words} words exist")
+        self.require(keys <= words, f"keys={keys}, but only {words} words exist")
+
+    def check_length(self, length):
+        super().check_length(length)
+        self._check_words(self.keys_at(length))
+
+    def keys_at(self, length):
+        """Return the number of keys at a nominal length."""
+        if self.keys:
+            return np.full_like(length, self.keys)
+        return np.maximum(2, length // (4 * (self.longest + 1)))
 
     @property
     def min_length(self) -> int:
         """The tokens of more pairs than there are keys: one of these comes again."""
-        return (self.keys + 1) * (2 * self.longest + (self.noise > 0))
+        return ((self.keys or 2) + 1) * (2 * self.longest + (self.noise > 0))
 
     @property
     def symbol_count(self) -> int:
@@ -237,8 +251,9 @@ class FuzzyRecall(Task):
     def sample(self, rng, lengths):
         rows, width = len(lengths), lengths.max()
         row = np.arange(rows)[:, None]
-        size, word, whole = self._draw_pairs(rng, rows)
-        which = rng.integers(0, self.keys, (rows, width // 2 + 1))
+        keys = self.keys_at(lengths)
+        size, word, whole = self._draw_pairs(rng, rows, keys.max())
+        which = rng.integers(0, keys[:, None], (rows, width // 2 + 1))
         count = whole[row, which] + (rng.random(which.shape) < self.noise)
         begin = count.cumsum(axis=1) - count
         begins = np.zeros((rows, width + 1), np.int64)
@@ -246,21 +261,23 @@ class FuzzyRecall(Task):
         pair = begins[:, :width].cumsum(axis=1) - 1
         offset = np.arange(width) - begin[row, pair]
 
-        key, number = which[row, pair], np.arange(which.shape[1])
-        last = word.shape[2] - 1
+        key, last = which[row, pair], word.shape[2] - 1
         source = word[row, key, np.minimum(offset, last)]
         noise = 2 * self.symbols + uniform(rng, 0, self.symbols, source.shape).astype(np.int64)
         source = np.where(offset == whole[row, key], noise, source)
-        first = np.stack([(which == k).argmax(axis=1) for k in range(self.keys)], axis=1)
-        again = (number > first[row, which])[row, pair]
+        order = np.argsort(which, axis=1, kind="stable")
+        again = np.empty(which.shape, bool)
+        earlier = np.diff(np.take_along_axis(which, order, axis=1), axis=1, prepend=-1) == 0
+        np.put_along_axis(again, order, earlier, axis=1)
         inside = (offset >= size[row, key] - 1) & (offset < whole[row, key] - 1)
         inside[row[:, 0], lengths - 1] = False  # the end may cut a key, so that it equals another
         following = word[row, key, np.minimum(offset + 1, last)]
-        return source, np.where(again & inside, following, IGNORE)
+        return source, np.where(again[row, pair] & inside, following, IGNORE)
 
-    def _draw_pairs(self, rng, rows):
+    def _draw_pairs(self, rng, rows, keys):
         """Draw pairs: the key's size, the tokens [rows, keys, 2 · longest], and their number."""
-        shape = rows, self.keys, self.longest
+        self._check_words(keys)  # or it would draw for ever
+        shape = rows, keys, self.longest
         size, letter = rng.integers(1, self.longest + 1, shape[:2]), np.zeros(shape, np.int64)
         again = np.ones(shape[:2], bool)
         while again.any():  # all, then those that another of the row equals
@@ -301,7 +318,7 @@ class FuzzyRecall(Task):
         """Return what one symbol everywhere gets, if every key comes again (in long sequences)."""
         sizes = range(1, self.longest + 1)
         value = sum(float(self.symbols) ** -n for n in sizes) / self.longest
-        return 100 * value**self.keys
+        return 100 * value ** float(self.keys_at(length))
 
 
 @dataclass

@@ -136,7 +136,7 @@ def fuzzy_recall(source, task):
         if i < len(source) and words[i] == "n":
             i += 1
             assert task.noise > 0
-    assert len(memory) <= task.keys
+    assert len(memory) <= (task.keys or max(2, len(source) // (4 * (task.longest + 1))))
     return target
 
 

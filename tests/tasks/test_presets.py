@@ -29,7 +29,7 @@ PRESETS = {
     "unique_copy": Copy(symbols=150, distinct=True),
     "unique_sort": Sort(symbols=150, distinct=True),
     "reverse_string": Reverse(symbols=2),
-    "noisy_recall": FuzzyRecall(longest=1, noise=0.2),
+    "noisy_recall": FuzzyRecall(keys=8, longest=1, noise=0.2),
     "forgetting_mqar": MQAR(pairs=8, updates=4),
     "compositional_mqar": MQAR(form="compositional"),
     "stacked_mqar": MQAR(form="stacked", keys=64, values=64),

@@ -39,7 +39,8 @@ FORMS = [
     MQAR(form="compositional", pairs=9, keys=40, values=20, passes=2),
     MQAR(form="stacked", pairs=3, keys=4, values=6, updates=2, passes=2),
     MQAR(pairs=1, keys=2, values=1),
-    FuzzyRecall(longest=1, noise=0.2),
+    FuzzyRecall(keys=8, longest=1, noise=0.2),
+    FuzzyRecall(symbols=3, longest=2),
     FuzzyRecall(keys=14, symbols=2, longest=3, noise=0.5),
     SelectiveCopy(copied=3, symbols=2),
     NGramLookup(symbols=2, gram=1, answer=1),
@@ -359,6 +360,15 @@ def test_mqar_order_of_statement_tells_nothing_of_the_query():
     assert chisquare(np.bincount(stated[::4], minlength=4)).pvalue > 1e-4  # of the first query
 
 
+def test_fuzzy_recall_recedes_with_length():
+    medians = []
+    for length in (128, 512, 2048):
+        batch, found = evidence(FuzzyRecall(), length, 64)
+        far = np.arange(length + 1) - found
+        medians.append(np.median(far[batch.labels != IGNORE]))
+    assert medians[1] > 3 * medians[0] and medians[2] > 3 * medians[1]
+
+
 def test_ffl_commands_have_their_probabilities_in_each_split():
     def shares(subject, split):
         rows = EvalStream(subject, 0, split, 400).batch(0, 64).inputs[:, 1::2][:, 1:-1]
@@ -502,6 +512,7 @@ def test_a_product_depends_on_every_element_and_but_for_sums_on_their_order(grou
         (MQAR, {"power": 0.0}, None, "power must be above 0, got 0.0"),
         (MQAR, {}, 15, "length 15 is too short, the least possible is 16"),
         (FuzzyRecall, {"keys": 3, "symbols": 2, "longest": 1}, None, "keys=3, but only 2 words"),
+        (FuzzyRecall, {"longest": 1}, 200, "keys=25, but only 16 words exist"),
         (FuzzyRecall, {"noise": 1.0}, None, "noise must lie in [0, 1), got 1.0"),
         (SelectiveCopy, {"copied": 0}, None, "copied must be at least 1, got 0"),
         (NGramLookup, {"key": "middle"}, None, "key must be suffix or prefix, got 'middle'"),
@@ -529,7 +540,7 @@ FAMILIES = [
     (WordProblem(), 100_000),
     (FlipFlopLanguage(), 100_000),
     (MQAR(), 100_000),
-    (FuzzyRecall(), 100_000),
+    (FuzzyRecall(symbols=64), 100_000),
     (SelectiveCopy(), 100_000),
     (NGramLookup(), 100_000),
     (Needle(keys=4, queries=4), 100_000),

@@ -97,7 +97,7 @@ FINGERPRINTS = {
     "word_problem": "7dc2e859cf19",
     "ffl": "7c1fefea19aa",
     "mqar": "2ace695564fd",
-    "fuzzy_recall": "df46f0d600af",
+    "fuzzy_recall": "f14e247803df",
     "selective_copy": "bc35fd6ce822",
     "ngram_lookup": "d0f3f328c3e1",
     "needle": "5cd8340f2023",
