@@ -87,13 +87,13 @@ class Grouped(PositionEncoding):
             yield Group(encoding, slice(end - counts[i], end), f"group{i}_")
 
     def has(self, hook: str) -> bool:
-        if hook not in self._hooks:  # asked many times for every token that is decoded
-            self._hooks[hook] = any(encoding.has(hook) for encoding in self.encodings())
         return self._hooks[hook]
 
     @cached_property
     def _hooks(self) -> dict[str, bool]:
-        return {}
+        """Has every hook: they are asked for often, and nothing may change in a compiled step."""
+        hooks = [name for name, value in vars(PositionEncoding).items() if callable(value)]
+        return {hook: any(own.has(hook) for own in self.encodings()) for hook in hooks}
 
     @property
     def relative(self) -> bool:
