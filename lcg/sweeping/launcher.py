@@ -370,7 +370,8 @@ class Launcher:
         """Ask the workers to save and wait for them; a second signal ends them at once."""
         if self.jobs:
             again = "Ctrl-C again" if self.summary.signal else "Ctrl-C twice"
-            self._say(f"stopping: {len(self.jobs)} runs are saving; {again} kills them")
+            runs = "1 run" if len(self.jobs) == 1 else f"{len(self.jobs)} runs"
+            self._say(f"stopping: saving {runs}; {again} kills the workers")
         for job in self.jobs:
             job.process.terminate()
         while self.jobs:

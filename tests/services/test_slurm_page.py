@@ -105,7 +105,7 @@ def test_the_array_of_the_page(slurm, postgres, alone, tmp_path):
     slurm.call("scontrol", "requeue", f"{array.job}_0")
     array.wait(lambda: "Restarts=1" in array.show(0))
     slurm.call("scontrol", "update", f"JobId={array.job}_1", "TimeLimit=2")  # TERM@120: now
-    array.wait(lambda: "stopping: 1 runs save" in array.said(1))
+    array.wait(lambda: "stopping: saving 1 run" in array.said(1))
     array.send(signal.SIGCONT)
     array.wait(lambda: array.is_over(1))
     array.submit()

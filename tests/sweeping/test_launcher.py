@@ -394,7 +394,7 @@ def test_a_signal_stops_the_workers_first(number, code, sweep, plan):
     wait_until(lambda: sum(attempts(asked)) == 2)
     process.send_signal(number)
     assert process.wait(900) == code
-    assert "stopping: 2 runs are saving" in process.stderr.read()
+    assert "stopping: saving 2 runs" in process.stderr.read()
     assert {t.state for t in trials(asked)} == {TrialState.WAITING}
     assert run(asked).counts["finished"] == 3
 
