@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sampling import sampled
 
 from lcg import registry
 from lcg.commands.show import introduction, sequence
@@ -28,9 +29,9 @@ def columns(block: str) -> list[tuple[str, ...]]:
     return cells
 
 
-@pytest.mark.parametrize("width", [100, 40])
-@pytest.mark.parametrize("name", TASKS)
-def test_every_token_is_shown_in_its_place(name, width):
+@pytest.mark.parametrize("row", sampled(TASKS, [100, 40], seed="show"), ids=str)
+def test_every_token_is_shown_in_its_place(row):
+    name, width = row
     task = TASKS[name]()
     length = max(20, task.min_length)
     text = sequence(task, length, seed=5, width=width)
