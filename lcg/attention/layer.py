@@ -444,8 +444,8 @@ class CrossAttention(MultiHeadAttention):
         for hook in ("state", "window"):
             if position.has(hook):
                 raise ValueError(
-                    f"position={position.name} has no meaning between target and source, as it has "
-                    f"a {hook}; use model.cross_position=none"
+                    f"position={position.name} cannot be used in cross-attention, since it has a "
+                    f"{hook}; use model.cross_position=none"
                 )
 
     def view(

@@ -42,7 +42,7 @@ def breakdowns(groups: Iterable[Group], by: By) -> dict[str, list[tuple[Group, i
     }
     if held := {task: rows for task, rows in found.items() if rows}:
         return held
-    raise ValueError(f"no run holds token accuracy by {BREAKDOWNS[by]}: evaluate again{HINTS[by]}")
+    raise ValueError(f"no run has token accuracy by {BREAKDOWNS[by]}: evaluate again{HINTS[by]}")
 
 
 def plot_breakdown(records: Iterable[RunRecord], path: str | os.PathLike, by: By) -> Path:

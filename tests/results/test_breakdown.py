@@ -52,7 +52,7 @@ def test_tables_by_distance_and_by_part(records):
 
 
 def test_metrics_that_no_run_has_are_an_error_of_one_line(records):
-    with pytest.raises(ValueError, match="no run holds token accuracy by tokens to the evidence"):
+    with pytest.raises(ValueError, match="no run has token accuracy by tokens to the evidence"):
         table(records[1:], by="distance")
     with pytest.raises(ValueError, match="--by part is for markdown and latex"):
         table(records, "csv", by="part")
