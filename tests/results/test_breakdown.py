@@ -64,7 +64,7 @@ def test_metrics_that_no_run_has_are_an_error_of_one_line(records):
 def test_the_picture(records, tmp_path, by):
     file = plot_breakdown(records, tmp_path / "by.svg", by)
     assert b"<svg" in file.read_bytes()
-    with pytest.raises(ValueError, match="no run holds"):
+    with pytest.raises(ValueError, match="no run has token accuracy"):
         plot_breakdown([records[1]], tmp_path / "none.svg", by)
 
 
