@@ -53,7 +53,7 @@ def test_other_tensors_are_refused_before_any_work(call, run):
     before = (run / "results.json").read_bytes()
     code, _, err = call("eval", "runs/run", "position=./t5.py:T5", "lengths=16")
     assert code == 2 and err.count("\n") == 1
-    assert "position_state.table [2, 32] would be new" in err
+    assert "position_state.before [2, 32] would be new" in err
     assert (run / "results.json").read_bytes() == before
 
 
@@ -88,8 +88,8 @@ def test_training_evaluates_it_also(call, folder, tiny, timed_by_a_fork):
 @pytest.mark.parametrize(
     ("also", "problem"),
     [
-        ("position=./t5.py:T5", "position_state.table [2, 32] would be new"),
-        ("position.scale=2", "position.scale is not an option of rope"),
+        ("position=./t5.py:T5", "position_state.before [2, 32] would be new"),
+        ("position.variant=linear", "position.variant is not an option of rope"),
         ("position=./gone.py:Gone", "there is no file ./gone.py"),
         ("model.layers=3", "model.layers cannot change"),
     ],

@@ -147,7 +147,7 @@ def test_a_tensor_of_another_shape_is_refused():
 @pytest.mark.parametrize(
     ("word", "problem"),
     [
-        ("position.scale=8", "position.scale is not an option of rope"),
+        ("position.variant=linear", "position.variant is not an option of rope"),
         ("attention.backend=reference", "attention.backend has no effect on results"),
         ("model.layers=3", "model.layers cannot change"),
         ("position.fraction=0.3", "must be an even number"),
