@@ -204,11 +204,11 @@ class XPos(PositionEncoding):
     Queries get ζ^((i - c)/512) and keys ζ^((c - j)/512), where c is the last of some 128 queries:
     factors of keys are at most 1 and become 0 far away, as the formula does, so that nothing
     overflows in a million tokens and no cached key depends on a centre. Differs from the paper's
-    code in that; the triton backend does not run it. Meant for causal attention: keys after a query
-    grow with their distance, up to e^60.
+    code in that; the triton backend does not run it.
     """
 
     name: ClassVar[str] = "xpos"
+    causal_only: ClassVar[bool] = True  # keys after a query would grow with their distance
 
     base: float = 10000.0
     """Wavelengths run from 2π to 2π·base tokens."""

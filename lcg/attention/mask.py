@@ -218,8 +218,9 @@ class Bias(NamedTuple):
         for some in slices(scores.shape[2], ROWS):
             u = self.rows[:, :, some].double()
             shift = u[..., :1].detach()
-            scores[:, :, some] += (u - shift).float()[..., None]
-            scores[:, :, some] += (self.columns.double() + shift).float()[..., None, :]
+            part = scores[:, :, some]
+            part += (u - shift).float()[..., None]
+            part += (self.columns.double() + shift).float()[..., None, :]
 
     def _seen_by_all(self) -> int:
         """Return how many of the first keys all queries see; 0 if computing it would not pay."""

@@ -13,6 +13,7 @@ from lcg.attention import Attention, attend
 from lcg.attention.layer import MultiHeadAttention
 from lcg.attention.mask import Bias
 from lcg.attention.normalizers.entmax import Entmax
+from lcg.attention.normalizers.relu import ReLU
 from lcg.attention.scalings import AdaptiveScaling
 from lcg.positional.groups import NAPE
 
@@ -140,3 +141,17 @@ def test_importing_the_package_does_not_import_torch():
         "assert callable(attend) and 'torch' in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@pytest.mark.parametrize("count", [5, 150])
+def test_a_separable_bias_learns_where_queries_and_keys_do_not(count):
+    """Key heads are shared; the gradient is that beside queries that learn too."""
+    q, k, v = drawn(count, count)
+    positions, found = torch.arange(count), []
+    for learning in (False, True):
+        rows, columns = (torch.linspace(0, 1, count).expand(2, 2, -1).clone() for _ in range(2))
+        bias = Bias(positions, positions, rows=rows.requires_grad_(), columns=columns.cos())
+        heads = attend(q.clone().requires_grad_(learning), k, v, ReLU(), bias, backend="reference")
+        heads.square().sum().backward()
+        found.append(rows.grad)
+    assert torch.equal(*found) and found[0].abs().max() > 0
