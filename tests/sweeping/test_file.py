@@ -312,6 +312,7 @@ SHIPPED = {
     "table1_copy": 75,
     "table1_mqmtar": 60,
     "lr_bracket": 16,
+    "crasp": 49,
 }
 
 
