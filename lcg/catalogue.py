@@ -142,7 +142,8 @@ def task_facts(task: Task, length: int = LENGTH) -> Iterator[str]:
     length = max(length, task.min_length)
     most = "at most " if task.variable_length else ""
     yield f"Tokens at length {length}: {most}{int(task.token_length(length))}"
-    yield f"Chance at length {length}: {task.chance(length):.3g} % of sequences"
+    if type(task).chance is not Task.chance:
+        yield f"Chance at length {length}: {task.chance(length):.3g} % of sequences"
     for multiple in MULTIPLES:
         if (found := distances(task, multiple * length)) is not None:
             tokens = " / ".join(f"{value:.0f}" for value in found)

@@ -265,14 +265,21 @@ def test_a_record_without_a_config_is_labelled_by_its_config_file(record, tmp_pa
     ]
 
 
+UNLESS_DEFAULT = {
+    *("encoder_layers", "cross_position", "qk_norm", "sink", "pattern", "softcap", "selective"),
+    *("decay", "stop_when_solved", "distinct", "times"),
+}
+"""Options that a record leaves out as they are."""
+
+
 def test_labels_are_the_same_in_the_record_and_in_the_config_file(record, tmp_path: Path) -> None:
     words = ["experiment=quick/copy", "attention=topk", "optimizer.lr=0.01", "data.workers=2"]
     (tmp_path / "config.yaml").write_text(to_yaml(load_config(words)))
     record(*words[1:], keep=False).save(tmp_path)
     (loaded,) = [run.record for run in Run.find([tmp_path])]
     kept = dict(experiment_tree(load_config(words)))
-    for name in ("encoder_layers", "cross_position"):  # of encoder-decoders alone
-        loaded.config["model"].pop(name)
-    for name in ("qk_norm", "sink", "pattern"):  # which a record leaves out as they are
-        loaded.config["attention"].pop(name)
+    for section, options in loaded.config.items():
+        if isinstance(options, dict):
+            for name in UNLESS_DEFAULT & (options.keys() - kept[section].keys()):
+                del options[name]
     assert loaded.config == kept
