@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from lcg import registry
 from lcg.attention import Attention
 from lcg.attention.backends import BACKENDS, FORMS, OPTIONS, check_backend
+from lcg.attention.backends.triton import obstacle
+from lcg.attention.functional import Bias
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.config.help import backends
 from lcg.positional.base import PositionEncoding
@@ -68,3 +71,21 @@ def test_an_output_norm_runs_where_the_table_says(name):
         else:
             with pytest.raises(ValueError, match=f"output_norm={name} has no {backend} backend"):
                 Attention(output_norm=norm, backend=backend)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_kernels_take_the_forms_that_the_table_says(form, monkeypatch):
+    """A bias of this form alone, on a device that runs kernels."""
+    monkeypatch.setattr("lcg.attention.backends.unrunnable", lambda backend, device: None)
+    fields = {
+        "slopes": {"slopes": torch.ones(2)},
+        "table": {"table": torch.ones(2, 3)},
+        "separable": {"rows": torch.ones(1, 2, 3), "columns": torch.ones(1, 2, 3)},
+        "window": {"window": torch.ones(2, dtype=torch.int64)},
+        "bias": {"additive": lambda tile, learned: None},
+        "map_scores": {"score_map": lambda scores, tile, learned: scores},
+    }
+    q, places = torch.ones(1, 2, 3, 16), torch.arange(3)
+    problem = obstacle(q, q, Softmax(), Bias(places, places, **fields[form]))
+    assert (problem is None) == marks(f"| `{form}`:")[-1].startswith("yes")
+    assert problem is None or form in problem

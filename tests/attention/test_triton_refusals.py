@@ -21,7 +21,7 @@ from lcg.positional.groups import NAPE
 
 @dataclass
 class Bent(PositionEncoding):
-    """A bias that is not a slope."""
+    """A bias that is a function of positions."""
 
     name: ClassVar[str] = "bent"
 
@@ -54,7 +54,7 @@ def test_a_machine_without_triton(monkeypatch):
     refused(lambda: attend(q, q, q, Entmax(), bias, backend="triton"), "lcg[triton]")
 
 
-def test_a_bias_that_is_not_a_slope():
+def test_a_bias_that_is_a_function():
     q, bias = problem(additive=lambda tile, learned: None)
     refused(lambda: attend(q, q, q, Entmax(), bias, backend="triton"), "bias")
     refused(lambda: check_backend("triton", Entmax(), Bent()), "position=bent", "has a bias")
@@ -66,6 +66,12 @@ def test_a_normalizer_without_kernels_and_a_head_that_is_too_wide():
     refused(lambda: Attention(TopK(), backend="triton"), "normalizer=topk")
     wide, bias = problem(130)
     assert "head_dim" in obstacle(wide, wide, Entmax(), bias)
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.25, 1e-3, 1e4])
+def test_a_scale_that_is_too_small_or_too_large(scale):
+    q, bias = problem(scale=scale)
+    refused(lambda: attend(q, q, q, Entmax(), bias, backend="triton"), "scale", f"{scale:.3g}")
 
 
 @dataclass

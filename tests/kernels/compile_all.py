@@ -25,14 +25,17 @@ TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 TYPES_OF = {
     "fp32": ("scale",),
     "*": ("q", "k", "v", "out", "tilted"),
-    "*i32": ("q_positions", "k_positions", "first", "last", "leading", "full", "count"),
+    "*i32": (
+        *("q_positions", "k_positions", "q_ids", "k_ids", "window"),
+        *("first", "last", "leading", "full", "count"),
+    ),
     "*i16": ("listed", "order"),
     "*u8": ("key_mask", "active"),
     "*fp32": (
-        *("slopes", "anchor", "support", "moved", "mean_log"),
+        *("slopes", "table", "anchor", "support", "moved", "mean_log"),
         *("row_epsilon", "centre", "mean", "lowest"),
     ),
-    "*fp64": ("level", "epsilon"),
+    "*fp64": ("level", "epsilon", "rows", "columns", "table_sums"),
 }
 """Arguments that are no 32-bit integers; "*" is a pointer to numbers of the inputs' type."""
 RECORDS = {
@@ -44,6 +47,14 @@ RECORDS = {
     "gradients": backward.Gradients,
     "lists": backward.Lists,
 }
+FORMS = {
+    "slopes": ("slopes",),
+    "table": ("table", "table_sums"),
+    "separable": ("rows", "columns"),
+    "window": ("window",),
+    "ids": ("q_ids", "k_ids"),
+}
+"""Forms of a bias, and the arguments that are there if it is."""
 
 
 def type_of(argument: str, element: str) -> str:
@@ -119,21 +130,27 @@ def check(
     d: int,
     report: bool,
     plain: bool = False,
+    forms: tuple[str, ...] | None = None,
 ) -> None:
-    """With masks, shared keys, and slopes in most modes, unless plain.
+    """With masks and shared keys, unless plain, and forms of a bias; None: slopes in most modes.
 
     Lengths of 1 are handed to kernels as constants, as the compiler does by itself.
     """
     capability, shared_memory = DEVICES[device]
     learned = mode == rows.ENTMAX_LOW.value
-    sloped = not plain and mode != rows.SPARSEMAX.value
-    tile = tiles.tile_of(queries, keys, d, TYPES[element], shared_memory >= tiles.ROOMY)
+    if forms is None:
+        forms = () if plain or mode == rows.SPARSEMAX.value else ("slopes",)
+    biased = not {"table", "separable"}.isdisjoint(forms)
+    roomy = shared_memory >= tiles.ROOMY
+    tile = tiles.tile_of(queries, keys, d, TYPES[element], roomy, biased)
     numbers = {"queries": queries, "keys": keys}
     numbers |= {"q_blocks": -(-queries // tile.BM), "k_blocks": -(-keys // tile.BN)}
     if plain:
         numbers |= {"shared": 1}
     if min(queries, keys) == 1:
         numbers |= {"shared": 1, "heads": 1, "depth": keys.bit_length()}
+    if keys == 1:
+        numbers |= {"distances": 1}
     shared = {
         "MODE": mode,
         "CAUSAL": True,
@@ -143,8 +160,9 @@ def check(
         "BM": tile.BM,
         "BN": tile.BN,
     }
-    if not sloped:
-        shared |= dict.fromkeys(("slopes", "first", "last"))
+    shared |= dict.fromkeys(name for form in FORMS.keys() - forms for name in FORMS[form])
+    if not forms:
+        shared |= dict.fromkeys(("first", "last"))
     if plain or min(queries, keys) == 1:
         shared |= dict.fromkeys(("key_mask", "leading"))
     if not learned:
@@ -167,7 +185,7 @@ def check(
         kernels.append((backward.dkv_kernel, {}, tile.options(mode)))
     for kernel, more, options in kernels:
         ones = {name: 1 for name, number in numbers.items() if number == 1}
-        case = f"{device} {kernel.__name__} mode={mode} {element} {queries} x {keys} d={d}"
+        case = f"{device} {kernel.__name__} mode={mode} {element} {queries} x {keys} d={d} {forms}"
         try:
             built = build(kernel, element, shared | more | ones, options, capability)
         except Exception as error:
@@ -213,6 +231,27 @@ def check_sizes(device: str, report: bool) -> None:
     check(device, "fp32", rows.ENTMAX_HIGH.value, 98, 98, 128, report, plain=True)
 
 
+def check_biases(device: str, report: bool) -> None:
+    """Each form, and all together, in every mode."""
+    sizes = {"bf16": (98, 4096), "fp32": (4096,)}
+    for element, mode, forms in (
+        ("bf16", rows.ENTMAX_15, ("table",)),
+        ("bf16", rows.ENTMAX_15, ("separable",)),
+        ("bf16", rows.ENTMAX_15, ("slopes", "window", "ids")),
+        ("bf16", rows.SPARSEMAX, ("table", "separable")),
+        ("bf16", rows.ENTMAX_LOW, tuple(FORMS)),
+        ("bf16", rows.ENTMAX_HIGH, ("table", "separable")),
+        ("bf16", rows.SOFTMAX, ("table",)),
+        ("bf16", rows.SOFTMAX, ("separable",)),
+        ("bf16", rows.RELU, ("separable", "window")),
+        ("fp32", rows.ENTMAX_15, ("table", "separable")),
+    ):
+        for keys in sizes[element]:
+            check(device, element, mode.value, keys, keys, 32, report, forms=forms)
+    for queries, keys in ((1, 1), (1, 4096), (64, 1)):
+        check(device, "bf16", rows.ENTMAX_15.value, queries, keys, 32, report, forms=tuple(FORMS))
+
+
 def check_ones(device: str, report: bool) -> None:
     """As in decoding: one query, and at first one key."""
     for mode in range(6):
@@ -223,10 +262,11 @@ def check_ones(device: str, report: bool) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=("modes", "sizes", "ones"))
+    parser.add_argument("what", choices=("modes", "sizes", "biases", "ones"))
     parser.add_argument("--device", action="append", choices=DEVICES)
     parser.add_argument("--report", action="store_true")
     options = parser.parse_args()
-    checks = {"modes": check_modes, "sizes": check_sizes, "ones": check_ones}
+    checks = {"modes": check_modes, "sizes": check_sizes, "biases": check_biases}
+    checks |= {"ones": check_ones}
     for device in options.device or DEVICES:
         checks[options.what](device, options.report)

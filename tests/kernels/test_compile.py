@@ -9,7 +9,8 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("which", "device"), [("modes", "H100"), ("sizes", "H100"), ("sizes", "RTX"), ("ones", "H100")]
+    ("which", "device"),
+    [(which, "H100") for which in ("modes", "sizes", "biases", "ones")] + [("sizes", "RTX")],
 )
 def test_kernels_compile(which, device):
     """The interpreter runs what the compiler may refuse."""

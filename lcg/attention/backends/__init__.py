@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 BACKENDS = {
     "reference": "materialises all scores; the ground truth of the others",
     "blockwise": "exact, memory linear in the length, plain torch",
-    "triton": "the same in kernels for CUDA devices; some forms of bias",
+    "triton": "the same in kernels for CUDA devices; the forms of bias that are tensors",
 }
 """Name -> what it is."""
 
@@ -84,7 +84,7 @@ FORMS = {
 RUN_BY = {
     "reference": tuple(FORMS),
     "blockwise": tuple(FORMS),
-    "triton": ("slopes",),
+    "triton": ("slopes", "table", "separable", "window"),
 }
 """Backend -> the forms that it runs."""
 

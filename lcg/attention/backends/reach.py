@@ -64,7 +64,7 @@ def needed_blocks(
 ) -> Tensor:
     """True where any query of block i may give weight to any key of block j, bool [b h i j].
 
-    q [b h q d] and k [b g k d]; the bound holds for slopes of 0 and more.
+    q [b h q d] and k [b g k d].
     """
     shared = q.shape[1] // k.shape[1]
     q, k = q.detach().float(), k.detach().float()
@@ -90,8 +90,9 @@ def _largest_bias(bias: Bias, q_size: int, k_size: int) -> Tensor | float:
     """The largest bias between block i and block j, [h i j] or [b h i j], without u_i."""
     (q_ids, k_ids), found = bias.ids(), 0.0
     if bias.slopes is not None:
-        nearest, _ = _distances(q_ids, k_ids, q_size, k_size, signed=False)
-        found = found - bias.slopes.detach().float()[:, None, None] * nearest
+        slopes = bias.slopes.detach().float()[:, None, None]
+        nearest, farthest = _distances(q_ids, k_ids, q_size, k_size, signed=False)
+        found = found - torch.minimum(slopes * nearest, slopes * farthest)
     if bias.table is not None:
         table, last = bias.table.detach().float(), bias.table.shape[1] - 1
         low, high = (d - bias.table_start for d in _distances(q_ids, k_ids, q_size, k_size))

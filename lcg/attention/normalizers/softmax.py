@@ -11,6 +11,9 @@ from lcg.positional.base import torch
 if TYPE_CHECKING:
     from torch import Tensor
 
+UNDERFLOW = 104.0
+"""exp(-104) is less than half of the least number of float32."""
+
 
 @dataclass
 class Softmax(Normalizer):
@@ -30,8 +33,8 @@ class Softmax(Normalizer):
         return torch.softmax(scores, dim=-1)  # one fused pass
 
     def support_edge(self, scores, learned):
-        """Return the score below which weights are 0 in float32: the maximum - 104."""
-        return scores.amax(dim=-1, keepdim=True) - 104.0
+        """Return the score below which weights are 0 in float32."""
+        return scores.amax(dim=-1, keepdim=True) - UNDERFLOW
 
     def kernel(self, learned):
         return "softmax", 0.0

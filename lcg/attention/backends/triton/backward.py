@@ -28,9 +28,11 @@ from lcg.attention.backends.triton.rows import (
     select_head,
     select_program,
     select_rows,
+    store_columns,
     store_keys,
     store_rows,
     stored_product,
+    table_column,
     weigh,
 )
 
@@ -40,9 +42,12 @@ CHUNK = tl.constexpr(128)
 """Items that it looks at together."""
 
 
-Gradients = namedtuple("Gradients", "out q k v row_epsilon centre mean lowest")
-"""The gradient of the output, and those to be made: that of ε by rows [b h q], None where α is not
-learned; and of rows longer than a tile what `score_gradient` takes [b h q]."""
+Gradients = namedtuple(
+    "Gradients", "out q k v row_epsilon centre mean lowest table_sums rows columns"
+)
+"""The gradient of the output, and those to be made: that of ε by rows [b h q], and those of the
+bias, in float64, each None where nobody learns; and of rows longer than a tile what
+`score_gradient` takes [b h q]. Those of the table add up."""
 
 Lists = namedtuple("Lists", "count order")
 """The active blocks of each block: how many, and which, in order."""
@@ -150,6 +155,28 @@ def alpha_normaliser(moment, head):
 
 
 @triton.jit
+def add_table_gradient(ds, rows, n, gradients, head, C):
+    """Add the gradients of a tile's scores to those of the table's entries.
+
+    In float64, so that the order of additions, which is that of chance, is lost in the rounding.
+    """
+    j = n * C.BN + tl.arange(0, C.BN)
+    places = gradients.table_sums + head.index * head.distances + table_column(rows, j, head)
+    tl.atomic_add(places, ds.to(tl.float64), mask=ds != 0.0, sem="relaxed")
+
+
+@triton.jit
+def row_gradient(ds, C):
+    """Sum the gradients of a tile's scores over keys: nothing where the weights of a row sum to
+    one, which are the same for all u; there a sum would be the rounding of δ.
+    """
+    if C.MODE == RELU:
+        return tl.sum(ds, axis=1)
+    else:
+        return tl.zeros([C.BM], tl.float32)
+
+
+@triton.jit
 def tile_backward_kernel(inputs, results, gradients, C):
     """Rows of one tile: dQ, dK, dV and dL/dε of all queries of the heads that share some keys."""
     group = select_head(inputs, tl.program_id(0).to(tl.int64) * inputs.shared, C)
@@ -158,6 +185,7 @@ def tile_backward_kernel(inputs, results, gradients, C):
     v = load_keys(inputs.v, 0, group, C)
     dk = tl.zeros([C.BN, C.DP], tl.float32)
     dv = tl.zeros([C.BN, C.DP], tl.float32)
+    d_column = tl.zeros([C.BN], tl.float32)
     for turn in range(inputs.shared * inputs.q_blocks):
         number = tl.program_id(0).to(tl.int64) * inputs.shared + turn // inputs.q_blocks
         head = select_head(inputs, number, C)
@@ -184,6 +212,12 @@ def tile_backward_kernel(inputs, results, gradients, C):
             normaliser = alpha_normaliser(alpha_moment(p, log_p, mean_log, head), head)
             d_epsilon = alpha_gradient(p, log_p, dp, mean_log, mean_dp, normaliser, head)
             tl.store(gradients.row_epsilon + rows.place, d_epsilon, mask=rows.inside)
+        if gradients.table_sums is not None:
+            add_table_gradient(ds, rows, 0, gradients, head, C)
+        if gradients.rows is not None:
+            tl.store(gradients.rows + rows.place, row_gradient(ds, C), mask=rows.inside)
+            d_column = tl.where(turn % inputs.q_blocks == 0, 0.0, d_column) + tl.sum(ds, axis=0)
+            store_columns(gradients.columns, d_column, 0, number, head, C)
         dv += product(tl.trans(p), grad, C)
         dk += product(tl.trans(ds), rows.q, C)
         store_rows(gradients.q, product(ds, k, C) * inputs.scale, rows, head, C)
@@ -268,13 +302,20 @@ def dq_kernel(inputs, results, gradients, lists, C):
 
     dq = tl.zeros([C.BM, C.DP], tl.float32)
     d_epsilon = tl.zeros([C.BM], tl.float32)
-    for t in range(count):
-        k, y, dp = listed_gradient(listed, t, rows, grad, full, head, C)
-        p, u, log_p = weigh(y, view, head, C)
-        ds = score_gradient(y, p, u, dp, view, (centre, mean, lowest), head, C)
-        dq += product(ds, k, C)
-        if gradients.row_epsilon is not None:
-            d_epsilon += alpha_gradient(p, log_p, dp, mean_log, mean_dp, normaliser, head)
+    d_row = tl.zeros([C.BM], tl.float32)
+    if count > 0:  # a loop that may be skipped has its products one at a time
+        for t in range(count):
+            k, y, dp = listed_gradient(listed, t, rows, grad, full, head, C)
+            p, u, log_p = weigh(y, view, head, C)
+            ds = score_gradient(y, p, u, dp, view, (centre, mean, lowest), head, C)
+            dq += product(ds, k, C)
+            if gradients.table_sums is not None:
+                n = tl.load(listed + t).to(tl.int32)
+                add_table_gradient(ds, rows, n, gradients, head, C)
+            if gradients.rows is not None:
+                d_row += row_gradient(ds, C)
+            if gradients.row_epsilon is not None:
+                d_epsilon += alpha_gradient(p, log_p, dp, mean_log, mean_dp, normaliser, head)
     store_rows(gradients.q, dq * inputs.scale, rows, head, C)
     tl.store(gradients.centre + rows.place, centre, mask=rows.inside)
     if C.MODE == ENTMAX_HIGH:
@@ -282,6 +323,8 @@ def dq_kernel(inputs, results, gradients, lists, C):
         tl.store(gradients.lowest + rows.place, lowest, mask=rows.inside)
     if gradients.row_epsilon is not None:
         tl.store(gradients.row_epsilon + rows.place, d_epsilon, mask=rows.inside)
+    if gradients.rows is not None:
+        tl.store(gradients.rows + rows.place, d_row, mask=rows.inside)
 
 
 @triton.jit
@@ -299,6 +342,7 @@ def dkv_kernel(inputs, results, gradients, lists, C):
         head = select_head(inputs, number, C)
         count = tl.load(lists.count + number * inputs.k_blocks + n)
         listed = lists.order + (number * inputs.k_blocks + n) * inputs.q_blocks
+        d_column = tl.zeros([C.BN], tl.float32)
         if count > 0:  # a loop that may be skipped has its products one at a time
             for t in range(count):
                 m = tl.load(listed + t).to(tl.int32)
@@ -316,5 +360,9 @@ def dkv_kernel(inputs, results, gradients, lists, C):
                 dp = stored_product(grad, tl.trans(v), C)
                 ds = score_gradient(y, p, u, dp, view, (centre, mean, lowest), head, C)
                 dk += product(tl.trans(ds), rows.q, C)
+                if gradients.columns is not None:
+                    d_column += tl.sum(ds, axis=0)
+        if gradients.columns is not None:
+            store_columns(gradients.columns, d_column, n, number, head, C)
     store_keys(gradients.k, dk * inputs.scale, n, group, C)
     store_keys(gradients.v, dv, n, group, C)

@@ -79,7 +79,7 @@ ROUNDING = tl.constexpr(1.2e-7)
 
 Reach = namedtuple("Reach", "leading first last depth")
 """The keys that blocks of queries may look at: the number of keys before the first masked one [b],
-None without a key mask; first key and end of the window [b h i], None where slopes leave out no
+None without a key mask; first key and end of the window [b h i], None where the bias leaves out no
 key; and the number of halvings that find a place among the keys."""
 
 Candidates = namedtuple("Candidates", "support moved count listed")

@@ -7,9 +7,8 @@ Shapes: q [b h q d], k and v [b g k d]; i and j count blocks of queries and keys
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton.language as tl
@@ -22,9 +21,10 @@ from lcg.attention.backends.triton.rows import Constants, Inputs, Results
 from lcg.attention.backends.triton.tiles import FUSED, Tile, tile_for
 from lcg.attention.mask import Bias, Learned
 from lcg.attention.normalizers.base import Normalizer
+from lcg.attention.normalizers.softmax import UNDERFLOW
 
 WINDOWED = 1024
-"""Rows of at least so many keys are worth the search for a window when there are slopes."""
+"""Rows of at least so many keys are worth the search for a window when there is a bias."""
 NEWTON = 10
 """Steps of a row's threshold before every second one halves its bracket."""
 
@@ -39,6 +39,12 @@ MODES = {
 """`Normalizer.kernel` -> what the kernels are specialised in."""
 STREAMING = rows.SOFTMAX.value, rows.RELU.value
 """Modes without a threshold."""
+FARTHEST = 2**31 - 1
+"""The largest int32: a window of so many keys hides none."""
+LEARNED = ("epsilon", "table", "rows", "columns")
+"""The tensors, besides q, k and v, that have a gradient."""
+CONSTANTS = ("mode", "causal", "scale", "table_start", "gradients")
+"""What `_forward` is given after tensors."""
 
 
 def run(
@@ -54,44 +60,89 @@ def run(
         epsilon = minus_one.reshape(-1).double().to(q.device).expand(heads)
     else:
         epsilon = torch.full((heads,), minus_one, dtype=torch.float64, device=q.device)
-    inputs = (q.to(common), k.to(common), v.to(common), epsilon)
-    out, *_ = _forward(
-        *inputs,
+    tensors = (
+        *(q.to(common), k.to(common), v.to(common), epsilon),
         _positions(bias.q_positions),
         _positions(bias.k_positions),
-        None if bias.slopes is None else bias.slopes.float().contiguous(),
-        None if bias.key_mask is None else bias.key_mask.to(torch.uint8).contiguous(),
-        mode,
-        bias.causal,
-        torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs),
+        _read_as(bias.slopes, torch.float32),
+        _read_as(bias.key_mask, torch.uint8),
+        None if bias.q_ids is None else _positions(bias.q_ids.expand(len(q), -1)),
+        None if bias.k_ids is None else _positions(bias.k_ids.expand(len(q), -1)),
+        _read_as(bias.table, torch.float32),
+        _read_as(bias.rows, torch.float64),
+        _read_as(bias.columns, torch.float64),
+        None if bias.window is None else _positions(bias.window.clamp(max=FARTHEST)),
     )
+    gradients = torch.is_grad_enabled() and any(
+        tensor is not None and tensor.requires_grad for tensor in tensors
+    )
+    constants = (mode, bias.causal, bias.scale_for(q), bias.table_start)
+    out, *_ = _forward(*tensors, *constants, gradients)
     return out.to(v.dtype)
 
 
 def _positions(positions: Tensor) -> Tensor:
     """As the kernels read them, one after the other."""
-    narrow = positions if positions.is_floating_point() else positions.to(torch.int32)
-    return narrow.contiguous()
+    return _read_as(positions, positions.dtype if positions.is_floating_point() else torch.int32)
 
 
-def _prepare(tensors: Sequence[Tensor | None], mode: int, causal: bool) -> tuple[Inputs, Constants]:
-    """What kernels read and are specialised in; tensors are the first fields of `Inputs`."""
-    q, k, v, epsilon, *places = tensors
-    d, tile = q.shape[-1], tile_for(q, k)
+def _read_as(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if tensor is None else tensor.to(dtype).contiguous()
+
+
+class Given(NamedTuple):
+    """The tensors that operators are given, the first fields of `Inputs`, with a bias of scores."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    epsilon: Tensor
+    q_positions: Tensor
+    k_positions: Tensor
+    slopes: Tensor | None
+    key_mask: Tensor | None
+    q_ids: Tensor | None
+    k_ids: Tensor | None
+    table: Tensor | None
+    rows: Tensor | None
+    columns: Tensor | None
+    window: Tensor | None
+
+    def tile(self) -> Tile:
+        """The tile of scores."""
+        return tile_for(self.q, self.k, self.table is not None or self.rows is not None)
+
+    def bias(self, causal: bool, scale: float, table_start: int) -> Bias:
+        """The bias that they were taken from."""
+        named = {name: getattr(self, name) for name in Bias._fields if name in self._fields}
+        named["key_mask"] = None if self.key_mask is None else self.key_mask.bool()
+        return Bias(**named, causal=causal, scale=scale, table_start=table_start)
+
+
+def _prepare(
+    given: Given, mode: int, causal: bool, scale: float, table_start: int
+) -> tuple[Inputs, Constants]:
+    """What kernels read and are specialised in."""
+    q, k, v, epsilon = given[:4]
+    d, tile = q.shape[-1], given.tile()
     # tf32x3: float32 in three products on tensor cores, with an error as that of float32. The
     # interpreter's bfloat16 products are wrong.
     precision = "ieee" if INTERPRETED else "tf32x3" if q.dtype == torch.float32 else "mixed"
     constants = (mode, causal, precision, d, max(16, 1 << (d - 1).bit_length()), tile.BM, tile.BN)
+    scaled = {name: getattr(given, name) for name in ("table", "rows", "columns")}
+    scaled = {name: None if x is None else x / scale for name, x in scaled.items()}
     inputs = Inputs(
         *(x.contiguous() for x in (q, k, v, epsilon)),
-        *places,
+        *given._replace(**scaled)[4:],
         queries=q.shape[2],
         keys=k.shape[2],
         heads=q.shape[1],
         shared=q.shape[1] // k.shape[1],
         q_blocks=-(-q.shape[2] // tile.BM),
         k_blocks=-(-k.shape[2] // tile.BN),
-        scale=1 / math.sqrt(d),
+        scale=scale,
+        table_start=table_start,
+        distances=0 if given.table is None else given.table.shape[1],
     )
     return inputs, Constants(*map(tl.constexpr, constants))
 
@@ -101,21 +152,22 @@ def _index_type(blocks: int) -> torch.dtype:
     return torch.int16 if blocks <= torch.iinfo(torch.int16).max else torch.int32
 
 
-def _reach(inputs: Inputs, causal: bool, mode: int, tile: Tile) -> forward.Reach:
+def _reach(inputs: Inputs, bias: Bias, mode: int, tile: Tile) -> forward.Reach:
     """The keys that each block of queries may look at."""
     q, k, mask = inputs.q, inputs.k, inputs.key_mask
     leading = None if mask is None else mask.int().cumprod(dim=-1).sum(-1).int()
     depth = inputs.keys.bit_length()
-    if inputs.slopes is None or mode == rows.SOFTMAX.value or inputs.keys < WINDOWED:
+    biased = any(form is not None for form in (bias.slopes, bias.table, bias.rows))
+    if not (biased or bias.window is not None) or inputs.keys < WINDOWED:
         return forward.Reach(leading, None, None, depth)
 
     def floor(score: Tensor) -> Tensor:
+        if mode == rows.SOFTMAX.value:
+            return score - UNDERFLOW
         if mode == rows.RELU.value:
             return torch.zeros_like(score)
         return score - (1 / inputs.epsilon).float()[:, None]
 
-    places = inputs.q_positions, inputs.k_positions, inputs.slopes
-    bias = Bias(*places, causal=causal, key_mask=None if mask is None else mask.bool())
     ends = visible_ends(bias, sees_itself=True)
     size = max(tile.BN, -(-inputs.keys // (1024 * tile.BN)) * tile.BN)
     needed = needed_blocks(q, k, bias, floor, ends, tile.BM, size)
@@ -134,17 +186,26 @@ def _forward(
     k_positions: Tensor,
     slopes: Tensor | None,
     key_mask: Tensor | None,
+    q_ids: Tensor | None,
+    k_ids: Tensor | None,
+    table: Tensor | None,
+    rows: Tensor | None,
+    columns: Tensor | None,
+    window: Tensor | None,
     mode: int,
     causal: bool,
+    scale: float,
+    table_start: int,
     gradients: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`Results`; for a backward pass to follow if `gradients`."""
     results = _empty_results(q, k, mode, gradients)
     if not q.numel() or not k.shape[2]:
         return results._replace(out=results.out.zero_())
-    tile = tile_for(q, k)
-    tensors = q, k, v, epsilon, q_positions, k_positions, slopes, key_mask
-    inputs, constants = _prepare(tensors, mode, causal)
+    places = q_positions, k_positions, slopes, key_mask, q_ids, k_ids
+    given = Given(q, k, v, epsilon, *places, table, rows, columns, window)
+    tile = given.tile()
+    inputs, constants = _prepare(given, mode, causal, scale, table_start)
     b, h = q.shape[:2]
     grid = (b * h * inputs.q_blocks,)
     with torch.cuda.device_of(q):  # where triton launches
@@ -153,7 +214,7 @@ def _forward(
             forward.tile_kernel[grid](inputs, results, constants, **options)
             return results
         options = tile.options(mode)
-        reach = _reach(inputs, causal, mode, tile)
+        reach = _reach(inputs, given.bias(causal, scale, table_start), mode, tile)
         if mode in STREAMING:
             forward.one_pass_kernel[grid](inputs, reach, results, constants, **options)
             return results
@@ -203,30 +264,41 @@ def _empty_results(q: Tensor, k: Tensor, mode: int, gradients: bool) -> Results:
 
 
 @_forward.register_fake
-def _(q, k, v, epsilon, q_positions, k_positions, slopes, key_mask, mode, causal, gradients):
+def _(q, k, *others):
+    mode, *_, gradients = others[len(Given._fields) - 2 :]
     return _empty_results(q, k, mode, gradients)
 
 
 @torch.library.custom_op("lcg::attend_backward", mutates_args=())
 def _backward(
-    grad: Tensor, kept: Sequence[Tensor | None], mode: int, causal: bool, learned: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of q, k, v, and of ε [h], zeros unless `learned`; kept are the tensors that
-    `_forward` was given, and those that it returned.
+    grad: Tensor,
+    kept: Sequence[Tensor | None],
+    mode: int,
+    causal: bool,
+    scale: float,
+    table_start: int,
+    wanted: Sequence[bool],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of q, k and v, and of those of `LEARNED` that are `wanted`, else empty; kept
+    are the tensors that `_forward` was given, and those that it returned.
     """
-    q, k, v, epsilon = kept[:4]
-    dq, dk, dv = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (q, k, v))
-    d_epsilon = epsilon.new_zeros(q.shape[1])
+    given, results = Given(*kept[: len(Given._fields)]), Results(*kept[len(Given._fields) :])
+    q, k = given[:2]
+    found = _empty_gradients(given, wanted)
     if not q.numel() or not k.numel():
-        return dq.zero_(), dk.zero_(), dv.zero_(), d_epsilon
-    (inputs, constants), results = _prepare(kept[:8], mode, causal), Results(*kept[8:])
-    tile = tile_for(q, k)
+        return tuple(x.zero_() for x in found)
+    dq, dk, dv, d_epsilon, d_table, d_rows, d_columns = found
+    inputs, constants = _prepare(given, mode, causal, scale, table_start)
+    tile = given.tile()
     b, h = q.shape[:2]
-    like = results.anchor
+    like, (learned, tabled, separable, _) = results.anchor, _made(wanted)
     gradients = backward.Gradients(
         *(grad.to(q.dtype).contiguous(), dq, dk, dv),
         torch.empty_like(like) if learned else None,
         *like.new_empty(3, 0 if tile.one else like.numel()),
+        table_sums=torch.zeros_like(d_table, dtype=torch.float64) if tabled else None,
+        rows=d_rows if separable else None,
+        columns=d_columns if separable else None,
     )
     common = inputs, results, gradients
     options = tile.options(mode)
@@ -242,26 +314,45 @@ def _backward(
             backward.dkv_kernel[grid](*common, _lists(active.mT), constants, **options)
     if learned:  # in float64: many rows add up
         d_epsilon = gradients.row_epsilon.sum(dim=(0, 2), dtype=torch.float64)
-    return dq, dk, dv, d_epsilon
+    if tabled:
+        d_table = gradients.table_sums.to(d_table.dtype)
+    return dq, dk, dv, d_epsilon, d_table, d_rows, d_columns
+
+
+def _made(wanted: Sequence[bool]) -> tuple[bool, bool, bool, bool]:
+    """Which gradients of `LEARNED` kernels make: those of rows and columns together."""
+    epsilon, table, *separable = wanted
+    return epsilon, table, any(separable), any(separable)
+
+
+def _empty_gradients(given: Given, wanted: Sequence[bool]) -> tuple[Tensor, ...]:
+    """Memory for what `_backward` returns."""
+    none = given.q.new_empty(0)
+    made = zip(LEARNED, _made(wanted), strict=True)
+    like = [*given[:3], *(getattr(given, name) if is_made else none for name, is_made in made)]
+    return tuple(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in like)
 
 
 @_backward.register_fake
 def _(grad, kept, *others):
-    return tuple(torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in kept[:4])
+    return _empty_gradients(Given(*kept[: len(Given._fields)]), others[-1])
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, ctx.mode, ctx.causal, _ = inputs
+    tensors, ctx.constants = inputs[: len(Given._fields)], inputs[len(Given._fields) : -1]
     ctx.set_materialize_grads(False)  # most outputs have none
     ctx.save_for_backward(*tensors, *output)
 
 
 def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
-    if grad is None:
-        return (None,) * 11
-    learned = ctx.needs_input_grad[3]
-    dq, dk, dv, d_epsilon = _backward(grad, ctx.saved_tensors, ctx.mode, ctx.causal, learned)
-    return dq, dk, dv, d_epsilon if learned else None, *(None,) * 7
+    gradients = dict.fromkeys([*Given._fields, *CONSTANTS])
+    if grad is not None:
+        needed = dict(zip(Given._fields, ctx.needs_input_grad, strict=False))
+        wanted = [needed[name] for name in LEARNED]
+        found = _backward(grad, ctx.saved_tensors, *ctx.constants, wanted)
+        named = dict(zip(("q", "k", "v", *LEARNED), found, strict=True))
+        gradients |= {name: x for name, x in named.items() if needed[name]}
+    return tuple(gradients.values())
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)

@@ -1,7 +1,7 @@
 """A tile of scores, and from scores to weights given the row's statistics, for all kernels.
 
-A tile holds y = z √d, so that the factor 1/√d is part of the one multiplication and addition that
-brings a score z to the edge of its row's support.
+A tile holds y = z / scale, so that the scale, 1/√d in most, is part of the one multiplication and
+addition that brings a score z to the edge of its row's support.
 
 The statistics of a row are two numbers, `anchor` in float32 and `level` in float64; with
 ε = α - 1:
@@ -42,6 +42,8 @@ STEEP = tl.constexpr(75.0)
 CEILING = tl.constexpr(1e30)
 LARGE = tl.constexpr(2.0**22)
 """From this magnitude on float64 does not tell an edge from its anchor closely enough."""
+GROUP = tl.constexpr(128)
+"""Rows whose separable bias is taken relative to the first of them; no block has rows of two."""
 
 
 Constants = namedtuple("Constants", "MODE CAUSAL PRECISION D DP BM BN")
@@ -51,12 +53,15 @@ has BM queries and BN keys."""
 
 Inputs = namedtuple(
     "Inputs",
-    "q k v epsilon q_positions k_positions slopes key_mask "
-    "queries keys heads shared q_blocks k_blocks scale",
+    "q k v epsilon q_positions k_positions slopes key_mask q_ids k_ids table rows columns window "
+    "queries keys heads shared q_blocks k_blocks scale table_start distances",
 )
 """What every kernel reads: q [b h q d], k and v [b g k d], contiguous, ε = α - 1 [h] in float64,
-slopes [h] in float32 and key_mask [b k] in bytes, or None for either, without which kernels are
-then compiled; and sizes: `shared` heads of queries share keys, and scale is 1/√d."""
+and what is None where it is not given, without which kernels are then compiled: slopes [h] in
+float32, key_mask [b k] in bytes, ids [b q] and [b k] where they are not the positions, and, of what
+is added to y = z / scale, a table [h distances] in float32, the first column that of the distance
+`table_start`, and rows [b h q] and columns [b h k] in float64; window [h]. And sizes: `shared`
+heads of queries share keys."""
 
 Results = namedtuple("Results", "out anchor level tilted mean_log full active")
 """The result of a forward pass: out [b h q d] and, for its backward pass, the statistics of rows
@@ -66,15 +71,16 @@ query of a block sees, int32, and active [b h i j], 1 where a block holds weight
 
 Head = namedtuple(
     "Head",
-    "k v q_positions k_positions slope key_mask sample first_row first_key "
-    "queries keys scale exact epsilon",
+    "k v q_positions k_positions slope key_mask q_ids k_ids table table_start distances columns "
+    "window sample index first_row first_key queries keys scale exact epsilon",
 )
-"""One head of one sample: what is read of it, the places of its first query and key among those of
-all heads, and what its rows share: ε is `exact` in float64 and `epsilon` in float32."""
+"""One head of one sample, the `index`-th of it: what is read of it, the places of its first query
+and key among those of all heads, and what its rows share: ε is `exact` in float64 and `epsilon` in
+float32."""
 
-Rows = namedtuple("Rows", "i inside place q")
+Rows = namedtuple("Rows", "i inside place q u shift")
 """A block of queries of a head: their indices, which of them are there, their places among the rows
-of all heads, and q."""
+of all heads, q, and of a separable bias u relative to that of a row nearby, the shift."""
 
 View = namedtuple("View", "anchor edge rest gain weight")
 """What `weigh` needs of rows, in float32: the anchor, the edge, its rest or P^ε, 1/(width of the
@@ -93,7 +99,15 @@ def select_head(inputs, number, C):
         inputs.k_positions,
         None if inputs.slopes is None else tl.load(inputs.slopes + head),
         None if inputs.key_mask is None else inputs.key_mask + sample * inputs.keys,
+        None if inputs.q_ids is None else inputs.q_ids + sample * inputs.queries,
+        None if inputs.q_ids is None else inputs.k_ids + sample * inputs.keys,
+        None if inputs.table is None else inputs.table + head * inputs.distances,
+        inputs.table_start,
+        inputs.distances,
+        None if inputs.columns is None else inputs.columns + number * inputs.keys,
+        None if inputs.window is None else tl.load(inputs.window + head),
         sample,
+        head,
         number * inputs.queries,
         number // inputs.shared * inputs.keys,  # b·h + h' over h/g: b·g + g'
         inputs.queries,
@@ -110,7 +124,14 @@ def select_rows(inputs, head, block, SIZE: tl.constexpr, C):
     i = block * SIZE + tl.arange(0, SIZE)
     inside = i < head.queries
     places, there = _places(inputs.q, head.first_row, i, inside, C)
-    return Rows(i, inside, head.first_row + i, tl.load(places, mask=there, other=0.0))
+    q = tl.load(places, mask=there, other=0.0)
+    if inputs.rows is None:
+        return Rows(i, inside, head.first_row + i, q, None, None)
+    else:
+        # Sums over many tokens are large, and what matters are their small differences.
+        shift = tl.load(inputs.rows + head.first_row + block * SIZE // GROUP * GROUP)
+        u = tl.load(inputs.rows + head.first_row + i, mask=inside, other=0.0) - shift
+        return Rows(i, inside, head.first_row + i, q, u.to(tl.float32), shift)
 
 
 @triton.jit
@@ -166,6 +187,13 @@ def store_keys(pointer, tile, n, head, C):
 
 
 @triton.jit
+def store_columns(pointer, x, n, number, head, C):
+    """Store a number for each key of block n in a [b h k] tensor, of head `number` of all."""
+    j = n * C.BN + tl.arange(0, C.BN)
+    tl.store(pointer + number * head.keys + j, x, mask=j < head.keys)
+
+
+@triton.jit
 def product(x, y, C):
     """x·y in float32 for x computed in float32 and y as stored.
 
@@ -190,20 +218,51 @@ def stored_product(x, y, C):
 
 
 @triton.jit
-def add_bias(y, apart, head):
-    """y with the bias of the scores, -m √d |i - j|, for queries and keys that lie `apart`.
+def apart(q_places, k_places, rows, j, head):
+    """How far rows lie from keys j, by the places of all queries and keys."""
+    at = tl.load(q_places + rows.i, mask=rows.inside, other=0)
+    key_at = tl.load(k_places + j, mask=j < head.keys, other=0)
+    return at[:, None] - key_at[None, :]
+
+
+@triton.jit
+def distance(rows, j, head):
+    """The distances of rows from keys j, by their ids."""
+    if head.q_ids is None:
+        return apart(head.q_positions, head.k_positions, rows, j, head)
+    else:
+        return apart(head.q_ids, head.k_ids, rows, j, head)
+
+
+@triton.jit
+def table_column(rows, j, head):
+    """The columns of the table for rows and keys j; those of hidden keys are any."""
+    column = distance(rows, j, head) - head.table_start
+    return tl.minimum(tl.maximum(column.to(tl.int32), 0), head.distances - 1)
+
+
+@triton.jit
+def add_bias(y, rows, j, head):
+    """y with the bias of the scores of rows and keys j, divided by the scale.
 
     Only here does a bias enter the scores of a tile.
     """
-    return y - head.slope / head.scale * tl.abs(apart).to(tl.float32)
+    if head.slope is not None:
+        y = y - head.slope / head.scale * tl.abs(distance(rows, j, head)).to(tl.float32)
+    if head.table is not None:
+        y += tl.load(head.table + table_column(rows, j, head))
+    if head.columns is not None:
+        w = tl.load(head.columns + j, mask=j < head.keys, other=0.0) + rows.shift
+        y += rows.u[:, None] + w.to(tl.float32)[None, :]
+    return y
 
 
 @triton.jit
 def score_tile(rows, k, n, full, head, C):
-    """y = q·k + bias √d of rows and keys j of block n; HIDDEN where j is not seen.
+    """y = q·k + bias / scale of rows and keys j of block n; HIDDEN where j is not seen.
 
-    These queries see all of the first `full` keys. Tiles of such, of a head without bias, are most,
-    and are what the product is.
+    These queries see all of the first `full` keys, unless there is a window. Tiles of such, of a
+    head without bias, are most, and are what the product is.
     Every kernel forms a score from the same tiles in the same orientation, and so with the same
     rounding: at the edge of the support it is on the same side in all of them.
     """
@@ -212,19 +271,19 @@ def score_tile(rows, k, n, full, head, C):
     plain = (full >= n * C.BN + C.BN).to(tl.int32)
     if head.slope is not None:
         plain = plain & (head.slope == 0.0).to(tl.int32)
+    if head.table is not None or head.columns is not None or head.window is not None:
+        plain = plain & 0
     if plain == 0:
         visible = rows.inside[:, None] & (j < head.keys)[None, :]
         if head.key_mask is not None:
             visible &= (tl.load(head.key_mask + j, mask=j < head.keys, other=0) != 0)[None, :]
-        if C.CAUSAL or head.slope is not None:
-            at = tl.load(head.q_positions + rows.i, mask=rows.inside, other=0)
-            key_at = tl.load(head.k_positions + j, mask=j < head.keys, other=0)
-            apart = at[:, None] - key_at[None, :]
+        if C.CAUSAL or head.window is not None:
+            order = apart(head.q_positions, head.k_positions, rows, j, head)
             if C.CAUSAL:
-                visible &= apart >= 0
-            if head.slope is not None:
-                y = add_bias(y, apart, head)
-        y = tl.where(visible, y, HIDDEN)
+                visible &= order >= 0
+            if head.window is not None:
+                visible &= tl.abs(order) < head.window
+        y = tl.where(visible, add_bias(y, rows, j, head), HIDDEN)
     return y
 
 

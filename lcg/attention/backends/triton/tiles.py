@@ -40,7 +40,8 @@ class Tile(NamedTuple):
     one: bool
     """A row of keys is one tile."""
     registers: int = MOST_REGISTERS
-    """Most per thread, so that three programs fit a multiprocessor; not for a general α."""
+    """Most per thread, so that three programs fit a multiprocessor; not for a general α, nor for a
+    bias that is read for each score or key."""
 
     def parts(self, rows: int, blocks: int) -> int:
         """The number of blocks of queries that look for candidates together, of so many for each of
@@ -69,15 +70,22 @@ class Tile(NamedTuple):
         }
 
 
-def tile_for(q: Tensor, k: Tensor) -> Tile:
+def tile_for(q: Tensor, k: Tensor, biased: bool = False) -> Tile:
     """The tile for queries [b h q d] and keys [b g k d] on their device."""
-    return tile_of(q.shape[2], k.shape[2], q.shape[3], q.dtype, is_roomy(q.device))
+    return tile_of(q.shape[2], k.shape[2], q.shape[3], q.dtype, is_roomy(q.device), biased)
 
 
-def tile_of(queries: int, keys: int, d: int, dtype: torch.dtype, roomy: bool = True) -> Tile:
+def tile_of(
+    queries: int,
+    keys: int,
+    d: int,
+    dtype: torch.dtype,
+    roomy: bool = True,
+    biased: bool = False,
+) -> Tile:
     """The tile for these sizes: small enough for its scores and operands to stay on the chip.
 
-    roomy: the device has ROOMY bytes of shared memory.
+    roomy: the device has ROOMY bytes of shared memory; biased: by more than slopes.
     """
     double = dtype == torch.float32
     narrow = d <= (32 if double else 64)
@@ -87,7 +95,7 @@ def tile_of(queries: int, keys: int, d: int, dtype: torch.dtype, roomy: bool = T
         width = _power_of_two(keys, longest)
         # 16 queries: with more, warps would repeat each other's work.
         warps = 8 if width * (1 + double) >= 256 else 4
-        capped = 16 < d <= 32 and not double and roomy and warps == 4
+        capped = 16 < d <= 32 and not double and roomy and warps == 4 and not biased
         registers = 168 if capped else MOST_REGISTERS
         return Tile(16, width, warps, 1, one=True, registers=registers)
     if narrow or (roomy and d <= (64 if double else 128)):
@@ -96,7 +104,7 @@ def tile_of(queries: int, keys: int, d: int, dtype: torch.dtype, roomy: bool = T
         sides = (32, 32) if double else (64, 32)
     height, width = BLOCKS or sides
     stages = 1 if double and not narrow else 3 if narrow and not double and roomy else 2
-    registers = 168 if narrow and roomy and not double else MOST_REGISTERS
+    registers = 168 if narrow and roomy and not (double or biased) else MOST_REGISTERS
     return Tile(_power_of_two(queries, height), width, 4, stages, one=False, registers=registers)
 
 
