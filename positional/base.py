@@ -122,6 +122,8 @@ class PositionEncoding:
     """Names of the `learned` tensors of which there is one for all layers."""
     causal_only: ClassVar[bool] = False
     """It has no meaning where a query sees keys after it."""
+    widens: ClassVar[bool] = False
+    """Rotations make queries and keys wider than values; no kernel runs that."""
 
     @property
     def ordered(self) -> bool:

@@ -111,6 +111,10 @@ class Grouped(PositionEncoding):
     def causal_only(self) -> bool:
         return any(encoding.causal_only for encoding in self.encodings())
 
+    @property
+    def widens(self) -> bool:
+        return any(encoding.widens for encoding in self.encodings())
+
     def _prefixed(self, attribute: str) -> tuple[str, ...]:
         """The names that the encodings of the groups have there, as those of all groups."""
         names = enumerate(getattr(encoding, attribute) for encoding in self.encodings())
@@ -359,6 +363,10 @@ class Layers(PositionEncoding):
     @property
     def causal_only(self) -> bool:
         return any(encoding.causal_only for encoding in self.pattern)
+
+    @property
+    def widens(self) -> bool:
+        return any(encoding.widens for encoding in self.pattern)
 
     def has(self, hook: str) -> bool:
         return any(encoding.has(hook) for encoding in self.pattern)

@@ -18,6 +18,7 @@ class PoPE(PositionEncoding):
     """
 
     name: ClassVar[str] = "pope"
+    widens: ClassVar[bool] = True
 
     base: float = 10000.0
     """Wavelengths run from 2π to 2π·base tokens."""

@@ -47,6 +47,10 @@ class Wrapper(PositionEncoding):
     def causal_only(self) -> bool:
         return self.inner.causal_only
 
+    @property
+    def widens(self) -> bool:
+        return self.inner.widens
+
     def of_layer(self, layer: int) -> PositionEncoding:
         return replace(self, inner=self.inner.of_layer(layer))
 

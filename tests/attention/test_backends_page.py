@@ -7,12 +7,16 @@ import torch
 
 from lcg import registry
 from lcg.attention import Attention
-from lcg.attention.backends import BACKENDS, FORMS, OPTIONS, check_backend
+from lcg.attention.backends import BACKENDS, FORMS, OPTIONS, check_backend, usable
 from lcg.attention.backends.triton import obstacle
 from lcg.attention.functional import Bias
 from lcg.attention.normalizers.softmax import Softmax
 from lcg.config.help import backends
 from lcg.positional.base import PositionEncoding
+from lcg.positional.groups import Heads
+from lcg.positional.nope import NoPE
+from lcg.positional.polar import PoPE
+from lcg.positional.wrappers import Randomised
 
 PAGE = Path(__file__).parents[2] / "docs" / "attention-backends.md"
 
@@ -89,3 +93,11 @@ def test_the_kernels_take_the_forms_that_the_table_says(form, monkeypatch):
     problem = obstacle(q, q, Softmax(), Bias(places, places, **fields[form]))
     assert (problem is None) == marks(f"| `{form}`:")[-1].startswith("yes")
     assert problem is None or form in problem
+
+
+def test_wider_queries_are_refused_by_the_kernels():
+    """Also those of one group of heads, and of what an encoding wraps."""
+    for position in (PoPE(), Heads([PoPE(), NoPE()], [2, 2]), Randomised(PoPE())):
+        assert usable(Softmax(), position) == ["reference", "blockwise"]
+        with pytest.raises(ValueError, match="backend=triton: it has a wider query and key"):
+            check_backend("triton", Softmax(), position)

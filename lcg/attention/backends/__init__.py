@@ -95,5 +95,6 @@ def usable(normalizer: Normalizer, position: PositionEncoding) -> list[str]:
 
 
 def _too_general(backend: str, position: PositionEncoding) -> list[str]:
-    """The forms of an encoding's bias that a backend does not run."""
-    return [form for form in FORMS if position.has(form) and form not in RUN_BY[backend]]
+    """What an encoding has that a backend does not run: forms of its bias, or wider products."""
+    general = [form for form in FORMS if position.has(form) and form not in RUN_BY[backend]]
+    return general + ["wider query and key"] * (position.widens and backend == "triton")
