@@ -6,6 +6,7 @@ one line that names the class, the method, the value and what was expected.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Mapping
 from functools import cache
@@ -51,8 +52,17 @@ def _check_class(cls: type, base: type) -> None:
     for name, now in RENAMED.items():
         if hasattr(cls, name) and not hasattr(base, name):
             raise ValueError(f"{cls.__name__}.{name} {now}")
+    hooks = [name for name, hook in vars(base).items() if inspect.isfunction(hook)]
+    methods = [name for name, own in vars(cls).items() if inspect.isfunction(own)]
+    for name in (name for name in methods if name[0] != "_" and not hasattr(base, name)):
+        for hook in difflib.get_close_matches(name, hooks, 1, MISSPELT):
+            raise ValueError(
+                f"{cls.__name__}.{name}() is no hook and would never be called; did you mean "
+                f"{hook}? (a method of your own needs a name less like it)"
+            )
 
 
+MISSPELT = 0.8  # so alike are two names of which one may be meant for the other
 RENAMED = {
     "data_dependent": "is no longer needed: remove it; a bias that depends on x reads a `state`"
 }

@@ -318,6 +318,12 @@ class MultiHeadAttention(nn.Module):
         v = self.attention.output_norm.values(v, self.output_norm_state)
         returned(self.attention.output_norm, "values", v, (*k.shape[:3], v.shape[-1]))
         state = self.position.state(x, learned)
+        if missing := sorted(set(self.position.cumulative) - state.keys()):
+            owner = type(self.position).__name__
+            raise ValueError(
+                f"{owner}.cumulative names {', '.join(missing)}, and state() returns "
+                f"{', '.join(state) or 'nothing'}"
+            )
         for name, tensor in state.items():
             returned(self.position, "state", tensor, (len(x), self.sizes.heads, count))
             if name in self.position.cumulative and view.key_mask is not None:

@@ -240,6 +240,37 @@ def measures(subject: Subject, case: Draw) -> None:
     expect(fits, f"measure() returned {measured!r}, {expected}")
 
 
+@PROPERTIES.declare("position ids", lambda subject: draws(subject, seeds=2))
+def ids(subject: Subject, case: Draw) -> None:
+    """`position_ids` follow from the tokens and the rng it is given, not from labels or padding."""
+    task = subject.task
+    if type(task).position_ids is Task.position_ids:
+        raise DoesNotApply("position_ids() is not defined")
+    batch = drawn(task, case)
+
+    def numbers(of: Batch) -> np.ndarray:
+        found = task.position_ids(of, np.random.default_rng(0), True)
+        expect(found is not None, "position_ids() returned None")
+        return np.asarray(found)
+
+    first = numbers(batch)
+    np.random.seed(1 + case.seed)  # of what a task should not draw from
+    expect(np.array_equal(first, numbers(batch)), "position_ids() differ when asked again")
+    blind = batch._replace(labels=np.where(batch.labels == IGNORE, IGNORE, 0))
+    expect(np.array_equal(first, numbers(blind)), "position_ids() depend on the labels")
+    room = ((0, 0), (0, 3))
+    wider = batch._replace(
+        inputs=np.pad(batch.inputs, room, constant_values=task.pad),
+        labels=np.pad(batch.labels, room, constant_values=IGNORE),
+    )
+    real = np.broadcast_to(
+        (batch.inputs != task.pad)[:, None] if first.ndim == 3 else batch.inputs != task.pad,
+        first.shape,
+    )
+    same = np.array_equal(first[real], numbers(wider)[..., : first.shape[-1]][real])
+    expect(same, "position_ids() depend on the padding")
+
+
 @PROPERTIES.declare("evidence", lambda subject: draws(subject, seeds=2))
 def evidence(subject: Subject, case: Draw) -> None:
     """`evidence` names, of every scored position, a token that was read by then, or none."""

@@ -10,6 +10,7 @@ from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+from lcg import registry
 from lcg.attention.backends import check_backend
 from lcg.attention.mixers import AttentionMixer, FixedLoop, Loop
 from lcg.config.errors import ConfigError, config_errors
@@ -24,7 +25,7 @@ from lcg.config.schema import (
     TooLarge,
     shown,
 )
-from lcg.positional.base import PositionEncoding, Sizes
+from lcg.positional.base import ORDERING, PositionEncoding, Sizes
 from lcg.positional.groups import Layers
 from lcg.positional.nope import NoPE
 
@@ -154,6 +155,10 @@ def check_task(model: Model, task: Any) -> None:
     )
 
 
+CHANGING = (*ORDERING, "slopes")
+"""Hooks of an encoding by which it changes anything."""
+
+
 def warnings(config: Config) -> list[str]:
     """Return a line for each option that has no effect, and the warnings of the task."""
     return [*_without_effect(config), *config.task.warnings()]
@@ -179,6 +184,20 @@ def _without_effect(config: Config) -> Iterator[str]:
     drawn_alpha = normalizer.name == "entmax_learned" and normalizer.init == "normal"
     if drawn_alpha and normalizer.alpha != type(normalizer).alpha:
         yield "attention.normalizer.alpha has no effect with attention.normalizer.init=normal"
+    for option, pattern in (
+        ("position", getattr(position, "pattern", ())),
+        ("attention", config.attention.pattern),
+    ):
+        if len(pattern) > model.layers:
+            yield (
+                f"{option} has a pattern of {len(pattern)} layers; model.layers={model.layers}: "
+                "the rest of it has no effect"
+            )
+    if registry.user_module_of(type(position)) and not any(map(position.has, CHANGING)):
+        yield (
+            f"position={position.name} defines no hook that changes embeddings, products or "
+            "scores: it is the same as nope"
+        )
     if isinstance(position, Layers) and (alone := position.embedding_alone):
         yield (
             f"position={config.labels.get('position', position.name)} is the same model as position"

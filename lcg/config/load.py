@@ -22,6 +22,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from lcg import registry
+from lcg.attention.mixers import AttentionMixer
 from lcg.attention.scalings import QueryScaling
 from lcg.config.compatibility import check_config, check_definition
 from lcg.config.errors import (
@@ -477,6 +478,10 @@ def with_changes(config: Config, words: list[str]) -> tuple[Config, dict[str, An
     """
     if not words:
         return config, {}
+    if not isinstance(config.mixer, AttentionMixer):
+        raise ConfigError(
+            f"mixer={config.mixer.name} has no position or attention that could change"
+        )
     tree, own = to_tree(config), part_nodes(to_tree(config))
     values = read_overrides(words)
     for key in values:

@@ -11,6 +11,8 @@ Shapes: b batch, t tokens, s source tokens, q selected positions, w model width,
 
 from __future__ import annotations
 
+import copy
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -34,8 +36,10 @@ from lcg.attention.mask import ALL
 from lcg.attention.mixers import AttentionMixer, FixedLoop, Loop, Mixer
 from lcg.config import Config
 from lcg.config.compatibility import cross_encoding
+from lcg.config.identity import parts as parts_of
 from lcg.config.schema import Model
 from lcg.positional.base import PositionEncoding, Sizes
+from lcg.registry import user_module_of
 from lcg.shapes import Bool, Float, Int, Shaped
 from lcg.tasks.base import Batch
 
@@ -111,7 +115,16 @@ class MixerLayer(nn.Module):
 
     def __init__(self, mixer: Mixer, sizes: Sizes) -> None:
         super().__init__()
-        self.name, self.module = type(mixer).__name__, mixer.make(sizes)
+        self.name = type(mixer).__name__
+        if type(mixer).make is Mixer.make:
+            raise ValueError(f"{self.name} lacks make(sizes), which returns the module of a layer")
+        self.module = mixer.make(sizes)
+        try:
+            inspect.signature(self.module.forward).bind(None, None)
+        except (AttributeError, TypeError) as error:
+            raise ValueError(
+                f"{self.name}.make() must return a module whose forward takes (x, state): {error}"
+            ) from None
 
     def forward(
         self,
@@ -600,7 +613,40 @@ def build_model(config: Config) -> Transformer:
         check_steady(config.position)
         torch.manual_seed(config.seed)
         cls, parts = KINDS[config.model.kind], (config.model, config.attention, config.position)
-        return cls(*parts, task.vocabulary, task.pad, config.mixer, config.loop)
+        model = cls(*parts, task.vocabulary, task.pad, config.mixer, config.loop)
+        check_causal(model, config)
+        return model
+
+
+CAUSAL = 1e-3  # what predictions may change by, relative to the largest of them
+
+
+@torch.no_grad()
+def check_causal(model: Transformer, config: Config) -> None:
+    """Raise ValueError, in one line, if users' own classes let a decoder see tokens to come.
+
+    A copy of it with random weights reads nine tokens, and then another one in the last place.
+    """
+    others = (part for key, part in parts_of(config).items() if key != "task")
+    own = [type(part).__name__ for part in others if user_module_of(type(part))]
+    if not own or type(model) is not Decoder or model.embedding.weight.is_meta:
+        return
+    model = copy.deepcopy(model).eval()
+    for parameter in model.parameters():
+        parameter += 0.1 * torch.randn_like(parameter)  # what starts at 0 hides what it does
+    tokens = torch.randint(config.task.symbol_count, (1, 9))
+    changed = tokens.clone()
+    changed[0, -1] = config.task.bos
+    try:
+        first, again, other = (model(each)[:, :-1] for each in (tokens, tokens, changed))
+    except Exception:  # it comes again at work, where it is told with its place
+        return
+    usable = first.isfinite().all() and torch.equal(first, again)
+    if usable and (other - first).abs().max() > CAUSAL * first.abs().max():
+        raise ValueError(
+            "not causal: another token in the last place changes what is predicted before it; "
+            f"{' or '.join(own)} lets a token see later ones (try lcg check)"
+        )
 
 
 def batch_tensors(batch: Batch, device: Any = None) -> dict[str, Tensor]:

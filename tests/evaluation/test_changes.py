@@ -126,7 +126,7 @@ def test_a_class_is_known_by_its_code(run):
 @pytest.mark.parametrize(
     ("word", "tensor"),
     [
-        ("position=./t5.py:T5", r"position_state\.table \[2, 32\] would be new"),
+        ("position=./t5.py:T5", r"position_state\.before \[2, 32\] would be new"),
         ("attention.scaling=none", r"scaling_state\.s would be gone"),
         ("attention.qk_norm=true", r"norm.* would be new, .* would be new"),
     ],

@@ -38,6 +38,9 @@ POSITIONS = {
     "OldPromise": "OldPromise.data_dependent is no longer needed: remove it",
     "BadState": "BadState.state() returned a tensor of shape",
     "BadEmbed": "BadEmbed.embed() returned a tensor of shape",
+    "Leaks": "not causal: another token in the last place changes what is predicted before it",
+    "Misspelt": "Misspelt.rotate_query() is no hook and would never be called; did you mean",
+    "NoSuchSum": "NoSuchSum.cumulative names decay, and state() returns c",
     "RaisingBias": "RaisingBias.bias(): {file}:{line}: AttributeError: 'ParameterDict'",
 }
 ATTENTIONS = {
@@ -46,6 +49,11 @@ ATTENTIONS = {
     "IntLearned": "IntLearned.learned() returned 'a' of torch.int64, expected a tensor of floating",
     "{scaling: FILE:BadScaling}": "BadScaling.__call__() returned a tensor of shape",
     "{output_norm: FILE:BadNorm}": "BadNorm.__call__() returned a tensor of shape",
+    "{output_norm: FILE:LeaksMean}": "not causal: another token in the last place changes",
+}
+MIXERS = {
+    "OnlyY": "OnlyY.make() must return a module whose forward takes (x, state): too many",
+    "NoMake": "NoMake lacks make(sizes), which returns the module of a layer",
 }
 
 
@@ -90,6 +98,13 @@ def test_a_wrong_attention(name, capsys, tmp_path, monkeypatch):
     chosen = name.replace("FILE", str(FILE)) if "FILE" in name else f"{FILE}:{name}"
     line = failed(["train", f"attention={chosen}", *TINY], capsys)
     assert told(ATTENTIONS[name], line), line
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_wrong_mixer(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    line = failed(["train", f"mixer={FILE}:{name}", *TINY], capsys)
+    assert told(MIXERS[name], line), line
 
 
 def test_errors_at_longer_lengths_only(capsys, tmp_path, monkeypatch):

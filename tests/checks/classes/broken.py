@@ -110,6 +110,30 @@ class GlobalRandom(Right):
 
 
 @dataclass
+class DrawnIds(Right):
+    name: ClassVar[str] = "drawn_ids"
+
+    def position_ids(self, batch, rng, training):
+        return np.random.randint(0, 9, batch.inputs.shape)
+
+
+@dataclass
+class LabelIds(Right):
+    name: ClassVar[str] = "label_ids"
+
+    def position_ids(self, batch, rng, training):
+        return np.maximum(batch.labels, 0)
+
+
+@dataclass
+class WideIds(Right):
+    name: ClassVar[str] = "wide_ids"
+
+    def position_ids(self, batch, rng, training):
+        return np.arange(batch.inputs.shape[1])[::-1] + 0 * batch.inputs
+
+
+@dataclass
 class Weights(Normalizer):
     """Softmax, before a subclass breaks it."""
 

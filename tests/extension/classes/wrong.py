@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from lcg.attention.mixers import Mixer
 from lcg.attention.normalizers.base import Normalizer
 from lcg.attention.output_norms import OutputNorm
 from lcg.attention.scalings import QueryScaling
@@ -261,3 +262,53 @@ class BadNorm(OutputNorm):
 
     def __call__(self, x, learned):
         return x.repeat(1, 1, 2)
+
+
+@dataclass
+class Leaks(PositionEncoding):
+    name: ClassVar[str] = "leaks"
+    relative: ClassVar[bool] = False
+
+    def embed(self, x, ids, learned):
+        return x + x.roll(-1, 1)
+
+
+@dataclass
+class LeaksMean(OutputNorm):
+    name: ClassVar[str] = "leaks_mean"
+
+    def __call__(self, x, learned):
+        return x - x.mean(1, keepdim=True)
+
+
+@dataclass
+class Misspelt(PositionEncoding):
+    name: ClassVar[str] = "misspelt"
+
+    def rotate_query(self, q, ids, learned):
+        return 2 * q
+
+
+@dataclass
+class NoSuchSum(PositionEncoding):
+    name: ClassVar[str] = "no_such_sum"
+    cumulative: ClassVar[tuple[str, ...]] = ("decay",)
+
+    def state(self, x, learned):
+        return {"c": x.mean(-1)[:, None].expand(-1, 4, -1)}
+
+    def separable(self, q_state, k_state):
+        return q_state["c"], -k_state["c"]
+
+
+@dataclass
+class OnlyY(Mixer):
+    name: ClassVar[str] = "only_y"
+
+    def make(self, sizes):
+        return torch.nn.Linear(sizes.d_model, sizes.d_model)
+
+
+@dataclass
+class NoMake(Mixer):
+    name: ClassVar[str] = "no_make"
