@@ -14,6 +14,8 @@ NO_EFFECT = {
     "task=n_back model.kind=encoder model.cross_position=same": "model.kind=encoder",
     "model.allow_no_position=true": "model.allow_no_position=true has no effect",
     "model.kind=encoder_decoder model.allow_no_position=true": "no effect with position=nape",
+    "position=[rope,rope,rope,nope]": "position has a pattern of 4 layers; model.layers=2: the rest",
+    "attention=[softmax,ssmax,entmax15]": "attention has a pattern of 3 layers; model.layers=2",
     "trainer.steps=50": "the learning rate never reaches optimizer.lr=0.001",
 }
 COUNTS = [
@@ -24,6 +26,7 @@ COUNTS = [
     "model.kind=encoder_decoder model.encoder_layers=1 model.cross_position=same",
     "model.kind=encoder_decoder model.allow_no_position=true position=nope",
     "trainer.steps=50 optimizer.warmup_steps=10",
+    "position=[rope,nope]",
 ]
 
 
@@ -42,3 +45,14 @@ def test_options_with_an_effect_have_no_warning(words, here):
 @pytest.mark.parametrize("name", [n for n in choices("experiment") if not n.startswith("text/")])
 def test_our_experiments_set_nothing_in_vain(name, here):
     assert warnings(load_config([f"experiment={name}"])) == []
+
+
+def test_an_encoding_without_hooks_is_told(here):
+    file = here / "empty.py"
+    file.write_text(
+        "from dataclasses import dataclass\nfrom typing import ClassVar\n"
+        "from lcg.positional.base import PositionEncoding\n\n@dataclass\n"
+        "class Empty(PositionEncoding):\n    name: ClassVar[str] = 'empty'\n    a: int = 1\n"
+    )
+    (line,) = warnings(load_config([f"position={file}:Empty", "task=copy"]))
+    assert line.endswith("it is the same as nope")

@@ -171,3 +171,9 @@ def test_members_of_a_pattern_change_one_by_one():
     assert with_changes(own, ["position=[rope,rope]"])[1]["position.pattern.1.name"] == "rope"
     shorter = with_changes(own, ["position=[rope]"])[1]
     assert shorter == {"position.pattern.1.name": None}
+
+
+def test_a_mixer_has_nothing_that_could_change():
+    own = load_config([f"mixer={PUBLISHED / 'lstm.py'}:LSTM", "position=nope"])
+    with pytest.raises(ConfigError, match="mixer=lstm has no position or attention that could ch"):
+        with_changes(own, ["position=rope"])
