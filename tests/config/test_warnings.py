@@ -14,7 +14,7 @@ NO_EFFECT = {
     "task=n_back model.kind=encoder model.cross_position=same": "model.kind=encoder",
     "model.allow_no_position=true": "model.allow_no_position=true has no effect",
     "model.kind=encoder_decoder model.allow_no_position=true": "no effect with position=nape",
-    "position=[rope,rope,rope,nope]": "position has a pattern of 4 layers; model.layers=2: the rest",
+    "position=[rope,rope,rope,nope]": "position has a pattern of 4 layers; model.layers=2",
     "attention=[softmax,ssmax,entmax15]": "attention has a pattern of 3 layers; model.layers=2",
     "trainer.steps=50": "the learning rate never reaches optimizer.lr=0.001",
 }
