@@ -18,6 +18,8 @@ class Parity(Task):
     Source: arXiv 2410.02140 (the number of ones is uniform in 0 .. L), parity check in arXiv
     2207.02098 (`ones=binomial`: fair bits). Differs from the code of the former in the answer,
     there one of two symbols of its own.
+    Known: not in C-RASP; trained at lengths up to 50 without a scratchpad, GPT-2 blocks are right
+    on 62 to 63 % of the sources at 101–150, where chance is 50 % (2410.02140).
 
     >>> print(Parity().example(6))
     inputs <bos> 1 1 1 0 1 1 <sep> 1
