@@ -126,7 +126,7 @@ def gate(subject: Subject) -> float:
 
 
 def limits(seconds: dict[str, list[float]]) -> dict[str, list[str]]:
-    """Of each attention with a goal: the ratio of its faster step to the faster of the other's."""
+    """Return, for each attention with a goal, its faster step over the faster one of the other."""
 
     def fastest(name: str) -> list[float]:
         both = [seconds[key] for key in (name, f"{name}, compiled") if key in seconds]

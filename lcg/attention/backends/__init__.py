@@ -95,6 +95,6 @@ def usable(normalizer: Normalizer, position: PositionEncoding) -> list[str]:
 
 
 def _too_general(backend: str, position: PositionEncoding) -> list[str]:
-    """What an encoding has that a backend does not run: forms of its bias, or wider products."""
+    """Name what a backend does not run of an encoding: forms of its bias, or wider products."""
     general = [form for form in FORMS if position.has(form) and form not in RUN_BY[backend]]
     return general + ["wider query and key"] * (position.widens and backend == "triton")
