@@ -122,7 +122,7 @@ def facts(kind: str, member: Any) -> Iterator[str]:
 
 
 def learned_numbers(kind: str, member: Any) -> tuple[int, int]:
-    """What a member learns in one layer, and what an encoding learns once per model."""
+    """Count the numbers a member learns in one layer, and an encoding once per model."""
     from lcg.attention.layer import MultiHeadAttention
     from lcg.positional.nope import NoPE
 

@@ -83,7 +83,7 @@ class T5(PositionEncoding):
         return found
 
     def _numbers(self, table: Tensor, distances: Tensor) -> Tensor:
-        """Of a table [h buckets] the number [h n] of each distance, those below 0 being 0."""
+        """Look up the number [h n] of each distance in a table [h buckets]; below 0 it is 0."""
         count, near = table.shape[1], table.shape[1] // 2
         growth = (self.farthest / near) ** (1 / near)
         # The first distance of each bucket but the first. Integers: a logarithm of a distance at an

@@ -9,7 +9,7 @@ from lcg.tasks.base import IGNORE, Batch, Task
 
 
 class Layout(NamedTuple):
-    """Where the parts of a sequence are, each [batch, 1]: of a causal model's inputs."""
+    """The positions of the parts of a sequence, each [batch, 1]: of a causal model's inputs."""
 
     plus: np.ndarray
     """Position of +."""

@@ -429,7 +429,7 @@ class OddsFirst(Task):
 
     @staticmethod
     def _order(k, n):
-        """Where the k-th target symbol stands in a source of n, counted from 0."""
+        """Return the position in a source of n of the k-th target symbol, from 0."""
         odds = (n + 1) // 2
         return np.where(k < odds, 2 * k, 2 * (k - odds) + 1) % n
 
@@ -461,7 +461,7 @@ class BinaryArithmetic(Task):
     min_length = 3
 
     operation: Literal["add", "multiply"] = "add"
-    """What to do with the two numbers."""
+    """Operation on the two numbers."""
 
     def __post_init__(self):
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""How far answers get that look at little of what a model reads."""
+"""The accuracy of answers that look at little of what a model reads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHORTCUTS: dict[str, Callable[[list[int]], Hashable]] = {
     f"the last {WINDOW} tokens": lambda read: tuple(read[-WINDOW:]),
     "the counts of tokens": lambda read: tuple(sorted(read)),
 }
-"""What an answer looks at -> what it sees of the tokens that were read."""
+"""Name of a feature -> the feature of the tokens that were read."""
 
 
 def shortcut_accuracy(

@@ -64,7 +64,7 @@ def run(words: list[str]) -> int:
 
 
 def known(task: Task, length: int) -> list[str]:
-    """What a task states of itself and what shortcuts reach at this length, a line each."""
+    """Return a line for each fact that a task states and each shortcut's accuracy."""
     from lcg.catalogue import task_facts
     from lcg.tasks.shortcuts import SHORTCUTS, shortcut_accuracy
 

@@ -44,7 +44,7 @@ FARTHEST = 2**31 - 1
 LEARNED = ("epsilon", "table", "rows", "columns")
 """The tensors, besides q, k and v, that have a gradient."""
 CONSTANTS = ("mode", "causal", "scale", "table_start", "gradients")
-"""What `_forward` is given after tensors."""
+"""The arguments of `_forward` after the tensors."""
 
 
 def run(
@@ -122,7 +122,7 @@ class Given(NamedTuple):
 def _prepare(
     given: Given, mode: int, causal: bool, scale: float, table_start: int
 ) -> tuple[Inputs, Constants]:
-    """What kernels read and are specialised in."""
+    """Return the inputs of the kernels and their compile-time constants."""
     q, k, v, epsilon = given[:4]
     d, tile = q.shape[-1], given.tile()
     # tf32x3: float32 in three products on tensor cores, with an error as that of float32. The

@@ -47,16 +47,16 @@ GROUP = tl.constexpr(128)
 
 
 Constants = namedtuple("Constants", "MODE CAUSAL PRECISION D DP BM BN")
-"""What a kernel is specialised in, each a `tl.constexpr`. PRECISION is that of products: "mixed"
-for 16-bit types, else as `tl.dot` has it. D is head_dim, DP the power of 2 that holds it. A tile
-has BM queries and BN keys."""
+"""The compile-time constants of a kernel, each a `tl.constexpr`. PRECISION is that of products:
+"mixed" for 16-bit types, else as `tl.dot` has it. D is head_dim, DP the power of 2 that holds it.
+A tile has BM queries and BN keys."""
 
 Inputs = namedtuple(
     "Inputs",
     "q k v epsilon q_positions k_positions slopes key_mask q_ids k_ids table rows columns window "
     "queries keys heads shared q_blocks k_blocks scale table_start distances",
 )
-"""What every kernel reads: q [b h q d], k and v [b g k d], contiguous, ε = α - 1 [h] in float64,
+"""The inputs of every kernel: q [b h q d], k and v [b g k d], contiguous, ε = α - 1 [h] in float64,
 and what is None where it is not given, without which kernels are then compiled: slopes [h] in
 float32, key_mask [b k] in bytes, ids [b q] and [b k] where they are not the positions, and, of what
 is added to y = z / scale, a table [h distances] in float32, the first column that of the distance
@@ -83,8 +83,8 @@ Rows = namedtuple("Rows", "i inside place q u shift")
 of all heads, q, and of a separable bias u relative to that of a row nearby, the shift."""
 
 View = namedtuple("View", "anchor edge rest gain weight")
-"""What `weigh` needs of rows, in float32: the anchor, the edge, its rest or P^ε, 1/(width of the
-support), and the weight of the anchor."""
+"""The numbers of rows that `weigh` needs, in float32: the anchor, the edge, its rest or P^ε,
+1/(width of the support), and the weight of the anchor."""
 
 
 @triton.jit
@@ -219,7 +219,7 @@ def stored_product(x, y, C):
 
 @triton.jit
 def apart(q_places, k_places, rows, j, head):
-    """How far rows lie from keys j, by the places of all queries and keys."""
+    """Return the distances of rows from keys j, by the places of all queries and keys."""
     at = tl.load(q_places + rows.i, mask=rows.inside, other=0)
     key_at = tl.load(k_places + j, mask=j < head.keys, other=0)
     return at[:, None] - key_at[None, :]
